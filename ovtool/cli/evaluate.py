@@ -1,0 +1,95 @@
+"""`ovtool evaluate PRED --ground-truth GT`: the measures of a prediction."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ovtool.cli import output
+from ovtool.cli.options import (
+    ClassesPerImageOpt,
+    GroundTruthOpt,
+    IgnoreLabelOpt,
+    JsonOpt,
+    MetricOpt,
+    MissingOpt,
+    OutputOpt,
+    OverwriteOpt,
+    WithBackgroundOpt,
+)
+
+
+def evaluate(
+    prediction: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRED",
+            help="COCO JSON (data set or bare results list; - is stdin), parts folder, or folder "
+            "of label maps with classes.txt.",
+        ),
+    ],
+    ground_truth: GroundTruthOpt,
+    metric: MetricOpt = "miou",
+    with_background: WithBackgroundOpt = False,
+    ignore_label: IgnoreLabelOpt = None,
+    classes_per_image: ClassesPerImageOpt = None,
+    missing: MissingOpt = "refuse",
+    json: JsonOpt = False,
+    out: OutputOpt = None,
+    overwrite: OverwriteOpt = False,
+) -> None:
+    """Measure predictions against a ground truth: mIoU, the IoU of each class, and accuracies.
+
+    All measures come from one confusion matrix over all pixels of all images. Classes are matched
+    by name (or synonym), images by file name. Where masks overlap, the later one in the file lies
+    on top. Pixels that the truth leaves unlabelled are not counted, unless --with-background;
+    labelled pixels that the prediction leaves unlabelled, or gives a class that the truth does not
+    know, are errors. --classes-per-image leaves out, in each image, the pixels whose true class is
+    not among the words listed for it. --missing empty counts an image with no prediction as all
+    wrong; skip leaves it out.
+
+    The table shows per cent, the JSON fractions.
+
+    $ ovtool evaluate photos.segments.json --ground-truth truth.json --json > scores.json
+    """
+    from ovtool.stages import evaluate as stage
+
+    target = Path(out) if out is not None and out != "-" else None
+    result = stage.run(
+        prediction,
+        ground_truth,
+        metric=metric,
+        with_background=with_background,
+        ignore_label=ignore_label or (),
+        classes_per_image=classes_per_image,
+        missing=missing,
+        out=target,
+        overwrite=overwrite,
+        progress=output.progress,
+    )
+    output.table(("class", "IoU %", "accuracy %", "pixels"), _rows(result))
+    if json or out == "-":
+        output.print_json(result)
+
+
+def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The classes in their order, then the means."""
+
+    def per_cent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    rows = [
+        (c["name"], per_cent(c["iou"]), per_cent(c["accuracy"]), str(c["truth_pixels"]))
+        for c in result["classes"]
+    ]
+    pixels = str(result["pixels"])
+    return [
+        *rows,
+        ("mean", per_cent(result["miou"]), per_cent(result["mean_accuracy"]), pixels),
+        (
+            "weighted by pixels",
+            per_cent(result["frequency_weighted_iou"]),
+            per_cent(result["pixel_accuracy"]),
+            pixels,
+        ),
+    ]

@@ -1,0 +1,150 @@
+"""What a command says: data on stdout, everything for people on stderr.
+
+`-v` and `-q` are counted; the log level is 30 - 10 * (v - q). At the usual level (30, warnings)
+tables, messages and progress bars are shown; `-q` hides them, and `-v` adds what the stages log.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ovtool.errors import InputError
+
+_verbosity = 0  # count of -v less count of -q
+
+
+def set_verbosity(steps: int) -> None:
+    """Sets counted -v less counted -q, and sends the log of `ovtool` to stderr at that level."""
+    global _verbosity
+    _verbosity = steps
+    import logging
+
+    logger = logging.getLogger("ovtool")
+    logger.handlers[:] = [_log_handler()]
+    logger.propagate = False
+    logger.setLevel(min(max(30 - 10 * steps, logging.DEBUG), logging.CRITICAL))
+
+
+def add_verbosity(steps: int) -> None:
+    """Adds to what was set: `ovtool -v segment -v` counts both."""
+    set_verbosity(_verbosity + steps)
+
+
+def is_quiet() -> bool:
+    """True where `-q` was given (and not outweighed by `-v`)."""
+    return _verbosity < 0
+
+
+def _log_handler() -> Any:
+    import logging
+
+    class Stderr(logging.Handler):
+        """One line per record; warnings and errors say that they are."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            prefix = "error: " if record.levelno >= logging.ERROR else "warning: "
+            _write((prefix if record.levelno >= logging.WARNING else "") + record.getMessage())
+
+    return Stderr()
+
+
+def _write(text: str) -> None:
+    """Writes a line on stderr, above any progress bar."""
+    if sys.stderr is None:
+        return
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
+
+
+def message(text: str) -> None:
+    """Prints a line for people on stderr, unless `-q` was given."""
+    if not is_quiet():
+        _write(text)
+
+
+def detail(text: str) -> None:
+    """Prints a line for people on stderr if `-v` was given."""
+    if _verbosity > 0:
+        _write(text)
+
+
+def defect(text: str) -> None:
+    """Prints what is wrong on stderr, however quiet: the answer that was asked for."""
+    _write(f"error: {text}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on stderr, unless `-q`; the first column is flush left, the others right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        message("  ".join(cells).rstrip())
+
+
+def print_json(document: object) -> None:
+    """Prints one JSON document on stdout.
+
+    Raises:
+        InputError: stdout is closed.
+    """
+    import json
+
+    if sys.stdout is None:
+        raise InputError("standard output is closed, so there is nowhere to write the JSON")
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2)
+    sys.stdout.write(text + "\n")
+
+
+def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
+    """Prints nested facts on stdout for people: a line for each value, what is inside indented."""
+    for key, value in facts.items():
+        name = f"{indent}{key}:"
+        items = value if isinstance(value, list | tuple) else [value]
+        if not any(isinstance(item, Mapping) for item in items):
+            print(name, ", ".join(_fact(item) for item in items) or "none")
+            continue
+        print(name)
+        for item in items:
+            if isinstance(item, Mapping) and value is not item:
+                print(f"{indent}  -", "; ".join(f"{k} {_fact(v)}" for k, v in item.items()))
+            elif isinstance(item, Mapping):
+                print_facts(item, indent + "  ")
+
+
+def _fact(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_fact(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress(
+    total: int | None, description: str, unit: str = "image"
+) -> Iterator[Callable[..., None]]:
+    """A bar on stderr; yields a callback `advance(n=1)`.
+
+    There is no bar where stderr is no terminal, and none with `-q`.
+    """
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        disable=True if is_quiet() or sys.stderr is None else None,
+    ) as bar:
+
+        def advance(n: int = 1) -> None:
+            bar.update(n)
+
+        yield advance

@@ -1,0 +1,187 @@
+"""Two sets of labelled images as one: images matched by file name, classes by name.
+
+`stages.evaluate` says the rules; here they are carried out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.errors import InputError, MismatchError, UsageError
+from ovtool.formats import labelled
+from ovtool.formats.labelled import LabelledImages
+
+BACKGROUND = "background"
+UNLABELLED = -1
+
+
+def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, str]:
+    """Predicted image names to true ones; see rule 1 of `stages.evaluate`.
+
+    Raises:
+        InputError: two images of one side that would be one, or no image in common.
+    """
+    stems = truth.by_stem or predicted.by_stem
+    true = _by_key(truth, lambda name: image_stem(name) if stems else name)
+    found = _by_key(predicted, lambda name: image_stem(name) if stems else name)
+    pairs = {found[key]: true[key] for key in found if key in true}
+    if not pairs:
+        pairs = _match_endings(true, found)
+    if not pairs:
+        examples = f"'{next(iter(found), '')}' and '{next(iter(true), '')}'"
+        raise InputError(
+            f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
+            "file names must agree"
+        )
+    return pairs
+
+
+def _by_key(images: LabelledImages, key: Callable[[str], str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name in images.names:
+        if key(name) in names:
+            raise InputError(
+                f"{images.source}: '{names[key(name)]}' and '{name}' cannot be told apart by their "
+                "names without endings; rename one"
+            )
+        names[key(name)] = name
+    return names
+
+
+def _match_endings(true: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """Pairs of which one path ends with the other, if last parts are unique on both sides."""
+    last = {PurePosixPath(key).name: key for key in true}
+    if len(last) < len(true) or len({PurePosixPath(key).name for key in found}) < len(found):
+        return {}
+    pairs = {}
+    for key, name in found.items():
+        other = last.get(PurePosixPath(key).name)
+        if other is not None and ("/" + key).endswith("/" + other) | ("/" + other).endswith(
+            "/" + key
+        ):
+            pairs[name] = true[other]
+    return pairs
+
+
+def image_stem(name: str) -> str:
+    """A relative file name without its ending."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+class Classes:
+    """The classes of truth and prediction as one numbering: that of the truth, by name.
+
+    `names` holds the names of the K classes; `background` is added as the last one where
+    `with_background` asks for it and the truth has no class of that name.
+    """
+
+    def __init__(
+        self,
+        truth: LabelledImages,
+        predicted: LabelledImages,
+        with_background: bool,
+        ignore_label: Sequence[str],
+    ) -> None:
+        self._truth, self._predicted = truth, predicted
+        self._index(truth.classes, with_background)
+        self._background = self._by_name[BACKGROUND] if with_background else UNLABELLED
+        own = list(range(len(truth.classes)))
+        # one entry a class, one for values that are no class but ignored, and last for unlabelled
+        self._true = np.array([*own, UNLABELLED, self._background], dtype=np.int64)
+        self._ignored_values: set[int] = set()
+        for label in ignore_label:
+            self._ignore(label)
+        found = [self._match(words) for words in predicted.classes]
+        self._found = np.array([*found, self._background], dtype=np.int64)
+
+    def _index(self, classes: Sequence[tuple[str, ...]], with_background: bool) -> None:
+        self.names = [words[0] for words in classes]
+        self._by_name: dict[str, int] = {}
+        self._by_word: dict[str, set[int]] = {}
+        for k, words in enumerate(classes):
+            if self._by_name.setdefault(_plain(words[0]), k) != k:
+                raise InputError(f"{self._truth.source}: the class '{words[0]}' is there twice")
+            for word in words[1:]:
+                self._by_word.setdefault(_plain(word), set()).add(k)
+        if with_background and BACKGROUND not in self._by_name:
+            self._by_name[BACKGROUND] = len(self.names)
+            self.names.append(BACKGROUND)
+
+    def _of_word(self, word: str) -> set[int]:
+        """The true classes that a word can mean: the one of that name, else those it is a synonym of."""
+        k = self._by_name.get(_plain(word))
+        return self._by_word.get(_plain(word), set()) if k is None else {k}
+
+    def _match(self, words: Sequence[str]) -> int:
+        """The true class of a predicted one, which is its name and its synonyms; -1 if none."""
+        own_name = self._by_name.get(_plain(words[0]))
+        if own_name is not None:
+            return own_name
+        found = set[int]().union(*(self._of_word(word) for word in words))
+        if len(found) > 1:
+            several = ", ".join(self.names[k] for k in sorted(found))
+            raise MismatchError(
+                f"{self._predicted.source}: the class '{words[0]}' could be any of {several} in "
+                f"{self._truth.source}; rename it to one of them"
+            )
+        return found.pop() if found else UNLABELLED
+
+    def _ignore(self, label: str) -> None:
+        """Leaves a class of the truth, or a value of its label maps, out of the count."""
+        classes = self._of_word(label)
+        is_value = label.isdecimal() and self._truth.has_values
+        if classes:
+            for k in classes:
+                self._true[self._true == k] = UNLABELLED
+        elif is_value and int(label) < len(self._truth.classes):
+            self._true[int(label)] = UNLABELLED
+        elif is_value:
+            self._ignored_values.add(int(label))
+            if int(label) in labelled.UNLABELLED_VALUES:
+                self._true[-1] = UNLABELLED
+        else:
+            raise UsageError(
+                f"--ignore-label: {self._truth.source} has no class '{label}'; it has "
+                + labelled.shortened(self.names)
+            )
+
+    def truth(
+        self, labels: NDArray[np.int32], name: str, words: Sequence[str] | None
+    ) -> NDArray[np.int64]:
+        """True labels (H, W) in 0..K-1, -1 where they are not counted.
+
+        `words` are those that the image's prediction could choose from; None means all.
+        """
+        beyond = len(self._truth.classes)
+        if labels.max() >= beyond:
+            unknown = set(np.unique(labels[labels >= beyond]).tolist()) - self._ignored_values
+            _refuse_values(self._truth, name, unknown)
+            labels = np.minimum(labels, beyond)
+        table = self._true
+        if words is not None:
+            heard = set[int]().union(*(self._of_word(word) for word in words))
+            heard |= {UNLABELLED, self._background}
+            table = np.where(np.isin(table, list(heard)), table, UNLABELLED)
+        return table[labels]
+
+    def prediction(self, labels: NDArray[np.int32], name: str) -> NDArray[np.int64]:
+        """Predicted labels (H, W) in 0..K-1, -1 where they are none of the true classes."""
+        if labels.max() >= len(self._predicted.classes):
+            unknown = np.unique(labels[labels >= len(self._predicted.classes)]).tolist()
+            _refuse_values(self._predicted, name, set(unknown))
+        return self._found[labels]
+
+
+def _plain(name: str) -> str:
+    """A class name without regard to case and extra spaces."""
+    return " ".join(name.casefold().split())
+
+
+def _refuse_values(images: LabelledImages, name: str, unknown: set[int]) -> None:
+    if unknown:
+        raise InputError(
+            f"{images.source}: {name} holds the label {min(unknown)}, but there are only "
+            f"{len(images.classes)} classes; complete classes.txt, or for the truth give --ignore-label"
+        )

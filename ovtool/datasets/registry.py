@@ -1,0 +1,112 @@
+"""Data sets by name: `NAME[:SPLIT]` to the files it is made of.
+
+`collage` is made in the cache at its first use; `coco` is looked for where detectron2 keeps it, below
+`$DETECTRON2_DATASETS` (`./datasets` without it).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovtool.datasets.collage import SPLIT_CODES
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import cache
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where the files of a data set lie; None for what it does not have.
+
+    images: the folder that file names start from.
+    instances, semantic, captions: COCO JSON files.
+    classes_per_image: JSON, file name to list of words.
+    """
+
+    name: str
+    images: Path
+    instances: Path | None = None
+    semantic: Path | None = None
+    captions: Path | None = None
+    classes_per_image: Path | None = None
+
+
+# name: (splits, the default split, what it is)
+DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "collage": (
+        tuple(SPLIT_CODES),
+        "demo",
+        "emoji art on textured grounds: masks, captions, word lists; needs no download but for train",
+    ),
+    "coco": (
+        ("train2017", "val2017"),
+        "val2017",
+        "COCO 2017 with its captions, below $DETECTRON2_DATASETS/coco",
+    ),
+}
+# How many pictures each split of `collage` has when it is used by name, at seed 7 and 256 pixels.
+COLLAGE_IMAGES = {"train": 2000, "val": 200, "test": 200, "demo": 24}
+
+
+def is_name(text: str) -> bool:
+    """Whether the text is a data set's name, with or without a split."""
+    return text.partition(":")[0] in DATA_SETS
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """The data set and the split that a name means. Raises UsageError for unknown ones."""
+    name, _, split = text.partition(":")
+    if name not in DATA_SETS:
+        raise UsageError(f"unknown data set '{name}'; choose from {', '.join(DATA_SETS)}")
+    splits, default, _ = DATA_SETS[name]
+    if split and split not in splits:
+        raise UsageError(f"{name} has no split '{split}'; choose from {', '.join(splits)}")
+    return name, split or default
+
+
+def locate(text: str) -> DataSet:
+    """The files of a data set; `collage` is made where it is not there yet.
+
+    Raises UsageError for an unknown name, InputError where its files are not.
+    """
+    name, split = split_name(text)
+    return _collage(split) if name == "collage" else _coco(split)
+
+
+def collage_in(folder: Path, split: str) -> DataSet:
+    """The files of a collage data set that lies in `folder`."""
+    annotations = folder / "annotations"
+    return DataSet(
+        name=f"collage:{split}",
+        images=folder / "images" / split,
+        instances=annotations / f"instances_{split}.json",
+        semantic=annotations / f"semantic_{split}.json",
+        captions=annotations / f"captions_{split}.json",
+        classes_per_image=annotations / f"classes_{split}.json",
+    )
+
+
+def _collage(split: str) -> DataSet:
+    from ovtool.datasets import collage_files
+
+    spec = collage_files.CollageSpec(split, COLLAGE_IMAGES[split])
+    folder = cache.folder() / "collage" / collage_files.digest(spec)
+    files = collage_in(folder, split)
+    if not files.classes_per_image or not files.classes_per_image.exists():
+        collage_files.make(spec, folder)  # its word lists are written last
+    return files
+
+
+def _coco(split: str) -> DataSet:
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "coco"
+    images = root / split
+    if not images.is_dir():
+        raise InputError(
+            f"coco:{split} is not at {images}: put COCO there, or set DETECTRON2_DATASETS"
+        )
+    annotations = root / "annotations"
+    return DataSet(
+        name=f"coco:{split}",
+        images=images,
+        instances=annotations / f"instances_{split}.json",
+        captions=annotations / f"captions_{split}.json",
+    )

@@ -1,0 +1,198 @@
+"""Vocabularies: the classes that an image is segmented by, their synonyms, and the words they
+compete with.
+
+The named vocabularies hold the class names of four public data sets in their standard order: Pascal
+VOC (Everingham et al. 2010), COCO (Lin et al. 2014), COCO-Stuff (Caesar et al. 2018) and ADE20K
+(Zhou et al. 2017). The first name of a class is the data set's own spelling; where that is no
+English (``diningtable``, ``wall-brick``), the plain words follow as a synonym.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovtool.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Classes to tell apart, and background words that compete with them and are dropped.
+
+    `classes` holds one tuple of synonyms per class, of which the first is the class's name. All
+    `background` words together form one more class, the last one, if there are any.
+
+    Raises UsageError where a name is empty or said twice, or where there is no class.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+    background: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise UsageError('no class to look for; name some, such as --classes "teapot,apple"')
+        seen: dict[str, str] = {}
+        for synonyms in (*self.classes, self.background):
+            for name in synonyms:
+                if not name.strip():
+                    raise UsageError("a class name is empty; remove the doubled or stray separator")
+                if name.casefold() in seen:
+                    first = seen[name.casefold()]
+                    raise UsageError(f"the class '{first}' is named twice; remove one of them")
+                seen[name.casefold()] = name
+        if not all(self.classes):
+            raise UsageError("a class has no name; give each class at least one")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each class, in order; background is not among them."""
+        return tuple(synonyms[0] for synonyms in self.classes)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All names to encode: every class's synonyms in order, then the background words."""
+        return (*(name for synonyms in self.classes for name in synonyms), *self.background)
+
+    @property
+    def owner(self) -> list[int]:
+        """The class index of each of `words`; background words have ``len(classes)``."""
+        owners = [k for k, synonyms in enumerate(self.classes) for _ in synonyms]
+        return owners + [len(self.classes)] * len(self.background)
+
+
+def _synonyms(text: str, separator: str, where: str) -> tuple[str, ...]:
+    """One class's names from its text, outer blanks off and inner blanks single."""
+    names = tuple(" ".join(part.split()) for part in text.split(separator))
+    if not all(names):
+        raise UsageError(f"{where} is empty or only spaces; name it or remove its separator")
+    return names
+
+
+def parse_classes(text: str) -> Vocabulary:
+    """The vocabulary of ``--classes``: a comma between classes, ``|`` between synonyms.
+
+    >>> parse_classes("person|man,tv").classes
+    (('person', 'man'), ('tv',))
+
+    Raises UsageError where the text, a class or a synonym is empty, or a name comes twice.
+    """
+    if not text.strip():
+        raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
+    parts = text.split(",")
+    return Vocabulary(tuple(_synonyms(p, "|", f"class {i}") for i, p in enumerate(parts, start=1)))
+
+
+def parse_names(names: Iterable[str]) -> Vocabulary:
+    """The vocabulary of a list of names, one class each; ``|`` separates synonyms in a name."""
+    listed = enumerate(names, start=1)
+    return Vocabulary(tuple(_synonyms(name, "|", f"class {i}") for i, name in listed))
+
+
+def read_classes_file(path: Path) -> Vocabulary:
+    """The vocabulary of a UTF-8 text file: one class a line, ``;`` between synonyms; blank lines
+    are skipped.
+
+    Raises InputError where the file cannot be read, UsageError where its classes cannot be meant.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read the classes in {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    classes = tuple(
+        _synonyms(line, ";", f"line {number} of {path}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    if not classes:
+        raise UsageError(f"{path} names no class; write one a line")
+    return Vocabulary(classes)
+
+
+# The stuff words with which SCLIP and NACLIP name the background of Pascal VOC, and the grounds that
+# they lack; the plain word comes first.
+DEFAULT_BACKGROUND: tuple[str, ...] = tuple(
+    (
+        "background,sky,wall,tree,wood,grass,road,sea,river,mountain,sand,desk,bed,building,cloud,"
+        "lamp,door,window,wardrobe,ceiling,shelf,curtain,stair,floor,hill,rail,fence,"
+        "water,snow,bricks,carpet,marble,asphalt"
+    ).split(",")
+)
+
+
+def background_words(text: str | None, default: Sequence[str] = ()) -> tuple[str, ...]:
+    """The words of ``--background``: ``none`` for no words, a comma list, or None for `default`."""
+    if text is None:
+        return tuple(default)
+    if text.strip().casefold() == "none":
+        return ()
+    if not text.strip():
+        raise UsageError('--background is empty; write words, such as "wall,sky", or "none"')
+    return tuple(name for (name,) in parse_classes(text.replace("|", ",")).classes)
+
+
+def with_background(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
+    """The same classes against these background words, less those that are classes themselves."""
+    taken = {name.casefold() for synonyms in vocabulary.classes for name in synonyms}
+    kept = tuple(word for word in words if word.casefold() not in taken)
+    return Vocabulary(vocabulary.classes, kept)
+
+
+_VOC20 = (
+    "aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable|dining table,dog,horse,"
+    "motorbike,person,pottedplant|potted plant,sheep,sofa,train,tvmonitor|tv monitor|television"
+)
+_COCO80 = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"
+    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,"
+    "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,"
+    "baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,"
+    "banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,"
+    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+_STUFF91 = (
+    "banner,blanket,branch,bridge,building-other|building,bush,cabinet,cage,cardboard,carpet,"
+    "ceiling-other|ceiling,ceiling-tile|tiled ceiling,cloth,clothes,clouds,counter,cupboard,curtain,"
+    "desk-stuff|desk,dirt,door-stuff|door,fence,floor-marble|marble floor,floor-other|floor,"
+    "floor-stone|stone floor,floor-tile|tiled floor,floor-wood|wooden floor,flower,fog,"
+    "food-other|food,fruit,furniture-other|furniture,grass,gravel,ground-other|ground,hill,house,"
+    "leaves,light,mat,metal,mirror-stuff|mirror,moss,mountain,mud,napkin,net,paper,pavement,pillow,"
+    "plant-other|plant,plastic,platform,playingfield|playing field,railing,railroad,river,road,rock,"
+    "roof,rug,salad,sand,sea,shelf,sky-other|sky,skyscraper,snow,solid-other|solid,stairs,stone,"
+    "straw,structural-other|structure,table,tent,textile-other|textile,towel,tree,vegetable,"
+    "wall-brick|brick wall,wall-concrete|concrete wall,wall-other|wall,wall-panel|panelled wall,"
+    "wall-stone|stone wall,wall-tile|tiled wall,wall-wood|wooden wall,water-other|water,"
+    "waterdrops|water drops,window-blind|window blind,window-other|window,wood"
+)
+_ADE150 = (
+    "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,"
+    "door,table,mountain,plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,"
+    "field,armchair,seat,fence,desk,rock,wardrobe,lamp,bathtub,railing,cushion,base,box,column,"
+    "signboard,chest of drawers,counter,sand,sink,skyscraper,fireplace,refrigerator,grandstand,path,"
+    "stairs,runway,case,pool table,pillow,screen door,stairway,river,bridge,bookcase,blind,"
+    "coffee table,toilet,flower,book,hill,bench,countertop,stove,palm,kitchen island,computer,"
+    "swivel chair,boat,bar,arcade machine,hovel,bus,towel,light,truck,tower,chandelier,awning,"
+    "streetlight,booth,television receiver,airplane,dirt track,apparel,pole,land,bannister,"
+    "escalator,ottoman,bottle,buffet,poster,stage,van,ship,fountain,conveyer belt,canopy,washer,"
+    "plaything,swimming pool,stool,barrel,basket,waterfall,tent,bag,minibike,cradle,oven,ball,food,"
+    "step,tank,trade name,microwave,pot,animal,bicycle,lake,dishwasher,screen,blanket,sculpture,"
+    "hood,sconce,vase,traffic light,tray,ashcan,fan,pier,crt screen,plate,monitor,bulletin board,"
+    "shower,radiator,glass,clock,flag"
+)
+VOCABULARIES: dict[str, str] = {
+    "voc20": _VOC20,
+    "coco80": _COCO80,
+    "coco171": f"{_COCO80},{_STUFF91}",
+    "ade150": _ADE150,
+}
+
+
+def named(name: str) -> Vocabulary:
+    """The vocabulary of a data set: ``voc20``, ``coco80``, ``coco171`` or ``ade150``; UsageError
+    for others.
+    """
+    if name not in VOCABULARIES:
+        choices = ", ".join(VOCABULARIES)
+        raise UsageError(f"unknown vocabulary '{name}'; choose one of {choices}")
+    return parse_classes(VOCABULARIES[name])

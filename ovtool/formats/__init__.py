@@ -1,0 +1,1 @@
+"""Reading and writing files: every format, its checks, and nothing of networks."""

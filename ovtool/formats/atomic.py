@@ -1,0 +1,204 @@
+"""Files that appear whole or not at all.
+
+Everything is written to ``.<name>.<random>.tmp`` in the folder of the target, synced, and renamed
+over the target, so a reader never meets half a file, whenever the writer was stopped.
+"""
+
+import errno
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ovtool.errors import InputError, OutputExistsError
+
+_MENDS = {
+    errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere",
+    errno.EFBIG: "the file system takes no file this large: write elsewhere",
+    errno.EIO: "the disk reports an input/output error: write elsewhere",
+    errno.EROFS: "the file system is read-only: write elsewhere",
+    errno.EACCES: "no permission to write there: choose another folder",
+    errno.EPERM: "no permission to write there: choose another folder",
+    errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
+    errno.ENOENT: "its folder does not exist: make it with mkdir -p",
+    errno.ENOTDIR: "its folder is not a folder: choose another place",
+    errno.EISDIR: "it is a folder: give the name of a file",
+}
+# what the disk says while bytes are written, as against errors of whoever makes the bytes
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> None:
+    """Refuses an output that cannot or must not be written, before any work is done for it.
+
+    ``-`` (stdout), devices and pipes pass. With ``make_parent`` a missing folder is made.
+
+    Raises:
+        OutputExistsError: it is there already, and ``overwrite`` is False.
+        InputError: it is a folder, or its folder is missing or cannot be written to.
+    """
+    path = Path(path)
+    if str(path) == "-" or _is_special(path):
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file to write")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: replace it with --overwrite, or name another")
+    folder = path.absolute().parent
+    if make_parent:
+        make_folder(folder)
+    if not folder.exists():
+        raise InputError(f"cannot write {path}: no folder {folder}: make it with mkdir -p")
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: no permission to write in {folder}")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; one that exists is fine. Raises InputError."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"cannot make the folder {folder}: a file has that name") from None
+    except OSError as error:
+        raise _input_error(folder, error) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes ``path`` when the block ends well, and leaves no trace otherwise.
+
+    A link is written through, so its target is what is replaced. Devices and pipes are written to
+    directly. The temporary file is locked while it lives, which is how ``remove_stale`` tells it
+    from one whose writer was killed.
+
+    Raises:
+        InputError: the disk is full, or the place cannot be written. Errors that the block itself
+            raises pass unchanged, and the temporary file is removed for them as well.
+    """
+    path = Path(path)
+    if _is_special(path):
+        with open(path, "wb") as device:
+            yield device
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    in_block = False
+    try:
+        with open(temporary, "xb") as handle:
+            _lock(handle.fileno())
+            in_block = True
+            yield handle
+            in_block = False
+            handle.flush()
+            os.fsync(handle.fileno())
+        if target.is_dir():  # os.replace would speak of the temporary file
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (not in_block or error.errno in _DISK):
+            raise _input_error(path, error) from error
+        raise
+    _sync_folder(target.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file atomically. Raises InputError as ``writing`` does."""
+    with writing(path) as handle:
+        handle.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 text file atomically, with its line ends as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def remove_stale(path: Path) -> int:
+    """Removes what killed writers of ``path`` left in its folder; the number of files removed.
+
+    A temporary file that a living process still writes is locked, and stays.
+    """
+    target = Path(os.path.realpath(path))
+    start, removed = f".{target.name}.", 0
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(start)]
+        for name in names:
+            middle = name.removeprefix(start).removesuffix(".tmp")
+            if name.endswith(".tmp") and middle.isalnum() and _unused(target.parent / name):
+                with suppress(OSError):
+                    (target.parent / name).unlink()
+                    removed += 1
+    return removed
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value: keys sorted, no spaces, UTF-8 kept as it is.
+
+    Equal values give equal text, so it can be hashed. Floats are rounded by the caller.
+
+    Raises:
+        ValueError: a float is NaN or infinite, which JSON cannot say.
+        TypeError: a value that is no JSON, such as a numpy number.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def plain_json(value: Any) -> str:
+    """``canonical_json`` with the keys in the order that they have."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _input_error(path: Path, error: OSError) -> InputError:
+    mend = _MENDS.get(error.errno or 0, error.strerror or type(error).__name__)
+    return InputError(f"cannot write {path}: {mend}")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether ``path`` is a device, pipe or socket: something that a rename would destroy."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems cannot, and then there is nothing to do
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform != "win32":  # there an open file cannot be removed anyway
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unused(temporary: Path) -> bool:
+    """Whether nobody holds the lock of a temporary file."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        with open(temporary, "rb") as handle:
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,231 @@
+"""The checks behind `coco`: JSON itself, ids, references, names and numbers.
+
+Each raises an InputError of one line with the file (``where``), the section, the id and the mend.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ovtool.errors import InputError
+
+
+def load_json(source: Path | str) -> tuple[str, Any]:
+    """The name of a JSON file for messages, and what it holds; ``-`` is stdin.
+
+    Raises:
+        InputError: no such file, not UTF-8, not JSON (with line and column), or NaN in it.
+    """
+    name, data = _read(source)
+    constants: list[str] = []
+
+    def constant(text: str) -> float:
+        constants.append(text)
+        return float(text)
+
+    try:
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        if not data.strip():
+            raise InputError(f"{name} is empty, not JSON: write it again") from None
+        raise InputError(
+            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not JSON: no UTF-8 text at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON that can be read: {short(error)}") from None
+    if constants:
+        raise InputError(
+            f"{name}: {_place_of_constant(value)} is {constants[0]}, which is not JSON: "
+            "write a number, or leave the key out"
+        )
+    return name, value
+
+
+def section(data: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]]:
+    """A section that must be there as a list of objects."""
+    if name not in data:
+        raise InputError(
+            f"{where} has no section {name}: a COCO file holds images, annotations and categories"
+        )
+    entries = data[name]
+    if not isinstance(entries, list):
+        raise InputError(f"{where}: {name} is {short(entries)}, not a list: put it in [ ]")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise InputError(
+                f"{where}: {name}[{index}] is {short(entry)}, not an object: remove it"
+            )
+    return entries
+
+
+def entries_with_ids(
+    data: Mapping[str, Any], name: str, where: str
+) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """The entries of a section, each with its place for messages and its checked, unique id."""
+    entries = section(data, name, where)
+    check_ids((entry.get("id") for entry in entries), name, where)
+    for entry in entries:
+        yield f"{where}: {name} id {entry['id']}", entry["id"], entry
+
+
+def check_ids(ids: Iterable[Any], name: str, where: str) -> None:
+    """Ids must be integers from 1, each once."""
+    seen: dict[int, int] = {}
+    for index, value in enumerate(ids):
+        if value is None:
+            raise InputError(f"{where}: {name}[{index}] has no id: number the entries from 1")
+        if type(value) is not int:
+            raise InputError(
+                f"{where}: {name}[{index}]: id is {short(value)}, not an integer: "
+                "number the entries from 1"
+            )
+        if value < 1:
+            raise InputError(
+                f"{where}: {name}[{index}]: id is {value}, but ids start at 1 (COCO tools read 0 "
+                "as no match): number the entries from 1"
+            )
+        if value in seen:
+            raise InputError(
+                f"{where}: {name}: id {value} is there twice (entries {seen[value]} and {index}): "
+                "give each an id of its own"
+            )
+        seen[value] = index
+
+
+def check_reference(
+    value: Any, field: str, known: Mapping[int, Any], name: str, place: str
+) -> None:
+    """An ``image_id`` or ``category_id`` must be an integer that its section has."""
+    if type(value) is not int:
+        said = "is missing" if value is None else f"is {short(value)}"
+        raise InputError(f"{place}: {field} {said}: give it the integer id of one of {name}")
+    if value not in known:
+        raise InputError(
+            f"{place}: {field} {value} is not in {name}: add it there, or remove this entry"
+        )
+
+
+def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: str) -> None:
+    """Names must differ; each comes with its id."""
+    seen: dict[str, int] = {}
+    for identifier, value in names:
+        if value in seen:
+            raise InputError(
+                f"{where}: {name} id {identifier}: {field} {short(value)} is that of id "
+                f"{seen[value]} as well: give each a {field} of its own"
+            )
+        seen[value] = identifier
+
+
+def check_file_name(file_name: str, place: str) -> None:
+    """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
+    path = PurePosixPath(file_name)
+    if "\\" in file_name or PureWindowsPath(file_name).drive:
+        trouble = "has a backslash or a drive: write it with forward slashes"
+    elif path.is_absolute():
+        trouble = "is absolute: write it relative to the folder of the images"
+    elif ".." in path.parts:
+        trouble = "leaves the folder of the images: write it without .."
+    elif not path.parts or "\0" in file_name or file_name.endswith("/"):
+        trouble = "names no file: write the path of the image"
+    else:
+        return
+    raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+
+
+def text(entry: Mapping[str, Any], field: str, place: str) -> str:
+    """A field that must be a string with something in it."""
+    value = entry.get(field)
+    if not isinstance(value, str) or not value.strip():
+        said = "is missing" if field not in entry else f"is {short(value)}"
+        raise InputError(f"{place}: {field} {said}: it must be a text that is not empty")
+    return value
+
+
+def side(entry: Mapping[str, Any], field: str, place: str) -> int:
+    """A width or height in pixels, an integer from 1."""
+    value = entry.get(field)
+    if type(value) is not int or value < 1:
+        said = "is missing" if field not in entry else f"is {short(value)}"
+        raise InputError(f"{place}: {field} {said}: it must be the integer number of pixels")
+    return value
+
+
+def number(value: Any, field: str, place: str) -> float:
+    """A finite number."""
+    if not _is_finite(value):
+        raise InputError(f"{place}: {field} is {short(value)}: it must be a finite number")
+    return float(value)
+
+
+def box(value: Any, place: str) -> tuple[float, float, float, float]:
+    """A box: four finite numbers x, y, width, height, the last two not below 0."""
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 4
+        or not all(_is_finite(side) for side in value)
+        or value[2] < 0
+        or value[3] < 0
+    ):
+        raise InputError(
+            f"{place}: bbox is {short(value)}: it must be [x, y, width, height] in pixels"
+        )
+    x, y, width, height = (float(side) for side in value)
+    return x, y, width, height
+
+
+def short(value: Any) -> str:
+    """A value as one short line for a message."""
+    line = repr(value) if not isinstance(value, BaseException) else str(value)
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def _read(source: Path | str) -> tuple[str, bytes]:
+    if str(source) == "-":
+        return "standard input", sys.stdin.buffer.read()
+    try:
+        return str(source), Path(source).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"no such file: {source}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from None
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _place_of_constant(value: Any) -> str:
+    """Where in parsed JSON the first NaN or infinity is, as ``annotations id 7: bbox[2]``."""
+    for key, entries in value.items() if isinstance(value, dict) else [("", value)]:
+        for entry in entries if isinstance(entries, list) else [entries]:
+            path = _path_of_constant(entry)
+            if path is not None:
+                known = isinstance(entry, dict) and "id" in entry
+                place = f"{key} id {entry['id']}:" if known else key
+                return f"{place} {path.removeprefix('.')}".strip()
+    return "a number"
+
+
+def _path_of_constant(value: Any) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    steps: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        steps = ((f".{key}", inner) for key, inner in value.items())
+    elif isinstance(value, list):
+        steps = ((f"[{index}]", inner) for index, inner in enumerate(value))
+    for step, inner in steps:
+        path = _path_of_constant(inner)
+        if path is not None:
+            return step + path
+    return None

@@ -1,0 +1,132 @@
+"""Label maps: one class index a pixel, as PNG, with the names beside them in ``classes.txt``.
+
+8 bit with the VOC palette, 255 unlabelled; 16-bit grey, 65535 unlabelled, above 254 classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ovtool.errors import InputError
+from ovtool.formats import atomic, images
+
+UNLABELLED = -1
+MAX_CLASSES_8_BIT = 254
+MAX_CLASSES = 65_535
+
+
+def write(path: Path, labels: NDArray[Any], num_classes: int) -> None:
+    """Writes labels (H, W) of any integer dtype, 0 to ``num_classes`` - 1 or -1 for unlabelled.
+
+    Raises:
+        InputError: the place cannot be written, or there are more than 65,535 classes.
+        ValueError: labels out of range or of another shape.
+    """
+    if num_classes > MAX_CLASSES:
+        raise InputError(f"cannot write {path}: a label map holds at most {MAX_CLASSES:,} classes")
+    images.save_png(path, image(labels, num_classes))
+
+
+def image(labels: NDArray[Any], num_classes: int) -> Image.Image:
+    """Labels (H, W) as the picture that ``write`` writes: mode P, or I;16 above 254 classes.
+
+    Raises ValueError for labels out of range or of another shape.
+    """
+    if labels.ndim != 2:
+        raise ValueError(f"labels must be (H, W), not {labels.shape}")
+    if labels.size and not (-1 <= labels.min() and labels.max() < num_classes):
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} are not in -1 to {num_classes - 1}"
+        )
+    if num_classes > MAX_CLASSES_8_BIT:
+        return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
+    found = Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
+    found.putpalette(palette(256).tobytes())
+    return found
+
+
+def read(path: Path) -> NDArray[np.int32]:
+    """A label map as int32 (H, W), -1 where it is unlabelled (255, or 65535 of 16 bits).
+
+    Palette colours are ignored: the index is the label. Grey PNGs are read the same way.
+
+    Raises:
+        InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour picture.
+    """
+    with images.opened(path) as image:
+        if image.format != "PNG":
+            raise InputError(
+                f"{path} is {image.format}, not PNG: a label map must keep every value"
+            )
+        depth = _bit_depth(path)
+        if image.mode not in ("P", "L", "1", "I", "I;16"):
+            raise InputError(
+                f"{path} is a picture in {image.mode}: a label map has one class index a pixel"
+            )
+        image.load()
+        labels = np.array(image).astype(np.int32)
+        if depth < 8 and image.mode in ("L", "1"):  # Pillow stretches small grey values to 0..255
+            stretch = 1 if image.mode == "1" else 255 // (2**depth - 1)
+            return labels // stretch
+    labels[labels == (65535 if depth == 16 else 255)] = UNLABELLED
+    return labels
+
+
+def palette(n: int) -> NDArray[np.uint8]:
+    """The first ``n`` colours of the PASCAL VOC palette, uint8 (n, 3).
+
+    The bits of an index, three at a time, become the bits of red, green and blue from the top
+    (``VOClabelcolormap`` of the VOC development kit).
+    """
+    indices = np.arange(n)
+    colours = np.zeros((n, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((indices >> (3 * bit + channel) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
+    return colours
+
+
+def write_classes(path: Path, names: Sequence[str]) -> None:
+    """Writes the names of the classes, one a line, in the order of their indices."""
+    for name in names:
+        if not name.strip() or len(name.splitlines()) != 1:
+            raise InputError(f"cannot write {path}: {name!r} is not a name of one line")
+    atomic.write_text(path, "".join(f"{name}\n" for name in names))
+
+
+def read_classes(path: Path) -> list[str]:
+    """The names of the classes, one a line.
+
+    Raises:
+        InputError: no such file, not UTF-8 text, none in it, an empty line between, or a name twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}: it should name the classes, one a line") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a UTF-8 text with a class a line") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    found = [line.strip() for line in lines]
+    if not found:
+        raise InputError(f"{path} names no class: write one a line")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(found, start=1):
+        if not name:
+            raise InputError(f"{path}: line {number} is empty, but every line is a class index")
+        if name in seen:
+            raise InputError(f"{path}: {name!r} is on line {seen[name]} and again on line {number}")
+        seen[name] = number
+    return found
+
+
+def _bit_depth(path: Path) -> int:
+    with open(path, "rb") as handle:
+        return handle.read(25)[24]  # signature 8, chunk length and name 8, width and height 8

@@ -1,0 +1,302 @@
+"""Parts: the results of a run over many images, cut into files that are whole or not there.
+
+``OUT.parts/part-00007.jsonl`` has a header line, one record a line, and an end line with their
+number; a ``.safetensors`` of the same name holds its tensors, and is written before it. Ids are
+given when parts are merged (``formats.merge``), so a part depends on its own images alone.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from ovtool.errors import InputError, MismatchError, UsageError
+from ovtool.formats import atomic, tensors
+
+Record: TypeAlias = Mapping[str, Any]
+_NAME = re.compile(r"part-(\d{5,})\.jsonl")
+_TENSORS = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The items ``start`` to ``stop`` (exclusive) of a list of ``items`` (0: not known)."""
+
+    index: int
+    start: int
+    stop: int
+    items: int = 0
+
+
+def cut(n_items: int, part_size: int) -> list[Part]:
+    """Cuts a list into parts of ``part_size``, the last one shorter. Raises UsageError below 1."""
+    if part_size < 1:
+        raise UsageError(f"--part-size {part_size}: a part holds at least one image")
+    starts = range(0, n_items, part_size)
+    return [Part(i, s, min(s + part_size, n_items), n_items) for i, s in enumerate(starts)]
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of all that shapes the result: equal settings, equal digest."""
+    return hashlib.sha256(atomic.canonical_json(dict(settings)).encode()).hexdigest()[:16]
+
+
+def image_record(
+    file_name: str, height: int, width: int, annotations: Sequence[Mapping[str, Any]], **extra: Any
+) -> dict[str, Any]:
+    """The record of an image that went well.
+
+    Each annotation has ``category_id``, ``segmentation`` (compressed RLE), and by choice ``score``,
+    ``bbox`` and ``area`` (filled in on merging) and keys of its own; ``extra`` goes to the image.
+    """
+    image = {"file_name": file_name, "width": width, "height": height, **extra}
+    return {"image": image, "annotations": list(annotations)}
+
+
+def failure_record(file_name: str, reason: object) -> dict[str, Any]:
+    """The record of an image that failed, with the reason as one line."""
+    return {"failure": {"file_name": file_name, "reason": " ".join(str(reason).split())}}
+
+
+@dataclass(frozen=True)
+class PartStore:
+    """A folder of parts of one run.
+
+    ``digest`` is that of ``settings`` and whatever else shapes the result. ``preface`` is what the
+    merged file begins with (``merge.preface``), so that a folder can be read with no other source.
+    """
+
+    folder: Path
+    digest: str
+    settings: Mapping[str, Any]
+    preface: Mapping[str, Any] | None = None
+
+    def exists(self, part: Part) -> bool:
+        """Whether a part is there, whole, and of this run.
+
+        Raises:
+            MismatchError: it comes from other settings, or from another cut of the list.
+        """
+        path = self._path(part)
+        header, end = _ends(path)
+        if header is None:
+            return False
+        _check_digest(header, self.digest, path)
+        cut_of = (header.get("part"), header.get("start"), header.get("stop"))
+        if cut_of != (part.index, part.start, part.stop):
+            raise MismatchError(
+                f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}: "
+                f"run without --resume, or remove {self.folder}"
+            )
+        return end is not None and (not end.get("tensors") or path.with_suffix(_TENSORS).exists())
+
+    def write(
+        self,
+        part: Part,
+        records: Iterable[Record],
+        tensors_: Mapping[str, tensors.Array] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes a part; when this returns it is on the disk, and before that it is not there.
+
+        ``records`` may be drawn lazily, and may fill ``tensors_`` and ``note`` as they come: both
+        are read after the last record. ``note`` is kept with the part and is not merged, such as a
+        batch size that memory forced down. Raises InputError if it cannot be written.
+        """
+        path = self._path(part)
+        self.clean(part)
+        atomic.make_folder(self.folder)
+        with atomic.writing(path) as handle:
+            handle.write(_line({"ovtool": self._header(part)}))
+            count = 0
+            for record in records:
+                handle.write(_line(record))
+                count += 1
+            end: dict[str, Any] = {"end": count}
+            if note:
+                end["note"] = dict(note)
+            if tensors_:
+                end["tensors"] = len(tensors_)
+                header = {"kind": "part", "settings": self._header(part)}
+                tensors.save(path.with_suffix(_TENSORS), tensors_, header)
+            handle.write(_line(end))
+
+    def clean(self, part: Part) -> None:
+        """Removes what a killed run left of a part: temporary files, never the part itself."""
+        if self.folder.is_dir():
+            atomic.remove_stale(self._path(part))
+            atomic.remove_stale(self._path(part).with_suffix(_TENSORS))
+
+    def discard(self, parts: Iterable[Part]) -> int:
+        """Removes parts, whole or not, of whatever run; the number that were there."""
+        there = 0
+        for part in parts:
+            self.clean(part)
+            path = self._path(part)
+            there += path.exists()
+            path.unlink(missing_ok=True)  # first: without it the part does not exist
+            path.with_suffix(_TENSORS).unlink(missing_ok=True)
+        return there
+
+    def read(self, part: Part) -> Iterator[dict[str, Any]]:
+        """The records of a part, in order. Raises InputError for one that is damaged or not there,
+        and MismatchError for one of another run."""
+        return _records(self._path(part), self.digest)
+
+    def tensors(self, part: Part) -> dict[str, torch.Tensor]:
+        """The tensors of a part; none is {}. Raises InputError."""
+        path = self._path(part)
+        _, end = _ends(path)
+        if end is None:
+            raise InputError(f"{path} is damaged or not there: run the command again with --resume")
+        return tensors.load(path.with_suffix(_TENSORS), "part")[1] if end.get("tensors") else {}
+
+    def note(self, part: Part) -> dict[str, Any]:
+        """What ``write`` was told to keep with a part; nothing is {}."""
+        _, end = _ends(self._path(part))
+        return dict((end or {}).get("note", {}))
+
+    def records(self, parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
+        """The records of several parts, one after another."""
+        for part in parts:
+            yield from self.read(part)
+
+    def remove(self) -> None:
+        """Removes all parts and what killed runs left of them; the folder too, if then empty."""
+        if not self.folder.is_dir():
+            return
+        for path in list(self.folder.iterdir()):
+            target = re.sub(r"^\.(.*)\.[0-9a-f]+\.tmp$", r"\1", path.name)
+            if _NAME.fullmatch(re.sub(r"\.safetensors$", ".jsonl", target)):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _path(self, part: Part) -> Path:
+        return self.folder / f"part-{part.index:05d}.jsonl"
+
+    def _header(self, part: Part) -> dict[str, Any]:
+        header: dict[str, Any] = {
+            "part": part.index, "start": part.start, "stop": part.stop, "items": part.items,
+            "digest": self.digest, "settings": dict(self.settings),
+        }  # fmt: skip
+        if self.preface is not None:
+            header["preface"] = dict(self.preface)
+        return header
+
+
+def is_parts_folder(path: Path) -> bool:
+    """Whether a path is a folder with parts in it."""
+    return path.is_dir() and any(_NAME.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of the first part of a folder: part, start, stop, items, digest, settings, preface.
+
+    Raises:
+        InputError: no part there, one missing between others or at the end, or one damaged.
+        MismatchError: parts of different runs.
+    """
+    return _checked(folder)[0][1]
+
+
+def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of all parts of a folder, in order, never all in memory.
+
+    The folder is checked before the first record, and raises as ``read_header`` does.
+    """
+    found = _checked(folder)
+    digest = str(found[0][1].get("digest"))
+    return (record for path, _ in found for record in _records(path, digest))
+
+
+def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files and headers of the parts of a folder, which must fit together."""
+    mend = "run the command that makes them again with --resume"
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    paths = sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: int(path.stem.removeprefix("part-")),
+    )
+    if not paths:
+        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
+    found: list[tuple[Path, dict[str, Any]]] = []
+    stop, items = 0, 0
+    for index, path in enumerate(paths):
+        if path != folder / f"part-{index:05d}.jsonl":
+            raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {mend}")
+        header, end = _ends(path)
+        if header is None or end is None:
+            raise InputError(f"{path} is damaged: {mend}")
+        if found:
+            _check_digest(header, str(found[0][1].get("digest")), path)
+        if header.get("part") != index or header.get("start") != stop:
+            raise MismatchError(f"{path} is from another cut of the images: remove {folder}")
+        stop, items = int(header.get("stop", 0)), int(header.get("items", 0))
+        found.append((path, header))
+    if items and stop < items:
+        raise InputError(f"{folder}: the parts end at image {stop} of {items}: {mend}")
+    return found
+
+
+def _line(value: Any) -> bytes:
+    return atomic.canonical_json(value).encode() + b"\n"
+
+
+def _check_digest(header: Mapping[str, Any], digest: str, path: Path) -> None:
+    if header.get("digest") != digest:
+        raise MismatchError(
+            f"{path} comes from other settings, images or model ({header.get('digest')}, here "
+            f"{digest}): run without --resume, or remove {path.parent}"
+        )
+
+
+def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Header and end line of a part, each None where it is not there or not whole."""
+    try:
+        with open(path, "rb") as handle:
+            first = handle.readline()
+            size = handle.seek(0, 2)
+            reach = min(size, 4096)
+            handle.seek(-reach, 2)
+            tail = handle.read(reach)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    header = _object(first).get("ovtool")
+    last = tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :] if tail.endswith(b"\n") else b""
+    end = _object(last)
+    return header if isinstance(header, dict) else None, end if "end" in end else None
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
+    damaged = InputError(f"{path} is damaged or not there: run the command again with --resume")
+    header, end = _ends(path)
+    if header is None or end is None:
+        raise damaged
+    _check_digest(header, digest, path)
+    with open(path, "rb") as handle:
+        handle.readline()
+        for _ in range(int(end["end"])):
+            record = _object(handle.readline())
+            if not ("image" in record or "failure" in record):
+                raise damaged
+            yield record
+        if "end" not in _object(handle.readline()):
+            raise damaged

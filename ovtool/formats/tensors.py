@@ -1,0 +1,167 @@
+"""safetensors files with one metadata key, ``ovtool``, of canonical JSON.
+
+One key, because safetensors writes several in random order. The header says ``kind``, ``format``
+(1), ``model`` and ``fingerprint`` (of the network in whose space vectors or weights live; absent
+for masks and labels) and ``settings``.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from ovtool.errors import InputError, MismatchError
+from ovtool.formats import atomic
+
+FORMAT = 1
+_KEY = "ovtool"
+
+Array = torch.Tensor | NDArray[Any]
+
+
+def save(path: Path, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
+    """Writes tensors of any shape, dtype and device, atomically and with the same bytes each time.
+
+    ``header`` must have a ``kind``; ``format`` is set here, ``settings`` is {} if not given.
+
+    Raises:
+        InputError: the file cannot be written.
+        ValueError: no kind, or a header that JSON cannot hold.
+    """
+    if not isinstance(header.get("kind"), str):
+        raise ValueError("the header of a safetensors file needs a kind")
+    text = atomic.canonical_json({"settings": {}, **header, "format": FORMAT})
+    # copies, where views share their memory, which safetensors does not store
+    plain = {name: _tensor(tensors[name]) for name in sorted(tensors)}
+    seen: set[int] = set()
+    for name, tensor in plain.items():
+        storage = tensor.untyped_storage()
+        if tensor.numel() and (
+            storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.itemsize
+        ):
+            plain[name] = tensor.clone()
+        seen.add(storage.data_ptr())
+    data = safetensors.torch.save(plain, metadata={_KEY: text})
+    atomic.remove_stale(Path(path))
+    atomic.write_bytes(Path(path), data)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a file says of itself, without reading its tensors.
+
+    Raises:
+        InputError: no such file, truncated, not safetensors, or not one that ovtool wrote.
+    """
+    return _header(path, _open(path))
+
+
+def names(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The tensors of a file as name -> (dtype, shape), without reading them. Raises InputError."""
+    handle = _open(path)
+    return {
+        name: (handle.get_slice(name).get_dtype(), tuple(handle.get_slice(name).get_shape()))
+        for name in sorted(handle.keys())
+    }
+
+
+def load(
+    path: Path, kind: str | tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Header and tensors (on the CPU) of a file, which must be of ``kind``, or of one of them.
+
+    Raises:
+        InputError: as ``read_header``.
+        MismatchError: a file of another kind.
+    """
+    handle = _open(path)
+    header = _header(path, handle)
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds is not None and header["kind"] not in kinds:
+        raise MismatchError(
+            f"{path} is of kind {header['kind']}, but {' or '.join(kinds)} is needed here: "
+            "name another file"
+        )
+    return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+
+
+def fingerprint(tensors: Mapping[str, Array]) -> str:
+    """16 hexadecimal digits that tell weights apart: SHA-256 over names, dtypes, shapes and bytes.
+
+    It depends neither on the order of the tensors, nor on their device or memory layout, nor on the
+    file that they came from.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = _tensor(tensors[name])
+        described = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        digest.update(atomic.canonical_json(described).encode() + b"\n")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def check_fingerprint(
+    header: Mapping[str, Any], model_name: str, fingerprint: str, path: Path
+) -> None:
+    """Refuses an artefact that was made with another model than the one at hand.
+
+    Raises:
+        MismatchError: the header has another fingerprint, or none; both models are named.
+    """
+    found = header.get("fingerprint")
+    if found != fingerprint:
+        theirs = header.get("model") or "an unnamed model"
+        raise MismatchError(
+            f"{path} was made with {theirs} ({found or 'no fingerprint'}), but the model here is "
+            f"{model_name} ({fingerprint}): use --model {theirs}, or make the file anew"
+        )
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(np.array(array, order="C"))
+    return array.detach().cpu().contiguous()
+
+
+def _open(path: Path) -> Any:
+    try:
+        if Path(path).is_dir():
+            raise InputError(f"{path} is a folder, not a safetensors file")
+        with open(path, "rb"):  # the library's own message lacks the name
+            pass
+        return safetensors.safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]}): "
+            "make or copy it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _header(path: Path, handle: Any) -> dict[str, Any]:
+    text = (handle.metadata() or {}).get(_KEY)
+    if text is None:
+        raise InputError(
+            f"{path} was not written by ovtool: its metadata has no key ovtool that says what it is"
+        )
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+        raise InputError(f"{path}: its metadata key ovtool is damaged: make the file again")
+    if header.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {header.get('format')}, but this version reads {FORMAT}: "
+            "upgrade ovtool, or make the file again"
+        )
+    return header

@@ -1,0 +1,116 @@
+"""From class scores on a coarse grid to one label and one probability per pixel, block by block.
+
+A map of K classes over H x W pixels is K numbers per pixel: 847 classes at 2048 x 2048 are 14 GB.
+No one needs them at once. Scores are brought to the picture's size a few rows at a time, reduced to
+the best class and its softmax probability, and forgotten.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovtool.methods.windows import upsample_rows
+
+MAX_BLOCK_ELEMENTS = 1 << 20  # of class scores held at once: 4 MiB of float32, near the caches
+UNLABELLED = -1
+
+Rows = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The label of each pixel and what the labels amount to.
+
+    `label` is (H, W) int32, the class index or -1 where nothing is labelled; `probability` is (H,
+    W) float32 in [0, 1], the softmax probability of the best class, background included; `pixels`
+    (K,) int64 counts the pixels of each class; `mean_probability` (K,) float64 is the mean of
+    `probability` over them, 0 where there are none. K counts the classes that are kept.
+    """
+
+    label: Tensor
+    probability: Tensor
+    pixels: Tensor
+    mean_probability: Tensor
+
+
+def class_scores(scores: Tensor, owner: Sequence[int], dim: int = 0) -> Tensor:
+    """The score of each class, the maximum over its names, along dimension `dim`.
+
+    `scores` has one entry per name along `dim`; `owner` gives each name's class, 0 to C - 1, every
+    class owning at least one name.
+    """
+    classes = max(owner) + 1
+    if list(owner) == list(range(classes)):
+        return scores
+    shape = list(scores.shape)
+    shape[dim] = classes
+    view = [1] * scores.ndim
+    view[dim] = -1
+    index = torch.tensor(owner, device=scores.device).view(view).expand_as(scores)
+    best = scores.new_full(shape, -torch.inf)
+    return best.scatter_reduce_(dim, index, scores, reduce="amax")
+
+
+def upsampled(scores: Tensor, size: tuple[int, int]) -> Rows:
+    """Rows of class scores (C, h, w) brought to `size` (H, W), as `label_blocks` reads them."""
+    return lambda start, stop: upsample_rows(scores, size, start, stop)
+
+
+def row_blocks(size: tuple[int, int], classes: int) -> Iterator[tuple[int, int]]:
+    """Row ranges that cover `size` (H, W), each small enough to hold all classes' scores."""
+    height, width = size
+    step = max(1, MAX_BLOCK_ELEMENTS // max(1, classes * width))
+    for start in range(0, height, step):
+        yield start, min(start + step, height)
+
+
+def probability_blocks(
+    rows: Rows, size: tuple[int, int], classes: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Softmax probabilities over the classes in row blocks: (start, stop, (C, stop - start, W))."""
+    for start, stop in row_blocks(size, classes):
+        yield start, stop, rows(start, stop).float().softmax(dim=0)
+
+
+def label_blocks(
+    rows: Rows,
+    size: tuple[int, int],
+    classes: int,
+    keep: int | None = None,
+    min_score: float = 0.0,
+) -> ClassMap:
+    """Label each pixel of `size` (H, W) with its best class.
+
+    `rows(start, stop)` gives the scores of all `classes` for pixel rows, (C, stop - start, W), as
+    logits: cosines already times the logit scale. Classes from index `keep` on (background; None
+    keeps all) compete and are dropped, and so is a pixel whose probability is below `min_score`:
+    both are labelled -1.
+    """
+    kept = classes if keep is None else keep
+    # made first: small results kept between large blocks would leave the heap full of holes
+    labels = torch.empty(size, dtype=torch.int32)
+    probabilities = torch.empty(size, dtype=torch.float32)
+    pixels = torch.zeros(kept + 1, dtype=torch.int64)
+    mass = torch.zeros(kept + 1, dtype=torch.float64)
+    for start, stop in row_blocks(size, classes):
+        scores = rows(start, stop).float()
+        best, label = scores.max(dim=0)
+        # softmax at the maximum: 1 / sum_c exp(s_c - max)
+        probability = (scores - best).exp_().sum(dim=0).reciprocal_().cpu()
+        label = label.cpu()
+        label[(label >= kept) | (probability < min_score)] = kept  # the last bin collects the rest
+        pixels += torch.bincount(label.flatten(), minlength=kept + 1)
+        mass += torch.bincount(
+            label.flatten(), weights=probability.double().flatten(), minlength=kept + 1
+        )
+        label[label == kept] = UNLABELLED
+        labels[start:stop] = label
+        probabilities[start:stop] = probability
+    return ClassMap(
+        label=labels,
+        probability=probabilities,
+        pixels=pixels[:kept],
+        mean_probability=(mass / pixels.clamp(min=1))[:kept],
+    )

@@ -1,0 +1,202 @@
+"""Class-agnostic regions by hierarchical merging of superpixels.
+
+The picture is cut into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004); the most alike
+neighbours are merged again and again, as in Selective Search (Uijlings et al., IJCV 2013, section 3),
+here by colour histograms, the contrast along the shared border and how much one encloses the other.
+Every node of the tree of merges is a region; its quality is how unlike its neighbours it is.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import rgb2lab
+from skimage.segmentation import felzenszwalb
+
+_BINS = (6, 8, 8)  # histogram bins of L, a, b
+_LAB_LOW = np.array([0, -60, -60], np.float32)
+_LAB_HIGH = np.array([100, 60, 60], np.float32)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of one picture as sets of superpixels.
+
+    superpixels: int32 (h, w), the superpixel of each pixel, 0 to S - 1.
+    members: bool (N, S), which superpixels each region has.
+    quality: float32 (N,) in [0, 1], higher is better, in descending order.
+    """
+
+    superpixels: NDArray[np.int32]
+    members: NDArray[np.bool_]
+    quality: NDArray[np.float32]
+
+    def masks(self) -> NDArray[np.bool_]:
+        """The regions as masks, bool (N, h, w)."""
+        return self.members[:, self.superpixels]
+
+
+def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Superpixels of a Lab picture, numbered from 0 without gaps: int32 (h, w)."""
+    labels = felzenszwalb(lab / 100, scale=80, sigma=0.8, min_size=25, channel_axis=-1)
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+
+
+def _histograms(
+    lab: NDArray[np.float32], superpixels: NDArray[np.int32], count: int
+) -> NDArray[np.float64]:
+    """Pixel counts of each superpixel in each colour bin: float64 (S, sum of bins)."""
+    scaled = np.clip((lab - _LAB_LOW) / (_LAB_HIGH - _LAB_LOW), 0, 0.999)
+    columns = []
+    for channel, bins in enumerate(_BINS):
+        # Linear binning: a pixel between two centres counts in both.
+        position = np.clip(scaled[..., channel] * bins - 0.5, 0, bins - 1).ravel()
+        low = position.astype(np.int64)
+        high = np.minimum(low + 1, bins - 1)
+        weight = position - low
+        owner = superpixels.ravel().astype(np.int64) * bins
+        total = count * bins
+        table = np.bincount(owner + low, 1 - weight, total) + np.bincount(owner + high, weight, total)
+        columns.append(table.reshape(count, bins))
+    return np.concatenate(columns, axis=1)
+
+
+def _borders(
+    lab: NDArray[np.float32], superpixels: NDArray[np.int32]
+) -> dict[tuple[int, int], tuple[float, int]]:
+    """For each pair of neighbours (a < b): the summed Lab contrast along the border, and its length."""
+    pairs, contrasts = [], []
+    for axis in (0, 1):
+        near = superpixels[:-1] if axis == 0 else superpixels[:, :-1]
+        far = superpixels[1:] if axis == 0 else superpixels[:, 1:]
+        step = np.linalg.norm(np.diff(lab, axis=axis), axis=-1)
+        cut = near != far
+        pairs.append(np.stack([near[cut], far[cut]], 1))
+        contrasts.append(step[cut])
+    ends = np.sort(np.concatenate(pairs), axis=1)
+    unique, inverse = np.unique(ends, axis=0, return_inverse=True)
+    sums = np.bincount(inverse.ravel(), np.concatenate(contrasts))
+    lengths = np.bincount(inverse.ravel())
+    return {
+        (int(a), int(b)): (float(total), int(length))
+        for (a, b), total, length in zip(unique, sums, lengths, strict=True)
+    }
+
+
+class _Merging:
+    """The state of the merging: histograms, areas, borders and neighbours of the living regions."""
+
+    def __init__(self, lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> None:
+        self.count = int(superpixels.max()) + 1
+        nodes = 2 * self.count - 1
+        self.histogram = np.zeros((nodes, sum(_BINS)))
+        self.histogram[: self.count] = _histograms(lab, superpixels, self.count)
+        self.area = np.zeros(nodes)
+        self.area[: self.count] = np.bincount(superpixels.ravel(), minlength=self.count)
+        self.pixels = float(superpixels.size)
+        self.borders: list[dict[int, tuple[float, int]]] = [{} for _ in range(nodes)]
+        for (a, b), border in _borders(lab, superpixels).items():
+            self.borders[a][b] = self.borders[b][a] = border
+
+    def contrast(self, a: int, b: int) -> float:
+        """How unlike two neighbours are, 0 to 3.2: half the L1 distance of their histograms plus the
+        contrast of their border, where 1 is 40 Lab units, less where one encloses the other."""
+        first = self.histogram[a] / self.area[a]
+        second = self.histogram[b] / self.area[b]
+        colour = 0.5 * float(np.abs(first - second).sum()) / len(_BINS)
+        total, length = self.borders[a][b]
+        perimeter = min(self.perimeter(a), self.perimeter(b))
+        return (colour + min(1.0, total / length / 40.0)) * (1.6 - length / perimeter)
+
+    def perimeter(self, a: int) -> int:
+        """The length of a region's border with others, in pixel edges."""
+        return sum(length for _, length in self.borders[a].values())
+
+    def urgency(self, a: int, b: int) -> float:
+        """What orders the merges: the contrast, less for small regions, which should merge first."""
+        smaller = min(self.area[a], self.area[b]) / self.pixels
+        return self.contrast(a, b) * (0.25 + min(1.0, float(np.sqrt(smaller / 0.02))))
+
+    def merge(self, a: int, b: int, new: int) -> None:
+        """Puts `new` in the place of two neighbours."""
+        self.histogram[new] = self.histogram[a] + self.histogram[b]
+        self.area[new] = self.area[a] + self.area[b]
+        for old in (a, b):
+            for other, (total, length) in self.borders[old].items():
+                if other in (a, b):
+                    continue
+                known = self.borders[new].get(other, (0.0, 0))
+                border = (known[0] + total, known[1] + length)
+                self.borders[new][other] = self.borders[other][new] = border
+                self.borders[other].pop(old)
+            self.borders[old] = {}
+
+
+def _tree(state: _Merging) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Merges to the root: members (2S - 1, S), and the contrast at which each node is merged away
+    (the root, which never is, keeps the last)."""
+    count = state.count
+    nodes = 2 * count - 1
+    members = np.zeros((nodes, count), np.bool_)
+    members[:count] = np.eye(count, dtype=np.bool_)
+    ended = np.zeros(nodes)
+    alive = np.zeros(nodes, np.bool_)
+    alive[:count] = True
+    queue = [(state.urgency(a, b), a, b) for a in range(count) for b in state.borders[a] if a < b]
+    heapq.heapify(queue)
+    new = count
+    while queue:
+        _, a, b = heapq.heappop(queue)
+        if not (alive[a] and alive[b]):
+            continue
+        ended[[a, b, new]] = state.contrast(a, b)
+        state.merge(a, b, new)
+        members[new] = members[a] | members[b]
+        alive[[a, b]] = False
+        alive[new] = True
+        for other in state.borders[new]:
+            heapq.heappush(queue, (state.urgency(new, other), other, new))
+        new += 1
+    return members[:new], ended[:new]
+
+
+def _overlaps(
+    members: NDArray[np.bool_], areas: NDArray[np.float64], chosen: list[int], candidate: int
+) -> bool:
+    """Whether a candidate's IoU with any chosen region passes 0.85."""
+    if not chosen:
+        return False
+    both = (members[chosen] & members[candidate]) @ areas
+    union = (members[chosen] | members[candidate]) @ areas
+    return bool((both / union > 0.85).any())
+
+
+def propose_regions(
+    rgb: NDArray[np.uint8],
+    max_regions: int = 100,
+    min_area: float = 0.001,
+) -> Regions:
+    """The regions of a picture, best first.
+
+    rgb: uint8 (h, w, 3).
+    max_regions: how many to keep after non-maximum suppression (IoU 0.85).
+    min_area: the least share of the picture that a region has.
+
+    Quality is half the contrast to the neighbour that the node is merged with, at most 1, times the
+    square root of its share of the picture over 5 %, at most 1.
+    """
+    lab = rgb2lab(rgb).astype(np.float32)
+    labels = _superpixels(lab)
+    state = _Merging(lab, labels)
+    areas = state.area[: state.count].copy()
+    members, ended = _tree(state)
+    share = (members @ areas) / labels.size
+    quality = np.minimum(1, ended / 2) * np.minimum(1, np.sqrt(share / 0.05))
+    chosen: list[int] = []
+    for node in np.argsort(-quality, kind="stable"):
+        if len(chosen) == max_regions:
+            break
+        if share[node] >= min_area and not _overlaps(members, areas, chosen, int(node)):
+            chosen.append(int(node))
+    return Regions(labels, members[chosen], quality[chosen].astype(np.float32))

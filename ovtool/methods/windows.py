@@ -1,0 +1,141 @@
+"""Sliding windows: scores of a picture larger than the square that a network was trained on.
+
+Windows of one size are laid every `stride` pixels, the last one shifted back inside; each window's
+scores are brought to the window's size (bilinear), summed where windows overlap and divided by
+their number, all before any softmax. This is how SCLIP, NACLIP and ClearCLIP segment (their
+mmsegmentation `slide` mode).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows start along one side of `length` pixels: every `stride`, the last one shifted
+    inside.
+
+    A side no longer than the window has the one start 0. Raises ValueError unless all three are
+    positive and `stride` is at most `window`, since pixels between windows would have no score.
+    """
+    if min(length, window, stride) < 1 or stride > window:
+        raise ValueError(f"no windows of {window} every {stride} on {length} pixels")
+    last = max(length - window, 0)
+    return [*range(0, last, stride), last]
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """The low-resolution scores of all windows of one picture, and where the windows lie.
+
+    `scores` is (rows * columns, K, h, w), windows in row order; `tops` and `lefts` are their first
+    pixels; `window` is the windows' (height, width) and `size` the picture's, in pixels.
+    """
+
+    scores: Tensor
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    window: tuple[int, int]
+    size: tuple[int, int]
+    _strips: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The averaged scores of pixel rows `start` to `stop`: (K, stop - start, W).
+
+        What can be shared between calls is kept while the rows go down the picture.
+        """
+        height, (_, width) = self.window[0], self.size
+        total = self.scores.new_zeros(self.scores.shape[1], stop - start, width)
+        count = self.scores.new_zeros(stop - start, 1)
+        for i, top in enumerate(self.tops):
+            first, last = max(start, top), min(stop, top + height)
+            if first >= last:
+                self._strips.pop(i, None)
+                continue
+            if i not in self._strips:
+                self._strips[i] = self._strip(i)
+            part = upsample_rows(self._strips[i], (height, width), first - top, last - top)
+            total[:, first - start : last - start] += part
+            count[first - start : last - start] += 1
+        return total.div_(count)
+
+    def _strip(self, row: int) -> Tensor:
+        """One row of windows at full width and low height, averaged where windows overlap: (K, h, W)."""
+        across = self.scores[row * len(self.lefts) : (row + 1) * len(self.lefts)]
+        total = across.new_zeros(*across.shape[1:3], self.size[1])
+        count = across.new_zeros(self.size[1])
+        for scores, left in zip(across, self.lefts, strict=True):
+            place = slice(left, left + self.window[1])
+            total[:, :, place] += interpolate(
+                scores, size=self.window[1], mode="linear", align_corners=False
+            )
+            count[place] += 1
+        return total.div_(count)
+
+
+def upsample_rows(scores: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop` of `scores` (K, h, w) brought to `size` (H, W): (K, stop - start, W).
+
+    The values are those of a bilinear `interpolate` with ``align_corners=False`` to the whole size,
+    of which only these rows are made.
+    """
+    height, width = scores.shape[1:]
+    centre = torch.arange(start, stop, device=scores.device, dtype=torch.float32) + 0.5
+    position = (centre * (height / size[0]) - 0.5).clamp_(min=0)
+    upper = position.floor().long().clamp_(max=height - 1)
+    lower = (upper + 1).clamp_(max=height - 1)
+    weight = (position - upper).to(scores.dtype)[:, None]
+    rows = torch.lerp(scores[:, upper], scores[:, lower], weight)  # (K, rows, w)
+    if size[1] == width:
+        return rows
+    return interpolate(rows, size=size[1], mode="linear", align_corners=False)
+
+
+def score_windows(
+    pixels: Tensor,
+    window: int,
+    stride: int,
+    score: Callable[[Tensor], Tensor],
+    batch_size: int = 8,
+) -> list[WindowScores]:
+    """Score the windows of each picture of `pixels` (B, 3, H, W), at most `batch_size` windows at
+    once.
+
+    `score` maps a batch of windows (n, 3, wh, ww) to scores (n, K, h, w) at any resolution. A
+    picture smaller than the window along a side has windows of its own size there. `window` and
+    `stride` are in pixels.
+    """
+    height, width = pixels.shape[2:]
+    tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
+    size = min(window, height), min(window, width)
+    places = [(b, y, x) for b in range(len(pixels)) for y in tops for x in lefts]
+    scores = []
+    for first in range(0, len(places), batch_size):
+        chunk = places[first : first + batch_size]
+        crops = [pixels[b, :, y : y + size[0], x : x + size[1]] for b, y, x in chunk]
+        scores.append(score(torch.stack(crops)))
+    per_picture = torch.split(torch.cat(scores), len(tops) * len(lefts))
+    return [
+        WindowScores(part, tuple(tops), tuple(lefts), size, (height, width)) for part in per_picture
+    ]
+
+
+def slide(
+    pixels: Tensor,
+    window: int,
+    stride: int,
+    score: Callable[[Tensor], Tensor],
+    batch_size: int = 8,
+) -> Tensor:
+    """The averaged scores of every pixel of `pixels` (B, 3, H, W): (B, K, H, W).
+
+    Takes what `score_windows` takes. For many classes on a large picture use `score_windows` and
+    reduce its `rows` block by block (`class_maps.label_blocks`), which never holds K x H x W
+    numbers.
+    """
+    height = pixels.shape[2]
+    pictures = score_windows(pixels, window, stride, score, batch_size)
+    return torch.stack([picture.rows(0, height) for picture in pictures])

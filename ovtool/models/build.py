@@ -1,0 +1,104 @@
+"""An open_clip network from its configuration and its weights file, and the digest of its tensors.
+
+Where a file holds exactly the tensors of the network, they are put in place without first drawing
+random ones (most of the time that loading a small model takes); otherwise open_clip's
+`load_checkpoint` converts them.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from torch import Tensor, nn
+
+from ovtool.errors import ModelError
+from ovtool.formats import tensors
+from ovtool.formats import cache
+
+
+def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
+    """The CLIP of this configuration with these weights: float32, on the CPU, in eval mode, without
+    gradients.
+
+    Pickles are read with ``weights_only=True`` alone. Raises ModelError, in one line, where the
+    file is broken, is not plain tensors, or does not fit the configuration.
+    """
+    try:
+        model = _placed(config, weights) or _converted(config, weights)
+    except Exception as error:  # safetensors, pickle, torch and timm each raise their own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot load the model in {weights}: {reason}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _class_of(config: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:
+    """open_clip's class for a configuration and its arguments, as `open_clip.create_model` chooses
+    them.
+    """
+    arguments = copy.deepcopy(dict(config))
+    custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+    if "hf_model_name" in arguments["text_cfg"]:
+        arguments["text_cfg"]["hf_model_pretrained"] = False
+    if "timm_model_name" in arguments["vision_cfg"]:
+        arguments["vision_cfg"]["timm_model_pretrained"] = False
+    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP), arguments
+
+
+def _placed(config: Mapping[str, Any], weights: Path) -> nn.Module | None:
+    """The network with the file's tensors put in place, or None where something has to be
+    converted.
+    """
+    model_class, arguments = _class_of(config)
+    if weights.suffix != ".safetensors" or "hf_model_name" in arguments["text_cfg"]:
+        return None
+    from safetensors.torch import load_file
+
+    state = load_file(weights)
+    with torch.device("meta"):
+        model = model_class(**arguments)
+    wanted = model.state_dict()
+    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in state.items()}:
+        return None
+    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, assign=True)
+    for part in (model, getattr(model, "text", None)):
+        mask = getattr(part, "attn_mask", None)
+        if part is not None and mask is not None:  # the one buffer that no file holds
+            part.attn_mask = torch.full(mask.shape, -torch.inf).triu_(1)
+    tensors_left = (*model.parameters(), *model.buffers())
+    return None if any(tensor.is_meta for tensor in tensors_left) else model
+
+
+def _converted(config: Mapping[str, Any], weights: Path) -> nn.Module:
+    model_class, arguments = _class_of(config)
+    model = model_class(**arguments)
+    load_checkpoint(model, str(weights), strict=True, weights_only=True)
+    return model
+
+
+def fingerprint(model: nn.Module, weights: Path | None = None) -> str:
+    """The digest of the network's float32 tensors: 16 hexadecimal digits, the same for any file
+    format.
+
+    With the file that the tensors came from, the digest is kept in the cache for as long as the
+    file has the same place, size and time: hashing a ViT-L takes seconds.
+    """
+    if weights is None:
+        return _digest(model)
+    place, status = weights.resolve(), weights.stat()
+    key = [str(place), status.st_size, status.st_mtime_ns]
+    kept = cache.entry("fingerprints", key, ".txt")
+    digest = (cache.read_text(kept) or "").strip()
+    if len(digest) != 16 or not set(digest) <= set("0123456789abcdef"):
+        digest = _digest(model)
+        cache.write_bytes(kept, digest.encode())
+    return digest
+
+
+def _digest(model: nn.Module) -> str:
+    state: dict[str, Tensor] = model.state_dict()
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return tensors.fingerprint({k: v.cpu().contiguous() for k, v in floats.items()})

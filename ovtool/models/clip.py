@@ -1,0 +1,237 @@
+"""The one door to CLIP: load a model by its name; embed pictures and patches with it.
+
+>>> clip = load("tiny", torch.device("cpu"))
+>>> features = patch_features(clip, normalise(clip, rgb))
+
+Text is embedded by `ovtool.models.text`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ovtool.errors import InputError, ModelError, UsageError
+from ovtool.formats import tensors
+from ovtool.methods import dense_clip
+from ovtool.models import build, resolve, sources, towers
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A CLIP that is ready to use: eval mode, no gradients, on one device in one dtype.
+
+    `mean` and `std` normalise RGB in 0..1; `image_size` is the side of the square that it was
+    trained on and `patch_size` a patch's, in pixels; `embed_dim` is the width of the space that
+    pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
+    parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
+    learned, None for one without such a list. `tokenizer(texts, context_length)` gives (N,
+    context_length) int64.
+    """
+
+    name: str
+    fingerprint: str
+    model: nn.Module
+    tokenizer: Callable[..., Tensor]
+    mean: Triple
+    std: Triple
+    image_size: int
+    patch_size: int
+    embed_dim: int
+    logit_scale: float
+    pooling: str
+    words: frozenset[str] | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def default_last_block(self) -> str:
+        """The last block that `patch_features` uses when none is named: ``naclip``, or ``clip`` on
+        timm's towers.
+        """
+        native = isinstance(self.model.visual, open_clip.transformer.VisionTransformer)
+        return "naclip" if native else "clip"
+
+
+def load(
+    name: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Clip:
+    """Load the CLIP called `name`; None means the default (see `resolve.choose`).
+
+    Raises ModelError, in one line with the mend, for a name that means nothing, weights that are
+    not at hand or cannot be read, and networks without patches.
+    """
+    spec = resolve.spec(resolve.choose(name))
+    if spec.kind == "bundled":
+        files = sources.bundled(spec.name)
+    elif spec.kind == "pretrained":
+        files = sources.pretrained(spec.architecture, spec.pretrained)
+    elif spec.kind == "hub":
+        files = sources.hub(spec.repository)
+    else:
+        assert spec.path is not None
+        files = sources.local(spec.path)
+    model = build.network(files.config, files.weights)
+    return from_model(
+        model,
+        spec.name,
+        tokenizer=_tokenizer(files, spec.name),
+        mean=files.preprocess.get("mean"),
+        std=files.preprocess.get("std"),
+        words=_words(files.weights),
+        fingerprint=build.fingerprint(model, files.weights),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def from_model(
+    model: nn.Module,
+    name: str,
+    tokenizer: Callable[..., Tensor] = open_clip.tokenize,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    words: Sequence[str] | None = None,
+    fingerprint: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Clip:
+    """A `Clip` around an open_clip network; it is moved to `device` and `dtype` and loses its
+    gradients.
+
+    Raises ModelError where its image tower has no patches to read.
+    """
+    patch_size, pooling = towers.prepare(model.visual, name)
+    digest = fingerprint or build.fingerprint(model)
+    logit_scale = float(model.logit_scale.detach().float().exp())
+    with torch.no_grad():
+        embed_dim = _embed_dim(model)
+    return Clip(
+        name=name,
+        fingerprint=digest,
+        model=model.eval().requires_grad_(False).to(device=device, dtype=dtype),
+        tokenizer=tokenizer,
+        mean=_triple(mean or OPENAI_DATASET_MEAN),
+        std=_triple(std or OPENAI_DATASET_STD),
+        image_size=model.visual.image_size[0],
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        logit_scale=logit_scale,
+        pooling=pooling,
+        words=None if words is None else frozenset(words),
+        device=torch.device(device),
+        dtype=dtype,
+    )
+
+
+def _triple(values: Sequence[float]) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _embed_dim(model: nn.Module) -> int:
+    projection = getattr(model, "text", model).text_projection
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
+    return int(model.visual.output_dim if projection is None else projection.shape[1])
+
+
+def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
+    """The tokenizer of a model: open_clip's own, already made, unless its configuration names
+    another.
+    """
+    text = files.config["text_cfg"]
+    if not text.get("hf_tokenizer_name") and not text.get("tokenizer_kwargs"):
+        return open_clip.tokenize
+    try:
+        tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(files.tokenizer)
+        return tokenizer
+    except ImportError as error:
+        mend = "install it with `pip install transformers sentencepiece`"
+        raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
+    except Exception as error:  # transformers and the hub raise their own
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot load the tokenizer of {name}: {reason}") from error
+
+
+def _words(weights: Path) -> list[str] | None:
+    """The words that the header of one of our own weights files says it learned."""
+    if weights.suffix != ".safetensors":
+        return None
+    try:
+        settings: dict[str, Any] = tensors.read_header(weights).get("settings", {})
+    except InputError:  # other people's safetensors have no header of ours
+        return None
+    return settings.get("words")
+
+
+def normalise(clip: Clip, rgb: Tensor) -> Tensor:
+    """Pictures as the tower takes them: uint8 RGB (B, H, W, 3) to (B, 3, H, W) in the model's
+    dtype, on its device.
+    """
+    pixels = rgb.to(clip.device).permute(0, 3, 1, 2).float().div_(255.0)
+    mean = pixels.new_tensor(clip.mean).view(1, 3, 1, 1)
+    std = pixels.new_tensor(clip.std).view(1, 3, 1, 1)
+    return pixels.sub_(mean).div_(std).to(clip.dtype)
+
+
+@torch.no_grad()
+def encode_images(clip: Clip, pixels: Tensor) -> Tensor:
+    """Embed whole pictures: normalised (B, 3, H, W), sides multiples of the patch, to (B, D)
+    float32 of length 1.
+    """
+    towers.grid_size(pixels, clip.patch_size)
+    features = towers.image_features(clip.model.visual, _placed(clip, pixels))
+    return normalize(features.float(), dim=-1)
+
+
+@torch.no_grad()
+def patch_features(clip: Clip, pixels: Tensor, last_block: str | None = None) -> Tensor:
+    """Embed patches in the space of texts: normalised (B, 3, H, W) to (B, h, w, D) float32 of
+    length 1.
+
+    H and W are any multiples of the patch size. `last_block` is one of `dense_clip.LAST_BLOCKS`,
+    None the tower's default. Raises UsageError for a last block that is unknown or that the tower
+    cannot have.
+    """
+    grid = towers.grid_size(pixels, clip.patch_size)
+    name = last_block or clip.default_last_block
+    features = towers.patch_features(clip.model.visual, _placed(clip, pixels), grid, name)
+    return normalize(features.float(), dim=-1).unflatten(1, grid)
+
+
+@torch.no_grad()
+def patch_tokens(clip: Clip, pixels: Tensor, block: int = -1) -> Tensor:
+    """The tower's own patch tokens before its projection: (B, h, w, width), in the model's dtype.
+
+    They are the output of `block` (0 the first, -1 the last) after the tower's last norm.
+    """
+    grid = towers.grid_size(pixels, clip.patch_size)
+    tokens = towers.patch_tokens(clip.model.visual, _placed(clip, pixels), block)
+    return tokens.unflatten(1, grid)
+
+
+def require_class_token(clip: Clip, what: str) -> None:
+    """Raise UsageError, saying that `what` needs one, unless pictures are pooled by a class token."""
+    if clip.pooling != "token":
+        raise UsageError(
+            f"{what} needs a model that pools by a class token, and {clip.name} pools by "
+            f"{clip.pooling}; use one such as ViT-B-16/openai"
+        )
+
+
+def _placed(clip: Clip, pixels: Tensor) -> Tensor:
+    return pixels.to(device=clip.device, dtype=clip.dtype)
+
+
+LAST_BLOCKS = tuple(dense_clip.LAST_BLOCKS)

@@ -1,0 +1,230 @@
+"""Where the files of a CLIP are: bundled, in the libraries' caches, on the hub, or on this disk.
+
+Real weights come through open_clip and huggingface_hub, with their caches and environment variables
+(`HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`). Before any download the hub is asked, once and for 3
+seconds at most, whether it is there at all: the libraries would wait far longer.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ovtool.errors import ModelError
+
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
+PROBE_SECONDS = 3.0
+_CONFIG = "open_clip_config.json"
+_HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a CLIP is made of.
+
+    `config` is open_clip's model configuration, `preprocess` its image normalisation (``mean``,
+    ``std``, RGB in 0..1), `weights` a file of `WEIGHTS_SUFFIXES`, `tokenizer` the name that
+    open_clip's `get_tokenizer` takes.
+    """
+
+    config: Mapping[str, Any]
+    weights: Path
+    tokenizer: str
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_architecture(name: str, config: Mapping[str, Any]) -> None:
+    """Raise ModelError unless the configuration is of a vision transformer that ovtool reads."""
+    vision = config.get("vision_cfg", {})
+    trunk = vision.get("timm_model_name", "")
+    if (
+        isinstance(vision.get("layers"), list)
+        or (trunk and not trunk.startswith("vit_"))
+        or "multimodal_cfg" in config
+    ):
+        raise ModelError(
+            f"{name} is not a plain vision transformer, and ovtool needs its patches; "
+            "name one such as ViT-B-16/openai or ViT-B-16-SigLIP2/webli"
+        )
+
+
+def bundled_folder() -> Path:
+    """The folder of the weights that come with ovtool."""
+    return Path(str(resources.files("ovtool.weights")))
+
+
+def bundled(name: str) -> Files:
+    """The files of a model that comes with ovtool; ModelError where the installation lacks them."""
+    folder = bundled_folder()
+    weights, config = folder / f"{name}.safetensors", folder / f"{name}.json"
+    if not weights.is_file() or not config.is_file():
+        raise ModelError(f"the bundled model '{name}' is not in {folder}; install ovtool again")
+    return _with_config(config, weights, tokenizer="")
+
+
+def local(path: Path) -> Files:
+    """The files of a model in a folder, or of a weights file with its configuration beside it.
+
+    The configuration is ``open_clip_config.json`` in the same folder, or, for a file
+    ``x.safetensors``, ``x.json``. Raises ModelError where either is missing, or where several
+    weights files lie in a folder.
+    """
+    folder = path if path.is_dir() else path.parent
+    weights = _only_weights(path) if path.is_dir() else path
+    if weights.suffix not in WEIGHTS_SUFFIXES:
+        choices = ", ".join(WEIGHTS_SUFFIXES)
+        raise ModelError(f"{weights} is no weights file that is safe to read; use one of {choices}")
+    for config in (weights.with_suffix(".json"), folder / _CONFIG):
+        if config.is_file():
+            return _with_config(config, weights, tokenizer=f"local-dir:{folder}")
+    raise ModelError(f"no configuration beside {weights}; put open_clip's {_CONFIG} there")
+
+
+def _only_weights(folder: Path) -> Path:
+    for suffix in WEIGHTS_SUFFIXES:
+        found = sorted(folder.glob(f"*{suffix}"))
+        named = [path for path in found if path.name in _HUB_WEIGHTS]
+        if len(found) == 1 or named:
+            return (named or found)[0]
+        if found:
+            names = ", ".join(path.name for path in found[:4])
+            raise ModelError(f"{folder} holds several weights files ({names}); name one of them")
+    raise ModelError(f"no weights in {folder}; it needs one .safetensors file and {_CONFIG}")
+
+
+def _with_config(path: Path, weights: Path, tokenizer: str) -> Files:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = content.get("model_cfg", content)
+        preprocess = content.get("preprocess_cfg", {})
+        complete = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is no open_clip configuration: {error}") from error
+    if not complete:
+        raise ModelError(f"{path} is no open_clip configuration: it needs model_cfg, whole")
+    check_architecture(str(path), config)
+    return Files(config, weights, tokenizer, preprocess)
+
+
+def pretrained(architecture: str, tag: str) -> Files:
+    """The files of open_clip's ARCH/PRETRAINED, downloaded if need be; QuickGELU is as the tag
+    says.
+
+    Raises ModelError, within 10 seconds where there is no network, with the command that fetches
+    the weights.
+    """
+    import open_clip
+    from open_clip.pretrained import download_pretrained
+
+    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    config = open_clip.get_model_config(architecture)
+    if settings.get("quick_gelu"):
+        config["quick_gelu"] = True
+    weights = cached_weights(architecture, tag) or _download(
+        f"{architecture}/{tag}",
+        fetch_command(architecture, tag),
+        lambda: download_pretrained(settings),
+    )
+    return Files(config, weights, architecture, settings)
+
+
+def hub(repository: str) -> Files:
+    """The files of an open_clip model on the hub, downloaded if need be; errors as for
+    `pretrained`.
+    """
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    name, command = f"hf-hub:{repository}", f"hf download {repository}"
+    config = _cached(repository, (_CONFIG,)) or _download(
+        name, command, lambda: download_pretrained_from_hf(repository, filename=_CONFIG)
+    )
+    weights = _cached(repository, _HUB_WEIGHTS) or _download(
+        name, command, lambda: download_pretrained_from_hf(repository)
+    )
+    return _with_config(config, weights, tokenizer=name)
+
+
+def _download(name: str, command: str, fetch: Callable[[], str]) -> Path:
+    """Fetch one file, if the hub is there; a failure is one line that names `command`."""
+    mend = f"fetch it where there is a network with `{command}`, or use --model tiny"
+    if not hub_answers():
+        raise ModelError(f"the weights of {name} are not here and the hub does not answer; {mend}")
+    try:
+        return Path(fetch())
+    except Exception as error:  # the libraries raise what their networks raise
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot fetch {name}: {reason}; {mend}") from error
+
+
+def cached_weights(architecture: str, tag: str) -> Path | None:
+    """The weights of ARCH/PRETRAINED in the libraries' caches, or None. No network is touched."""
+    import open_clip
+
+    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    if settings.get("hf_hub"):
+        repository, _, filename = settings["hf_hub"].rpartition("/")
+        names = (filename,) if filename else _HUB_WEIGHTS
+        safe = tuple(Path(name).with_suffix(".safetensors").name for name in names)
+        if found := _cached(repository, (*safe, *names)):
+            return found
+    # open_clip keeps what it fetches by URL here; OpenAI's own files are TorchScript, which is code
+    url = settings.get("url", "")
+    path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
+    if url and "openaipublic" not in url and path.is_file():
+        return path
+    return None
+
+
+def _cached(repository: str, filenames: tuple[str, ...]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for filename in filenames:
+        found = try_to_load_from_cache(repository, filename)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def fetch_command(architecture: str, tag: str) -> str:
+    """The shell command that puts the weights of ARCH/PRETRAINED where ovtool finds them."""
+    import open_clip
+
+    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    if settings.get("hf_hub"):
+        repository, _, filename = settings["hf_hub"].rpartition("/")
+        return f"hf download {repository} {filename}".strip()
+    return f"python -c \"import open_clip; open_clip.create_model('{architecture}', '{tag}')\""
+
+
+def hub_answers() -> bool:
+    """Whether the hub answers at all within 3 seconds, name look-up included; False with
+    `HF_HUB_OFFLINE`.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[bool] = []
+    # getaddrinfo knows no timeout, so the question is asked in a thread that may be left behind
+    probe = threading.Thread(target=lambda: answers.append(_head(constants.ENDPOINT)), daemon=True)
+    probe.start()
+    probe.join(PROBE_SECONDS)
+    return bool(answers and answers[0])
+
+
+def _head(url: str) -> bool:
+    """One HEAD request; any answer below 500 that is no proxy's refusal says that someone is there."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=PROBE_SECONDS):
+            return True
+    except HTTPError as error:
+        return error.code < 500 and error.code not in (403, 407)
+    except (OSError, HTTPException, ValueError):
+        return False

@@ -1,0 +1,204 @@
+"""Text embeddings of a vocabulary: templates, mean, and a disk cache.
+
+Each name is put into every template of a set, each sentence is encoded and brought to length 1,
+their mean over the templates is taken and brought to length 1 again (the zero-shot classifier of
+CLIP, Radford et al., ICML 2021). A class's score is the maximum over its names.
+
+Where the text tower is causal, what follows the end-of-text token cannot change it: sentences are
+sorted by length and encoded at the length of the longest of their batch, a tenth of the context for
+most.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache as remembered
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.transformer import TextTransformer, text_global_pool
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ovtool.datasets.templates import templates as sentences_of
+from ovtool.datasets.vocabularies import Vocabulary
+from ovtool.errors import OvtoolError, UsageError
+from ovtool.formats import tensors
+from ovtool.formats import cache as disk
+from ovtool.models.clip import Clip
+
+TOKENS_AT_ONCE = 1 << 14
+_logger = logging.getLogger("ovtool")
+
+
+def embed(clip: Clip, vocabulary: Vocabulary, templates: str = "one", cache: bool = True) -> Tensor:
+    """Embed all of `vocabulary.words`: (N, D) float32 of length 1, on the model's device.
+
+    `templates` is one of `templates.TEMPLATE_SETS`. Class names with words that the model never
+    learned are named in one warning. Raises UsageError for a name that is too long for the text
+    tower.
+    """
+    warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
+    return embed_words(clip, vocabulary.words, templates, cache)
+
+
+def embed_words(
+    clip: Clip, words: Sequence[str], templates: str = "one", cache: bool = True
+) -> Tensor:
+    """Embed names: (N, D) float32 of length 1, on the model's device, as `embed` does but without
+    its warning.
+
+    With `cache` the result is read from or kept in the user's cache, under the model's fingerprint,
+    device kind and dtype, the templates and the words.
+    """
+    key = [1, clip.fingerprint, clip.device.type, str(clip.dtype), templates, list(words)]
+    kept = disk.entry("text", key, ".safetensors")
+    if cache and (embedded := _read(kept, (len(words), clip.embed_dim))) is not None:
+        return embedded.to(clip.device)
+    embedded = _embed(clip, words, sentences_of(templates))
+    if cache:
+        header = {"kind": "text", "model": clip.name, "fingerprint": clip.fingerprint}
+        _write(kept, embedded.cpu(), {**header, "settings": {"templates": templates}})
+    return embedded
+
+
+def _embed(clip: Clip, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+    texts = [template.format(word) for word in words for template in templates]
+    per_sentence = encode_texts(clip, texts, [word for word in words for _ in templates])
+    return normalize(per_sentence.unflatten(0, (len(words), len(templates))).mean(dim=1), dim=-1)
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The embeddings in a cache file, or None where it is missing, broken or of another shape."""
+    try:
+        _, found = tensors.load(path, kind="text")
+        embedded = found["embeddings"]
+    except (OvtoolError, OSError, KeyError):
+        return None
+    return embedded if tuple(embedded.shape) == shape and embedded.isfinite().all() else None
+
+
+def _write(path: Path, embedded: Tensor, header: dict[str, object]) -> None:
+    """Keep embeddings in a cache file; a cache that cannot be written is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors.save(path, {"embeddings": embedded}, header)
+    except (OvtoolError, OSError) as error:
+        _logger.debug("the text cache is not written: %s", error)
+
+
+@torch.no_grad()
+def encode_texts(clip: Clip, texts: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+    """Encode sentences: (N, D) float32 of length 1, on the model's device.
+
+    `names` says what to call each sentence in an error, itself by default. Raises UsageError for a
+    sentence longer than the text tower's context.
+    """
+    tokens = _tokenize(clip, texts, names or texts)
+    used = _used_lengths(clip.model, tokens)
+    order = sorted(range(len(texts)), key=lambda i: -used[i])
+    encoded: Tensor | None = None
+    start = 0
+    while start < len(order):
+        length = used[order[start]]  # the longest of those left
+        chunk = order[start : start + max(1, TOKENS_AT_ONCE // length)]
+        batch = tokens[chunk, :length].to(clip.device)
+        features = normalize(_encode(clip.model, batch).float(), dim=-1)
+        if encoded is None:
+            encoded = features.new_empty(len(texts), features.shape[1])
+        encoded[torch.tensor(chunk, device=features.device)] = features
+        start += len(chunk)
+    return torch.empty(0, clip.embed_dim, device=clip.device) if encoded is None else encoded
+
+
+def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
+    """The token ids of sentences, (N, context) int64; UsageError where tokenizers would cut one
+    off.
+    """
+    context = int(clip.model.context_length)
+    if not texts:
+        return torch.zeros(0, context, dtype=torch.int64)
+    tokens = clip.tokenizer(list(texts), context_length=context)
+    longer = clip.tokenizer([*texts, ""], context_length=context + 1)
+    padding = longer[-1, -1]
+    # a sentence fits if one more place changes nothing and stays padding
+    fits = (longer[:-1, :context] == tokens).all(dim=1) & (longer[:-1, -1] == padding)
+    if not fits.all():
+        name = names[int(fits.int().argmin())]
+        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        raise UsageError(
+            f"the class '{shown}' is too long: {clip.name} reads {context} tokens, template "
+            "included; shorten it"
+        )
+    return tokens
+
+
+def _text_tower(model: nn.Module) -> tuple[nn.Module, str, int] | None:
+    """open_clip's own causal text tower with its pooling and end-of-text id, or None for any other."""
+    if isinstance(model, open_clip.CLIP):
+        tower, pooling, end = model, model.text_pool_type, model.text_eos_id
+    elif isinstance(getattr(model, "text", None), TextTransformer):
+        tower, pooling, end = model.text, model.text.pool_type, model.text.eos_id
+        if tower.cls_emb is not None:
+            return None
+    else:
+        return None
+    if tower.attn_mask is None or pooling not in ("argmax", "eos"):
+        return None
+    return tower, pooling, end
+
+
+def _used_lengths(model: nn.Module, tokens: Tensor) -> list[int]:
+    """How many tokens of each row matter: up to end of text on a causal tower, all on any other."""
+    tower = _text_tower(model)
+    if tower is None:
+        return [tokens.shape[1]] * len(tokens)
+    _, pooling, end = tower
+    places = tokens if pooling == "argmax" else (tokens == end).int()
+    lengths: list[int] = (places.argmax(dim=1) + 1).tolist()
+    return lengths
+
+
+def _encode(model: nn.Module, tokens: Tensor) -> Tensor:
+    """`model.encode_text` of rows cut to one length, (n, length) to (n, D), with the causal mask
+    cut alike.
+    """
+    found = _text_tower(model)
+    if found is None:
+        return model.encode_text(tokens)
+    tower, pooling, end = found
+    length = tokens.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    x = text_global_pool(tower.ln_final(x), tokens, pooling, eos_token_id=end)
+    projection = tower.text_projection
+    if isinstance(projection, nn.Linear):
+        return projection(x)
+    return x if projection is None else x @ projection
+
+
+def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
+    """Warn, once for the same names, of those with words that a small model never learned."""
+    if clip.words is None:
+        return
+    learned = {word for name in clip.words for word in _single_words(name)}
+    unknown = [name for name in names if not set(_single_words(name)) <= learned]
+    if unknown:
+        _warn(clip.name, tuple(unknown))
+
+
+@remembered
+def _warn(model: str, names: tuple[str, ...]) -> None:
+    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    _logger.warning(
+        "the small model '%s' never learned: %s; what it says of them means little (name a larger one "
+        "with --model)",
+        model,
+        listed,
+    )
+
+
+def _single_words(name: str) -> list[str]:
+    return re.findall(r"[^\W_]+", name.casefold())

@@ -1,0 +1,171 @@
+"""Image towers as patches see them: open_clip's own vision transformer and timm's, at any picture
+size.
+
+Position embeddings are resampled to the picture's grid (bicubic): open_clip's towers here, without
+antialiasing; timm's by timm itself. Pixels are (B, 3, H, W), normalised, with H and W multiples of
+the patch size.
+"""
+
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, linear
+
+from ovtool.errors import ModelError, UsageError
+from ovtool.methods import dense_clip
+
+
+def prepare(visual: nn.Module, name: str) -> tuple[int, str]:
+    """Make a tower ready for any picture size: its patch size in pixels and its pooling.
+
+    The pooling is ``token``, ``attention`` or ``average``. Raises ModelError for what is no plain
+    vision transformer.
+    """
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+        pooling = {"tok": "token", "avg": "average"}.get(visual.pool_type, "")
+        patch = visual.patch_size
+    elif isinstance(visual, TimmModel) and _is_plain(visual.trunk):
+        embed = visual.trunk.patch_embed
+        # what timm's constructor sets for dynamic_img_size, which open_clip does not pass on
+        embed.strict_img_size, embed.flatten = False, False
+        embed.output_fmt = type(embed.output_fmt)("NHWC")
+        visual.trunk.dynamic_img_size = True
+        patch = embed.patch_size
+        pooled = visual.trunk.global_pool
+        pooling = {"map": "attention", "token": "token"}.get(pooled, "average")
+    else:
+        pooling, patch = "", (0, 0)
+    if not pooling or patch[0] != patch[1]:
+        raise ModelError(f"the image tower of {name} is not a plain vision transformer")
+    return patch[0], pooling
+
+
+def _is_plain(trunk: nn.Module) -> bool:
+    from timm.layers import PatchEmbed
+    from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+
+    return type(trunk) is TimmVisionTransformer and type(trunk.patch_embed) is PatchEmbed
+
+
+def grid_size(pixels: Tensor, patch_size: int) -> tuple[int, int]:
+    """The grid of patches of a batch of pictures, (h, w); ValueError where the patches do not cover
+    it whole.
+    """
+    height, width = pixels.shape[2:]
+    if height % patch_size or width % patch_size or 0 in (height, width):
+        raise ValueError(f"{height} x {width} pixels are no multiple of {patch_size}")
+    return height // patch_size, width // patch_size
+
+
+def _embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
+    """The tokens before the first block: class token, then patches in row order, (B, 1 + h*w,
+    width).
+    """
+    x = visual.conv1(pixels)  # (B, width, h, w)
+    grid = x.shape[2], x.shape[3]
+    x = x.flatten(2).transpose(1, 2)
+    first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    x = torch.cat([first, x], dim=1) + _positions(visual, grid).to(x.dtype)
+    return visual.ln_pre(x)
+
+
+def _positions(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+    """The position embeddings for a grid of (h, w) patches: (1 + h*w, width)."""
+    learned = visual.positional_embedding
+    if grid == tuple(visual.grid_size):
+        return learned
+    height, width = visual.grid_size
+    square = learned[1:].float().reshape(1, height, width, -1).permute(0, 3, 1, 2)
+    resized = interpolate(square, size=grid, mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([learned[:1].float(), resized.flatten(2)[0].T])
+
+
+def image_features(visual: nn.Module, pixels: Tensor) -> Tensor:
+    """The tower's own embedding of whole pictures: (B, D), not normalised."""
+    if isinstance(visual, TimmModel):
+        return visual(pixels)
+    x = visual.transformer(_embed(visual, pixels))
+    if not visual.final_ln_after_pool:
+        x = visual.ln_post(x)
+    pooled = x[:, 0] if visual.pool_type == "tok" else x[:, 1:].mean(dim=1)
+    if visual.final_ln_after_pool:
+        pooled = visual.ln_post(pooled)
+    return pooled if visual.proj is None else pooled @ visual.proj
+
+
+def patch_features(visual: nn.Module, pixels: Tensor, grid: tuple[int, int], name: str) -> Tensor:
+    """Patches in the space of the text embeddings, by the last block `name`: (B, h*w, D), not
+    normalised.
+
+    On timm's towers the only last block is ``clip``: the trunk as trained, then the tower's pooling
+    and projection applied to each patch alone. For attention pooling that is its value path: over
+    one token the softmax is 1.
+    """
+    block = dense_clip.last_block(name)
+    if isinstance(visual, TimmModel):
+        if block.name != "clip":
+            raise UsageError(
+                f"--last-block {name} needs a class token in an open_clip tower, and this model's tower "
+                "has none; use --last-block clip"
+            )
+        return _pooled_alone(visual, visual.trunk.forward_features(pixels))
+    x = _embed(visual, pixels)
+    for earlier in visual.transformer.resblocks[:-1]:
+        x = earlier(x)
+    x = _last_block(visual.transformer.resblocks[-1], x, grid, block)
+    x = visual.ln_post(x[:, 1:])
+    return x if visual.proj is None else x @ visual.proj
+
+
+def _last_block(
+    block: nn.Module, x: Tensor, grid: tuple[int, int], kept: dense_clip.LastBlock
+) -> Tensor:
+    """The last block's output with another attention, (B, 1 + h*w, width); see
+    `methods.dense_clip`.
+    """
+    attention = block.attn
+    if not isinstance(attention, nn.MultiheadAttention):
+        if kept.name == "clip":
+            return block(x)
+        raise UsageError(
+            f"--last-block {kept.name} is not defined for this tower's attention; use --last-block clip"
+        )
+    projected = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    heads = attention.num_heads
+    q, k, v = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+    )  # (B, heads, N, d)
+    attended = dense_clip.attention(kept.name, q, k, v, grid)
+    branch = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
+    x = x + branch if kept.keeps_residual else branch
+    return x + block.ls_2(block.mlp(block.ln_2(x))) if kept.keeps_mlp else x
+
+
+def _pooled_alone(visual: TimmModel, tokens: Tensor) -> Tensor:
+    """Pooling and projection of a timm tower applied to each patch token alone: (B, h*w, D)."""
+    trunk = visual.trunk
+    patches = tokens[:, trunk.num_prefix_tokens :]
+    alone = patches.flatten(0, 1).unsqueeze(1)  # (B*h*w, 1, width)
+    if trunk.attn_pool is not None:
+        pooled = trunk.attn_pool(alone)
+    else:  # a class token or a mean of one is the token itself
+        pooled = alone[:, 0]
+    pooled = trunk.head(trunk.head_drop(trunk.fc_norm(pooled)))
+    return visual.head(pooled).unflatten(0, patches.shape[:2])
+
+
+def patch_tokens(visual: nn.Module, pixels: Tensor, block: int = -1) -> Tensor:
+    """The patches after one block (0 is the first, -1 the last) and the tower's last norm: (B, h*w,
+    width).
+    """
+    if isinstance(visual, TimmModel):
+        (tokens,) = visual.trunk.forward_intermediates(
+            pixels, indices=[block], norm=True, output_fmt="NLC", intermediates_only=True
+        )
+        return tokens
+    blocks = visual.transformer.resblocks
+    x = _embed(visual, pixels)
+    for each in blocks[: range(len(blocks))[block] + 1]:
+        x = each(x)
+    return visual.ln_post(x[:, 1:])

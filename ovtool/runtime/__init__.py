@@ -1,0 +1,1 @@
+"""Where the work runs: devices, precision, and the engine that drives parts."""

@@ -1,0 +1,134 @@
+"""Which device computes, in which precision, and what to do when its memory runs out."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from ovtool.errors import OvtoolError, UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+logger = logging.getLogger("ovtool")
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# how backends without an exception of their own say it
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
+                 "not enough memory", "alloc_failed")  # fmt: skip
+
+
+def choose(device: str | None = None) -> torch.device:
+    """The device of a name; None or ``auto`` takes cuda, else mps, else cpu.
+
+    Raises:
+        UsageError: a name of no device (``gpu``), or one that this machine lacks (``cuda:7``).
+    """
+    here = _available()
+    if device is None or device == "auto":
+        return torch.device(here[0].split(":")[0])
+    kind, _, number = device.partition(":")
+    if kind not in ("cuda", "mps", "cpu") or (":" in device and not number.isdecimal()):
+        raise UsageError(f"unknown device {device!r}: choose auto, cuda, cuda:N, mps or cpu")
+    if kind not in {name.split(":")[0] for name in here} or (number and device not in here):
+        raise UsageError(f"this machine has no device {device}: choose {' or '.join(here)}")
+    return torch.device(device)
+
+
+def precision(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype to compute in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+
+    ``auto`` is bfloat16 on a GPU that computes it, float16 on an older one, float32 elsewhere.
+
+    Raises:
+        UsageError: another name.
+    """
+    if name is None or name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if name not in _PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}: choose auto, {', '.join(_PRECISIONS)}")
+    return _PRECISIONS[name]
+
+
+@dataclass
+class Halving(Generic[Item, Result]):
+    """Runs a sequence in batches, of half the size from then on when memory runs out.
+
+    ``batch_size`` is the one in use. Results may differ in their last digits between batch sizes,
+    so make a new one for each part, and keep ``was_halved`` in the part's note.
+    """
+
+    run: Callable[[Sequence[Item]], Result]
+    batch_size: int
+    was_halved: bool = False
+
+    def __call__(self, items: Sequence[Item]) -> Iterator[Result]:
+        """The results of ``run`` on slices of ``items``, in order, none of them empty.
+
+        ``items`` may be anything with a length and slices, a tensor for one.
+
+        Raises:
+            OvtoolError: the memory does not suffice for a single item.
+        """
+        start = 0
+        while start < len(items):
+            batch = items[start : start + self.batch_size]
+            result, failed = self._try(batch)
+            if result is None:
+                self._halve(len(batch), failed)
+                continue
+            yield result[0]
+            start += len(batch)
+
+    def _try(self, batch: Sequence[Item]) -> tuple[tuple[Result] | None, str]:
+        """The result in a tuple, or None and the reason, all that the attempt held set free."""
+        try:
+            return (self.run(batch),), ""
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, str(error).split("\n")[0]
+
+    def _halve(self, size: int, reason: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise OvtoolError(
+                f"out of memory for a single item ({reason[:100]}): use smaller images, "
+                "--precision bfloat16, or --device cpu"
+            )
+        self.batch_size = (size + 1) // 2
+        self.was_halved = True
+        logger.warning("out of memory: the batch size is now %d", self.batch_size)
+
+
+def halving(run: Callable[[Sequence[Item]], Result], batch_size: int) -> Halving[Item, Result]:
+    """``run`` as a function of a whole sequence, in batches that halve when memory runs out.
+
+    ``for scores in halving(model, 32)(crops): ...``. Raises UsageError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size}: a batch holds at least one item")
+    return Halving(run, batch_size)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in words for word in _MEMORY_WORDS)
+
+
+def _available() -> list[str]:
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]

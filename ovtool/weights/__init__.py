@@ -1,0 +1,1 @@
+"""The bundled small models: weights, configurations and cards."""

@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Trains the bundled CLIP `tiny` on `collage:train`, from nothing.
+
+    scripts/train_tiny.py --pictures 800000 --checkpoint tiny.pt --export ovtool/weights/tiny.safetensors
+
+Needs the art of `scripts/fetch_art`. It goes on from --checkpoint when that exists; the data depend on
+(seed, step) alone. The loss is a softmax over all nouns of the table, plus the same over the grounds
+x 0.3, plus InfoNCE over captions x 0.5 from a third of the way on. Pictures are close single objects at
+96 px for the first part, then scenes at 128 px. The learning rate rises, stays, and falls over the
+last fifth, so a run can be ended earlier by giving fewer --pictures when it is resumed.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ovtool.datasets import collage
+from ovtool.datasets.nouns import GROUNDS, table
+from ovtool.datasets.scene_batches import CLOSE, MIDDLE, SceneBatch, SceneBatches
+
+CONFIG = Path(__file__).parent.parent / "ovtool" / "weights" / "tiny.json"
+TEMPLATES = ("{}", "a {}", "a photo of a {}.", "a picture of a {}", "there is a {} in the scene", "the {}")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What each step is: the law of its pictures, their size, and its learning rate."""
+
+    steps: int
+    peak: float
+    close_share: float = 0.6
+    warmup: int = 500
+    decay_share: float = 0.2
+
+    def stage(self, step: int) -> tuple[collage.SceneLaw, int]:
+        if step < self.close_share * self.steps:
+            return CLOSE, 96
+        return (collage.SINGLE, 128) if step % 2 else (MIDDLE, 128)
+
+    def rate(self, step: int) -> float:
+        left = (self.steps - step) / (self.decay_share * self.steps)
+        return self.peak * min(1.0, (step + 1) / self.warmup, max(left, 0.0))
+
+
+def encode_pictures(model: CLIP, pixels: Tensor, corner: Tensor, kept: int) -> Tensor:
+    """Unit class-token embeddings (B, D) of normalised pixels (B, 3, S, S), S at most the native size.
+
+    A smaller picture takes the positions of a part of the grid, from `corner` (row, column) on, and
+    `kept` of its patches, drawn at random for the whole batch.
+    """
+    visual = model.visual
+    patches = visual.conv1(pixels)  # (B, E, h, w)
+    height, width = patches.shape[2:]
+    side = visual.grid_size[0]
+    grid = visual.positional_embedding[1:].view(side, side, -1)
+    rows = corner[0] + torch.arange(height)
+    columns = corner[1] + torch.arange(width)
+    positions = grid[rows][:, columns].reshape(height * width, -1)
+    tokens = patches.flatten(2).transpose(1, 2) + positions
+    if kept < height * width:
+        chosen = torch.rand(len(tokens), height * width).argsort(1)[:, :kept]
+        tokens = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
+    token = visual.class_embedding + visual.positional_embedding[0]
+    tokens = torch.cat([token.expand(len(tokens), 1, -1), tokens], 1)
+    tokens = visual.transformer(visual.ln_pre(tokens))
+    return F.normalize(visual.ln_post(tokens[:, 0]) @ visual.proj, dim=-1)
+
+
+def encode_texts(model: CLIP, texts: Tensor) -> Tensor:
+    """Unit embeddings (N, D) of token rows (N, context), encoded at their true length."""
+    length = int(texts.argmax(1).max()) + 1
+    texts = texts[:, :length]
+    tokens = model.token_embedding(texts) + model.positional_embedding[:length]
+    tokens = model.ln_final(model.transformer(tokens, attn_mask=model.attn_mask[:length, :length]))
+    pooled = tokens[torch.arange(len(texts)), texts.argmax(1)]
+    return F.normalize(pooled @ model.text_projection, dim=-1)
+
+
+def word_sheet(rng: np.random.Generator) -> list[str]:
+    """All nouns, then all grounds, in one template drawn at random; a synonym in one of five."""
+    form = TEMPLATES[rng.integers(len(TEMPLATES))]
+    words = [
+        noun.synonyms[rng.integers(len(noun.synonyms))]
+        if noun.synonyms and rng.random() < 0.2
+        else noun.name
+        for noun in table()
+    ]
+    return [form.format(word) for word in (*words, *GROUNDS)]
+
+
+def loss_of(
+    model: CLIP, pictures: Tensor, words: Tensor, captions: Tensor | None, batch: SceneBatch
+) -> tuple[Tensor, Tensor]:
+    """The loss, and the share of pictures whose best noun is one of theirs."""
+    scale = model.logit_scale.exp()
+    logits = scale * pictures.float() @ words.float().T
+    count = len(table())
+    noun_logits, ground_logits = logits[:, :count], logits[:, count:]
+    loss = F.cross_entropy(noun_logits, batch.nouns) + 0.3 * F.cross_entropy(ground_logits, batch.grounds)
+    if captions is not None:
+        pairs = scale * pictures.float() @ captions.float().T
+        target = torch.arange(len(pairs))
+        loss = loss + 0.25 * (F.cross_entropy(pairs, target) + F.cross_entropy(pairs.T, target))
+    right = batch.nouns.gather(1, noun_logits.argmax(1, keepdim=True)) > 0
+    return loss, right.float().mean()
+
+
+def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformers' blocks, AdamW for all else; both take the same rate,
+    and neither decays norms, biases, embeddings or the scale."""
+    inner, decayed, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if "resblocks" in name and parameter.ndim == 2:
+            inner.append(parameter)
+        elif parameter.ndim >= 2 and "embedding" not in name:
+            decayed.append(parameter)
+        else:
+            rest.append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    return [
+        torch.optim.Muon(inner, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, betas=(0.9, 0.98)),
+    ]
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Writes beside and renames, so that a killed run keeps its last whole checkpoint."""
+    scratch = path.with_suffix(".tmp")
+    torch.save(state, scratch)
+    scratch.replace(path)
+
+
+def train(args: argparse.Namespace) -> CLIP:
+    """Trains, and returns the model with its averaged weights."""
+    torch.manual_seed(args.seed)
+    config = json.loads(CONFIG.read_text())["model_cfg"]
+    model = CLIP(**config)
+    average = CLIP(**config).requires_grad_(False)
+    average.load_state_dict(model.state_dict())
+    optimisers = optimisers_of(model)
+    schedule = Schedule(args.pictures // args.batch_size, args.rate)
+    start, log = 0, []
+    if args.checkpoint.exists():
+        state = torch.load(args.checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        start, log = state["step"], state["log"]
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN) * 255
+    deviation = torch.tensor(open_clip.OPENAI_DATASET_STD) * 255
+    forward = torch.compile(encode_pictures)
+    batches = DataLoader(
+        SceneBatches(args.seed, start, args.batch_size, schedule.stage),
+        batch_size=None,
+        num_workers=args.workers,
+        prefetch_factor=4,
+    )
+    began, right_sum, loss_sum = time.monotonic(), 0.0, 0.0
+    for step, batch in zip(range(start, schedule.steps), batches, strict=False):
+        rng = np.random.default_rng([args.seed, step, 5])
+        torch.manual_seed(args.seed * 1_000_003 + step)
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+            group["lr"] = schedule.rate(step)
+        pixels = ((batch.pixels.float() - mean) / deviation).permute(0, 3, 1, 2).contiguous()
+        patches = (pixels.shape[-1] // model.visual.patch_size[0]) ** 2
+        room = model.visual.grid_size[0] - pixels.shape[-1] // model.visual.patch_size[0]
+        corner = torch.from_numpy(rng.integers(0, room + 1, 2))
+        late = step > (1 - schedule.decay_share) * schedule.steps
+        kept = patches if late else round(0.8 * patches)
+        with torch.autocast("cpu", torch.bfloat16):
+            pictures = forward(model, pixels, corner, kept)
+            words = encode_texts(model, tokenizer(word_sheet(rng)))
+            captions = None
+            if step >= schedule.steps // 3:
+                captions = encode_texts(model, tokenizer(batch.captions))
+        loss, right = loss_of(model, pictures, words, captions, batch)
+        if not torch.isfinite(loss):
+            raise SystemExit(f"the loss is {loss.item()} at step {step}: resume from {args.checkpoint}")
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, 4.6052)
+            if step % 4 == 0:
+                keep = min(0.996, (step + 1) / (step + 40))
+                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+        right_sum, loss_sum = right_sum + right.item(), loss_sum + loss.item()
+        if (step + 1) % 100 == 0:
+            speed = (step + 1 - start) * args.batch_size / (time.monotonic() - began)
+            line = {
+                "pictures": (step + 1) * args.batch_size,
+                "loss": round(loss_sum / 100, 4),
+                "right": round(right_sum / 100, 4),
+            }
+            log.append(line)
+            print(json.dumps(line), f"{speed:.0f}/s", flush=True)
+            right_sum = loss_sum = 0.0
+        if (step + 1) % args.save_every == 0 or step + 1 == schedule.steps:
+            state = {"model": model.state_dict(), "average": average.state_dict()}
+            state |= {"optimisers": [optimiser.state_dict() for optimiser in optimisers]}
+            state |= {"step": step + 1, "log": log}
+            save_checkpoint(args.checkpoint, state)
+    return average
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=800_000)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=400, help="steps between checkpoints")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

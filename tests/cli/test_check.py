@@ -1,0 +1,207 @@
+"""`ovtool check`: silence and 0 for good files, a line for each defect and 1 for bad ones."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from ovtool.cli.app import app
+from ovtool.formats import coco, label_maps, merge, parts, rle, tensors
+from ovtool.stages import check
+
+MASK = rle.encode(np.eye(3, 4, dtype=bool))
+
+
+def check_files(*files):
+    done = CliRunner().invoke(app, ["check", *map(str, files)])
+    assert done.stdout == ""
+    return done.exit_code, done.stderr.splitlines()
+
+
+def good_coco():
+    return {
+        "info": {},
+        "licenses": [],
+        "images": [{"id": k, "file_name": f"{k}.png", "width": 4, "height": 3} for k in (1, 2)],
+        "categories": [{"id": 1, "name": "cow", "supercategory": ""}],
+        "annotations": [
+            {
+                "id": k,
+                "image_id": 1,
+                "category_id": 1,
+                "segmentation": dict(MASK),
+                "bbox": [0.0, 0.0, 3.0, 3.0],
+                "area": 3.0,
+                "iscrowd": 0,
+            }
+            for k in (1, 2, 3)
+        ],
+    }
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A good file of every kind."""
+    files = {kind: tmp_path / kind for kind in ("masks", "results", "words", "tensors", "captions")}
+    files["masks"].write_text(json.dumps(good_coco()))
+    result = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": MASK}
+    files["results"].write_text(json.dumps([result]))
+    files["words"].write_text(json.dumps({"a.png": ["cow"]}))
+    captions = [{"id": 1, "image_id": 2, "caption": "a cow"}]
+    files["captions"].write_text(json.dumps({**good_coco(), "annotations": captions}))
+    tensors.save(files["tensors"], {"x": torch.zeros(3)}, {"kind": "cams"})
+    files["maps"] = tmp_path / "maps"
+    files["maps"].mkdir()
+    label_maps.write(files["maps"] / "a.png", np.array([[0, 1, -1]]), 2)
+    label_maps.write_classes(files["maps"] / "classes.txt", ["cow", "sky"])
+    files["map"] = files["maps"] / "a.png"
+    files["pictures"] = tmp_path / "pictures"
+    files["pictures"].mkdir()
+    Image.new("RGB", (30, 20)).save(files["pictures"] / "a.jpg")
+    files["picture"] = files["pictures"] / "a.jpg"
+    files["parts"] = tmp_path / "x.parts"
+    write_parts(files["parts"], [dict(MASK)])
+    return files
+
+
+def write_parts(folder, segmentations):
+    start = merge.preface({}, [coco.Category(1, "cow")])
+    store = parts.PartStore(folder, "d1", {}, start)
+    entries = [{"category_id": 1, "segmentation": s, "score": 0.5} for s in segmentations]
+    store.write(parts.cut(1, 1)[0], [parts.image_record("a.png", 3, 4, entries)])
+
+
+def test_good_files_are_0_and_silence(good):
+    assert check_files(*good.values()) == (0, [])
+
+
+def test_verbose_names_good_files_and_json_lists_all(good):
+    done = CliRunner().invoke(app, ["check", "-v", *map(str, good.values())])
+    assert done.exit_code == 0
+    assert len(done.stderr.splitlines()) == len(good)
+    assert f"{good['masks']}: COCO masks, no defect found" in done.stderr
+    done = CliRunner().invoke(app, ["check", "--json", str(good["masks"]), "none"])
+    assert done.exit_code == 1
+    one, other = json.loads(done.stdout)["files"]
+    assert one == {"file": str(good["masks"]), "kind": "COCO masks", "defects": []}
+    assert other["kind"] is None and "no such file" in other["defects"][0]
+
+
+def test_good_and_bad_together_are_1_and_only_the_bad_are_named(good, tmp_path):
+    status, lines = check_files(good["masks"], tmp_path / "none", good["maps"])
+    assert status == 1 and len(lines) == 1
+    assert lines[0].startswith("error: no such file") and "none" in lines[0]
+
+
+def with_change(change):
+    content = good_coco()
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c.pop("images"), ["no section images"]),
+        (lambda c: c.pop("annotations"), ["no section annotations"]),
+        (lambda c: c.pop("categories"), ["no section categories"]),
+        (lambda c: c["images"][1].update(id=1), ["images", "id 1", "twice"]),
+        (lambda c: c["annotations"][1].update(id=3), ["annotations", "id 3", "twice"]),
+        (lambda c: c["annotations"][0].update(id=0), ["annotations[0]", "start at 1"]),
+        (lambda c: c["images"][0].update(file_name="../a.png"), ["images id 1", "leaves"]),
+        (lambda c: c["images"][0].update(file_name="/a.png"), ["images id 1", "absolute"]),
+        (lambda c: c["annotations"][1].update(image_id=9), ["annotations id 2", "image_id 9"]),
+        (lambda c: c["annotations"][1].pop("category_id"), ["annotations id 2", "category_id"]),
+        (
+            lambda c: c["annotations"][2]["segmentation"].update(size=[3, 5]),
+            ["annotations id 3", "[3, 5]", "[3, 4]"],
+        ),
+        (
+            lambda c: c["annotations"][2]["segmentation"].update(counts="11"),
+            ["annotations id 3", "corrupt"],
+        ),
+        (lambda c: c.update(info=[]), []),
+        (lambda c: c.update(licenses="none"), ["licenses"]),
+    ],
+)
+def test_each_defect_of_a_coco_file_is_found(tmp_path, change, words):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(with_change(change)))
+    status, lines = check_files(path)
+    if not words:  # an empty info of another type is as good as none
+        assert (status, lines) == (0, [])
+        return
+    assert status == 1 and len(lines) == 1, lines
+    for word in [str(path), *words]:
+        assert word in lines[0]
+
+
+def test_several_defects_are_several_lines(tmp_path):
+    def change(content):
+        content["annotations"][0]["image_id"] = 7
+        content["annotations"][2]["segmentation"]["size"] = [1, 1]
+
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(with_change(change)))
+    status, lines = check_files(path)
+    assert status == 1 and len(lines) == 2
+    assert "annotations id 1" in lines[0] and "annotations id 3" in lines[1]
+
+    def change_sections(content):
+        content["images"][0]["width"] = 0
+        content["categories"][0]["name"] = " "
+
+    path.write_text(json.dumps(with_change(change_sections)))
+    assert len(check_files(path)[1]) == 2
+
+
+def truncated(path, data):
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_other_broken_files(good, tmp_path):
+    truncated(good["tensors"], good["tensors"].read_bytes())
+    truncated(good["picture"], good["picture"].read_bytes())
+    truncated(good["masks"], good["masks"].read_bytes())
+    good["words"].write_text('{"a.png": []}')
+    good["results"].write_text('[{"image_id": 1, "score": 0.5}, 3]')
+    good["captions"].write_text('{"images": [], "annotations": [{"id": 1, "caption": "a"}]}')
+    label_maps.write_classes(good["maps"] / "classes.txt", ["cow"])
+    for name, count, words in [
+        ("tensors", 1, "truncated"),
+        ("picture", 1, "truncated"),
+        ("pictures", 1, "a.jpg"),
+        ("masks", 1, "not JSON"),
+        ("words", 1, "'a.png'"),
+        ("results", 2, "entry 0 has no category_id, segmentation"),
+        ("captions", 1, "image_id"),
+        ("maps", 1, "label 1"),
+        ("map", 1, "label 1"),
+    ]:
+        status, lines = check_files(good[name])
+        assert (status, len(lines)) == (1, count), (name, lines)
+        assert words in lines[0]
+
+
+def test_numbers_that_are_none_are_found(tmp_path):
+    path = tmp_path / "x.safetensors"
+    bad = torch.tensor([1.0, float("nan")])
+    tensors.save(
+        path, {"good": torch.zeros(2), "bad": bad, "whole": torch.ones(2).int()}, {"kind": "cams"}
+    )
+    report = check.run(str(path))
+    assert len(report["defects"]) == 1 and "tensor bad holds NaN" in report["defects"][0]
+
+
+def test_parts_with_a_broken_mask_or_a_hole(tmp_path):
+    broken = {"size": [3, 4], "counts": "11"}
+    write_parts(tmp_path / "a.parts", [dict(MASK), broken])
+    status, lines = check_files(tmp_path / "a.parts")
+    assert status == 1 and "annotations id 2" in lines[0] and "corrupt" in lines[0]
+    part = tmp_path / "a.parts" / "part-00000.jsonl"
+    part.rename(part.with_name("part-00001.jsonl"))
+    status, lines = check_files(tmp_path / "a.parts")
+    assert status == 1 and "part-00000.jsonl is missing" in lines[0]

@@ -1,0 +1,309 @@
+"""Pictures of every kind become the RGB that a viewer shows; broken ones are named."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovtool.errors import InputError
+from ovtool.formats import images
+
+RNG = np.random.default_rng(0)
+RGB = np.kron(RNG.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 32 x 48
+
+
+def test_rgb_and_grey(tmp_path: Path) -> None:
+    images.write_png(tmp_path / "a.png", RGB)
+    found = images.read_rgb(tmp_path / "a.png")
+    assert found.dtype == np.uint8 and found.flags.writeable and (found == RGB).all()
+    images.write_png(tmp_path / "b.png", RGB[..., 0])
+    assert (images.read_rgb(tmp_path / "b.png") == RGB[..., :1]).all()
+    Image.fromarray(RGB[..., 0] > 100).save(tmp_path / "c.png")
+    assert (images.read_rgb(tmp_path / "c.png") == 255 * (RGB[..., :1] > 100)).all()
+
+
+def test_written_pngs_have_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        images.write_png(tmp_path / name, RGB)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+TURNED = {
+    1: RGB,
+    2: RGB[:, ::-1],
+    3: RGB[::-1, ::-1],
+    4: RGB[::-1],
+    5: RGB.transpose(1, 0, 2),
+    6: RGB.transpose(1, 0, 2)[:, ::-1],
+    7: RGB[::-1, ::-1].transpose(1, 0, 2),
+    8: RGB.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(RGB).save(path, exif=exif, **(options if suffix not in ("png", "tif") else {}))
+    found = images.read_rgb(path)
+    assert images.read_size(path) == found.shape[:2] == TURNED[orientation].shape[:2]
+    assert np.abs(found.astype(int) - TURNED[orientation]).mean() < 8
+
+
+def test_a_broken_exif_block_is_no_defect(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert images.read_rgb(tmp_path / "a.jpg").shape == RGB.shape
+    assert images.read_size(tmp_path / "a.jpg") == (32, 48)
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    Image.fromarray(RGB).save(tmp_path / "b.jpg", exif=exif)
+    assert images.read_rgb(tmp_path / "b.jpg").shape == RGB.shape
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_grey(tmp_path: Path, suffix: str) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    found = images.read_rgb(tmp_path / f"a.{suffix}")
+    assert (found == (values >> 8)[..., None]).all()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    body = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + body + png_chunk(b"IEND", b"")
+
+
+def test_16_bit_colour_and_alpha(tmp_path: Path) -> None:
+    values = RNG.integers(0, 65536, (5, 7, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(7, 5, 16, 2, rows))
+    assert (images.read_rgb(tmp_path / "a.png") == values >> 8).all()
+    grey = RNG.integers(0, 65536, (5, 7, 2)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in grey)
+    (tmp_path / "b.png").write_bytes(png(7, 5, 16, 4, rows))
+    colour, alpha = (grey[..., 0] >> 8).astype(float), (grey[..., 1] >> 8) / 255
+    expected = colour * alpha + 255 * (1 - alpha)
+    assert np.abs(images.read_rgb(tmp_path / "b.png") - expected[..., None]).max() <= 1
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    alpha = RNG.integers(0, 256, RGB.shape[:2]).astype(np.uint8)
+    share = alpha[..., None] / 255
+    for name, array, mode in [
+        ("a.png", np.dstack([RGB, alpha]), "RGBA"),
+        ("b.png", np.dstack([RGB[..., 0], alpha]), "LA"),
+        ("c.webp", np.dstack([RGB, alpha]), "RGBA"),
+    ]:
+        options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+        Image.fromarray(array, mode).save(tmp_path / name, **options)
+        colours = RGB if mode == "RGBA" else RGB[..., :1]
+        expected = colours * share + 255 * (1 - share)
+        assert np.abs(images.read_rgb(tmp_path / name) - expected).max() <= 1
+
+
+def test_palettes(tmp_path: Path) -> None:
+    indices = RNG.integers(0, 4, (9, 11)).astype(np.uint8)
+    colours = np.array([[255, 0, 0], [0, 200, 0], [0, 0, 90], [10, 20, 30]], np.uint8)
+    image = Image.fromarray(indices)
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / "plain.png")
+    assert (images.read_rgb(tmp_path / "plain.png") == colours[indices]).all()
+    image.save(tmp_path / "one.png", transparency=2)
+    image.save(tmp_path / "one.gif", transparency=2)
+    white = colours.copy()
+    white[2] = 255
+    assert (images.read_rgb(tmp_path / "one.png") == white[indices]).all()
+    assert (images.read_rgb(tmp_path / "one.gif") == white[indices]).all()
+    image.save(tmp_path / "many.png", transparency=bytes([255, 0, 128, 255]))
+    mixed = colours.copy()
+    mixed[1] = 255
+    mixed[2] = np.round(colours[2].astype(float) * 128 / 255 + 255 * 127 / 255)
+    found = images.read_rgb(tmp_path / "many.png").astype(int)
+    assert np.abs(found - mixed[indices]).max() <= 1
+
+
+def test_a_transparent_colour_in_grey_and_rgb(tmp_path: Path) -> None:
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "a.png", transparency=int(RGB[0, 0, 0]))
+    grey = images.read_rgb(tmp_path / "a.png")
+    assert (grey == np.where(RGB[..., :1] == RGB[0, 0, 0], 255, RGB[..., :1])).all()
+    Image.fromarray(RGB).save(tmp_path / "b.png", transparency=tuple(map(int, RGB[0, 0])))
+    colour = images.read_rgb(tmp_path / "b.png")
+    assert (colour[0, 0] == 255).all() and (colour[-1, -1] == RGB[-1, -1]).all()
+
+
+def cmyk_jpeg(inks: tuple[int, int, int, int], adobe: bool) -> bytes:
+    """A JPEG of one colour of inks (255 is full), marked as Adobe's or not marked."""
+    buffer = io.BytesIO()
+    Image.new("CMYK", (16, 16), inks).save(buffer, "JPEG", quality=100)  # marked, inverted
+    data = buffer.getvalue()
+    if adobe:
+        return data
+    buffer = io.BytesIO()
+    inverted = tuple(255 - ink for ink in inks)  # Pillow inverts when it writes: so it is stored
+    Image.new("CMYK", (16, 16), inverted).save(buffer, "JPEG", quality=100)
+    data = buffer.getvalue()
+    start = data.index(b"\xff\xee")
+    length = struct.unpack(">H", data[start + 2 : start + 4])[0]
+    return data[:start] + data[start + 2 + length :]
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+@pytest.mark.parametrize(
+    ("inks", "rgb"),
+    [((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0)),
+     ((255, 0, 0, 128), (0, 127, 127))],
+)  # fmt: skip
+def test_cmyk_jpegs(
+    tmp_path: Path, adobe: bool, inks: tuple[int, int, int, int], rgb: tuple[int, int, int]
+) -> None:
+    data = cmyk_jpeg(inks, adobe)
+    assert (b"Adobe" in data) == adobe
+    (tmp_path / "a.jpg").write_bytes(data)
+    found = images.read_rgb(tmp_path / "a.jpg").astype(int)
+    assert np.abs(found - np.array(rgb)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animations_show_their_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, **options)
+    assert (images.read_rgb(path) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "jp2"])
+def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
+    noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    good = tmp_path / f"good.{suffix}"
+    Image.fromarray(noise).save(good)
+    data = good.read_bytes()
+    bad = tmp_path / f"bad.{suffix}"
+    for share in (0.02, 0.3, 0.6, 0.9):
+        bad.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(InputError, match=rf"bad\.{suffix}") as error:
+            images.read_rgb(bad)
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_pixels_are_named(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in RGB)
+    data = bytearray(png(48, 32, 8, 2, rows))
+    middle = data.index(b"IDAT") + 40
+    data[middle : middle + 30] = bytes(30)
+    (tmp_path / "bad.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"bad\.png is truncated or damaged"):
+        images.read_rgb(tmp_path / "bad.png")
+
+
+def test_bombs_are_refused(tmp_path: Path) -> None:
+    # one row of it is enough: the header alone decides
+    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, 1, 0, bytes(2501)))
+    for function in (images.read_rgb, images.read_size):
+        with pytest.raises(InputError, match="more than 178,956,970 pixels"):
+            function(tmp_path / "bomb.png")
+
+
+def test_bombs_are_refused_whatever_pillow_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, 1, 0, bytes(2501)))
+    with pytest.raises(InputError, match="more than 178,956,970 pixels"):
+        images.read_rgb(tmp_path / "bomb.png")
+
+
+def test_other_files(tmp_path: Path) -> None:
+    for name, data, message in [
+        ("a.jpg", b"", "is empty"),
+        ("b.jpg", b"not a picture", "is not an image that can be read"),
+        ("c.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is not an image"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            images.read_rgb(tmp_path / name)
+    with pytest.raises(InputError, match="no such file"):
+        images.read_rgb(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="is a folder"):
+        images.read_rgb(tmp_path)
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(InputError, match="floating-point"):
+        images.read_rgb(tmp_path / "f.tif")
+    Image.fromarray(np.full((4, 4), 1 << 20, np.int32)).save(tmp_path / "i.tif")
+    with pytest.raises(InputError, match="32-bit pixels"):
+        images.read_rgb(tmp_path / "i.tif")
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def found(*inputs: object) -> list[str]:
+    return [item.name for item in images.find_images([str(value) for value in inputs])]
+
+
+def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    names = ["b.JPG", "a/10.png", "a/2.webp", "a.jpg", "c/d/e.tiff"]
+    touch(*(folder / name for name in names), folder / "x.txt", folder / ".h.jpg")
+    touch(folder / ".cache" / "t.jpg", tmp_path / "one.heic")
+    assert found(folder) == ["a.jpg", "a/10.png", "a/2.webp", "b.JPG", "c/d/e.tiff"]
+    assert images.find_images([str(folder)])[1].path == folder / "a" / "10.png"
+    assert found(folder / "b.JPG", tmp_path / "one.heic") == ["b.JPG", "one.heic"]
+    assert found(folder / "b.JPG", folder) == [
+        "b.JPG",
+        "a.jpg",
+        "a/10.png",
+        "a/2.webp",
+        "c/d/e.tiff",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder}/a.jpg\n\n{folder}/b.JPG"))
+    assert found("-") == ["a.jpg", "b.JPG"]
+
+
+def test_equal_names_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "p" / "a.jpg", tmp_path / "q" / "a.jpg", tmp_path / "q" / "r" / "b.jpg")
+    assert found(tmp_path / "p", tmp_path / "q") == ["p/a.jpg", "q/a.jpg", "q/r/b.jpg"]
+    monkeypatch.chdir(tmp_path / "q" / "r")
+    assert found("../a.jpg", "../../p/a.jpg", "b.jpg") == ["q/a.jpg", "p/a.jpg", "q/r/b.jpg"]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    touch(tmp_path / "p" / "a.jpg", tmp_path / "elsewhere" / "b.jpg")
+    (tmp_path / "p" / "loop").symlink_to(tmp_path / "p")
+    (tmp_path / "p" / "more").symlink_to(tmp_path / "elsewhere")
+    assert found(tmp_path / "p") == ["a.jpg", "more/b.jpg"]
+
+
+def test_find_images_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no such file or folder: .*none"):
+        found(tmp_path / "none")
+    touch(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="no image in .*it holds no .jpg"):
+        found(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
+    with pytest.raises(InputError, match="no image names on standard input"):
+        found("-")
+    for name in (b"back\\slash.jpg", b"bad\xff.jpg", b"line\nbreak.jpg"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.touch()
+        with pytest.raises(InputError, match="rename it") as error:
+            found(path)
+        assert "\n" not in str(error.value)
+        str(error.value).encode("utf-8")

@@ -1,0 +1,82 @@
+"""Class maps made block by block against the whole map at once."""
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from ovtool.methods import class_maps, windows
+
+SIZE = (37, 29)
+
+
+def whole_map(scores, owner, size):
+    """Labels and probabilities by the straight way: class maximum, upsampling, softmax, argmax."""
+    classes = max(owner) + 1
+    best = torch.stack(
+        [scores[[i for i, o in enumerate(owner) if o == c]].amax(0) for c in range(classes)]
+    )
+    up = interpolate(best[None].double(), size=size, mode="bilinear", align_corners=False)[0]
+    probability, label = up.softmax(0).max(0)
+    return label, probability
+
+
+def labelled(scores, owner, size, **options):
+    best = class_maps.class_scores(scores, owner)
+    rows = class_maps.upsampled(best, size)
+    return class_maps.label_blocks(rows, size, len(best), **options)
+
+
+@pytest.mark.parametrize("owner", [[0, 1, 2, 3, 4, 5], [0, 0, 1, 2, 2, 2], [2, 0, 1, 0, 3, 3]])
+@pytest.mark.parametrize("block", [1, 300, 1 << 20])
+def test_blocks_give_the_labels_of_the_whole(owner, block, monkeypatch):
+    monkeypatch.setattr(class_maps, "MAX_BLOCK_ELEMENTS", block)
+    scores = 5 * torch.randn(6, 7, 5, generator=torch.Generator().manual_seed(0))
+    label, probability = whole_map(scores, owner, SIZE)
+    got = labelled(scores, owner, SIZE)
+    assert got.label.dtype == torch.int32 and got.probability.dtype == torch.float32
+    assert torch.equal(got.label.long(), label)
+    torch.testing.assert_close(got.probability.double(), probability, rtol=1e-5, atol=1e-5)
+    for c in range(max(owner) + 1):
+        where = label == c
+        assert got.pixels[c] == where.sum()
+        mean = probability[where].mean() if where.any() else torch.tensor(0.0)
+        torch.testing.assert_close(got.mean_probability[c], mean.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_background_competes_and_is_dropped_and_so_is_doubt():
+    scores = 2 * torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(1))
+    label, probability = whole_map(scores, [0, 1, 2, 3], SIZE)
+    got = labelled(scores, [0, 1, 2, 3], SIZE, keep=2, min_score=0.5)
+    expected = torch.where((label < 2) & (probability >= 0.5), label, -1)
+    assert {-1, 0, 1} == set(expected.flatten().tolist())
+    assert torch.equal(got.label.long(), expected)
+    assert got.pixels.tolist() == [(expected == 0).sum(), (expected == 1).sum()]
+    assert len(got.mean_probability) == 2
+
+
+def test_probability_blocks_are_the_softmax():
+    scores = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(2))
+    up = interpolate(scores[None], size=SIZE, mode="bilinear", align_corners=False)[0]
+    rows = class_maps.upsampled(scores, SIZE)
+    blocks = [p for _, _, p in class_maps.probability_blocks(rows, SIZE, 3)]
+    torch.testing.assert_close(torch.cat(blocks, dim=1), up.softmax(0), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_windows_and_dense_rows_are_reduced_alike_and_left_untouched():
+    pixels = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(3))
+    (picture,) = windows.score_windows(pixels, 16, 8, lambda x: x[:, :, ::4, ::4])
+    dense = picture.rows(0, 24)
+    before = dense.clone()
+    from_windows = class_maps.label_blocks(picture.rows, (24, 40), 3)
+    from_dense = class_maps.label_blocks(lambda a, b: dense[:, a:b], (24, 40), 3)
+    assert torch.equal(from_windows.label, from_dense.label)
+    assert torch.equal(dense, before)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_class_scores_take_the_best_name_along_any_dimension(dim):
+    scores = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(4))
+    got = class_maps.class_scores(scores, [1, 0, 1, 2], dim=dim).movedim(dim, 0)
+    moved = scores.movedim(dim, 0)
+    expected = torch.stack([moved[1], torch.maximum(moved[0], moved[2]), moved[3]])
+    assert torch.equal(got, expected)
