@@ -5,9 +5,9 @@
 
 Needs the art of `scripts/fetch_art`. It goes on from --checkpoint when that exists; the data depend on
 (seed, step) alone. The loss is a softmax over all nouns of the table, plus the same over the grounds
-x 0.3, plus InfoNCE over captions x 0.5 from a third of the way on. Pictures are close single objects at
-96 px for the first part, then scenes at 128 px. The learning rate rises, stays, and falls over the
-last fifth, so a run can be ended earlier by giving fewer --pictures when it is resumed.
+x 0.3, plus InfoNCE over captions x 0.5 and a loss on patches x 0.5 from a third of the way on; no mask
+is ever read. Pictures are close single objects at 96 px for the first part, then scenes at 128 px. The
+learning rate rises, stays, and falls over the last fifth.
 """
 
 import argparse
@@ -27,9 +27,17 @@ from torch.utils.data import DataLoader
 from ovtool.datasets import collage
 from ovtool.datasets.nouns import GROUNDS, table
 from ovtool.datasets.scene_batches import CLOSE, MIDDLE, SceneBatch, SceneBatches
+from ovtool.formats import tensors
 
 CONFIG = Path(__file__).parent.parent / "ovtool" / "weights" / "tiny.json"
-TEMPLATES = ("{}", "a {}", "a photo of a {}.", "a picture of a {}", "there is a {} in the scene", "the {}")
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}.",
+    "a picture of a {}",
+    "there is a {} in the scene",
+    "the {}",
+)
 
 
 @dataclass(frozen=True)
@@ -38,25 +46,30 @@ class Schedule:
 
     steps: int
     peak: float
-    close_share: float = 0.6
+    close_share: float = 0.512
     warmup: int = 500
     decay_share: float = 0.2
+    patches_from: float = 0.384
 
     def stage(self, step: int) -> tuple[collage.SceneLaw, int]:
         if step < self.close_share * self.steps:
             return CLOSE, 96
-        return (collage.SINGLE, 128) if step % 2 else (MIDDLE, 128)
+        return (collage.SINGLE, 128) if step % 3 == 0 else (MIDDLE, 128)
 
     def rate(self, step: int) -> float:
         left = (self.steps - step) / (self.decay_share * self.steps)
         return self.peak * min(1.0, (step + 1) / self.warmup, max(left, 0.0))
 
 
-def encode_pictures(model: CLIP, pixels: Tensor, corner: Tensor, kept: int) -> Tensor:
-    """Unit class-token embeddings (B, D) of normalised pixels (B, 3, S, S), S at most the native size.
+def encode_pictures(
+    model: CLIP, pixels: Tensor, corner: Tensor, kept: int
+) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of the class token (B, D) and of the patches (B, T, D), of normalised pixels
+    (B, 3, S, S), S at most the native size.
 
     A smaller picture takes the positions of a part of the grid, from `corner` (row, column) on, and
-    `kept` of its patches, drawn at random for the whole batch.
+    `kept` of its patches, drawn at random. Patches are embedded by the values of the last block's
+    attention, as MaskCLIP reads them (`--last-block maskclip`).
     """
     visual = model.visual
     patches = visual.conv1(pixels)  # (B, E, h, w)
@@ -71,9 +84,19 @@ def encode_pictures(model: CLIP, pixels: Tensor, corner: Tensor, kept: int) -> T
         chosen = torch.rand(len(tokens), height * width).argsort(1)[:, :kept]
         tokens = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
     token = visual.class_embedding + visual.positional_embedding[0]
-    tokens = torch.cat([token.expand(len(tokens), 1, -1), tokens], 1)
-    tokens = visual.transformer(visual.ln_pre(tokens))
-    return F.normalize(visual.ln_post(tokens[:, 0]) @ visual.proj, dim=-1)
+    tokens = visual.ln_pre(torch.cat([token.expand(len(tokens), 1, -1), tokens], 1))
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        tokens = block(tokens)
+    attention, dim = last.attn, tokens.shape[-1]
+    values = F.linear(
+        last.ln_1(tokens[:, 1:]),
+        attention.in_proj_weight[2 * dim :],
+        attention.in_proj_bias[2 * dim :],
+    )
+    places = visual.ln_post(attention.out_proj(values)) @ visual.proj
+    whole = visual.ln_post(last(tokens)[:, 0]) @ visual.proj
+    return F.normalize(whole, dim=-1), F.normalize(places, dim=-1)
 
 
 def encode_texts(model: CLIP, texts: Tensor) -> Tensor:
@@ -98,19 +121,40 @@ def word_sheet(rng: np.random.Generator) -> list[str]:
     return [form.format(word) for word in (*words, *GROUNDS)]
 
 
+def patch_loss(places: Tensor, words: Tensor, scale: Tensor, batch: SceneBatch) -> Tensor:
+    """Words of the picture against the mean over patches of each patch's softmax over all words.
+
+    Every patch has to choose, and only the words of the picture pay, so objects and grounds find their
+    own patches although no mask is read.
+    """
+    present = torch.cat([batch.nouns > 0, batch.grounds > 0], 1).float()
+    target = present / present.sum(1, keepdim=True)
+    mean = (scale * places.float() @ words.float().T).softmax(-1).mean(1)  # (B, words)
+    return -(target * mean.clamp(min=1e-6).log()).sum(1).mean()
+
+
 def loss_of(
-    model: CLIP, pictures: Tensor, words: Tensor, captions: Tensor | None, batch: SceneBatch
+    model: CLIP,
+    pictures: Tensor,
+    places: Tensor | None,
+    words: Tensor,
+    captions: Tensor | None,
+    batch: SceneBatch,
 ) -> tuple[Tensor, Tensor]:
     """The loss, and the share of pictures whose best noun is one of theirs."""
     scale = model.logit_scale.exp()
     logits = scale * pictures.float() @ words.float().T
     count = len(table())
     noun_logits, ground_logits = logits[:, :count], logits[:, count:]
-    loss = F.cross_entropy(noun_logits, batch.nouns) + 0.3 * F.cross_entropy(ground_logits, batch.grounds)
+    loss = F.cross_entropy(noun_logits, batch.nouns) + 0.3 * F.cross_entropy(
+        ground_logits, batch.grounds
+    )
     if captions is not None:
         pairs = scale * pictures.float() @ captions.float().T
         target = torch.arange(len(pairs))
         loss = loss + 0.25 * (F.cross_entropy(pairs, target) + F.cross_entropy(pairs.T, target))
+    if places is not None:
+        loss = loss + 0.5 * patch_loss(places, words, scale, batch)
     right = batch.nouns.gather(1, noun_logits.argmax(1, keepdim=True)) > 0
     return loss, right.float().mean()
 
@@ -140,8 +184,22 @@ def save_checkpoint(path: Path, state: dict) -> None:
     scratch.replace(path)
 
 
-def train(args: argparse.Namespace) -> CLIP:
-    """Trains, and returns the model with its averaged weights."""
+def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
+    """Writes the weights as half-precision safetensors, with the words that were learned."""
+    weights = {
+        name: value.half()
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
+    words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
+    settings = {"words": [*words, *GROUNDS], "seed": seed, "pictures": log[-1]["pictures"]}
+    exact = {name: value.float() for name, value in weights.items()}
+    header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}
+    tensors.save(path, weights, {**header, "settings": settings})
+
+
+def train(args: argparse.Namespace) -> tuple[CLIP, list[dict]]:
+    """Trains, and returns the model with its averaged weights, and the log."""
     torch.manual_seed(args.seed)
     config = json.loads(CONFIG.read_text())["model_cfg"]
     model = CLIP(**config)
@@ -180,14 +238,18 @@ def train(args: argparse.Namespace) -> CLIP:
         late = step > (1 - schedule.decay_share) * schedule.steps
         kept = patches if late else round(0.8 * patches)
         with torch.autocast("cpu", torch.bfloat16):
-            pictures = forward(model, pixels, corner, kept)
+            pictures, places = forward(model, pixels, corner, kept)
             words = encode_texts(model, tokenizer(word_sheet(rng)))
             captions = None
             if step >= schedule.steps // 3:
                 captions = encode_texts(model, tokenizer(batch.captions))
-        loss, right = loss_of(model, pictures, words, captions, batch)
+        if step < schedule.patches_from * schedule.steps:
+            places = None
+        loss, right = loss_of(model, pictures, places, words, captions, batch)
         if not torch.isfinite(loss):
-            raise SystemExit(f"the loss is {loss.item()} at step {step}: resume from {args.checkpoint}")
+            raise SystemExit(
+                f"the loss is {loss.item()} at step {step}: resume from {args.checkpoint}"
+            )
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -214,7 +276,7 @@ def train(args: argparse.Namespace) -> CLIP:
             state |= {"optimisers": [optimiser.state_dict() for optimiser in optimisers]}
             state |= {"step": step + 1, "log": log}
             save_checkpoint(args.checkpoint, state)
-    return average
+    return average, log
 
 
 def main() -> None:
@@ -226,7 +288,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=400, help="steps between checkpoints")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    train(parser.parse_args())
+    parser.add_argument("--export", type=Path, help="where to write the weights at the end")
+    args = parser.parse_args()
+    model, log = train(args)
+    if args.export:
+        export(model, args.export, log, args.seed)
 
 
 if __name__ == "__main__":

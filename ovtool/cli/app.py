@@ -11,12 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from ovtool.cli import check, doctor, evaluate, info, output
+from ovtool.cli import check, data, doctor, evaluate, info, output, propose, segment
 from ovtool.cli.options import QuietOpt, VerboseOpt
 
 # (name, function, one line of help); in place of a function, rows of sub-commands.
 COMMANDS: tuple[tuple[str, Any, str], ...] = (
+    ("segment", segment.segment, "Cut pictures up by words."),
+    ("propose", propose.propose, "Find masks of whatever is in the pictures."),
     ("evaluate", evaluate.evaluate, "Measure predictions against a ground truth."),
+    (
+        "data",
+        (
+            ("list", data.list_, "List the data sets that are known by name."),
+            ("make", data.make, "Make a data set that needs no download."),
+        ),
+        "Data sets by name.",
+    ),
     ("info", info.info, "Say what a file is and what made it."),
     ("check", check.check, "Validate files; the exit status is the answer."),
     ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),

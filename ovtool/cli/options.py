@@ -6,17 +6,16 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --device             segment                     where to compute
     --precision          segment                     the number type of the networks
     --batch-size         segment                     images or crops at once
-    --seed               segment, propose            the start of every random choice
     --limit              segment, propose            stop after so many images
     --resume             segment, propose            go on with a run that was cut off
     --part-size          segment, propose            images in one part of a run
     --strict             segment, propose            stop at the first image that fails
-    --overwrite          segment, propose, evaluate  replace an output that exists
-    --dry-run            segment, propose            say what would be done
+    --overwrite          segment, propose, evaluate, data-make  replace an output that exists
+    --dry-run            segment, propose, data-make  say what would be done
     --output             segment, propose, evaluate  where the result goes
-    --json               segment, propose, evaluate, info, check, doctor  one JSON document on stdout
+    --json               segment, propose, evaluate, data-list, data-make, info, check, doctor  one JSON document on stdout
     --coco               segment, propose            images from a COCO JSON
-    --images             segment, propose            the folder of its file names
+    --images             segment, propose, data-make  the folder of its file names; of data make, how many
     --classes            segment                     the words
     --classes-file       segment                     the words, one class a line
     --vocabulary         segment                     the words of a known data set
@@ -25,12 +24,15 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --templates          segment                     the sentences around the words
     --method             segment                     how pixels get their words
     --last-block         segment                     the attention of the image tower's last block
+    --short-side         segment                     side at which the model sees pictures
     --window             segment                     side of the sliding windows
     --stride             segment                     step of the sliding windows
     --logit-scale        segment                     sharpness of the softmax over words
     --min-score          segment                     probability below which a pixel gets no word
     --proposer           segment, propose            where class-agnostic masks come from
     --proposals          segment                     masks from a file
+    --max-proposals      propose                     the most masks of an image
+    --min-area           propose                     the least share of the picture in a mask
     --label-maps         segment                     folder for label maps
     --overlays           segment                     folder for pictures with the masks drawn in
     --heatmaps           segment                     folder for a picture of each word's score
@@ -39,6 +41,11 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --with-background    evaluate                    pixels of no mask are a class
     --ignore-label       evaluate                    classes of the truth that are not counted
     --missing            evaluate                    images of the truth with no prediction
+    --split              data-make                   the part of a data set
+    --seed               data-make                   the start of every random choice
+    --size               data-make                   side of the pictures
+    --preset             data-make                   another law of scenes
+    --workers            data-make                   processes that share the work
     --verbose            all                         more on stderr
     --quiet              all                         less on stderr
     --help               all                         the options of a command
@@ -91,7 +98,6 @@ BatchSizeOpt = Annotated[
         "--batch-size", min=1, help="Images or crops at once; halved when memory runs out."
     ),
 ]
-SeedOpt = Annotated[int, typer.Option("--seed", min=0, help="The start of every random choice.")]
 
 # --- runs over many images -----------------------------------------------------------------------
 LimitOpt = Annotated[
@@ -109,6 +115,15 @@ DryRunOpt = Annotated[
 ]
 
 # --- inputs and outputs ----------------------------------------------------------------------------
+InputsArg = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[IMAGES]...",
+        show_default=False,
+        help="Image files, folders (with all below them), - for a list on stdin, or one data set: "
+        "collage:demo.",
+    ),
+]
 CocoOpt = Annotated[
     Path | None,
     typer.Option("--coco", metavar="FILE", help="Take the images of a COCO JSON; - is stdin."),
@@ -163,9 +178,31 @@ TemplatesOpt = Annotated[
 ]
 
 # --- segmenting -----------------------------------------------------------------------------------------
+MethodOpt = Annotated[
+    Literal["patch", "fused"],
+    typer.Option(
+        "--method",
+        help="patch: the best word of each patch. fused: patch scores pooled in regions.",
+    ),
+]
+ProposerOpt = Annotated[
+    Literal["regions"],
+    typer.Option("--proposer", help="Where class-agnostic masks come from: merged superpixels."),
+]
 LastBlockOpt = Annotated[
-    Literal["clip", "maskclip", "sclip", "clearclip", "naclip"],
-    typer.Option("--last-block", help="The attention of the image tower's last block."),
+    Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
+    typer.Option(
+        "--last-block",
+        help="The attention of the image tower's last block. Default: naclip; clip on timm towers.",
+    ),
+]
+ShortSideOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--short-side",
+        min=8,
+        help="Shorter side of a picture when the model sees it. Default: twice the model's own.",
+    ),
 ]
 WindowOpt = Annotated[
     int | None, typer.Option("--window", min=1, help="Side of the sliding windows, in pixels.")
@@ -225,4 +262,29 @@ IgnoreLabelOpt = Annotated[
 MissingOpt = Annotated[
     Literal["refuse", "empty", "skip"],
     typer.Option("--missing", help="Images of the truth with no prediction."),
+]
+
+# --- data sets ----------------------------------------------------------------------------------------------
+SplitOpt = Annotated[
+    str | None,
+    typer.Option("--split", metavar="SPLIT", help="train, val, test or demo. Default: demo."),
+]
+ImageCountOpt = Annotated[
+    int, typer.Option("--images", metavar="N", min=1, help="How many images to make.")
+]
+SeedOpt = Annotated[int, typer.Option("--seed", min=0, help="The start of every random choice.")]
+SizeOpt = Annotated[
+    int,
+    typer.Option("--size", min=32, max=2048, help="Side of the square pictures, in pixels."),
+]
+PresetOpt = Annotated[
+    Literal["cooccur", "single"] | None,
+    typer.Option(
+        "--preset",
+        help="Another law of scenes: cooccur ties 20 nouns to their grounds, at a rate of 0.9 in "
+        "train and 0.5 elsewhere; single is one large object a picture.",
+    ),
+]
+WorkersOpt = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that share the work.")
 ]

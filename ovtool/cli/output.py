@@ -148,3 +148,47 @@ def progress(
             bar.update(n)
 
         yield advance
+
+
+def outcome(found: Any, verb: str, as_json: bool) -> None:
+    """Says what a run over images left, and ends with exit status 3 where some of them failed.
+
+    found: a `stages.mapping.Outcome`. The table of a single image shows its masks; with `as_json`
+    stdout gets one object with the output's name, the counts and the failures.
+    """
+    import typer
+
+    dataset, failures = found.dataset, found.failures
+    where = "standard output" if found.out == "-" else found.out
+    if found.planned is not None:
+        classes = len(dataset.categories)
+        message(f"would {verb} {found.planned} images, {classes} classes, into {where}")
+    else:
+        if len(dataset.images) == 1 and verb == "segment":
+            table(("word", "pixels %", "score"), _masks(dataset))
+        for failure in failures:
+            message(f"failed: {failure['file_name']}: {failure['reason']}")
+        masks = len(dataset.annotations)
+        message(f"{len(dataset.images)} images, {masks} masks, {len(failures)} failed: {where}")
+    if as_json and found.out != "-":
+        print_json(
+            {
+                "output": found.out,
+                "images": len(dataset.images) if found.planned is None else found.planned,
+                "masks": len(dataset.annotations),
+                "failures": [dict(failure) for failure in failures],
+                "dry_run": found.planned is not None,
+            }
+        )
+    if failures:
+        raise typer.Exit(3)
+
+
+def _masks(dataset: Any) -> list[tuple[str, str, str]]:
+    """The masks of a data set of one image, largest first: word, share of pixels, score."""
+    names = {category.id: category.name for category in dataset.categories}
+    pixels = dataset.images[0].height * dataset.images[0].width
+    return [
+        (names[mask.category_id], f"{100 * mask.area / pixels:.1f}", f"{mask.score:.3f}")
+        for mask in sorted(dataset.annotations, key=lambda mask: -mask.area)
+    ]

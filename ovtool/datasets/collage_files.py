@@ -1,6 +1,7 @@
 """The collage world on disk: pictures, instances, semantic masks, captions, label maps, word lists."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -45,9 +46,11 @@ class _Record:
 
 
 @lru_cache(maxsize=2)
-def _drawings(split: str) -> dict[str, list[Image.Image]]:
+def drawings(split: str) -> dict[str, list[Image.Image]]:
+    """What a split is drawn with: the RGBA drawings of every noun. Raises InputError where the art of
+    the split is not at hand."""
     found = art.train_drawings() if split == "train" else art.twemoji_drawings()
-    return {name: [Image.fromarray(one) for one in drawings] for name, drawings in found.items()}
+    return {name: [Image.fromarray(one) for one in several] for name, several in found.items()}
 
 
 def class_names(spec: CollageSpec) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ def _scene(spec: CollageSpec, index: int) -> tuple[collage.Scene, np.random.Gene
     rng = collage.scene_generator(spec.split, spec.seed, index)
     law = collage.law_of(spec.preset, spec.split)
     code = collage.SPLIT_CODES[spec.split]
-    return collage.compose(rng, law, _drawings(spec.split), code, spec.size), rng
+    return collage.compose(rng, law, drawings(spec.split), code, spec.size), rng
 
 
 def semantic_map(scene: collage.Scene, names: tuple[str, ...]) -> np.ndarray:
@@ -114,6 +117,11 @@ def _make_block(spec: CollageSpec, folder: Path, start: int) -> list[_Record]:
     return [_make_one(spec, folder, index) for index in range(start, stop)]
 
 
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; a worker leaves it to the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def make(
     spec: CollageSpec,
     folder: Path,
@@ -126,7 +134,10 @@ def make(
     end: where those are, the set is whole.
 
     progress: is called with the number of pictures made since its last call.
+
+    Raises InputError where the art is not at hand, before anything is written.
     """
+    drawings(spec.split)  # workers that are forked inherit them
     for part in ("images", "label_maps"):
         atomic.make_folder(folder / part / spec.split)
     atomic.make_folder(folder / "annotations")
@@ -134,7 +145,7 @@ def make(
     work = partial(_make_block, spec, folder)
     records: list[_Record] = []
     if workers > 1 and len(starts) > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_leave_interrupts) as pool:
             for block in pool.map(work, starts):
                 records += block
                 progress(len(block))

@@ -85,14 +85,26 @@ def collage_in(folder: Path, split: str) -> DataSet:
     )
 
 
-def _collage(split: str) -> DataSet:
+def cached_collage(split: str) -> DataSet:
+    """The files of `collage:SPLIT` as they lie in the cache, made or not."""
     from ovtool.datasets import collage_files
 
     spec = collage_files.CollageSpec(split, COLLAGE_IMAGES[split])
-    folder = cache.folder() / "collage" / collage_files.digest(spec)
-    files = collage_in(folder, split)
-    if not files.classes_per_image or not files.classes_per_image.exists():
-        collage_files.make(spec, folder)  # its word lists are written last
+    return collage_in(cache.folder() / "collage" / collage_files.digest(spec), split)
+
+
+def is_made(files: DataSet) -> bool:
+    """Whether a collage data set is whole: its word lists are written last."""
+    return files.classes_per_image is not None and files.classes_per_image.exists()
+
+
+def _collage(split: str) -> DataSet:
+    from ovtool.datasets import collage_files
+
+    files = cached_collage(split)
+    if not is_made(files):
+        spec = collage_files.CollageSpec(split, COLLAGE_IMAGES[split])
+        collage_files.make(spec, files.images.parents[1])
     return files
 
 

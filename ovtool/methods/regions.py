@@ -8,11 +8,14 @@ Every node of the tree of merges is a region; its quality is how unlike its neig
 
 import heapq
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
+
+MAX_IOU = 0.85  # of two regions that are both kept
 
 _BINS = (6, 8, 8)  # histogram bins of L, a, b
 _LAB_LOW = np.array([0, -60, -60], np.float32)
@@ -25,7 +28,7 @@ class Regions:
 
     superpixels: int32 (h, w), the superpixel of each pixel, 0 to S - 1.
     members: bool (N, S), which superpixels each region has.
-    quality: float32 (N,) in [0, 1], higher is better, in descending order.
+    quality: float32 (N,) in [0, 1], higher is better, in descending order if they were proposed.
     """
 
     superpixels: NDArray[np.int32]
@@ -57,7 +60,9 @@ def _histograms(
         weight = position - low
         owner = superpixels.ravel().astype(np.int64) * bins
         total = count * bins
-        table = np.bincount(owner + low, 1 - weight, total) + np.bincount(owner + high, weight, total)
+        table = np.bincount(owner + low, 1 - weight, total) + np.bincount(
+            owner + high, weight, total
+        )
         columns.append(table.reshape(count, bins))
     return np.concatenate(columns, axis=1)
 
@@ -98,6 +103,8 @@ class _Merging:
         self.borders: list[dict[int, tuple[float, int]]] = [{} for _ in range(nodes)]
         for (a, b), border in _borders(lab, superpixels).items():
             self.borders[a][b] = self.borders[b][a] = border
+        # the length of a region's border with others, in pixel edges
+        self.perimeter = [sum(length for _, length in each.values()) for each in self.borders]
 
     def contrast(self, a: int, b: int) -> float:
         """How unlike two neighbours are, 0 to 3.2: half the L1 distance of their histograms plus the
@@ -106,12 +113,8 @@ class _Merging:
         second = self.histogram[b] / self.area[b]
         colour = 0.5 * float(np.abs(first - second).sum()) / len(_BINS)
         total, length = self.borders[a][b]
-        perimeter = min(self.perimeter(a), self.perimeter(b))
+        perimeter = min(self.perimeter[a], self.perimeter[b])
         return (colour + min(1.0, total / length / 40.0)) * (1.6 - length / perimeter)
-
-    def perimeter(self, a: int) -> int:
-        """The length of a region's border with others, in pixel edges."""
-        return sum(length for _, length in self.borders[a].values())
 
     def urgency(self, a: int, b: int) -> float:
         """What orders the merges: the contrast, less for small regions, which should merge first."""
@@ -122,6 +125,8 @@ class _Merging:
         """Puts `new` in the place of two neighbours."""
         self.histogram[new] = self.histogram[a] + self.histogram[b]
         self.area[new] = self.area[a] + self.area[b]
+        shared = self.borders[a][b][1]
+        self.perimeter[new] = self.perimeter[a] + self.perimeter[b] - 2 * shared
         for old in (a, b):
             for other, (total, length) in self.borders[old].items():
                 if other in (a, b):
@@ -161,15 +166,27 @@ def _tree(state: _Merging) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     return members[:new], ended[:new]
 
 
-def _overlaps(
-    members: NDArray[np.bool_], areas: NDArray[np.float64], chosen: list[int], candidate: int
-) -> bool:
-    """Whether a candidate's IoU with any chosen region passes 0.85."""
-    if not chosen:
-        return False
-    both = (members[chosen] & members[candidate]) @ areas
-    union = (members[chosen] | members[candidate]) @ areas
-    return bool((both / union > 0.85).any())
+def _best(
+    order: NDArray[np.int64],
+    members: NDArray[np.bool_],
+    areas: NDArray[np.float64],
+    max_regions: int,
+) -> list[int]:
+    """Non-maximum suppression: of the nodes in `order`, those whose IoU with none before passes 0.85.
+
+    members: bool (nodes, S). areas: float64 (nodes,). Two nodes of a tree are nested or apart.
+    """
+    leaf = members.argmax(axis=1)  # one superpixel of each
+    chosen: list[int] = []
+    for node in order:
+        if len(chosen) >= max_regions:
+            break
+        nested = members[chosen, leaf[node]] | members[node, leaf[chosen]]
+        smaller = np.minimum(areas[chosen], areas[node])
+        larger = np.maximum(areas[chosen], areas[node])
+        if not (nested & (smaller / larger > MAX_IOU)).any():
+            chosen.append(int(node))
+    return chosen
 
 
 def propose_regions(
@@ -189,14 +206,41 @@ def propose_regions(
     lab = rgb2lab(rgb).astype(np.float32)
     labels = _superpixels(lab)
     state = _Merging(lab, labels)
-    areas = state.area[: state.count].copy()
     members, ended = _tree(state)
-    share = (members @ areas) / labels.size
+    areas = state.area[: len(members)]
+    share = areas / labels.size
     quality = np.minimum(1, ended / 2) * np.minimum(1, np.sqrt(share / 0.05))
-    chosen: list[int] = []
-    for node in np.argsort(-quality, kind="stable"):
-        if len(chosen) == max_regions:
-            break
-        if share[node] >= min_area and not _overlaps(members, areas, chosen, int(node)):
-            chosen.append(int(node))
+    order = np.argsort(-quality, kind="stable")
+    chosen = _best(order[share[order] >= min_area], members, areas, max_regions)
     return Regions(labels, members[chosen], quality[chosen].astype(np.float32))
+
+
+def from_masks(masks: NDArray[np.bool_], quality: NDArray[np.floating[Any]]) -> Regions:
+    """Masks that may overlap, as regions: pixels that lie in the same masks become a superpixel.
+
+    masks: bool (N, h, w), N from 0 on; masks may be empty or cover everything.
+    quality: floating (N,) in [0, 1].
+
+    The regions keep the order of the masks, and ``masks()`` of the result gives them back. Superpixels
+    made here need not be connected.
+
+    Raises ValueError for arrays of other shapes or a quality out of range.
+    """
+    if masks.ndim != 3 or quality.shape != masks.shape[:1] or 0 in masks.shape[1:]:
+        raise ValueError(f"masks {masks.shape} and quality {quality.shape} do not belong together")
+    if not ((quality >= 0) & (quality <= 1)).all():
+        raise ValueError("the quality of a mask must lie in [0, 1]")
+    count, height, width = masks.shape
+    # the masks of each pixel as bits of bytes, eight masks to a byte; at least one byte
+    bits = np.zeros((count // 8 + 1, height * width), np.uint8)
+    for index, mask in enumerate(masks):
+        bits[index // 8] |= mask.ravel().view(np.uint8) << (index % 8)
+    rows = np.ascontiguousarray(bits.T)  # (pixels, bytes)
+    kinds, superpixels = np.unique(rows.view(f"V{len(bits)}"), return_inverse=True)
+    table = kinds.view(np.uint8).reshape(len(kinds), len(bits))
+    members = np.unpackbits(table, axis=1, count=count, bitorder="little").T.astype(np.bool_)
+    return Regions(
+        superpixels.reshape(height, width).astype(np.int32),
+        np.ascontiguousarray(members),
+        quality.astype(np.float32),
+    )

@@ -16,8 +16,7 @@ from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
 
 from ovtool.errors import ModelError
-from ovtool.formats import tensors
-from ovtool.formats import cache
+from ovtool.formats import cache, tensors
 
 
 def network(config: Mapping[str, Any], weights: Path) -> nn.Module:

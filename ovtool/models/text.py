@@ -24,8 +24,8 @@ from torch.nn.functional import normalize
 from ovtool.datasets.templates import templates as sentences_of
 from ovtool.datasets.vocabularies import Vocabulary
 from ovtool.errors import OvtoolError, UsageError
-from ovtool.formats import tensors
 from ovtool.formats import cache as disk
+from ovtool.formats import tensors
 from ovtool.models.clip import Clip
 
 TOKENS_AT_ONCE = 1 << 14

@@ -1,0 +1,121 @@
+"""`ovtool segment IMAGES --classes "teapot,apple"`: one mask for each word and image."""
+
+from ovtool.cli import output
+from ovtool.cli.options import (
+    BackgroundOpt,
+    BatchSizeOpt,
+    ClassesFileOpt,
+    ClassesOpt,
+    ClassesPerImageOpt,
+    CocoOpt,
+    DeviceOpt,
+    DryRunOpt,
+    HeatmapsOpt,
+    ImagesOpt,
+    InputsArg,
+    JsonOpt,
+    LabelMapsOpt,
+    LastBlockOpt,
+    LimitOpt,
+    LogitScaleOpt,
+    MethodOpt,
+    MinScoreOpt,
+    ModelOpt,
+    OutputOpt,
+    OverlaysOpt,
+    OverwriteOpt,
+    PartSizeOpt,
+    PrecisionOpt,
+    ProposalsOpt,
+    ProposerOpt,
+    ResumeOpt,
+    ShortSideOpt,
+    StrictOpt,
+    StrideOpt,
+    TemplatesOpt,
+    VocabularyOpt,
+    WindowOpt,
+)
+
+
+def segment(
+    inputs: InputsArg = None,
+    classes: ClassesOpt = None,
+    classes_file: ClassesFileOpt = None,
+    vocabulary: VocabularyOpt = None,
+    classes_per_image: ClassesPerImageOpt = None,
+    background: BackgroundOpt = None,
+    model: ModelOpt = None,
+    method: MethodOpt = "fused",
+    last_block: LastBlockOpt = None,
+    short_side: ShortSideOpt = None,
+    window: WindowOpt = None,
+    stride: StrideOpt = None,
+    logit_scale: LogitScaleOpt = None,
+    templates: TemplatesOpt = "one",
+    min_score: MinScoreOpt = 0.0,
+    proposer: ProposerOpt = "regions",
+    proposals: ProposalsOpt = None,
+    out: OutputOpt = None,
+    label_maps: LabelMapsOpt = None,
+    overlays: OverlaysOpt = None,
+    heatmaps: HeatmapsOpt = None,
+    coco: CocoOpt = None,
+    images: ImagesOpt = None,
+    limit: LimitOpt = None,
+    device: DeviceOpt = None,
+    precision: PrecisionOpt = "auto",
+    batch_size: BatchSizeOpt = None,
+    resume: ResumeOpt = False,
+    part_size: PartSizeOpt = 256,
+    strict: StrictOpt = False,
+    overwrite: OverwriteOpt = False,
+    dry_run: DryRunOpt = False,
+    json: JsonOpt = False,
+) -> None:
+    """Cut pictures up by words: a mask, with a score, for each word and image, as COCO JSON.
+
+    With --classes alone a list of stuff words competes and is dropped, so that one word does not
+    claim the whole picture; --background none turns that off.
+
+    One image without -o gives NAME.segments.json and NAME.overlay.png in the current folder. A data
+    set that brings its own words (collage:test) needs no --classes.
+
+    $ ovtool segment photo.jpg --classes "teapot,apple"
+
+    $ ovtool segment photos/ --vocabulary ade150 -o photos.json --overlays seen/ --resume
+    """
+    from ovtool.stages import segment as stage
+    from ovtool.stages.mapping import Run
+
+    outcome = stage.run(
+        inputs or [],
+        classes=classes,
+        classes_file=classes_file,
+        vocabulary=vocabulary,
+        classes_per_image=classes_per_image,
+        background=background,
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        method=method,
+        last_block=last_block,
+        short_side=short_side,
+        window=window,
+        stride=stride,
+        logit_scale=logit_scale,
+        templates=templates,
+        min_score=min_score,
+        proposer=proposer,
+        proposals_file=proposals,
+        label_maps=label_maps,
+        overlays=overlays,
+        heatmaps=heatmaps,
+        coco_file=coco,
+        images=images,
+        limit=limit,
+        out=out,
+        how=Run(part_size, resume, overwrite, strict, dry_run, output.progress),
+    )
+    output.outcome(outcome, "segment", as_json=json)

@@ -1,0 +1,51 @@
+"""Patch scores pooled in regions: each region is named as a whole, and pixels take the mean of the
+regions that they lie in.
+
+Everything is done on superpixels, of which regions are sets, so the cost does not depend on the
+number of pixels once their scores are summed.
+"""
+
+import torch
+from torch import Tensor
+
+from ovtool.methods.class_maps import Rows, row_blocks
+
+OWN_WEIGHT = 0.01  # of a superpixel's own scores, so that one outside all regions has a name
+
+
+def superpixel_means(rows: Rows, superpixels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The mean score of each class in each superpixel, and the superpixels' areas.
+
+    rows: gives the scores of pixel rows, (C, stop - start, W), as `class_maps.label_blocks` takes them.
+    superpixels: int64 (H, W), 0 to S - 1, each value there.
+
+    Returns float32 (S, C) and float32 (S,), the areas in pixels.
+    """
+    height, width = superpixels.shape
+    areas = torch.bincount(superpixels.flatten()).float()
+    sums = torch.zeros(len(areas), classes, device=areas.device)
+    for start, stop in row_blocks((height, width), classes):
+        scores = rows(start, stop).float().flatten(1).T  # (pixels, C)
+        sums.index_add_(0, superpixels[start:stop].flatten(), scores)
+    return sums / areas[:, None], areas
+
+
+def fuse(means: Tensor, areas: Tensor, members: Tensor, quality: Tensor) -> Tensor:
+    """Class probabilities of each superpixel, (S, C), from the regions it belongs to.
+
+    means: float32 (S, C), mean logits of each superpixel.
+    areas: float32 (S,), in pixels.
+    members: bool (N, S), the superpixels of each region.
+    quality: float32 (N,) in [0, 1].
+
+    A region's logits are the mean over its pixels; its probabilities, the softmax of them, count by
+    its quality times its confidence (the greatest probability, squared).
+    """
+    inside = members.float() * areas
+    pooled = (inside @ means) / inside.sum(1, keepdim=True).clamp(min=1)
+    probabilities = pooled.softmax(1)  # (N, C)
+    weights = quality * probabilities.amax(1).square()
+    votes = (members.float() * weights[:, None]).T  # (S, N)
+    own = means.softmax(1)
+    total = votes @ probabilities + OWN_WEIGHT * own
+    return total / (votes.sum(1, keepdim=True) + OWN_WEIGHT)

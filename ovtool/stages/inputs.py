@@ -1,0 +1,66 @@
+"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovtool.datasets import registry
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import coco
+from ovtool.formats import images as pictures
+from ovtool.formats.images import ImageItem
+
+
+def find(
+    inputs: Sequence[str],
+    coco_file: Path | None = None,
+    images: Path | None = None,
+    limit: int | None = None,
+) -> list[ImageItem]:
+    """The images to work on, in the order in which their results are written.
+
+    inputs: image files, folders, `-` (a list on stdin), or one data set `NAME[:SPLIT]`, where no file
+    of that name exists. Instead of them, `coco_file` with the folder `images` of its file names.
+
+    Raises UsageError for both or neither, InputError for what is not there.
+    """
+    if coco_file is not None:
+        if inputs:
+            raise UsageError("give images, or --coco FILE --images DIR, not both")
+        found = _from_coco(coco_file, images)
+    elif images is not None:
+        raise UsageError("--images is the folder of --coco FILE; give images as arguments")
+    elif not inputs:
+        raise UsageError("no images: give files, folders, a data set such as collage:demo, or -")
+    elif len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists():
+        found = pictures.find_images([str(registry.locate(inputs[0]).images)])
+    else:
+        found = pictures.find_images(inputs)
+    return found[:limit]
+
+
+def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
+    if folder is None:
+        raise UsageError("--coco needs --images DIR, the folder that its file names start from")
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
+    listed = coco.read("-" if str(source) == "-" else source, need_masks=False, root=folder).images
+    if not listed:
+        raise InputError(f"{source} lists no images")
+    return [ImageItem(folder / image.file_name, image.file_name) for image in listed]
+
+
+def default_output(
+    inputs: Sequence[str], items: Sequence[ImageItem], coco_file: Path | None, kind: str
+) -> str:
+    """The file that a command writes in the current folder when no -o names one:
+    `photo.segments.json` for photo.jpg, `collage.segments.json` for collage:test, ..."""
+    if coco_file is not None:
+        stem = "images" if str(coco_file) == "-" else coco_file.stem
+    elif len(inputs) != 1 or inputs[0] == "-":
+        stem = items[0].path.stem if len(items) == 1 else "images"
+    elif registry.is_name(inputs[0]) and not Path(inputs[0]).exists():
+        stem = registry.split_name(inputs[0])[0]
+    else:
+        path = Path(inputs[0])
+        stem = path.resolve().name if path.is_dir() else path.stem
+    return f"{stem}.{kind}.json"
