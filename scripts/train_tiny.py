@@ -192,7 +192,8 @@ def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
         if value.is_floating_point()
     }
     words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
-    settings = {"words": [*words, *GROUNDS], "seed": seed, "pictures": log[-1]["pictures"]}
+    settings = {"words": [*words, *GROUNDS], "last_block": "maskclip"}
+    settings |= {"seed": seed, "pictures": log[-1]["pictures"]}
     exact = {name: value.float() for name, value in weights.items()}
     header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}
     tensors.save(path, weights, {**header, "settings": settings})

@@ -46,7 +46,9 @@ def _facts(sets: list[dict[str, Any]]) -> dict[str, Any]:
 
 def make(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set to make: collage.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where: an absent or empty folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where: an absent or empty folder.")
+    ],
     split: SplitOpt = None,
     images: ImageCountOpt = 200,
     seed: SeedOpt = 7,

@@ -193,7 +193,7 @@ LastBlockOpt = Annotated[
     Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
     typer.Option(
         "--last-block",
-        help="The attention of the image tower's last block. Default: naclip; clip on timm towers.",
+        help="The attention of the image tower's last block. Default: what the weights recommend, else naclip; clip on timm towers.",
     ),
 ]
 ShortSideOpt = Annotated[
@@ -201,7 +201,7 @@ ShortSideOpt = Annotated[
     typer.Option(
         "--short-side",
         min=8,
-        help="Shorter side of a picture when the model sees it. Default: twice the model's own.",
+        help="Shorter side of a picture when the model sees it. Default: 1.5 times the model's own.",
     ),
 ]
 WindowOpt = Annotated[
@@ -285,6 +285,4 @@ PresetOpt = Annotated[
         "train and 0.5 elsewhere; single is one large object a picture.",
     ),
 ]
-WorkersOpt = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that share the work.")
-]
+WorkersOpt = Annotated[int, typer.Option("--workers", min=1, help="Processes that share the work.")]

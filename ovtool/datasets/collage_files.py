@@ -105,9 +105,7 @@ def _make_one(spec: CollageSpec, folder: Path, index: int) -> _Record:
         file_name=file_name,
         instances=[(scene.objects[key], mask) for key, mask in sorted(objects.items())],
         semantic=[(names[key], mask) for key, mask in sorted(classes.items())],
-        captions=[
-            caption(rng, scene.objects, scene.grounds) for _ in range(CAPTIONS_PER_IMAGE)
-        ],
+        captions=[caption(rng, scene.objects, scene.grounds) for _ in range(CAPTIONS_PER_IMAGE)],
         words=_words(rng, scene, names),
     )
 
@@ -146,9 +144,13 @@ def make(
     records: list[_Record] = []
     if workers > 1 and len(starts) > 1:
         with ProcessPoolExecutor(workers, initializer=_leave_interrupts) as pool:
-            for block in pool.map(work, starts):
-                records += block
-                progress(len(block))
+            try:
+                for block in pool.map(work, starts):
+                    records += block
+                    progress(len(block))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # leaving the pool would wait for all of them
+                raise
     else:
         for start in starts:
             records += work(start)
@@ -165,7 +167,11 @@ def _info(spec: CollageSpec, what: str) -> dict[str, Any]:
     return {
         "description": f"collage, {what}",
         "version": __version__,
-        "ovtool": {"command": "data make collage", "version": __version__, "settings": asdict(spec)},
+        "ovtool": {
+            "command": "data make collage",
+            "version": __version__,
+            "settings": asdict(spec),
+        },
     }
 
 

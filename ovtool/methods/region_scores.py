@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ovtool.methods.class_maps import Rows, row_blocks
 
+DISAGREEMENT = 6.0  # how fast a region loses its say as its superpixels disagree, per nat
 OWN_WEIGHT = 0.01  # of a superpixel's own scores, so that one outside all regions has a name
 
 
@@ -38,14 +39,21 @@ def fuse(means: Tensor, areas: Tensor, members: Tensor, quality: Tensor) -> Tens
     members: bool (N, S), the superpixels of each region.
     quality: float32 (N,) in [0, 1].
 
-    A region's logits are the mean over its pixels; its probabilities, the softmax of them, count by
-    its quality times its confidence (the greatest probability, squared).
+    A region's probabilities are the softmax of its mean logits. It counts by its quality, and by how
+    far its superpixels agree: exp(-6 J), where J is the Jensen-Shannon divergence of their own
+    probabilities, weighted by area. A region that holds an object and its ground has little say.
     """
-    inside = members.float() * areas
-    pooled = (inside @ means) / inside.sum(1, keepdim=True).clamp(min=1)
-    probabilities = pooled.softmax(1)  # (N, C)
-    weights = quality * probabilities.amax(1).square()
-    votes = (members.float() * weights[:, None]).T  # (S, N)
     own = means.softmax(1)
+    inside = members.float() * areas
+    shares = inside / inside.sum(1, keepdim=True).clamp(min=1)  # (N, S)
+    probabilities = (shares @ means).softmax(1)  # (N, C)
+    divergence = _entropy(shares @ own) - shares @ _entropy(own)
+    weights = quality * torch.exp(-DISAGREEMENT * divergence)
+    votes = (members.float() * weights[:, None]).T  # (S, N)
     total = votes @ probabilities + OWN_WEIGHT * own
     return total / (votes.sum(1, keepdim=True) + OWN_WEIGHT)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """The entropy of each row, in nats: (n, C) to (n,)."""
+    return -torch.special.xlogy(probabilities, probabilities).sum(1)

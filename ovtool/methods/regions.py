@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import rgb2lab
-from skimage.segmentation import felzenszwalb
 
 MAX_IOU = 0.85  # of two regions that are both kept
 
@@ -42,6 +40,8 @@ class Regions:
 
 def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:
     """Superpixels of a Lab picture, numbered from 0 without gaps: int32 (h, w)."""
+    from skimage.segmentation import felzenszwalb
+
     labels = felzenszwalb(lab / 100, scale=80, sigma=0.8, min_size=25, channel_axis=-1)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
@@ -203,6 +203,8 @@ def propose_regions(
     Quality is half the contrast to the neighbour that the node is merged with, at most 1, times the
     square root of its share of the picture over 5 %, at most 1.
     """
+    from skimage.color import rgb2lab
+
     lab = rgb2lab(rgb).astype(np.float32)
     labels = _superpixels(lab)
     state = _Merging(lab, labels)

@@ -33,7 +33,8 @@ class Clip:
     trained on and `patch_size` a patch's, in pixels; `embed_dim` is the width of the space that
     pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
-    learned, None for one without such a list. `tokenizer(texts, context_length)` gives (N,
+    learned, None for one without such a list; `last_block` is the one its weights recommend, if any.
+    `tokenizer(texts, context_length)` gives (N,
     context_length) int64.
     """
 
@@ -49,14 +50,17 @@ class Clip:
     logit_scale: float
     pooling: str
     words: frozenset[str] | None
+    last_block: str | None
     device: torch.device
     dtype: torch.dtype
 
     @property
     def default_last_block(self) -> str:
-        """The last block that `patch_features` uses when none is named: ``naclip``, or ``clip`` on
-        timm's towers.
+        """The last block that `patch_features` uses when none is named: the one that the weights
+        recommend, else ``naclip``, or ``clip`` on timm's towers.
         """
+        if self.last_block is not None:
+            return self.last_block
         native = isinstance(self.model.visual, open_clip.transformer.VisionTransformer)
         return "naclip" if native else "clip"
 
@@ -82,13 +86,15 @@ def load(
         assert spec.path is not None
         files = sources.local(spec.path)
     model = build.network(files.config, files.weights)
+    settings = _settings(files.weights)
     return from_model(
         model,
         spec.name,
         tokenizer=_tokenizer(files, spec.name),
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
-        words=_words(files.weights),
+        words=settings.get("words"),
+        last_block=settings.get("last_block"),
         fingerprint=build.fingerprint(model, files.weights),
         device=device,
         dtype=dtype,
@@ -102,6 +108,7 @@ def from_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     words: Sequence[str] | None = None,
+    last_block: str | None = None,
     fingerprint: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -129,6 +136,7 @@ def from_model(
         logit_scale=logit_scale,
         pooling=pooling,
         words=None if words is None else frozenset(words),
+        last_block=last_block,
         device=torch.device(device),
         dtype=dtype,
     )
@@ -164,15 +172,17 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
         raise ModelError(f"cannot load the tokenizer of {name}: {reason}") from error
 
 
-def _words(weights: Path) -> list[str] | None:
-    """The words that the header of one of our own weights files says it learned."""
+def _settings(weights: Path) -> dict[str, Any]:
+    """What the header of one of our own weights files says beside its weights: `words`, the words
+    that it learned, and `last_block`, the one that reads its patches best.
+    """
     if weights.suffix != ".safetensors":
-        return None
+        return {}
     try:
         settings: dict[str, Any] = tensors.read_header(weights).get("settings", {})
     except InputError:  # other people's safetensors have no header of ours
-        return None
-    return settings.get("words")
+        return {}
+    return settings
 
 
 def normalise(clip: Clip, rgb: Tensor) -> Tensor:

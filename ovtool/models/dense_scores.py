@@ -16,8 +16,8 @@ class DenseSettings:
     """How a picture is shown to the image tower. None leaves a choice to the model.
 
     last_block: the attention of the last block, one of `dense_clip.LAST_BLOCKS`.
-    short_side: the picture's shorter side, in pixels, when the tower sees it; None is twice the
-        side that the tower was trained on.
+    short_side: the picture's shorter side, in pixels, when the tower sees it; None is one
+        and a half times the side that the tower was trained on (336 for 224).
     window, stride: side and step of sliding windows, in pixels of the resized picture; a window of
         None shows the whole picture at once, a stride of None is half a window.
     """
@@ -31,7 +31,7 @@ class DenseSettings:
 def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     """The (height, width) at which a picture of `size` is shown: its shorter side as wanted, both
     sides multiples of the patch, the longer side at most eight times the shorter."""
-    shorter = short_side or 2 * clip.image_size
+    shorter = short_side or 3 * clip.image_size // 2
     scale = shorter / min(size)
     height, width = (
         max(1, round(min(side * scale, 8 * shorter) / clip.patch_size)) * clip.patch_size

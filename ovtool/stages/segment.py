@@ -111,6 +111,7 @@ def load(
 ) -> Segmenter:
     """Loads the model and embeds every word of the run. Raises ModelError, UsageError, InputError."""
     clip = door.load(model, device, devices.precision(precision, device))
+    vocabulary = vocabulary.learned_by(clip.words)
     names = [name for synonyms in vocabulary.classes for name in synonyms]
     text.warn_unlearned(clip, names)
     everything = [*names, *vocabulary.background]
@@ -268,7 +269,12 @@ def run(
         work,
         info=mapping.provenance(
             "segment",
-            _shown(settings, looked_for, batch_size or 8, precision),
+            _shown(
+                settings,
+                looked_for if segmenter is None else segmenter.words,
+                batch_size or 8,
+                precision,
+            ),
             None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint},
         ),
         categories=looked_for.categories,

@@ -1,7 +1,7 @@
 """The words of a run: one vocabulary for all images, or one for each."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovtool.datasets import registry, vocabularies
@@ -19,11 +19,20 @@ class Words:
     background: the words that compete and are dropped, in every image.
     per_image: for each image's name the indices into `classes` that it is segmented with; None where
         every image takes all.
+    default_background: whether nobody chose the background.
     """
 
     classes: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
     per_image: Mapping[str, tuple[int, ...]] | None = None
+    default_background: bool = False
+
+    def learned_by(self, known: Collection[str] | None) -> "Words":
+        """The same words; where the background is the default one, without those that a small model,
+        which learned only the words `known`, cannot tell from noise."""
+        if known is None or not self.default_background:
+            return self
+        return replace(self, background=tuple(word for word in self.background if word in known))
 
     def of_image(self, name: str) -> tuple[int, ...]:
         """The class indices of one image."""
@@ -83,7 +92,7 @@ def gather(
         found, default = vocabularies.parse_classes(classes or ""), DEFAULT_BACKGROUND
     competing = vocabularies.background_words(background, default)
     whole = vocabularies.with_background(found, competing)
-    return Words(whole.classes, whole.background)
+    return Words(whole.classes, whole.background, default_background=background is None)
 
 
 def _words_of_data_set(inputs: Sequence[str]) -> Path:

@@ -21,8 +21,14 @@ def small(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "known"),
-    [("collage", True), ("collage:test", True), ("coco:val2017", True), ("photos", False),
-     ("collage/a.jpg", False), ("", False)],
+    [
+        ("collage", True),
+        ("collage:test", True),
+        ("coco:val2017", True),
+        ("photos", False),
+        ("collage/a.jpg", False),
+        ("", False),
+    ],
 )
 def test_is_name(text, known):
     assert registry.is_name(text) is known
@@ -65,7 +71,11 @@ def test_collage_is_made_at_first_use_and_only_then(small, monkeypatch):
     for path in (files.instances, files.semantic, files.captions):
         info = json.loads(path.read_text())["info"]["ovtool"]
         assert info["settings"] == {
-            "split": "demo", "images": 3, "seed": 7, "size": 256, "preset": None
+            "split": "demo",
+            "images": 3,
+            "seed": 7,
+            "size": 256,
+            "preset": None,
         }
 
     def refuse(*arguments):
@@ -79,8 +89,14 @@ def test_collage_is_made_at_first_use_and_only_then(small, monkeypatch):
 
 
 def test_the_cache_tells_sets_apart(monkeypatch):
-    specs = [CollageSpec(), CollageSpec("val"), CollageSpec(images=2), CollageSpec(seed=1),
-             CollageSpec(size=64), CollageSpec(preset="single")]
+    specs = [
+        CollageSpec(),
+        CollageSpec("val"),
+        CollageSpec(images=2),
+        CollageSpec(seed=1),
+        CollageSpec(size=64),
+        CollageSpec(preset="single"),
+    ]
     digests = [collage_files.digest(spec) for spec in specs]
     assert len(set(digests)) == len(specs)
     assert digests[1].startswith("val-")

@@ -86,7 +86,9 @@ def test_a_function_of_seed_and_step():
 
 
 def test_a_later_start_goes_on_where_the_earlier_would_be():
-    assert [same(*pair) for pair in zip(batches(5)[3:], batches(2, start=3), strict=True)] == [True] * 2
+    assert [same(*pair) for pair in zip(batches(5)[3:], batches(2, start=3), strict=True)] == [
+        True
+    ] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
