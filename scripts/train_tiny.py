@@ -11,9 +11,11 @@ learning rate rises, stays, and falls over the last fifth.
 """
 
 import argparse
+import itertools
 import json
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +78,13 @@ def encode_pictures(
     height, width = patches.shape[2:]
     side = visual.grid_size[0]
     grid = visual.positional_embedding[1:].view(side, side, -1)
-    rows = corner[0] + torch.arange(height)
-    columns = corner[1] + torch.arange(width)
+    rows = corner[0] + torch.arange(height, device=pixels.device)
+    columns = corner[1] + torch.arange(width, device=pixels.device)
     positions = grid[rows][:, columns].reshape(height * width, -1)
     tokens = patches.flatten(2).transpose(1, 2) + positions
     if kept < height * width:
-        chosen = torch.rand(len(tokens), height * width).argsort(1)[:, :kept]
+        order = torch.rand(len(tokens), height * width, device=pixels.device)
+        chosen = order.argsort(1)[:, :kept]
         tokens = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
     token = visual.class_embedding + visual.positional_embedding[0]
     tokens = visual.ln_pre(torch.cat([token.expand(len(tokens), 1, -1), tokens], 1))
@@ -105,7 +108,7 @@ def encode_texts(model: CLIP, texts: Tensor) -> Tensor:
     texts = texts[:, :length]
     tokens = model.token_embedding(texts) + model.positional_embedding[:length]
     tokens = model.ln_final(model.transformer(tokens, attn_mask=model.attn_mask[:length, :length]))
-    pooled = tokens[torch.arange(len(texts)), texts.argmax(1)]
+    pooled = tokens[torch.arange(len(texts), device=texts.device), texts.argmax(1)]
     return F.normalize(pooled @ model.text_projection, dim=-1)
 
 
@@ -151,7 +154,7 @@ def loss_of(
     )
     if captions is not None:
         pairs = scale * pictures.float() @ captions.float().T
-        target = torch.arange(len(pairs))
+        target = torch.arange(len(pairs), device=pairs.device)
         loss = loss + 0.25 * (F.cross_entropy(pairs, target) + F.cross_entropy(pairs.T, target))
     if places is not None:
         loss = loss + 0.5 * patch_loss(places, words, scale, batch)
@@ -177,107 +180,137 @@ def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
     ]
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Writes beside and renames, so that a killed run keeps its last whole checkpoint."""
-    scratch = path.with_suffix(".tmp")
-    torch.save(state, scratch)
-    scratch.replace(path)
-
-
 def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
     """Writes the weights as half-precision safetensors, with the words that were learned."""
     weights = {
-        name: value.half()
+        name: value.half().cpu()
         for name, value in model.state_dict().items()
         if value.is_floating_point()
     }
     words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
     settings = {"words": [*words, *GROUNDS], "last_block": "maskclip"}
-    settings |= {"seed": seed, "pictures": log[-1]["pictures"]}
+    settings |= {"seed": seed, "pictures": log[-1]["pictures"] if log else 0}
     exact = {name: value.float() for name, value in weights.items()}
     header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}
     tensors.save(path, weights, {**header, "settings": settings})
 
 
-def train(args: argparse.Namespace) -> tuple[CLIP, list[dict]]:
-    """Trains, and returns the model with its averaged weights, and the log."""
-    torch.manual_seed(args.seed)
-    config = json.loads(CONFIG.read_text())["model_cfg"]
-    model = CLIP(**config)
-    average = CLIP(**config).requires_grad_(False)
-    average.load_state_dict(model.state_dict())
-    optimisers = optimisers_of(model)
-    schedule = Schedule(args.pictures // args.batch_size, args.rate)
-    start, log = 0, []
-    if args.checkpoint.exists():
-        state = torch.load(args.checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+class Training:
+    """A model in training: its averaged weights, its optimisers, the step it has reached, its log."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        config = json.loads(CONFIG.read_text())["model_cfg"]
+        self.seed, self.device, self.step = seed, device, 0
+        self.model = CLIP(**config).to(device)
+        self.average = CLIP(**config).to(device).requires_grad_(False)
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimisers = optimisers_of(self.model)
+        self.log: list[dict[str, float]] = []
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
+        self.forward = encode_pictures
+
+    def restore(self, path: Path) -> None:
+        """Goes on from a checkpoint."""
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        start, log = state["step"], state["log"]
-    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN) * 255
-    deviation = torch.tensor(open_clip.OPENAI_DATASET_STD) * 255
-    forward = torch.compile(encode_pictures)
-    batches = DataLoader(
-        SceneBatches(args.seed, start, args.batch_size, schedule.stage),
-        batch_size=None,
-        num_workers=args.workers,
-        prefetch_factor=4,
-    )
-    began, right_sum, loss_sum = time.monotonic(), 0.0, 0.0
-    for step, batch in zip(range(start, schedule.steps), batches, strict=False):
-        rng = np.random.default_rng([args.seed, step, 5])
-        torch.manual_seed(args.seed * 1_000_003 + step)
-        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-            group["lr"] = schedule.rate(step)
-        pixels = ((batch.pixels.float() - mean) / deviation).permute(0, 3, 1, 2).contiguous()
-        patches = (pixels.shape[-1] // model.visual.patch_size[0]) ** 2
-        room = model.visual.grid_size[0] - pixels.shape[-1] // model.visual.patch_size[0]
-        corner = torch.from_numpy(rng.integers(0, room + 1, 2))
-        late = step > (1 - schedule.decay_share) * schedule.steps
-        kept = patches if late else round(0.8 * patches)
-        with torch.autocast("cpu", torch.bfloat16):
-            pictures, places = forward(model, pixels, corner, kept)
-            words = encode_texts(model, tokenizer(word_sheet(rng)))
-            captions = None
-            if step >= schedule.steps // 3:
-                captions = encode_texts(model, tokenizer(batch.captions))
-        if step < schedule.patches_from * schedule.steps:
+        self.step, self.log = state["step"], state["log"]
+
+    def save(self, path: Path) -> None:
+        """Writes beside and renames, so that a killed run keeps its last whole checkpoint."""
+        state = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+        state |= {"optimisers": [optimiser.state_dict() for optimiser in self.optimisers]}
+        state |= {"step": self.step, "log": self.log}
+        scratch = path.with_suffix(".tmp")
+        torch.save(state, scratch)
+        scratch.replace(path)
+
+    def loss(self, batch: SceneBatch, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """The loss of a batch at this step, and the share of pictures whose best noun is theirs."""
+        rng = np.random.default_rng([self.seed, self.step, 5])
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        pixels = normalised(batch.pixels.to(self.device))
+        side = pixels.shape[-1] // self.model.visual.patch_size[0]
+        room = self.model.visual.grid_size[0] - side
+        corner = torch.from_numpy(rng.integers(0, room + 1, 2)).to(self.device)
+        late = self.step > (1 - schedule.decay_share) * schedule.steps
+        kept = side**2 if late else round(0.8 * side**2)
+        captions = None
+        with torch.autocast(self.device.type, torch.bfloat16):
+            pictures, places = self.forward(self.model, pixels, corner, kept)
+            words = self._encode(word_sheet(rng))
+            if self.step >= schedule.steps // 3:
+                captions = self._encode(batch.captions)
+        if self.step < schedule.patches_from * schedule.steps:
             places = None
-        loss, right = loss_of(model, pictures, places, words, captions, batch)
-        if not torch.isfinite(loss):
-            raise SystemExit(
-                f"the loss is {loss.item()} at step {step}: resume from {args.checkpoint}"
-            )
-        model.zero_grad(set_to_none=True)
+        labelled = replace(
+            batch, nouns=batch.nouns.to(self.device), grounds=batch.grounds.to(self.device)
+        )
+        return loss_of(self.model, pictures, places, words, captions, labelled)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        return encode_texts(self.model, self.tokenizer(texts).to(self.device))
+
+    def advance(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimisers, and now and then of the averaged weights."""
+        for group in (group for one in self.optimisers for group in one.param_groups):
+            group["lr"] = rate
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
             optimiser.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, 4.6052)
-            if step % 4 == 0:
-                keep = min(0.996, (step + 1) / (step + 40))
-                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        right_sum, loss_sum = right_sum + right.item(), loss_sum + loss.item()
-        if (step + 1) % 100 == 0:
-            speed = (step + 1 - start) * args.batch_size / (time.monotonic() - began)
-            line = {
-                "pictures": (step + 1) * args.batch_size,
-                "loss": round(loss_sum / 100, 4),
-                "right": round(right_sum / 100, 4),
-            }
-            log.append(line)
+            self.model.logit_scale.clamp_(0, 4.6052)
+            if self.step % 4 == 0:
+                weight = 1 - min(0.996, (self.step + 1) / (self.step + 40))
+                torch._foreach_lerp_(
+                    list(self.average.parameters()), list(self.model.parameters()), weight
+                )
+        self.step += 1
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Pictures uint8 (B, S, S, 3) as the tower takes them, float32 (B, 3, S, S)."""
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=pixels.device) * 255
+    deviation = torch.tensor(open_clip.OPENAI_DATASET_STD, device=pixels.device) * 255
+    return ((pixels.float() - mean) / deviation).permute(0, 3, 1, 2).contiguous()
+
+
+def train(args: argparse.Namespace) -> Training:
+    """Trains to the end, from the checkpoint if there is one."""
+    training = Training(args.seed, torch.device(args.device))
+    schedule = Schedule(args.pictures // args.batch_size, args.rate)
+    if args.checkpoint.exists():
+        training.restore(args.checkpoint)
+    if args.compile:
+        training.forward = torch.compile(encode_pictures)
+    batches = DataLoader(
+        SceneBatches(args.seed, training.step, args.batch_size, schedule.stage),
+        batch_size=None,
+        num_workers=args.workers,
+        prefetch_factor=4 if args.workers else None,
+    )
+    began, first, sums = time.monotonic(), training.step, np.zeros(2)
+    for batch in itertools.islice(batches, schedule.steps - training.step):
+        loss, right = training.loss(batch, schedule)
+        if not torch.isfinite(loss):
+            sys.exit(f"the loss is {loss.item()} at step {training.step}: see {args.checkpoint}")
+        training.advance(loss, schedule.rate(training.step))
+        sums += (loss.item(), right.item())
+        if training.step % 100 == 0:
+            speed = (training.step - first) * args.batch_size / (time.monotonic() - began)
+            line = {"pictures": training.step * args.batch_size}
+            line |= {"loss": round(sums[0] / 100, 4), "right": round(sums[1] / 100, 4)}
+            training.log.append(line)
             print(json.dumps(line), f"{speed:.0f}/s", flush=True)
-            right_sum = loss_sum = 0.0
-        if (step + 1) % args.save_every == 0 or step + 1 == schedule.steps:
-            state = {"model": model.state_dict(), "average": average.state_dict()}
-            state |= {"optimisers": [optimiser.state_dict() for optimiser in optimisers]}
-            state |= {"step": step + 1, "log": log}
-            save_checkpoint(args.checkpoint, state)
-    return average, log
+            sums[:] = 0
+        if training.step % args.save_every == 0 or training.step == schedule.steps:
+            training.save(args.checkpoint)
+    return training
 
 
 def main() -> None:
@@ -286,14 +319,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     parser.add_argument("--save-every", type=int, default=400, help="steps between checkpoints")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="where to write the weights at the end")
     args = parser.parse_args()
-    model, log = train(args)
+    training = train(args)
     if args.export:
-        export(model, args.export, log, args.seed)
+        export(training.average, args.export, training.log, args.seed)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ COMMANDS: tuple[tuple[str, Any, str], ...] = (
     ("segment", segment.segment, "Cut pictures up by words."),
     ("propose", propose.propose, "Find masks of whatever is in the pictures."),
     ("evaluate", evaluate.evaluate, "Measure predictions against a ground truth."),
+    ("info", info.info, "Say what a file is and what made it."),
+    ("check", check.check, "Validate files; the exit status is the answer."),
+    ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),
     (
         "data",
         (
@@ -27,9 +30,6 @@ COMMANDS: tuple[tuple[str, Any, str], ...] = (
         ),
         "Data sets by name.",
     ),
-    ("info", info.info, "Say what a file is and what made it."),
-    ("check", check.check, "Validate files; the exit status is the answer."),
-    ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),
 )
 
 

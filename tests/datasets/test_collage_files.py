@@ -332,7 +332,7 @@ def test_a_run_cut_off_while_it_writes_annotations_leaves_none(tmp_path, monkeyp
 def test_ctrl_c_ends_all_workers_with_one_line(tmp_path):
     command = [sys.executable, "-m", "ovtool", "data", "make", "collage", str(tmp_path / "set")]
     process = subprocess.Popen(
-        [*command, "--images", "100000", "--size", "32", "--workers", "2"],
+        [*command, "--images", "64", "--size", "320", "--workers", "4"],  # two of them idle
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -342,7 +342,7 @@ def test_ctrl_c_ends_all_workers_with_one_line(tmp_path):
         pictures = tmp_path / "set" / "images" / "demo"
         deadline = time.monotonic() + 200
         while not (pictures.exists() and any(pictures.iterdir())) and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         out, err = process.communicate(timeout=120)
     finally:
