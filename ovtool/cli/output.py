@@ -11,6 +11,7 @@ from typing import Any
 
 from ovtool.errors import InputError
 
+_FAILURES_SHOWN = 20
 _verbosity = 0  # count of -v less count of -q
 
 
@@ -154,34 +155,49 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
     """Says what a run over images left, and ends with exit status 3 where some of them failed.
 
     found: a `stages.mapping.Outcome`. The table of a single image shows its masks; with `as_json`
-    stdout gets one object with the output's name, the counts and the failures.
+    stdout gets one object with what was written, the counts and the failures, unless the result
+    itself went there.
     """
     import typer
 
     dataset, failures = found.dataset, found.failures
-    where = "standard output" if found.out == "-" else found.out
-    if found.planned is not None:
-        classes = len(dataset.categories)
-        message(f"would {verb} {found.planned} images, {classes} classes, into {where}")
+    is_plan = found.planned is not None
+    images = found.planned if is_plan else len(dataset.images)
+    where = ", ".join(
+        ("standard output" if found.out == "-" else found.out, *found.pictures.values())
+    )
+    if is_plan:
+        classes = _counted(len(dataset.categories), "class", "classes")
+        by = f" by {classes}" if verb == "segment" else ""
+        message(f"would {verb} {_counted(images, 'image')}{by}, into {where}")
     else:
-        if len(dataset.images) == 1 and verb == "segment":
+        if images == 1 and verb == "segment":
             table(("word", "pixels %", "score"), _masks(dataset))
-        for failure in failures:
-            message(f"failed: {failure['file_name']}: {failure['reason']}")
-        masks = len(dataset.annotations)
-        message(f"{len(dataset.images)} images, {masks} masks, {len(failures)} failed: {where}")
-    if as_json and found.out != "-":
+        for failure in failures[:_FAILURES_SHOWN]:
+            message(f"failed: {failure['reason']}")
+        if len(failures) > _FAILURES_SHOWN:
+            message(
+                f"failed: {len(failures) - _FAILURES_SHOWN} more, listed in info.ovtool.failures"
+            )
+        masks = _counted(len(dataset.annotations), "mask")
+        message(f"{_counted(images, 'image')}, {masks}, {len(failures)} failed: {where}")
+    if as_json and (is_plan or found.out != "-"):
         print_json(
             {
                 "output": found.out,
-                "images": len(dataset.images) if found.planned is None else found.planned,
+                **found.pictures,
+                "images": images,
                 "masks": len(dataset.annotations),
                 "failures": [dict(failure) for failure in failures],
-                "dry_run": found.planned is not None,
+                "dry_run": is_plan,
             }
         )
     if failures:
         raise typer.Exit(3)
+
+
+def _counted(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _masks(dataset: Any) -> list[tuple[str, str, str]]:

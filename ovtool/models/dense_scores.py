@@ -1,14 +1,22 @@
 """How well each word fits each place of a picture: a CLIP's patches against text embeddings."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.methods import windows
-from ovtool.models import clip as door
-from ovtool.models.clip import Clip
+from ovtool.methods import class_maps, windows
+from ovtool.methods.class_maps import Rows
+from ovtool.methods.windows import WindowScores
+from ovtool.runtime import device as devices
+from ovtool.runtime.device import Halving
+
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,27 @@ class DenseSettings:
     window: int | None = None
     stride: int | None = None
 
+    def settled(self, clip: Clip) -> DenseSettings:
+        """The same with nothing left to the model, windows and steps in whole patches."""
+        window = self.window and _whole_patches(self.window, clip.patch_size)
+        stride = window and _whole_patches(self.stride or window // 2, clip.patch_size)
+        return DenseSettings(
+            last_block=self.last_block or clip.default_last_block,
+            short_side=self.short_side or default_short_side(clip),
+            window=window,
+            stride=window and min(stride, window),
+        )
+
+
+def default_short_side(clip: Clip) -> int:
+    """One and a half times the side that the tower was trained on."""
+    return 3 * clip.image_size // 2
+
 
 def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     """The (height, width) at which a picture of `size` is shown: its shorter side as wanted, both
     sides multiples of the patch, the longer side at most eight times the shorter."""
-    shorter = short_side or 3 * clip.image_size // 2
+    shorter = short_side or default_short_side(clip)
     scale = shorter / min(size)
     height, width = (
         max(1, round(min(side * scale, 8 * shorter) / clip.patch_size)) * clip.patch_size
@@ -41,38 +65,75 @@ def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> t
 
 
 def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
-    """A picture (H, W, 3) uint8 resized (bilinear, antialiased) and normalised: (1, 3, h, w)."""
+    """A picture (H, W, 3) uint8, on the CPU, resized (bilinear, antialiased, in 8 bit) and normalised:
+    (1, 3, h, w)."""
+    from ovtool.models import clip as door
+
     size = working_size(clip, (rgb.shape[0], rgb.shape[1]), short_side)
-    pixels = door.normalise(clip, rgb[None]).float()
-    if pixels.shape[2:] != size:
-        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return pixels.to(clip.dtype)
+    picture = rgb.permute(2, 0, 1)[None]
+    if picture.shape[2:] != size:
+        picture = interpolate(picture, size=size, mode="bilinear", antialias=True)
+    return door.normalise(clip, picture.permute(0, 2, 3, 1))
+
+
+def encoder(clip: Clip, last_block: str | None, batch_size: int) -> Halving[Tensor, Tensor]:
+    """Normalised crops (n, 3, h, w) to their patches' features, batch by batch, (b, h', w', D) of
+    length 1; the batches halve when memory runs out."""
+    from ovtool.models import clip as door
+
+    return devices.halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
 
 
 def word_cosines(
-    clip: Clip, rgb: Tensor, text: Tensor, settings: DenseSettings, batch_size: int = 8
-) -> Tensor:
-    """The cosine of each place with each word: float32 (N, h, w), on the model's device.
+    clip: Clip,
+    rgb: Tensor,
+    text: Tensor,
+    settings: DenseSettings,
+    encode: Halving[Tensor, Tensor],
+) -> WindowScores:
+    """The cosine of each patch with each word, window by window, on the model's device.
 
-    rgb: uint8 (H, W, 3).
+    rgb: uint8 (H, W, 3), on the CPU.
     text: float32 (N, D), of length 1.
-    batch_size: windows at once.
-
-    Without windows h x w is the grid of patches; with windows it is the resized picture, each place
-    the mean over the windows that see it.
+    settings: as `settled`. Without windows the whole picture is the one window.
     """
     pixels = prepare(clip, rgb, settings.short_side)
+    size = (pixels.shape[2], pixels.shape[3])
 
     def score(crops: Tensor) -> Tensor:
-        features = door.patch_features(clip, crops, settings.last_block)  # (B, h, w, D)
+        features = torch.cat(list(encode(crops)))
         return torch.einsum("bhwd,nd->bnhw", features, text)
 
     if settings.window is None:
-        return score(pixels)[0]
-    window = _whole_patches(settings.window, clip.patch_size)
-    stride = _whole_patches(settings.stride or window // 2, clip.patch_size)
-    (found,) = windows.score_windows(pixels, window, min(stride, window), score, batch_size)
-    return found.rows(0, pixels.shape[2])
+        return WindowScores(score(pixels), (0,), (0,), size, size)
+    stride = settings.stride or settings.window
+    (found,) = windows.score_windows(pixels, settings.window, stride, score, encode.batch_size)
+    return found
+
+
+def rows(found: WindowScores, size: tuple[int, int]) -> Rows:
+    """Scores brought to a picture of `size` (H, W) for any rows of its pixels, as
+    `class_maps.label_blocks` takes them; where windows overlap, their mean."""
+    if len(found.scores) == 1:
+        return class_maps.upsampled(found.scores[0], size)
+    if found.size == size:
+        return found.rows
+    return lambda start, stop: _resized_rows(found, size, start, stop)
+
+
+def _resized_rows(found: WindowScores, size: tuple[int, int], start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop` of a bilinear resize of all windows' scores to `size`: (N, stop - start,
+    W), from no more rows than they need."""
+    height = found.size[0]
+    centre = torch.arange(start, stop, dtype=torch.float64) + 0.5
+    position = (centre * (height / size[0]) - 0.5).clamp_(min=0, max=height - 1)
+    upper = position.long()
+    lower = (upper + 1).clamp_(max=height - 1)
+    first = int(upper[0])
+    block = found.rows(first, int(lower[-1]) + 1)  # (N, a few, w)
+    weight = (position - upper)[:, None].to(block)
+    mixed = torch.lerp(block[:, upper - first], block[:, lower - first], weight)
+    return interpolate(mixed, size=size[1], mode="linear", align_corners=False)
 
 
 def _whole_patches(length: int, patch_size: int) -> int:

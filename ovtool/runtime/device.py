@@ -1,5 +1,6 @@
 """Which device computes, in which precision, and what to do when its memory runs out."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Halving(Generic[Item, Result]):
             )
         self.batch_size = (size + 1) // 2
         self.was_halved = True
-        logger.warning("out of memory: the batch size is now %d", self.batch_size)
+        _say_halved(self.batch_size)
 
 
 def halving(run: Callable[[Sequence[Item]], Result], batch_size: int) -> Halving[Item, Result]:
@@ -117,6 +118,11 @@ def halving(run: Callable[[Sequence[Item]], Result], batch_size: int) -> Halving
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: a batch holds at least one item")
     return Halving(run, batch_size)
+
+
+@functools.cache  # once, however many parts it happens in
+def _say_halved(batch_size: int) -> None:
+    logger.warning("out of memory: the batch size is now %d", batch_size)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,17 +1,22 @@
 """The pictures that `segment` writes beside its JSON: label maps, overlays, heat maps."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.errors import OutputExistsError
+from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import atomic, label_maps, overlays
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.methods.class_maps import Rows, probability_blocks
+
+CLASSES_FILE = "classes.txt"
+MAX_HEAT_BYTES = 1 << 29  # of the heat maps that are held at once
+_HALF_WRITTEN = ".*." + 12 * "[0-9a-f]" + ".tmp"  # what `atomic.writing` writes to
 
 
 @dataclass(frozen=True)
@@ -29,25 +34,55 @@ class Drawings:
     heatmaps: Path | None = None
     overlay_file: Path | None = None
 
-    def check(self, overwrite: bool) -> None:
-        """Raises OutputExistsError where a folder holds something already, or the overlay is there."""
-        for folder in self._folders():
-            if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-                raise OutputExistsError(
-                    f"{folder} is not empty: choose another folder, or give --overwrite"
-                )
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders that are written to, by kind."""
+        found = {
+            "label_maps": self.label_maps,
+            "overlays": self.overlays,
+            "heatmaps": self.heatmaps,
+        }
+        return {kind: folder for kind, folder in found.items() if folder is not None}
+
+    @property
+    def places(self) -> dict[str, str]:
+        """All that is written, kind to place."""
+        alone = {} if self.overlay_file is None else {"overlay": str(self.overlay_file)}
+        return {kind: str(folder) for kind, folder in self.folders.items()} | alone
+
+    def places_from(self, out: str) -> dict[str, str]:
+        """The same as paths from the folder of the output, which do not change when all is moved."""
+        folder = os.path.dirname(os.path.abspath(out))
+        return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
+
+    def check(self, items: Sequence[ImageItem], overwrite: bool) -> None:
+        """Refuses places that cannot or must not be written to, before any work is done.
+
+        Raises OutputExistsError where a folder holds something already, or the overlay is there;
+        UsageError where pictures would replace each other, or an image that is read; InputError
+        where a folder cannot be made or written to.
+        """
+        if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
+            raise UsageError("label maps, overlays and heat maps need a folder each")
+        read = {os.path.realpath(item.path) for item in items}
+        for folder in self.folders.values():
+            _check_folder(folder, overwrite)
+            _check_targets(folder, items, read)
         if self.overlay_file is not None:
             atomic.check_output(self.overlay_file, overwrite)
+            _check_no_input(self.overlay_file, read)
 
     def prepare(self) -> None:
-        """Makes the folders, and writes the names of the classes beside the label maps."""
-        for folder in self._folders():
+        """Makes the folders, removes what killed runs left half-written in them, and writes the names
+        of the classes beside the label maps."""
+        for folder in self.folders.values():
             atomic.make_folder(folder)
+            for left in folder.rglob(_HALF_WRITTEN):
+                atomic.remove_stale(left.with_name(left.name[1:].rsplit(".", 2)[0]))
+        if self.overlay_file is not None:
+            atomic.remove_stale(self.overlay_file)
         if self.label_maps is not None:
-            label_maps.write_classes(self.label_maps / "classes.txt", self.names)
-
-    def _folders(self) -> list[Path]:
-        return [f for f in (self.label_maps, self.overlays, self.heatmaps) if f is not None]
+            label_maps.write_classes(self.label_maps / CLASSES_FILE, self.names)
 
     def write(
         self,
@@ -61,11 +96,10 @@ class Drawings:
         labels: int32 (H, W), indices of `names`, -1 unlabelled. scores: by index, in [0, 1].
         """
         if self.label_maps is not None:
-            target = _below(self.label_maps, item, ".png")
-            label_maps.write(target, labels, len(self.names))
+            label_maps.write(_made(self.label_maps, item), labels, len(self.names))
         targets = [] if self.overlay_file is None else [self.overlay_file]
         if self.overlays is not None:
-            targets.append(_below(self.overlays, item, ".png"))
+            targets.append(_made(self.overlays, item))
         if targets:
             shown = [scores.get(index) for index in range(len(self.names))]
             drawn = overlays.overlay(rgb, labels, self.names, shown)
@@ -87,25 +121,66 @@ class Drawings:
         if self.heatmaps is None:
             return
         size = (rgb.shape[0], rgb.shape[1])
-        maps = np.zeros((len(chosen), *size), np.float16)
-        for start, stop, probability in probability_blocks(rows, size, classes):
-            maps[:, start:stop] = probability[: len(chosen)].cpu().numpy()
-        for index, score in zip(chosen, maps, strict=True):
-            name = _file_name(self.names[int(index)])
-            target = _below(self.heatmaps, item, "") / f"{int(index) + 1:03d}-{name}.png"
-            atomic.make_folder(target.parent)
-            pictures.write_png(target, overlays.heatmap(rgb, score.astype(np.float32)))
+        folder = _made(self.heatmaps, item, "")
+        atomic.make_folder(folder)
+        step = max(1, MAX_HEAT_BYTES // (2 * size[0] * size[1]))
+        for first in range(0, len(chosen), step):
+            group = chosen[first : first + step]
+            maps = np.empty((len(group), *size), np.float16)
+            for start, stop, probability in probability_blocks(rows, size, classes):
+                maps[:, start:stop] = probability[first : first + len(group)].cpu().numpy()
+            for index, score in zip(group, maps, strict=True):
+                name = f"{int(index) + 1:03d}-{_plain(self.names[int(index)])}.png"
+                pictures.write_png(folder / name, overlays.heatmap(rgb, score.astype(np.float32)))
 
 
-def _below(folder: Path, item: ImageItem, ending: str) -> Path:
-    """The file for an image below a folder, made with its parents: `a/b.jpg` is `a/b` + ending."""
-    target = folder / str(PurePosixPath(item.name).with_suffix(""))
-    target = target.with_name(target.name + ending)
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """A folder for pictures: empty, apart from names of classes, or yet to be made."""
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise InputError(f"cannot make the folder {folder}: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: no permission to write in {above}")
+    filled = above == folder.absolute() and {path.name for path in folder.iterdir()}
+    if filled and filled != {CLASSES_FILE} and not overwrite:
+        raise OutputExistsError(
+            f"{folder} is not empty: choose another folder, or give --overwrite"
+        )
+
+
+def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
+    """Images that differ in their endings alone would have one picture."""
+    taken: dict[Path, ImageItem] = {}
+    for item in items:
+        target = _target(folder, item)
+        other = taken.setdefault(target, item)
+        if other is not item:
+            raise UsageError(
+                f"{other.name} and {item.name} would both be drawn as {target}: rename one of them"
+            )
+        _check_no_input(target, read)
+
+
+def _check_no_input(target: Path, read: Set[str]) -> None:
+    if target.exists() and os.path.realpath(target) in read:
+        raise UsageError(f"{target} is an image that is read: draw it somewhere else")
+
+
+def _target(folder: Path, item: ImageItem, ending: str = ".png") -> Path:
+    """The file for an image below a folder: for `a/b.jpg`, `a/b` and the ending."""
+    return folder / f"{PurePosixPath(item.name).with_suffix('')}{ending}"
+
+
+def _made(folder: Path, item: ImageItem, ending: str = ".png") -> Path:
+    """The same, its parents made."""
+    target = _target(folder, item, ending)
     atomic.make_folder(target.parent)
     return target
 
 
-def _file_name(word: str) -> str:
+def _plain(word: str) -> str:
     """A word as part of a file name: letters, digits and hyphens."""
     kept = "".join(letter if letter.isalnum() else "-" for letter in word)
     return kept.strip("-")[:60] or "word"

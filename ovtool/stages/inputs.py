@@ -31,11 +31,16 @@ def find(
         raise UsageError("--images is the folder of --coco FILE; give images as arguments")
     elif not inputs:
         raise UsageError("no images: give files, folders, a data set such as collage:demo, or -")
-    elif len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists():
+    elif is_data_set(inputs):
         found = pictures.find_images([str(registry.locate(inputs[0]).images)])
     else:
         found = pictures.find_images(inputs)
     return found[:limit]
+
+
+def is_data_set(inputs: Sequence[str]) -> bool:
+    """Whether the inputs are one data set's name, and no file of that name is there."""
+    return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
 def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
@@ -43,7 +48,7 @@ def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
         raise UsageError("--coco needs --images DIR, the folder that its file names start from")
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
-    listed = coco.read("-" if str(source) == "-" else source, need_masks=False, root=folder).images
+    listed = coco.read(source, need_masks=False, root=folder).images
     if not listed:
         raise InputError(f"{source} lists no images")
     return [ImageItem(folder / image.file_name, image.file_name) for image in listed]
@@ -58,9 +63,9 @@ def default_output(
         stem = "images" if str(coco_file) == "-" else coco_file.stem
     elif len(inputs) != 1 or inputs[0] == "-":
         stem = items[0].path.stem if len(items) == 1 else "images"
-    elif registry.is_name(inputs[0]) and not Path(inputs[0]).exists():
+    elif is_data_set(inputs):
         stem = registry.split_name(inputs[0])[0]
     else:
         path = Path(inputs[0])
         stem = path.resolve().name if path.is_dir() else path.stem
-    return f"{stem}.{kind}.json"
+    return f"{stem or 'images'}.{kind}.json"

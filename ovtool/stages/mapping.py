@@ -4,23 +4,29 @@ The images are cut into parts; each part is written whole; the parts are merged 
 A run that is cut off goes on with `resume`, and gives the same bytes.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import ovtool
-from ovtool.errors import InputError
+from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
+from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
 
 Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None]]]
+Rgb = NDArray[np.uint8]
+
+_LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
 
 
 @contextmanager
@@ -49,17 +55,14 @@ class Outcome:
     """What a run left: the merged data set, where it was written, and what failed, with reasons.
 
     planned: the number of images of a dry run, which leaves nothing.
+    pictures: what else was written, kind to place: `overlays` to a folder, ...
     """
 
     dataset: coco.Dataset
     out: str
     failures: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     planned: int | None = None
-
-    @property
-    def failed_all(self) -> bool:
-        """Whether not one image went well."""
-        return bool(self.failures) and not self.dataset.images
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
 
 def provenance(
@@ -72,17 +75,34 @@ def provenance(
     return {"ovtool": {**made_by, "settings": dict(settings)}}
 
 
-def run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str, Any]:
-    """What must agree between the parts of one run beside the stage's settings: the images, the
-    number of threads and the device's kind."""
-    sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
-    listed = parts.settings_digest({"names": [item.name for item in items], "sizes": sizes})
-    return {
-        "images": listed,
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-        "torch": torch.__version__,
-    }
+def check_place(out: str, run: Run) -> None:
+    """Refuses a place that the output cannot or must not be written to, before any work is done.
+
+    Raises OutputExistsError, InputError, UsageError (`resume` where no parts can be kept).
+    """
+    if run.resume and _is_stream(out):
+        raise UsageError(f"--resume needs a file as output: no parts are kept beside {out}")
+    atomic.check_output(Path(out), run.overwrite)
+
+
+def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:
+    """What a dry run leaves: the number of images, and where they would go."""
+    return Outcome(coco.Dataset({}, (), (), categories), out, planned=len(items))
+
+
+def picture_records(
+    items: Sequence[ImageItem], record: Callable[[ImageItem, Rgb], parts.Record]
+) -> Iterator[parts.Record]:
+    """`record` of each image and its pixels, uint8 (H, W, 3); what cannot be read is a failure, whose
+    reason names the image as the output does, wherever it lies."""
+    for item in items:
+        try:
+            rgb = pictures.read_rgb(item.path)
+        except InputError as error:
+            reason = str(error).replace(str(item.path), item.name)
+            yield parts.failure_record(item.name, reason)
+        else:
+            yield record(item, rgb)
 
 
 def map_images(
@@ -95,63 +115,91 @@ def map_images(
     device: torch.device,
     run: Run,
     description: str,
+    beside: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Runs `work` over the images part by part and writes the COCO JSON `out` (`-` is stdout).
 
     work: gives one record (`parts.image_record` or `parts.failure_record`) for each item it is given.
-    info: the output's `info`, which with the images, threads and device kind makes the digest.
+    info: the output's `info`.
+    beside: what else the work writes; parts that were made with other pictures are not resumed.
 
-    Raises OutputExistsError, MismatchError (parts of another run), InputError (a place that cannot be
-    written; with `run.strict`, the first image that fails; no image that went well).
+    Raises MismatchError (parts of another run), InputError (a place that cannot be written; with
+    `run.strict`, the first image that fails; no image that went well).
     """
-    to_file = out != "-"
-    if to_file:
-        atomic.check_output(Path(out), run.overwrite)
-    if run.dry_run:
-        return Outcome(coco.Dataset(info, (), (), categories), out, planned=len(items))
     whole = parts.cut(len(items), run.part_size)
-    settings = {**info, "run": run_settings(items, device), "part_size": run.part_size}
-    with _parts_folder(Path(out) if to_file else None) as folder:
-        store = parts.PartStore(
-            folder,
-            parts.settings_digest(settings),
-            settings,
-            merge.preface(info, categories),
-        )
+    preface = merge.preface(info, categories)
+    settings = {
+        "run": _run_settings(items, device),
+        "part_size": run.part_size,
+        "pictures": dict(beside or {}),
+    }
+    digest = parts.settings_digest({**preface, **settings})
+    with _parts_folder(out) as folder:
+        store = parts.PartStore(folder, digest, settings, preface)
         with run.progress(len(items), description) as advance:
-            seen = 0
-
-            def count(done: int) -> None:
-                nonlocal seen
-                advance(done - seen)
-                seen = done
-
             engine.run_local(
                 whole,
                 store,
                 lambda part: work(items[part.start : part.stop]),
                 resume=run.resume,
                 strict=run.strict,
-                progress=count,
+                progress=_steps(advance),
             )
         dataset = merge.merge_records(store.records(whole), info, categories)
-        outcome = Outcome(dataset, out, dataset.info["ovtool"]["failures"])
-        if outcome.failed_all:
-            first = outcome.failures[0]
+        failures = dataset.info["ovtool"]["failures"]
+        if failures and not dataset.images:
             store.remove()
             raise InputError(
-                f"none of the {len(items)} images could be read; the first: {first['reason']}"
+                f"none of the {len(items)} images could be read; the first: {failures[0]['reason']}"
             )
         coco.write(dataset, out)
         store.remove()
-    return outcome
+    return Outcome(dataset, out, failures)
+
+
+def _run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str, Any]:
+    """What must agree between the parts of one run beside the stage's settings: the images, the
+    number of threads, the device's kind and the libraries."""
+    sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
+    listed = parts.settings_digest({"names": [item.name for item in items], "sizes": sizes})
+    return {
+        "images": listed,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:  # installed by other means than a package
+        return None
+
+
+def _steps(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """From the number of images done so far to the steps that a progress bar takes."""
+    seen = 0
+
+    def count(done: int) -> None:
+        nonlocal seen
+        advance(done - seen)
+        seen = done
+
+    return count
+
+
+def _is_stream(out: str) -> bool:
+    """Whether the output is stdout, a device or a pipe, beside which nothing can be kept."""
+    path = Path(out)
+    return out == "-" or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextmanager
-def _parts_folder(out: Path | None) -> Iterator[Path]:
-    """Where the parts of a run lie: beside its output, or in a scratch folder when that is stdout."""
-    if out is not None:
-        yield Path(f"{os.fspath(out)}.parts")
+def _parts_folder(out: str) -> Iterator[Path]:
+    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
+    if not _is_stream(out):
+        yield Path(f"{out}.parts")
         return
     with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
         yield Path(scratch) / "parts"

@@ -1,18 +1,16 @@
 """`propose`: images to class-agnostic masks, each with a quality."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import UsageError
 from ovtool.formats import coco, parts, rle
-from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
 from ovtool.methods.regions import Regions
@@ -47,37 +45,30 @@ def proposer_of(settings: ProposalSettings) -> Proposer:
 
 
 def _regions(rgb: NDArray[np.uint8], settings: ProposalSettings) -> Regions:
+    """The regions of a picture, found at a longer side of `WORKING_SIDE` and as large as it is."""
     height, width = rgb.shape[:2]
-    scale = min(1.0, WORKING_SIDE / max(height, width))
+    scale = WORKING_SIDE / max(height, width)
+    if scale >= 1:
+        return regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    seen = (
-        np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX)) if scale < 1 else rgb
-    )
-    found = regions.propose_regions(seen, settings.max_proposals, settings.min_area)
-    if scale == 1:
-        return found
+    reduced = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
+    found = regions.propose_regions(reduced, settings.max_proposals, settings.min_area)
     labels = Image.fromarray(found.superpixels).resize((width, height), Image.Resampling.NEAREST)
     return Regions(np.asarray(labels), found.members, found.quality)
 
 
-def proposal_records(items: Sequence[ImageItem], propose: Proposer) -> Iterator[parts.Record]:
-    """The record of each image: its masks, best first, all of the one category `object`."""
-    for item in items:
-        try:
-            rgb = pictures.read_rgb(item.path)
-        except InputError as error:
-            yield parts.failure_record(item.name, error)
-            continue
-        found = propose(rgb)
-        masks = found.masks()
-        filled = masks.any((1, 2))
-        entries = [
-            {"category_id": 1, "segmentation": mask, "score": round(float(score), 6)}
-            for mask, score in zip(
-                rle.encode_many(masks[filled]), found.quality[filled], strict=True
-            )
-        ]
-        yield parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
+def record(item: ImageItem, rgb: NDArray[np.uint8], propose: Proposer) -> parts.Record:
+    """The masks of a picture, best first, all of the one category `object`."""
+    found = propose(rgb)
+    entries = [
+        {
+            "category_id": 1,
+            "segmentation": rle.encode(member[found.superpixels]),  # one by one: they may be large
+            "score": round(float(quality), 6),
+        }
+        for member, quality in zip(found.members, found.quality, strict=True)
+    ]
+    return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
 
 
 def run(
@@ -100,22 +91,28 @@ def run(
     Raises UsageError, InputError, OutputExistsError; an image that cannot be read is no error but a
     failure, listed in the outcome and in the output, unless `how.strict`.
     """
+    how = how or Run()
     settings = ProposalSettings(proposer, max_proposals, min_area)
     propose = proposer_of(settings)
     items = sources.find(inputs, coco_file, images, limit)
     target = out or sources.default_output(inputs, items, coco_file, "proposals")
-    shown: dict[str, Any] = {
-        "proposer": proposer,
-        "max_proposals": max_proposals,
-        "min_area": min_area,
-    }
+    categories = (coco.Category(1, "object"),)
+    mapping.check_place(target, how)
+    if how.dry_run:
+        return mapping.planned(items, categories, target)
+
+    def work(chunk: Sequence[ImageItem]) -> engine.PartOutput:
+        return engine.PartOutput(
+            mapping.picture_records(chunk, lambda item, rgb: record(item, rgb, propose))
+        )
+
     return mapping.map_images(
         items,
-        lambda chunk: engine.PartOutput(proposal_records(chunk, propose)),
-        info=mapping.provenance("propose", shown, None),
-        categories=(coco.Category(1, "object"),),
+        work,
+        info=mapping.provenance("propose", asdict(settings), None),
+        categories=categories,
         out=target,
         device=torch.device("cpu"),
-        run=how or Run(),
+        run=how,
         description="proposing",
     )

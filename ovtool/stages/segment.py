@@ -5,57 +5,80 @@ each place is the cosine of the patch with the word's text embedding, times the 
 takes the best word of each pixel; `fused` pools the scores in class-agnostic regions first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.errors import InputError, UsageError
-from ovtool.formats import images as pictures
+from ovtool.errors import UsageError
 from ovtool.formats import parts, rle
 from ovtool.formats.images import ImageItem
 from ovtool.methods import class_maps, region_scores
 from ovtool.methods.class_maps import ClassMap, Rows
-from ovtool.methods.regions import Regions
-from ovtool.models import clip as door
-from ovtool.models import dense_scores, text
-from ovtool.models.clip import Clip
+from ovtool.models import dense_scores, resolve
 from ovtool.models.dense_scores import DenseSettings
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine
+from ovtool.runtime.device import Halving
 from ovtool.stages import inputs as sources
 from ovtool.stages import mapping, proposals, words
 from ovtool.stages.drawings import Drawings
 from ovtool.stages.mapping import Outcome, Run
+from ovtool.stages.proposals import RegionSource
 from ovtool.stages.words import Words
+
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
 
 METHODS = ("patch", "fused")
 DEFAULT_METHOD = "fused"
+BATCH_SIZE = 8  # windows at once
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes a segmentation beside model and words; None leaves a choice to the model."""
+    """What shapes a segmentation beside model, words and regions; None leaves a choice to the model.
+
+    Raises UsageError for what cannot be meant.
+    """
 
     method: str = DEFAULT_METHOD
     dense: DenseSettings = field(default_factory=DenseSettings)
     logit_scale: float | None = None
     templates: str = "one"
     min_score: float = 0.0
-    proposer: str = "regions"
-    proposals: str | None = None
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        window, stride = self.dense.window, self.dense.stride
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method '{self.method}'; choose from {', '.join(METHODS)}")
+        if stride is not None and window is None:
+            raise UsageError("--stride is the step of --window: give that too")
+        if window is not None and stride is not None and stride > window:
+            raise UsageError(
+                f"--stride {stride} is more than --window {window}: pixels would be missed"
+            )
+
+    def settled(self, clip: Clip) -> Settings:
+        """The same with nothing left to the model."""
+        scale = clip.logit_scale if self.logit_scale is None else self.logit_scale
+        return replace(self, dense=self.dense.settled(clip), logit_scale=scale)
 
 
 @dataclass(frozen=True)
 class Segmenter:
     """A loaded model with the embedded words of a run, ready for one picture after another.
 
-    text: float32 (N, D), the embeddings of `embedded`, all names that any image needs.
+    settings: with nothing left to the model. regions: None where the method needs none.
+    text: float32 (N, D), the embeddings of the words whose row numbers are in `embedded`.
     """
 
     clip: Clip
@@ -63,35 +86,59 @@ class Segmenter:
     settings: Settings
     text: Tensor
     embedded: Mapping[str, int]
-    regions: Callable[[ImageItem, NDArray[np.uint8]], Regions] | None
-    batch_size: int
+    regions: RegionSource | None = None
 
-    @property
-    def logit_scale(self) -> float:
-        """What cosines are multiplied by before the softmax."""
-        return self.settings.logit_scale or self.clip.logit_scale
+    def encoder(self) -> Halving[Tensor, Tensor]:
+        """The image tower in batches, new for each part so that parts do not depend on each other."""
+        return dense_scores.encoder(
+            self.clip, self.settings.dense.last_block, self.settings.batch_size
+        )
 
-    def scores(self, item: ImageItem, rgb: NDArray[np.uint8]) -> tuple[Rows, int]:
-        """The logits of the picture's classes, background last, for any rows of its pixels, and how
-        many classes there are with it."""
+    def segment(
+        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Tensor, Tensor]
+    ) -> tuple[ClassMap, Rows, int]:
+        """The class map of one picture, uint8 (H, W, 3), over its own words; the rows of logits that
+        it came from; and the number of classes in them, the background being the last if there is
+        one."""
+        rows, classes = self._patch_rows(item, rgb, encode)
+        if self.regions is not None:
+            rows = self._fused_rows(self.regions, rows, classes, item, rgb)
+        kept = len(self.words.of_image(item.name))
+        size = (rgb.shape[0], rgb.shape[1])
+        found = class_maps.label_blocks(rows, size, classes, kept, self.settings.min_score)
+        return found, rows, classes
+
+    def _patch_rows(
+        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Tensor, Tensor]
+    ) -> tuple[Rows, int]:
+        """The logits of the picture's classes for any rows of its pixels, and the classes' number."""
         vocabulary = self.words.vocabulary(self.words.of_image(item.name))
         index = torch.tensor([self.embedded[word] for word in vocabulary.words])
-        cosines = dense_scores.word_cosines(
+        found = dense_scores.word_cosines(
             self.clip,
             torch.from_numpy(rgb),
             self.text[index.to(self.text.device)],
             self.settings.dense,
-            self.batch_size,
+            encode,
         )
-        logits = class_maps.class_scores(cosines * self.logit_scale, vocabulary.owner)
-        rows = class_maps.upsampled(logits.cpu(), (rgb.shape[0], rgb.shape[1]))
-        return rows, len(logits)
+        logits = class_maps.class_scores(
+            found.scores * self.settings.logit_scale, vocabulary.owner, dim=1
+        )
+        if self.regions is not None:  # which are summed on the CPU, always in the same order
+            logits = logits.cpu()
+        size = (rgb.shape[0], rgb.shape[1])
+        return dense_scores.rows(replace(found, scores=logits), size), logits.shape[1]
 
-    def fused_rows(self, rows: Rows, classes: int, item: ImageItem, rgb: NDArray[np.uint8]) -> Rows:
+    def _fused_rows(
+        self,
+        source: RegionSource,
+        rows: Rows,
+        classes: int,
+        item: ImageItem,
+        rgb: NDArray[np.uint8],
+    ) -> Rows:
         """The same logits pooled in the picture's regions, as log probabilities."""
-        if self.regions is None:
-            return rows
-        found = self.regions(item, rgb)
+        found = source.find(item, rgb)
         superpixels = torch.from_numpy(found.superpixels.astype(np.int64))
         means, areas = region_scores.superpixel_means(rows, superpixels, classes)
         fused = region_scores.fuse(
@@ -107,70 +154,66 @@ def load(
     precision: str,
     vocabulary: Words,
     settings: Settings,
-    batch_size: int,
+    regions: RegionSource | None,
 ) -> Segmenter:
     """Loads the model and embeds every word of the run. Raises ModelError, UsageError, InputError."""
+    from ovtool.models import clip as door
+    from ovtool.models import text
+
     clip = door.load(model, device, devices.precision(precision, device))
-    vocabulary = vocabulary.learned_by(clip.words)
-    names = [name for synonyms in vocabulary.classes for name in synonyms]
-    text.warn_unlearned(clip, names)
-    everything = [*names, *vocabulary.background]
+    text.warn_unlearned(clip, vocabulary.names)
+    everything = tuple(dict.fromkeys((*vocabulary.names, *vocabulary.background)))
     return Segmenter(
         clip=clip,
         words=vocabulary,
-        settings=settings,
+        settings=settings.settled(clip),
         text=text.embed_words(clip, everything, settings.templates),
         embedded={word: index for index, word in enumerate(everything)},
-        regions=proposals.source(settings.proposer, settings.proposals)
-        if settings.method == "fused"
-        else None,
-        batch_size=batch_size,
+        regions=regions,
     )
 
 
-def segment_picture(
-    segmenter: Segmenter, item: ImageItem, rgb: NDArray[np.uint8]
-) -> tuple[ClassMap, Rows, int]:
-    """The class map of one picture over its own words, with the rows of logits that it came from
-    and the number of classes in them (background included)."""
-    rows, classes = segmenter.scores(item, rgb)
-    rows = segmenter.fused_rows(rows, classes, item, rgb)
-    kept = len(segmenter.words.of_image(item.name))
-    size = (rgb.shape[0], rgb.shape[1])
-    return (
-        class_maps.label_blocks(rows, size, classes, kept, segmenter.settings.min_score),
-        rows,
-        classes,
-    )
+def record(
+    item: ImageItem,
+    rgb: NDArray[np.uint8],
+    segmenter: Segmenter,
+    drawings: Drawings,
+    encode: Halving[Tensor, Tensor],
+) -> parts.Record:
+    """The masks of a picture, one for each of its words that is seen. Pictures that were asked for
+    are written on the way."""
+    found, rows, classes = segmenter.segment(item, rgb, encode)
+    chosen = np.array(segmenter.words.of_image(item.name), np.int32)
+    local = found.label.numpy()
+    means = found.mean_probability.tolist()
+    scores = {int(k): round(mean, 6) for k, mean in zip(chosen, means, strict=True)}
+    entries = [
+        {
+            "category_id": int(chosen[index]) + 1,
+            "segmentation": mask,
+            "score": scores[int(chosen[index])],
+        }
+        for index, mask in rle.encode_label_map(local, range(len(chosen))).items()
+    ]
+    drawings.write(item, rgb, np.where(local >= 0, chosen[local], -1), scores)
+    drawings.write_heatmaps(item, rgb, rows, classes, chosen)
+    return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
 
 
-def segment_records(
+def part_output(
     items: Sequence[ImageItem], segmenter: Segmenter, drawings: Drawings
-) -> Iterator[parts.Record]:
-    """The record of each image, one mask for each of its words that is seen; what cannot be read is
-    a failure. Pictures that were asked for are written on the way."""
-    for item in items:
-        try:
-            rgb = pictures.read_rgb(item.path)
-        except InputError as error:
-            yield parts.failure_record(item.name, error)
-            continue
-        found, rows, classes = segment_picture(segmenter, item, rgb)
-        chosen = np.array(segmenter.words.of_image(item.name), np.int32)
-        local = found.label.numpy()
-        masks = rle.encode_label_map(local, range(len(chosen)))
-        entries = [
-            {
-                "category_id": int(chosen[index]) + 1,
-                "segmentation": mask,
-                "score": round(float(found.mean_probability[index]), 6),
-            }
-            for index, mask in masks.items()
-        ]
-        labels = np.where(local >= 0, chosen[local], -1).astype(np.int32)
-        drawings.write(item, rgb, labels, {e["category_id"] - 1: e["score"] for e in entries})
-        drawings.write_heatmaps(item, rgb, rows, classes, chosen)
-        yield parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
+) -> engine.PartOutput:
+    """The records of a part, with a note of the batch size if memory forced it down."""
+    encode = segmenter.encoder()
+    note: dict[str, Any] = {}
+
+    def one(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
+        made = record(item, rgb, segmenter, drawings, encode)
+        if encode.was_halved:
+            note["batch_size"] = encode.batch_size
+        return made
+
+    return engine.PartOutput(mapping.picture_records(items, one), note=note)
 
 
 def run(
@@ -215,23 +258,9 @@ def run(
     failure, listed in the outcome and in the output, unless `how.strict`.
     """
     how = how or Run()
-    if method not in METHODS:
-        raise UsageError(f"unknown method '{method}'; choose from {', '.join(METHODS)}")
-    if stride is not None and window is None:
-        raise UsageError("--stride is the step of --window: give that too")
-    if window is not None and stride is not None and stride > window:
-        raise UsageError(
-            f"--stride {stride} is more than --window {window}: pixels would be missed"
-        )
-    settings = Settings(
-        method=method,
-        dense=DenseSettings(last_block, short_side, window, stride),
-        logit_scale=logit_scale,
-        templates=templates,
-        min_score=min_score,
-        proposer=proposer,
-        proposals=None if proposals_file is None else str(proposals_file),
-    )
+    dense = DenseSettings(last_block, short_side, window, stride)
+    settings = Settings(method, dense, logit_scale, templates, min_score, batch_size or BATCH_SIZE)
+    place = devices.choose(device)
     items = sources.find(inputs, coco_file, images, limit)
     looked_for = words.gather(
         items,
@@ -243,61 +272,65 @@ def run(
         background=background,
     )
     target = out or sources.default_output(inputs, items, coco_file, "segments")
+    alone = Path(target.removesuffix(".segments.json") + ".overlay.png")
     drawings = Drawings(
         names=[names[0] for names in looked_for.classes],
         label_maps=label_maps,
         overlays=overlays,
         heatmaps=heatmaps,
-        overlay_file=Path(target.removesuffix(".segments.json") + ".overlay.png")
-        if out is None and len(items) == 1
-        else None,
+        overlay_file=alone if out is None and len(items) == 1 else None,
     )
-    drawings.check(how.overwrite or how.resume)
-    place = devices.choose(device)
-    segmenter = None
-    if not how.dry_run:
-        segmenter = load(model, place, precision, looked_for, settings, batch_size or 8)
-        drawings.prepare()
-
-    def work(chunk: Sequence[ImageItem]) -> engine.PartOutput:
-        assert segmenter is not None
-        return engine.PartOutput(segment_records(chunk, segmenter, drawings))
-
-    clip = None if segmenter is None else segmenter.clip
-    return mapping.map_images(
+    mapping.check_place(target, how)
+    drawings.check(items, how.overwrite or how.resume)
+    regions = _regions(method, proposer, proposals_file, items)
+    if model is not None:
+        resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
+    if how.dry_run:
+        plan = mapping.planned(items, looked_for.categories, target)
+        return replace(plan, pictures=drawings.places)
+    segmenter = load(model, place, precision, looked_for, settings, regions)
+    drawings.prepare()
+    outcome = mapping.map_images(
         items,
-        work,
-        info=mapping.provenance(
-            "segment",
-            _shown(
-                settings,
-                looked_for if segmenter is None else segmenter.words,
-                batch_size or 8,
-                precision,
-            ),
-            None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint},
-        ),
+        lambda chunk: part_output(chunk, segmenter, drawings),
+        info=_provenance(segmenter),
         categories=looked_for.categories,
         out=target,
         device=place,
         run=how,
         description="segmenting",
+        beside=drawings.places_from(target),
     )
+    return replace(outcome, pictures=drawings.places)
 
 
-def _shown(
-    settings: Settings, looked_for: Words, batch_size: int, precision: str
-) -> dict[str, Any]:
-    """The settings as provenance shows them: all that shapes the result, and no path."""
-    shown = asdict(settings)
-    shown["proposals"] = None
-    if settings.proposals is not None:
-        shown["proposals"] = proposals.digest(Path(settings.proposals))
+def _regions(
+    method: str, proposer: str, file: Path | None, items: Sequence[ImageItem]
+) -> RegionSource | None:
+    """Where a method that needs regions gets them. Raises UsageError, InputError, MismatchError."""
+    if method == "patch":
+        if file is not None:
+            raise UsageError("--proposals are regions, and --method patch uses none: give fused")
+        return None
+    if file is not None:
+        return proposals.from_file(file, items)
+    return proposals.from_proposer(proposer)
+
+
+def _provenance(segmenter: Segmenter) -> dict[str, Any]:
+    """The `info` of the output: all that shapes the result, and no path."""
+    clip, looked_for = segmenter.clip, segmenter.words
+    shown = asdict(segmenter.settings)
+    shown["logit_scale"] = round(shown["logit_scale"], 6)
+    shown["precision"] = str(clip.dtype).removeprefix("torch.")
     shown["background"] = list(looked_for.background)
-    shown["batch_size"] = batch_size
-    shown["precision"] = precision
+    if segmenter.regions is not None:
+        shown["proposer"] = segmenter.regions.proposer
+        shown["proposals"] = segmenter.regions.digest
     if looked_for.per_image is not None:
         shown["classes_per_image"] = parts.settings_digest(
             {name: list(chosen) for name, chosen in looked_for.per_image.items()}
         )
-    return shown
+    name = Path(clip.name).name if Path(clip.name).exists() else clip.name
+    model = {"name": name, "fingerprint": clip.fingerprint}
+    return mapping.provenance("segment", shown, model)

@@ -1,14 +1,15 @@
 """The words of a run: one vocabulary for all images, or one for each."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ovtool.datasets import registry, vocabularies
 from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, coco_checks
+from ovtool.formats import coco, labelled
 from ovtool.formats.images import ImageItem
+from ovtool.stages import inputs as sources
 
 
 @dataclass(frozen=True)
@@ -16,23 +17,14 @@ class Words:
     """What to look for.
 
     classes: all classes of the run, each with its synonyms; their order is that of the category ids.
-    background: the words that compete and are dropped, in every image.
+    background: the words that compete and are dropped, in every image where they are no class.
     per_image: for each image's name the indices into `classes` that it is segmented with; None where
         every image takes all.
-    default_background: whether nobody chose the background.
     """
 
     classes: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
     per_image: Mapping[str, tuple[int, ...]] | None = None
-    default_background: bool = False
-
-    def learned_by(self, known: Collection[str] | None) -> "Words":
-        """The same words; where the background is the default one, without those that a small model,
-        which learned only the words `known`, cannot tell from noise."""
-        if known is None or not self.default_background:
-            return self
-        return replace(self, background=tuple(word for word in self.background if word in known))
 
     def of_image(self, name: str) -> tuple[int, ...]:
         """The class indices of one image."""
@@ -40,7 +32,13 @@ class Words:
 
     def vocabulary(self, indices: Sequence[int]) -> Vocabulary:
         """Some of the classes against the background."""
-        return Vocabulary(tuple(self.classes[index] for index in indices), self.background)
+        chosen = Vocabulary(tuple(self.classes[index] for index in indices))
+        return vocabularies.with_background(chosen, self.background)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of every class, each once."""
+        return tuple(dict.fromkeys(name for synonyms in self.classes for name in synonyms))
 
     @property
     def categories(self) -> tuple[coco.Category, ...]:
@@ -92,11 +90,11 @@ def gather(
         found, default = vocabularies.parse_classes(classes or ""), DEFAULT_BACKGROUND
     competing = vocabularies.background_words(background, default)
     whole = vocabularies.with_background(found, competing)
-    return Words(whole.classes, whole.background, default_background=background is None)
+    return Words(whole.classes, whole.background)
 
 
 def _words_of_data_set(inputs: Sequence[str]) -> Path:
-    if len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists():
+    if sources.is_data_set(inputs):
         words = registry.locate(inputs[0]).classes_per_image
         if words is not None:
             return words
@@ -107,22 +105,35 @@ def _words_of_data_set(inputs: Sequence[str]) -> Path:
 
 
 def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, ...]) -> Words:
-    _, listed = coco_checks.load_json(source)
-    if not isinstance(listed, dict):
-        raise InputError(f"{source} is no JSON object of file names with their lists of words")
-    index: dict[str, int] = {}
+    """The words of a JSON file of lists. A class that several images share is one class of the run,
+    and has the same synonyms in all of them."""
+    listed = labelled.read_classes_per_image(source)
+    missing = [item.name for item in items if item.name not in listed]
+    if missing:
+        raise InputError(
+            f"{source} has no list of words for {labelled.shortened(missing, 1)}: add one for each "
+            "image"
+        )
+    number: dict[str, int] = {}
     classes: list[tuple[str, ...]] = []
     per_image: dict[str, tuple[int, ...]] = {}
     for item in items:
-        words = listed.get(item.name)
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise InputError(f"{source} has no list of words for {item.name}: add one")
-        chosen = []
-        for names in vocabularies.parse_names(words).classes:
-            if names[0].casefold() not in index:
-                index[names[0].casefold()] = len(classes)
-                classes.append(names)
-            chosen.append(index[names[0].casefold()])
-        per_image[item.name] = tuple(chosen)
-    kept = vocabularies.with_background(Vocabulary(tuple(classes)), background)
-    return Words(kept.classes, kept.background, per_image)
+        try:
+            found = vocabularies.parse_names(listed[item.name])
+        except UsageError as error:
+            raise UsageError(f"{source}: the words of {item.name}: {error}") from None
+        for synonyms in found.classes:
+            index = number.setdefault(synonyms[0].casefold(), len(classes))
+            if index == len(classes):
+                classes.append(synonyms)
+            if _folded(classes[index]) != _folded(synonyms):
+                raise UsageError(
+                    f"{source}: '{synonyms[0]}' has other synonyms for {item.name} than for an "
+                    "image before it: write them alike"
+                )
+        per_image[item.name] = tuple(number[synonyms[0].casefold()] for synonyms in found.classes)
+    return Words(tuple(classes), background, per_image)
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in names]

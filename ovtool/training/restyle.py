@@ -85,5 +85,6 @@ def restyle(rng: np.random.Generator, drawing: Image.Image) -> Image.Image:
         drawing = drawing.filter(ImageFilter.UnsharpMask(2, 150))
     if rng.random() < 0.1:
         shift = ImageChops.offset(drawing.getchannel("A"), int(rng.integers(-3, 4)), int(rng.integers(-3, 4)))
+        drawing = drawing.copy()
         drawing.putalpha(ImageChops.darker(shift, drawing.getchannel("A")))
     return drawing

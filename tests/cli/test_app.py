@@ -153,7 +153,7 @@ def test_a_return_value_is_no_exit_status():
 def test_arguments_keep_their_types_in_the_frame():
     seen = []
 
-    def do(file: Path, seed: options.PartSizeOpt = 1, limit: options.LimitOpt = None) -> None:
+    def do(file: Path, seed: options.SeedOpt = 0, limit: options.LimitOpt = None) -> None:
         """Take some."""
         seen.append((file, seed, limit))
 

@@ -54,7 +54,7 @@ def test_styles_change_colour_shape_and_edges(drawing):
         hue += np.argmax(middle) != np.argmax(red) and np.ptp(middle) > 30
         outline += style.size != drawing.size
         tones += len(np.unique(ink)) <= 6
-    assert 20 < grey < 120
+    assert 35 < grey < 75  # 0.8 x 0.1 in colour, 0.06 as line art
     assert hue > 10
     assert 200 < outline < 300  # 0.9 x 0.7 are warped, most to another size
     assert tones > 40
@@ -66,7 +66,6 @@ def test_drawings_of_any_shape(size):
     assert all(min(style.size) >= 1 for style in styles(made, 60))
 
 
-@pytest.mark.xfail(reason="the last step writes into a drawing that no other step has copied")
 def test_the_drawing_that_is_given_stays_as_it_was(drawing):
     """The bank that it comes from is used for millions of pictures."""
     before = drawing.tobytes()

@@ -1,0 +1,272 @@
+"""The story of `segment` with a small CLIP at random weights, against slow versions of its steps."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from ovtool.errors import InputError, OutputExistsError, UsageError
+from ovtool.formats import coco, label_maps, parts, rle
+from ovtool.formats import images as pictures
+from ovtool.methods import region_scores, regions
+from ovtool.models import clip as door
+from ovtool.models import dense_scores, text
+from ovtool.runtime import device as devices
+from ovtool.stages import segment
+from ovtool.stages.drawings import Drawings
+from ovtool.stages.mapping import Run
+from ovtool.stages.segment import Settings
+from ovtool.stages.words import Words
+
+
+@pytest.fixture
+def go(photos, tmp_path, loads_small):
+    """Segments the three pictures; returns the outcome and its label maps by name."""
+
+    def segmented(inputs=None, name="o.json", **options):
+        out = tmp_path / name
+        outcome = segment.run([str(inputs or photos)], out=str(out), **options)
+        return outcome, coco.read(out)
+
+    return segmented
+
+
+def label_map(dataset, name):
+    """The labels of an image: category ids from 0, -1 for none."""
+    (image,) = (i for i in dataset.images if i.file_name == name)
+    labels = np.full((image.height, image.width), -1)
+    for entry in dataset.annotations:
+        if entry.image_id == image.id:
+            mask = rle.decode(entry.segmentation, image.height, image.width)
+            assert (labels[mask] == -1).all()  # words share no pixel
+            labels[mask] = entry.category_id - 1
+    return labels
+
+
+def slow_probabilities(clip, rgb, names, owner, scale=None):
+    """Softmax of the best name of each class, patch by patch and then pixel by pixel: (C, H, W)."""
+    pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), None)
+    features = door.patch_features(clip, pixels)[0]
+    embedded = text.embed_words(clip, names, cache=False)
+    classes = []
+    for owned in sorted(set(owner)):
+        own = [embedded[n] for n, k in enumerate(owner) if k == owned]
+        classes.append(torch.stack([(features * word).sum(-1) for word in own]).amax(0))
+    logits = torch.stack(classes)[None] * (clip.logit_scale if scale is None else scale)
+    full = interpolate(logits, size=rgb.shape[:2], mode="bilinear")[0]
+    return full.softmax(0).numpy()
+
+
+def test_patch_is_the_best_word_of_each_pixel(go, photos, loads_small):
+    _, dataset = go(classes="cow|bull,teapot,sky", background="wall,grass", method="patch")
+    names = ["cow", "bull", "teapot", "sky", "wall", "grass"]
+    for image in dataset.images:
+        rgb = pictures.read_rgb(photos / image.file_name)
+        expected = slow_probabilities(loads_small, rgb, names, [0, 0, 1, 2, 3, 3])
+        best = expected.argmax(0)
+        best[best == 3] = -1
+        assert (label_map(dataset, image.file_name) == best).mean() > 0.999
+        for entry in (a for a in dataset.annotations if a.image_id == image.id):
+            k = entry.category_id - 1
+            assert entry.score == pytest.approx(expected[k][best == k].mean(), abs=1e-3)
+
+
+def test_without_background_every_pixel_has_a_word(go):
+    _, dataset = go(classes="cow,teapot", background="none")
+    for image in dataset.images:
+        assert (label_map(dataset, image.file_name) >= 0).all()
+
+
+def test_a_least_score_leaves_pixels_unlabelled(go, photos, loads_small):
+    options = {"classes": "cow,teapot", "background": "none", "method": "patch"}
+    _, dataset = go(min_score=0.502, logit_scale=1.0, **options)
+    rgb = pictures.read_rgb(photos / "a.png")
+    expected = slow_probabilities(loads_small, rgb, ["cow", "teapot"], [0, 1], 1.0)
+    best = np.where(expected.max(0) >= 0.502, expected.argmax(0), -1)
+    assert 0 < (best == -1).mean() < 1
+    assert (label_map(dataset, "a.png") == best).mean() > 0.99
+    _, empty = go(min_score=0.99, logit_scale=1.0, name="e.json", **options)
+    assert empty.annotations == [] and len(empty.images) == 3
+
+
+def test_a_logit_scale_of_zero_is_a_logit_scale(go):
+    _, dataset = go(classes="cow,teapot", background="none", logit_scale=0.0, method="patch")
+    assert {entry.score for entry in dataset.annotations} == {0.5}
+
+
+def test_fused_gives_each_superpixel_one_word(go, photos, loads_small):
+    _, dataset = go(classes="cow,teapot,sky", background="wall")
+    for image in dataset.images:
+        rgb = pictures.read_rgb(photos / image.file_name)
+        found = regions.propose_regions(rgb)
+        expected = slow_probabilities(loads_small, rgb, ["cow", "teapot", "sky", "wall"], range(4))
+        logits = torch.from_numpy(expected).log()
+        superpixels = torch.from_numpy(found.superpixels).long()
+        means, areas = region_scores.superpixel_means(lambda i, j: logits[:, i:j], superpixels, 4)
+        fused = region_scores.fuse(
+            means, areas, *map(torch.from_numpy, (found.members, found.quality))
+        )
+        best = fused.argmax(1)[superpixels].numpy()
+        best[best == 3] = -1
+        assert (label_map(dataset, image.file_name) == best).mean() > 0.99
+
+
+def test_fused_takes_regions_from_a_file(go, photos, tmp_path):
+    masks = np.zeros((2, 40, 64), bool)
+    masks[0, :, :20], masks[1, :, 20:] = True, True
+    entries = [coco.annotation(n + 1, 1, 1, rle.encode(masks[n]), 1.0) for n in range(2)]
+    image, category = coco.Image(1, "a.png", 64, 40), coco.Category(1, "object")
+    coco.write(coco.Dataset({}, [image], entries, [category]), tmp_path / "p.json")
+    outcome, dataset = go(photos / "a.png", classes="cow,sky", proposals_file=tmp_path / "p.json")
+    labels = label_map(dataset, "a.png")
+    assert len(np.unique(labels[:, :20])) == len(np.unique(labels[:, 20:])) == 1
+    settings = outcome.dataset.info["ovtool"]["settings"]
+    assert len(settings["proposals"]) == 16 and settings["proposer"] is None
+
+
+def test_words_of_each_image(go, tmp_path):
+    lists = {"a.png": ["sky", "cow"], "b.jpg": ["teapot"], "deep/c.png": ["cow", "teapot|pot"]}
+    (tmp_path / "w.json").write_text(json.dumps({**lists, "deep/c.png": ["cow", "teapot"]}))
+    _, dataset = go(classes_per_image=tmp_path / "w.json", label_maps=tmp_path / "maps")
+    assert [c.name for c in dataset.categories] == ["sky", "cow", "teapot"]
+    allowed = {"a.png": {0, 1}, "b.jpg": {2}, "deep/c.png": {1, 2}}
+    for name, expected in allowed.items():
+        labels = label_map(dataset, name)
+        assert set(np.unique(labels)) <= expected  # no background beside lists
+        stem = name.rsplit(".", 1)[0]
+        assert np.array_equal(label_maps.read(tmp_path / f"maps/{stem}.png"), labels)
+
+
+def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, loads_small):
+    outcome, _ = go(classes="cow", method="patch", window=40, overlays=tmp_path / "seen")
+    made_by = outcome.dataset.info["ovtool"]
+    assert made_by["model"] == {"name": "small", "fingerprint": loads_small.fingerprint}
+    settings = made_by["settings"]
+    assert settings["dense"] == {
+        "last_block": loads_small.default_last_block,
+        "short_side": dense_scores.default_short_side(loads_small),
+        "window": 32,
+        "stride": 16,
+    }
+    assert settings["logit_scale"] == pytest.approx(loads_small.logit_scale, abs=1e-6)
+    assert (settings["precision"], settings["batch_size"]) == ("float32", 8)
+    assert "proposer" not in settings and str(tmp_path) not in (tmp_path / "o.json").read_text()
+    assert outcome.pictures == {"overlays": str(tmp_path / "seen")}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"method": "magic"}, "unknown method 'magic'; choose from patch, fused"),
+        ({"stride": 16}, "--stride is the step of --window: give that too"),
+        (
+            {"window": 32, "stride": 33},
+            "--stride 33 is more than --window 32: pixels would be miss",
+        ),
+        ({"proposer": "magic"}, "unknown proposer 'magic'"),
+        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"method": "patch", "proposals_file": "p.json"}, "--method patch uses none: give fused"),
+        ({"model": "ViT-B-16/none"}, "has no weights called 'none'"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_the_model_loads(go, options, message, monkeypatch):
+    monkeypatch.setattr(door, "load", None)
+    with pytest.raises(UsageError, match=message):
+        go(classes="cow", **options)
+
+
+def test_what_is_in_the_way_is_told_before_the_model_loads(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "load", None)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen/x").touch()
+    with pytest.raises(OutputExistsError, match="seen is not empty"):
+        go(classes="cow", overlays=tmp_path / "seen")
+    with pytest.raises(InputError, match="no such file: .*gone.json"):
+        go(classes="cow", proposals_file=tmp_path / "gone.json")
+    (tmp_path / "o.json").touch()
+    with pytest.raises(OutputExistsError, match="o.json exists"):
+        go(classes="cow")
+
+
+def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "load", None)
+    places = {kind: tmp_path / kind for kind in ("label_maps", "overlays", "heatmaps")}
+    outcome = segment.run(
+        [str(photos)], classes="cow", out=str(tmp_path / "o.json"), how=Run(dry_run=True), **places
+    )
+    assert outcome.planned == 3 and list(outcome.pictures) == list(places)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def starve(monkeypatch, most):
+    patch_features = door.patch_features
+
+    def hungry(clip, crops, last_block=None):
+        if len(crops) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return patch_features(clip, crops, last_block)
+
+    monkeypatch.setattr(door, "patch_features", hungry)
+
+
+def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(
+    go, monkeypatch, caplog, tmp_path
+):
+    options = {"classes": "cow,teapot", "method": "patch", "window": 32, "stride": 16}
+    go(name="two.json", batch_size=2, **options)
+    monkeypatch.setattr(parts.PartStore, "remove", lambda store: None)
+    monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
+    devices._say_halved.cache_clear()
+    starve(monkeypatch, 3)
+    go(how=Run(part_size=1), **options)
+    notes = [
+        json.loads(path.read_text().splitlines()[-1])["note"]
+        for path in sorted((tmp_path / "o.json.parts").iterdir())
+    ]
+    assert notes == 3 * [{"batch_size": 2}]
+    assert caplog.messages == [f"out of memory: the batch size is now {n}" for n in (4, 2)]
+    halved, two = (coco.read(tmp_path / name) for name in ("o.json", "two.json"))
+    assert halved.annotations == two.annotations
+
+
+def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
+    settings = Settings(dense=dense_scores.DenseSettings(window=32))
+    looked_for = Words((("cow",), ("sky",)))
+    cpu = torch.device("cpu")
+    segmenter = segment.load("any", cpu, "auto", looked_for, settings, None)
+    made = segment.part_output(pictures.find_images([str(photos)]), segmenter, Drawings(()))
+    assert len(list(made.records)) == 3 and made.note == {}
+
+
+def test_many_words_at_many_pixels_are_never_held_at_once(loads_small, tmp_path, monkeypatch):
+    """847 words at 512 x 512 would be 890 MB of scores; windows or not, blocks stay small."""
+    from PIL import Image
+
+    from ovtool.methods import class_maps
+
+    Image.fromarray(np.zeros((512, 512, 3), np.uint8)).save(tmp_path / "x.png")
+    largest = []
+    made = class_maps.label_blocks
+
+    def watched(rows, size, *rest):
+        def seen(start, stop):
+            block = rows(start, stop)
+            largest.append(block.numel())
+            return block
+
+        return made(seen, size, *rest)
+
+    monkeypatch.setattr(class_maps, "label_blocks", watched)
+    (tmp_path / "w.txt").write_text("".join(f"thing {n}\n" for n in range(847)))
+    for n, window in enumerate((None, 32)):
+        segment.run(
+            [str(tmp_path / "x.png")],
+            classes_file=tmp_path / "w.txt",
+            background="none",
+            method="patch",
+            window=window,
+            out=str(tmp_path / f"{n}.json"),
+        )
+    assert max(largest) <= class_maps.MAX_BLOCK_ELEMENTS
