@@ -18,15 +18,21 @@ from typing import Any
 from ovtool.datasets import collage_files, registry
 from ovtool.stages import evaluate, segment
 
+BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
 ROWS: dict[str, dict[str, Any]] = {
     **{
         f"--method patch --last-block {block}": {"method": "patch", "last_block": block}
-        for block in ("clip", "maskclip", "sclip", "clearclip", "naclip")
+        for block in BLOCKS
     },
-    "--method patch": {"method": "patch"},
-    "--method patch --window 128 --stride 64": {"method": "patch", "window": 128, "stride": 64},
-    "--method fused --window 128 --stride 64": {"method": "fused", "window": 128, "stride": 64},
-    "--method fused": {"method": "fused"},
+    "--method patch --window 0 --short-side 128": {
+        "method": "patch",
+        "window": 0,
+        "short_side": 128,
+    },
+    **{f"--method fused --last-block {block}": {"last_block": block} for block in BLOCKS[1:]},
+    "--method fused --window 0 --short-side 128": {"window": 0, "short_side": 128},
+    "--method fused --templates pacl": {"templates": "pacl"},
+    "(nothing: the default)": {},
 }
 
 

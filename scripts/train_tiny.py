@@ -32,6 +32,8 @@ from ovtool.datasets.scene_batches import CLOSE, MIDDLE, SceneBatch, SceneBatche
 from ovtool.formats import tensors
 
 CONFIG = Path(__file__).parent.parent / "ovtool" / "weights" / "tiny.json"
+# How its patches are read best: measured with scripts/measure_methods.py on collage:val.
+DENSE = {"last_block": "maskclip", "short_side": 160, "window": 96, "stride": 32}
 TEMPLATES = (
     "{}",
     "a {}",
@@ -188,7 +190,7 @@ def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
         if value.is_floating_point()
     }
     words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
-    settings = {"words": [*words, *GROUNDS], "last_block": "maskclip"}
+    settings = {"words": [*words, *GROUNDS], "dense": DENSE}
     settings |= {"seed": seed, "pictures": log[-1]["pictures"] if log else 0}
     exact = {name: value.float() for name, value in weights.items()}
     header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}

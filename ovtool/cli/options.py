@@ -201,11 +201,17 @@ ShortSideOpt = Annotated[
     typer.Option(
         "--short-side",
         min=8,
-        help="Shorter side of a picture when the model sees it. Default: 1.5 times the model's own.",
+        help="Shorter side of a picture when the model sees it. Default: what the weights recommend, else 1.5 times the model's own.",
     ),
 ]
 WindowOpt = Annotated[
-    int | None, typer.Option("--window", min=1, help="Side of the sliding windows, in pixels.")
+    int | None,
+    typer.Option(
+        "--window",
+        min=0,
+        help="Side of the sliding windows, in pixels of the resized picture; 0 shows it whole. "
+        "Default: what the weights recommend, else 0.",
+    ),
 ]
 StrideOpt = Annotated[
     int | None, typer.Option("--stride", min=1, help="Step of the sliding windows, in pixels.")

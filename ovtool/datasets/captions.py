@@ -16,7 +16,9 @@ SYNONYM = 0.2
 
 _ONE_GROUND = ("{} on {}", "{} and {}", "{}, with {} behind", "a picture of {} on {}", "{} with {}")
 _NO_GROUND = ("{}", "a picture of {}", "there is {}", "a photo of {}.", "we see {} here")
-_PLURAL = frozenset(("grapes", "cherries", "fries", "noodles", "glasses", "skis", "headphones", "dice"))
+_PLURAL = frozenset(
+    ("grapes", "cherries", "fries", "noodles", "glasses", "skis", "headphones", "dice")
+)
 
 
 def spoken(rng: np.random.Generator, noun: Noun) -> str:

@@ -41,9 +41,7 @@ def _axes(side: int) -> tuple[Texture, Texture]:
 
 def _grass(rng: np.random.Generator, side: int) -> Texture:
     blades = _noise(rng, side, 50, 200) * 0.6 + _noise(rng, side, 90, 260) * 0.4
-    return _paint(
-        (78, 140, 48), (blades, (38, 55, 25)), (_noise(rng, side, 6, 6), (25, 18, 8))
-    )
+    return _paint((78, 140, 48), (blades, (38, 55, 25)), (_noise(rng, side, 6, 6), (25, 18, 8)))
 
 
 def _water(rng: np.random.Generator, side: int) -> Texture:
@@ -61,7 +59,9 @@ def _wood(rng: np.random.Generator, side: int) -> Texture:
     tone = rng.uniform(-1, 1, planks).astype(np.float32)[index]
     seam = ((rows * planks) % 1 < 0.05).astype(np.float32)
     grain = _noise(rng, side, 160, 6) * 0.6 + _noise(rng, side, 60, 4) * 0.4
-    return _paint((168, 115, 65), (tone, (18, 14, 9)), (grain, (28, 24, 17)), (seam, (-85, -65, -45)))
+    return _paint(
+        (168, 115, 65), (tone, (18, 14, 9)), (grain, (28, 24, 17)), (seam, (-85, -65, -45))
+    )
 
 
 def _bricks(rng: np.random.Generator, side: int) -> Texture:
@@ -79,7 +79,9 @@ def _bricks(rng: np.random.Generator, side: int) -> Texture:
 
 def _sky(rng: np.random.Generator, side: int) -> Texture:
     rows, _ = _axes(side)
-    cloud = _noise(rng, side, 6, 5) + 0.5 * _noise(rng, side, 14, 11) + 0.25 * _noise(rng, side, 30, 24)
+    cloud = (
+        _noise(rng, side, 6, 5) + 0.5 * _noise(rng, side, 14, 11) + 0.25 * _noise(rng, side, 30, 24)
+    )
     cloud = np.clip((cloud - 0.15) * 1.6, 0, 1)
     clear = _paint((105, 172, 235), (rows, (60, 40, 14)))
     return clear + cloud[..., None] * (np.float32((246, 248, 250)) - clear)
@@ -111,7 +113,9 @@ def _carpet(rng: np.random.Generator, side: int) -> Texture:
 
 
 def _marble(rng: np.random.Generator, side: int) -> Texture:
-    warp = _noise(rng, side, 5, 5) + 0.5 * _noise(rng, side, 12, 12) + 0.3 * _noise(rng, side, 28, 28)
+    warp = (
+        _noise(rng, side, 5, 5) + 0.5 * _noise(rng, side, 12, 12) + 0.3 * _noise(rng, side, 28, 28)
+    )
     veins = np.exp(-((warp / 0.09) ** 2)) + 0.5 * np.exp(-(((warp - 0.45) / 0.05) ** 2))
     clouds = _noise(rng, side, 7, 7)
     return _paint((224, 222, 220), (veins, (-80, -76, -68)), (clouds, (9, 9, 10)))
@@ -123,7 +127,10 @@ def _asphalt(rng: np.random.Generator, side: int) -> Texture:
     dash = (np.abs(columns * 4 % 1 - 0.5) < 0.03) & ((rows * 6) % 1 < 0.55)
     patches = _noise(rng, side, 7, 7)
     return _paint(
-        (78, 80, 84), (grains, (13, 13, 13)), (patches, (9, 9, 9)), (dash.astype(np.float32), (140, 140, 130))
+        (78, 80, 84),
+        (grains, (13, 13, 13)),
+        (patches, (9, 9, 9)),
+        (dash.astype(np.float32), (140, 140, 130)),
     )
 
 

@@ -73,9 +73,7 @@ class SceneBatches(IterableDataset[SceneBatch]):
         captions = []
         for row in range(self.batch_size):
             rng = collage.scene_generator("train", self.seed, step * self.batch_size + row)
-            scene = collage.compose(
-                rng, law, bank, collage.SPLIT_CODES["train"], size, restyle
-            )
+            scene = collage.compose(rng, law, bank, collage.SPLIT_CODES["train"], size, restyle)
             pixels[row] = scene.pixels
             for name in scene.objects:
                 nouns[row, noun_index[name]] = 1

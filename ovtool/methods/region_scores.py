@@ -56,4 +56,5 @@ def fuse(means: Tensor, areas: Tensor, members: Tensor, quality: Tensor) -> Tens
 
 def _entropy(probabilities: Tensor) -> Tensor:
     """The entropy of each row, in nats: (n, C) to (n,)."""
-    return -torch.special.xlogy(probabilities, probabilities).sum(1)
+    terms: Tensor = torch.special.xlogy(probabilities, probabilities)
+    return -terms.sum(1)

@@ -6,7 +6,7 @@
 Text is embedded by `ovtool.models.text`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ class Clip:
     trained on and `patch_size` a patch's, in pixels; `embed_dim` is the width of the space that
     pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
-    learned, None for one without such a list; `last_block` is the one its weights recommend, if any.
+    learned, None for one without such a list; `dense` says
+    how its weights recommend to read its patches: `last_block`, `short_side`, `window`, `stride`, or
+    nothing.
     `tokenizer(texts, context_length)` gives (N,
     context_length) int64.
     """
@@ -50,7 +52,7 @@ class Clip:
     logit_scale: float
     pooling: str
     words: frozenset[str] | None
-    last_block: str | None
+    dense: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
 
@@ -59,8 +61,8 @@ class Clip:
         """The last block that `patch_features` uses when none is named: the one that the weights
         recommend, else ``naclip``, or ``clip`` on timm's towers.
         """
-        if self.last_block is not None:
-            return self.last_block
+        if "last_block" in self.dense:
+            return str(self.dense["last_block"])
         native = isinstance(self.model.visual, open_clip.transformer.VisionTransformer)
         return "naclip" if native else "clip"
 
@@ -85,8 +87,8 @@ def load(
     else:
         assert spec.path is not None
         files = sources.local(spec.path)
-    model = build.network(files.config, files.weights)
     settings = _settings(files.weights)
+    model = build.network(files.config, files.weights)
     return from_model(
         model,
         spec.name,
@@ -94,7 +96,7 @@ def load(
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
         words=settings.get("words"),
-        last_block=settings.get("last_block"),
+        dense=settings.get("dense"),
         fingerprint=build.fingerprint(model, files.weights),
         device=device,
         dtype=dtype,
@@ -108,7 +110,7 @@ def from_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     words: Sequence[str] | None = None,
-    last_block: str | None = None,
+    dense: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -136,7 +138,7 @@ def from_model(
         logit_scale=logit_scale,
         pooling=pooling,
         words=None if words is None else frozenset(words),
-        last_block=last_block,
+        dense=dense or {},
         device=torch.device(device),
         dtype=dtype,
     )
@@ -174,14 +176,20 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
 
 def _settings(weights: Path) -> dict[str, Any]:
     """What the header of one of our own weights files says beside its weights: `words`, the words
-    that it learned, and `last_block`, the one that reads its patches best.
+    that it learned, and `dense`, how its patches are read best. Raises ModelError for a
+    file of ours that holds something else.
     """
     if weights.suffix != ".safetensors":
         return {}
     try:
-        settings: dict[str, Any] = tensors.read_header(weights).get("settings", {})
+        header = tensors.read_header(weights)
     except InputError:  # other people's safetensors have no header of ours
         return {}
+    if header["kind"] != "clip":
+        raise ModelError(
+            f"{weights} is of kind {header['kind']}, not clip; name the weights of a CLIP"
+        )
+    settings: dict[str, Any] = header.get("settings", {})
     return settings
 
 

@@ -25,9 +25,11 @@ class DenseSettings:
 
     last_block: the attention of the last block, one of `dense_clip.LAST_BLOCKS`.
     short_side: the picture's shorter side, in pixels, when the tower sees it; None is one
-        and a half times the side that the tower was trained on (336 for 224).
-    window, stride: side and step of sliding windows, in pixels of the resized picture; a window of
-        None shows the whole picture at once, a stride of None is half a window.
+        and a half times the side that the tower was trained on (336 for 224), unless its weights
+        recommend another.
+    window, stride: side and step of sliding windows, in pixels of the resized picture; a window of 0
+        shows the whole picture at once, and so does None unless the weights recommend windows; a
+        stride of None is half a window.
     """
 
     last_block: str | None = None
@@ -37,8 +39,11 @@ class DenseSettings:
 
     def settled(self, clip: Clip) -> DenseSettings:
         """The same with nothing left to the model, windows and steps in whole patches."""
-        window = self.window and _whole_patches(self.window, clip.patch_size)
-        stride = window and _whole_patches(self.stride or window // 2, clip.patch_size)
+        window, stride = self.window, self.stride
+        if window is None:
+            window, stride = clip.dense.get("window"), clip.dense.get("stride")
+        window = _whole_patches(window, clip.patch_size) if window else None
+        stride = window and _whole_patches(stride or window // 2, clip.patch_size)
         return DenseSettings(
             last_block=self.last_block or clip.default_last_block,
             short_side=self.short_side or default_short_side(clip),
@@ -48,8 +53,8 @@ class DenseSettings:
 
 
 def default_short_side(clip: Clip) -> int:
-    """One and a half times the side that the tower was trained on."""
-    return 3 * clip.image_size // 2
+    """What the weights recommend, else one and a half times the side that the tower was trained on."""
+    return int(clip.dense.get("short_side", 3 * clip.image_size // 2))
 
 
 def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:

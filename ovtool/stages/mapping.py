@@ -85,6 +85,11 @@ def check_place(out: str, run: Run) -> None:
     atomic.check_output(Path(out), run.overwrite)
 
 
+def is_begun(out: str) -> bool:
+    """Whether a run to this output was cut off, in its first part or later."""
+    return _folder_beside(out).is_dir()
+
+
 def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:
     """What a dry run leaves: the number of images, and where they would go."""
     return Outcome(coco.Dataset({}, (), (), categories), out, planned=len(items))
@@ -195,11 +200,15 @@ def _is_stream(out: str) -> bool:
     return out == "-" or (path.exists() and not path.is_file() and not path.is_dir())
 
 
+def _folder_beside(out: str) -> Path:
+    return Path(f"{out}.parts")
+
+
 @contextmanager
 def _parts_folder(out: str) -> Iterator[Path]:
     """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
     if not _is_stream(out):
-        yield Path(f"{out}.parts")
+        yield _folder_beside(out)
         return
     with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
         yield Path(scratch) / "parts"

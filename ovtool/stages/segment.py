@@ -60,7 +60,7 @@ class Settings:
         window, stride = self.dense.window, self.dense.stride
         if self.method not in METHODS:
             raise UsageError(f"unknown method '{self.method}'; choose from {', '.join(METHODS)}")
-        if stride is not None and window is None:
+        if stride is not None and not window:
             raise UsageError("--stride is the step of --window: give that too")
         if window is not None and stride is not None and stride > window:
             raise UsageError(
@@ -161,13 +161,14 @@ def load(
     from ovtool.models import text
 
     clip = door.load(model, device, devices.precision(precision, device))
-    text.warn_unlearned(clip, vocabulary.names)
     everything = tuple(dict.fromkeys((*vocabulary.names, *vocabulary.background)))
+    embedded = text.embed_words(clip, everything, settings.templates)
+    text.warn_unlearned(clip, vocabulary.names)
     return Segmenter(
         clip=clip,
         words=vocabulary,
         settings=settings.settled(clip),
-        text=text.embed_words(clip, everything, settings.templates),
+        text=embedded,
         embedded={word: index for index, word in enumerate(everything)},
         regions=regions,
     )
@@ -281,7 +282,7 @@ def run(
         overlay_file=alone if out is None and len(items) == 1 else None,
     )
     mapping.check_place(target, how)
-    drawings.check(items, how.overwrite or how.resume)
+    drawings.check(items, how.overwrite or (how.resume and mapping.is_begun(target)))
     regions = _regions(method, proposer, proposals_file, items)
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work

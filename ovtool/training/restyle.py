@@ -56,7 +56,9 @@ def _outlined(rng: np.random.Generator, drawing: Image.Image) -> Image.Image:
 
 def _line_art(drawing: Image.Image) -> Image.Image:
     """Dark edges on a light filling."""
-    edges = drawing.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(255, 3 * v))
+    edges = (
+        drawing.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(255, 3 * v))
+    )
     return Image.merge("RGBA", [edges] * 3 + [drawing.getchannel("A")])
 
 
@@ -84,7 +86,9 @@ def restyle(rng: np.random.Generator, drawing: Image.Image) -> Image.Image:
     elif rng.random() < 0.15:
         drawing = drawing.filter(ImageFilter.UnsharpMask(2, 150))
     if rng.random() < 0.1:
-        shift = ImageChops.offset(drawing.getchannel("A"), int(rng.integers(-3, 4)), int(rng.integers(-3, 4)))
+        shift = ImageChops.offset(
+            drawing.getchannel("A"), int(rng.integers(-3, 4)), int(rng.integers(-3, 4))
+        )
         drawing = drawing.copy()
         drawing.putalpha(ImageChops.darker(shift, drawing.getchannel("A")))
     return drawing

@@ -176,7 +176,6 @@ def test_batches_of_windows_halve_when_memory_runs_out(native, monkeypatch, capl
     expected = cosines(native, rgb, text, 2, **settings).scores
     sizes = starve(monkeypatch, 3)
     devices._say_halved.cache_clear()
-    monkeypatch.setattr(logging.getLogger("ovtool"), "propagate", True)
     encode = encoder(native, None, 8)
     settled = DenseSettings(**settings).settled(native)
     with caplog.at_level(logging.WARNING, "ovtool"):

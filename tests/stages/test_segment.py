@@ -1,6 +1,7 @@
 """The story of `segment` with a small CLIP at random weights, against slow versions of its steps."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.functional import interpolate
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import coco, label_maps, parts, rle
 from ovtool.formats import images as pictures
-from ovtool.methods import region_scores, regions
+from ovtool.methods import class_maps, region_scores, regions
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, text
 from ovtool.runtime import device as devices
@@ -96,19 +97,25 @@ def test_a_logit_scale_of_zero_is_a_logit_scale(go):
     assert {entry.score for entry in dataset.annotations} == {0.5}
 
 
+def fuse_by_hand(probabilities, found):
+    """The class probabilities of each superpixel, from those of each pixel (C, H, W)."""
+    logits = torch.from_numpy(probabilities).log()
+    superpixels = torch.from_numpy(found.superpixels).long()
+    means, areas = region_scores.superpixel_means(
+        lambda start, stop: logits[:, start:stop], superpixels, len(logits)
+    )
+    members, quality = torch.from_numpy(found.members), torch.from_numpy(found.quality)
+    return region_scores.fuse(means, areas, members, quality)
+
+
 def test_fused_gives_each_superpixel_one_word(go, photos, loads_small):
     _, dataset = go(classes="cow,teapot,sky", background="wall")
     for image in dataset.images:
         rgb = pictures.read_rgb(photos / image.file_name)
         found = regions.propose_regions(rgb)
         expected = slow_probabilities(loads_small, rgb, ["cow", "teapot", "sky", "wall"], range(4))
-        logits = torch.from_numpy(expected).log()
-        superpixels = torch.from_numpy(found.superpixels).long()
-        means, areas = region_scores.superpixel_means(lambda i, j: logits[:, i:j], superpixels, 4)
-        fused = region_scores.fuse(
-            means, areas, *map(torch.from_numpy, (found.members, found.quality))
-        )
-        best = fused.argmax(1)[superpixels].numpy()
+        fused = fuse_by_hand(expected, found)
+        best = fused.argmax(1).numpy()[found.superpixels]
         best[best == 3] = -1
         assert (label_map(dataset, image.file_name) == best).mean() > 0.99
 
@@ -185,6 +192,8 @@ def test_what_is_in_the_way_is_told_before_the_model_loads(go, tmp_path, monkeyp
         go(classes="cow", overlays=tmp_path / "seen")
     with pytest.raises(InputError, match="no such file: .*gone.json"):
         go(classes="cow", proposals_file=tmp_path / "gone.json")
+    with pytest.raises(OutputExistsError, match="seen is not empty"):  # there is nothing to resume
+        go(classes="cow", overlays=tmp_path / "seen", how=Run(resume=True))
     (tmp_path / "o.json").touch()
     with pytest.raises(OutputExistsError, match="o.json exists"):
         go(classes="cow")
@@ -217,10 +226,10 @@ def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(
     options = {"classes": "cow,teapot", "method": "patch", "window": 32, "stride": 16}
     go(name="two.json", batch_size=2, **options)
     monkeypatch.setattr(parts.PartStore, "remove", lambda store: None)
-    monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
     devices._say_halved.cache_clear()
     starve(monkeypatch, 3)
-    go(how=Run(part_size=1), **options)
+    with caplog.at_level(logging.WARNING, "ovtool"):
+        go(how=Run(part_size=1), **options)
     notes = [
         json.loads(path.read_text().splitlines()[-1])["note"]
         for path in sorted((tmp_path / "o.json.parts").iterdir())
@@ -240,15 +249,11 @@ def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
     assert len(list(made.records)) == 3 and made.note == {}
 
 
-def test_many_words_at_many_pixels_are_never_held_at_once(loads_small, tmp_path, monkeypatch):
-    """847 words at 512 x 512 would be 890 MB of scores; windows or not, blocks stay small."""
-    from PIL import Image
-
-    from ovtool.methods import class_maps
-
-    Image.fromarray(np.zeros((512, 512, 3), np.uint8)).save(tmp_path / "x.png")
+def test_the_scores_of_all_pixels_are_never_held_at_once(go, monkeypatch):
+    """847 words at 2048 x 2048 would be 14 GB."""
+    monkeypatch.setattr(class_maps, "MAX_BLOCK_ELEMENTS", 1 << 9)
     largest = []
-    made = class_maps.label_blocks
+    label_blocks = class_maps.label_blocks
 
     def watched(rows, size, *rest):
         def seen(start, stop):
@@ -256,17 +261,9 @@ def test_many_words_at_many_pixels_are_never_held_at_once(loads_small, tmp_path,
             largest.append(block.numel())
             return block
 
-        return made(seen, size, *rest)
+        return label_blocks(seen, size, *rest)
 
     monkeypatch.setattr(class_maps, "label_blocks", watched)
-    (tmp_path / "w.txt").write_text("".join(f"thing {n}\n" for n in range(847)))
-    for n, window in enumerate((None, 32)):
-        segment.run(
-            [str(tmp_path / "x.png")],
-            classes_file=tmp_path / "w.txt",
-            background="none",
-            method="patch",
-            window=window,
-            out=str(tmp_path / f"{n}.json"),
-        )
-    assert max(largest) <= class_maps.MAX_BLOCK_ELEMENTS
+    for n, options in enumerate(({"method": "patch"}, {"method": "patch", "window": 32}, {})):
+        go(classes="cow,teapot,sky,tv", background="none", name=f"{n}.json", **options)
+    assert max(largest) <= 1 << 9 and len(largest) > 100

