@@ -190,7 +190,7 @@ def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
         if value.is_floating_point()
     }
     words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
-    settings = {"words": [*words, *GROUNDS], "dense": DENSE}
+    settings = {"words": [*words, *GROUNDS], "stuff": list(GROUNDS), "dense": DENSE}
     settings |= {"seed": seed, "pictures": log[-1]["pictures"] if log else 0}
     exact = {name: value.float() for name, value in weights.items()}
     header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}

@@ -33,11 +33,10 @@ class Clip:
     trained on and `patch_size` a patch's, in pixels; `embed_dim` is the width of the space that
     pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
-    learned, None for one without such a list; `dense` says
-    how its weights recommend to read its patches: `last_block`, `short_side`, `window`, `stride`, or
-    nothing.
-    `tokenizer(texts, context_length)` gives (N,
-    context_length) int64.
+    learned, None for one without such a list, and `stuff` those of them that stand behind things;
+    `dense` says how its weights recommend to read its patches: `last_block`, `short_side`,
+    `window`, `stride`, or nothing. `tokenizer(texts, context_length)` gives (N, context_length)
+    int64.
     """
 
     name: str
@@ -52,6 +51,7 @@ class Clip:
     logit_scale: float
     pooling: str
     words: frozenset[str] | None
+    stuff: tuple[str, ...]
     dense: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
@@ -96,6 +96,7 @@ def load(
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
         words=settings.get("words"),
+        stuff=settings.get("stuff", ()),
         dense=settings.get("dense"),
         fingerprint=build.fingerprint(model, files.weights),
         device=device,
@@ -110,6 +111,7 @@ def from_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     words: Sequence[str] | None = None,
+    stuff: Sequence[str] = (),
     dense: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     device: torch.device | str = "cpu",
@@ -138,6 +140,7 @@ def from_model(
         logit_scale=logit_scale,
         pooling=pooling,
         words=None if words is None else frozenset(words),
+        stuff=tuple(stuff),
         dense=dense or {},
         device=torch.device(device),
         dtype=dtype,
@@ -176,7 +179,7 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
 
 def _settings(weights: Path) -> dict[str, Any]:
     """What the header of one of our own weights files says beside its weights: `words`, the words
-    that it learned, and `dense`, how its patches are read best. Raises ModelError for a
+    that it learned, `stuff`, and `dense`, how its patches are read best. Raises ModelError for a
     file of ours that holds something else.
     """
     if weights.suffix != ".safetensors":

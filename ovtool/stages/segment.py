@@ -161,6 +161,7 @@ def load(
     from ovtool.models import text
 
     clip = door.load(model, device, devices.precision(precision, device))
+    vocabulary = vocabulary.before(clip.stuff)
     everything = tuple(dict.fromkeys((*vocabulary.names, *vocabulary.background)))
     embedded = text.embed_words(clip, everything, settings.templates)
     text.warn_unlearned(clip, vocabulary.names)

@@ -1,7 +1,9 @@
 """The words of a run: one vocabulary for all images, or one for each."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovtool.datasets import registry, vocabularies
@@ -20,11 +22,18 @@ class Words:
     background: the words that compete and are dropped, in every image where they are no class.
     per_image: for each image's name the indices into `classes` that it is segmented with; None where
         every image takes all.
+    default_background: whether the background is the default one, which nobody asked for.
     """
 
     classes: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
     per_image: Mapping[str, tuple[int, ...]] | None = None
+    default_background: bool = False
+
+    def before(self, stuff: tuple[str, ...]) -> Words:
+        """The same classes; a default background gives way to the stuff words of a model that has
+        learned only a few, and cannot tell the others from noise."""
+        return replace(self, background=stuff) if stuff and self.default_background else self
 
     def of_image(self, name: str) -> tuple[int, ...]:
         """The class indices of one image."""
@@ -62,7 +71,8 @@ def gather(
     """The words of a run, from the one option of the four that is given.
 
     Without any, a data set that brings a list of words for each image (`collage`) is segmented with
-    those. `background` is a list of words, `none`, or None for the default: the stuff list beside
+    those. `background` is a list of words, `none`, or None for the default: the stuff list (or that of
+    the model, if its weights have one) beside
     `classes` and `classes_file`, nothing beside the others.
 
     Raises UsageError for none or several of them and for words that cannot be meant, InputError for
@@ -90,7 +100,8 @@ def gather(
         found, default = vocabularies.parse_classes(classes or ""), DEFAULT_BACKGROUND
     competing = vocabularies.background_words(background, default)
     whole = vocabularies.with_background(found, competing)
-    return Words(whole.classes, whole.background)
+    by_default = background is None and bool(default)
+    return Words(whole.classes, whole.background, default_background=by_default)
 
 
 def _words_of_data_set(inputs: Sequence[str]) -> Path:

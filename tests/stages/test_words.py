@@ -134,3 +134,14 @@ def test_files_that_are_not_there(tmp_path):
     for option in ("classes_file", "classes_per_image"):
         with pytest.raises(InputError, match="gone.txt"):
             gather(**{option: tmp_path / "gone.txt"})
+
+
+def test_a_default_background_gives_way_to_the_stuff_of_a_small_model():
+    default = words.gather([], classes="teapot,apple")
+    assert default.before(("wood", "snow")).background == ("wood", "snow")
+    assert default.before(()).background == default.background
+    chosen = words.gather([], classes="teapot", background="wall")
+    assert chosen.before(("wood",)).background == ("wall",)
+    off = words.gather([], classes="teapot", background="none")
+    assert off.before(("wood",)).background == ()
+    assert words.gather([], vocabulary="voc20").before(("wood",)).background == ()
