@@ -13,7 +13,7 @@ from ovtool.datasets import art, collage_files, registry
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.datasets.nouns import table
 from ovtool.errors import InputError, OutputExistsError, UsageError
-from ovtool.stages.mapping import Progress, no_progress
+from ovtool.stages.progress import Progress, no_progress
 
 PRESETS = ("cooccur", "single")
 SIZES = (32, 2048)  # the least and the greatest side of a picture, in pixels

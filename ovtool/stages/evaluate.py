@@ -17,8 +17,7 @@ What is counted, in this order:
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,9 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, labelled
 from ovtool.formats.labelled import LabelledImages
 from ovtool.methods import metrics
+from ovtool.stages.progress import Progress, no_progress
 
 METRICS = ("miou",)
-
-Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None]]]
-
-
-@contextmanager
-def no_progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
-    """A progress bar that nobody sees."""
-    yield lambda n=1: None
 
 
 def run(

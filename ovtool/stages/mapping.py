@@ -6,7 +6,7 @@ A run that is cut off goes on with `resume`, and gives the same bytes.
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,17 +22,11 @@ from ovtool.formats import atomic, coco, merge, parts
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
+from ovtool.stages.progress import Progress, no_progress
 
-Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None]]]
 Rgb = NDArray[np.uint8]
 
 _LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
-
-
-@contextmanager
-def no_progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
-    """A progress bar that nobody sees."""
-    yield lambda n=1: None
 
 
 @dataclass(frozen=True)

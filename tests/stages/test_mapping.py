@@ -1,6 +1,7 @@
 """The frame of stages that map images to one COCO JSON: parts, provenance, failures, resuming."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,4 +172,6 @@ def test_places_are_checked_before_any_work(tmp_path):
 
 
 def test_a_device_as_output_has_no_folder_beside_it(items):
-    run(items, "/dev/null")  # and not /dev/null.parts
+    outcome = run(items, "/dev/null")
+    assert len(outcome.dataset.images) == len(items)
+    assert not Path("/dev/null.parts").exists()

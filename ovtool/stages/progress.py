@@ -1,0 +1,13 @@
+"""How a stage tells how far it is: it is handed something that opens a bar, and never prints."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+# (total, description) opens a bar, whose callback takes the steps done since the last call
+Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None]]]
+
+
+@contextmanager
+def no_progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
+    """A progress bar that nobody sees."""
+    yield lambda n=1: None
