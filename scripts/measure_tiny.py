@@ -13,31 +13,38 @@ import json
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
-from ovtool.datasets import art, collage
-from ovtool.datasets.nouns import table
+from ovtool.datasets import art, collage, collage_files
+from ovtool.datasets.nouns import class_names, table
 from ovtool.models import clip as door
 from ovtool.models import text
 
+SIDE = 128
 
-def pictures(split: str, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures uint8 (count, 128, 128, 3) and the index of each one's noun, int64 (count,)."""
+
+def drawings() -> collage.Drawings:
+    """Twemoji, as the scene law takes it."""
     found = art.twemoji_drawings()
-    drawings = {name: [Image.fromarray(one) for one in some] for name, some in found.items()}
+    return {name: [Image.fromarray(one) for one in some] for name, some in found.items()}
+
+
+def pictures(split: str, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Pictures of one object, uint8 (count, 128, 128, 3), and the index of each one's noun, int64."""
+    bank, code = drawings(), collage.SPLIT_CODES[split]
     names = [noun.name for noun in table()]
-    pixels = np.empty((count, 128, 128, 3), np.uint8)
+    pixels = np.empty((count, SIDE, SIDE, 3), np.uint8)
     labels = np.empty(count, np.int64)
     for index in range(count):
         rng = collage.scene_generator(split, seed, index)
-        scene = collage.compose(
-            rng, collage.SINGLE, drawings, collage.SPLIT_CODES[split], pixels.shape[1]
-        )
+        scene = collage.compose(rng, collage.SINGLE, bank, code, SIDE)
         pixels[index], labels[index] = scene.pixels, names.index(scene.objects[0])
     return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
-def among_twenty(logits: torch.Tensor, labels: torch.Tensor, seed: int) -> float:
+def among_twenty(logits: Tensor, labels: Tensor, seed: int) -> float:
     """The share of pictures whose noun beats 19 others, drawn at random."""
     rng = np.random.default_rng(seed)
     right = 0
@@ -48,10 +55,42 @@ def among_twenty(logits: torch.Tensor, labels: torch.Tensor, seed: int) -> float
     return right / len(labels)
 
 
-def measure(model: str, split: str, seed: int, count: int, templates: str) -> dict[str, float]:
-    """Top-1, top-5 and among 20 words, as fractions."""
-    clip = door.load(model)
-    nouns = text.embed_words(clip, [noun.name for noun in table()], templates)
+def patch_accuracy(
+    clip: door.Clip, words: Tensor, split: str, seed: int, count: int
+) -> dict[str, float]:
+    """The share of patches that are named right among 20 words of their scene, objects and grounds
+    apart. A patch counts where more than half of it has one label; the scenes follow the law of record,
+    and patches are read as MaskCLIP reads them.
+
+    words: (N, D) float32 unit embeddings of `class_names()`.
+    """
+    bank, code, names = drawings(), collage.SPLIT_CODES[split], class_names()
+    rights: dict[str, list[bool]] = {"objects": [], "grounds": []}
+    for index in range(count):
+        rng = collage.scene_generator(split, seed, index)
+        scene = collage.compose(rng, collage.LAW, bank, code, SIDE)
+        present = [names.index(name) for name in {*scene.objects, *scene.grounds}]
+        others = [other for other in rng.permutation(len(names)).tolist() if other not in present]
+        asked = torch.tensor(sorted([*present, *others[: 20 - len(present)]]))
+        truth = torch.from_numpy(collage_files.semantic_map(scene, names).astype(np.int64))
+        cells = F.one_hot(truth, len(names)).float().permute(2, 0, 1)
+        share, label = F.avg_pool2d(cells, clip.patch_size).max(0)  # each (grid, grid)
+        pixels = door.normalise(clip, torch.from_numpy(scene.pixels)[None])
+        features = door.patch_features(clip, pixels, "maskclip")[0]
+        found = asked[(features @ words[asked].T).argmax(-1)]
+        ground = label >= len(table())
+        for name, kind in (("objects", ~ground), ("grounds", ground)):
+            rights[name].extend((found == label)[(share > 0.5) & kind].tolist())
+    return {f"patches_{name}": float(np.mean(right)) for name, right in rights.items()}
+
+
+def figures(
+    clip: door.Clip, split: str, seed: int, count: int, templates: str = "one"
+) -> dict[str, float]:
+    """Cross entropy (nats), top-1, top-5 and among 20 words over single objects, and the accuracy of
+    patches over a fifth as many scenes; all but the first are fractions."""
+    words = text.embed_words(clip, list(class_names()), templates)
+    nouns = words[: len(table())]
     pixels, labels = pictures(split, seed, count)
     features = torch.cat(
         [door.encode_images(clip, door.normalise(clip, chunk)) for chunk in pixels.split(100)]
@@ -59,9 +98,11 @@ def measure(model: str, split: str, seed: int, count: int, templates: str) -> di
     logits = features @ nouns.T
     best = logits.topk(5, 1).indices
     return {
+        "cross_entropy": F.cross_entropy(clip.logit_scale * logits, labels).item(),
         "top1": (best[:, 0] == labels).float().mean().item(),
         "top5": (best == labels[:, None]).any(1).float().mean().item(),
         "among_20": among_twenty(logits, labels, seed),
+        **patch_accuracy(clip, words, split, seed, count // 5),
     }
 
 
@@ -73,9 +114,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="7,8,9")
     parser.add_argument("--templates", default="one")
     args = parser.parse_args()
-    found = []
+    clip, found = door.load(args.model), []
     for seed in map(int, args.seeds.split(",")):
-        found.append(measure(args.model, args.split, seed, args.pictures, args.templates))
+        found.append(figures(clip, args.split, seed, args.pictures, args.templates))
         print(json.dumps({"seed": seed, **{key: round(v, 4) for key, v in found[-1].items()}}))
     mean = {key: round(float(np.mean([one[key] for one in found])), 4) for key in found[0]}
     print(json.dumps({"mean": mean, "nouns": len(table()), "split": args.split}))

@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -198,11 +199,16 @@ def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
 
 
 class Training:
-    """A model in training: its averaged weights, its optimisers, the step it has reached, its log."""
+    """A model in training: its averaged weights, its optimisers, the step it has reached, its log.
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    `forward`, `sheet` and `criterion` are what `tiny_trials.py` exchanges.
+    """
+
+    def __init__(
+        self, seed: int, device: torch.device, config: dict[str, Any] | None = None
+    ) -> None:
         torch.manual_seed(seed)
-        config = json.loads(CONFIG.read_text())["model_cfg"]
+        config = config or json.loads(CONFIG.read_text())["model_cfg"]
         self.seed, self.device, self.step = seed, device, 0
         self.model = CLIP(**config).to(device)
         self.average = CLIP(**config).to(device).requires_grad_(False)
@@ -210,7 +216,7 @@ class Training:
         self.optimisers = optimisers_of(self.model)
         self.log: list[dict[str, float]] = []
         self.tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
-        self.forward = encode_pictures
+        self.forward, self.sheet, self.criterion = encode_pictures, word_sheet, loss_of
 
     def restore(self, path: Path) -> None:
         """Goes on from a checkpoint."""
@@ -243,7 +249,7 @@ class Training:
         captions = None
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures, places = self.forward(self.model, pixels, corner, kept)
-            words = self._encode(word_sheet(rng))
+            words = self._encode(self.sheet(rng))
             if self.step >= schedule.steps // 3:
                 captions = self._encode(batch.captions)
         if self.step < schedule.patches_from * schedule.steps:
@@ -251,7 +257,7 @@ class Training:
         labelled = replace(
             batch, nouns=batch.nouns.to(self.device), grounds=batch.grounds.to(self.device)
         )
-        return loss_of(self.model, pictures, places, words, captions, labelled)
+        return self.criterion(self.model, pictures, places, words, captions, labelled)
 
     def _encode(self, texts: list[str]) -> Tensor:
         return encode_texts(self.model, self.tokenizer(texts).to(self.device))
@@ -296,22 +302,26 @@ def train(args: argparse.Namespace) -> Training:
         num_workers=args.workers,
         prefetch_factor=4 if args.workers else None,
     )
-    began, first, sums = time.monotonic(), training.step, np.zeros(2)
+    began, first, sums = time.monotonic(), training.step, np.zeros(3)
     for batch in itertools.islice(batches, schedule.steps - training.step):
         loss, right = training.loss(batch, schedule)
         if not torch.isfinite(loss):
             sys.exit(f"the loss is {loss.item()} at step {training.step}: see {args.checkpoint}")
         training.advance(loss, schedule.rate(training.step))
-        sums += (loss.item(), right.item())
+        sums += (loss.item(), right.item(), 1)
         if training.step % 100 == 0:
             speed = (training.step - first) * args.batch_size / (time.monotonic() - began)
             line = {"pictures": training.step * args.batch_size}
-            line |= {"loss": round(sums[0] / 100, 4), "right": round(sums[1] / 100, 4)}
+            line |= {"loss": round(sums[0] / sums[2], 4), "right": round(sums[1] / sums[2], 4)}
             training.log.append(line)
             print(json.dumps(line), f"{speed:.0f}/s", flush=True)
             sums[:] = 0
         if training.step % args.save_every == 0 or training.step == schedule.steps:
             training.save(args.checkpoint)
+        if args.snapshots and training.step % args.snapshot_every == 0:
+            seen = training.step * args.batch_size
+            target = args.snapshots / f"tiny-{seen:08d}.safetensors"
+            export(training.average, target, training.log, args.seed)
     return training
 
 
@@ -325,6 +335,8 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     parser.add_argument("--save-every", type=int, default=400, help="steps between checkpoints")
+    parser.add_argument("--snapshots", type=Path, help="folder for the weights on the way")
+    parser.add_argument("--snapshot-every", type=int, default=800, help="steps between them")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="where to write the weights at the end")
     args = parser.parse_args()

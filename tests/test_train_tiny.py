@@ -25,13 +25,13 @@ def script():
 @pytest.fixture(autouse=True)
 def borrowed_art(monkeypatch):
     """The training drawings are not at hand in a test; any drawings do."""
-    monkeypatch.setattr(art, "train_drawings", art.twemoji_drawings)
+    monkeypatch.setattr(art, "train_drawings", lambda styles: art.twemoji_drawings())
 
 
 def options(checkpoint, pictures):
     return argparse.Namespace(
         pictures=pictures, batch_size=4, rate=1e-3, seed=3, device="cpu", compile=False, workers=0,
-        save_every=2, checkpoint=checkpoint,
+        save_every=2, checkpoint=checkpoint, snapshots=None, snapshot_every=2,
     )  # fmt: skip
 
 

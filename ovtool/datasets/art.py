@@ -32,6 +32,10 @@ TRAIN_STYLES: dict[str, tuple[str, str]] = {
     "openmoji": ("@iconify-json/openmoji", "CC-BY-SA-4.0"),
     "streamline": ("@iconify-json/streamline-emojis", "CC-BY-4.0"),
 }
+# Nouns whose drawing in a style shows another thing: this turkey is the country's flag.
+WRONG_DRAWINGS: dict[str, frozenset[str]] = {
+    "streamline": frozenset({"turkey"}),
+}
 
 
 def train_folder() -> Path:

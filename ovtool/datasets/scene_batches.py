@@ -29,10 +29,10 @@ class SceneBatch:
     captions: list[str]
 
 
-def drawing_bank(side: int) -> dict[str, list[Image.Image]]:
-    """The training drawings, `side` pixels at most, as the scene law takes them."""
+def drawing_bank(side: int, styles: tuple[str, ...]) -> dict[str, list[Image.Image]]:
+    """The training drawings of some styles, `side` pixels at most, as the scene law takes them."""
     bank = {}
-    for name, drawings in art.train_drawings().items():
+    for name, drawings in art.train_drawings(styles).items():
         bank[name] = [Image.fromarray(drawing) for drawing in drawings]
         for drawing in bank[name]:
             drawing.thumbnail((side, side), Image.Resampling.BOX)
@@ -42,7 +42,7 @@ def drawing_bank(side: int) -> dict[str, list[Image.Image]]:
 class SceneBatches(IterableDataset[SceneBatch]):
     """Batches from step `start` on, for ever; `stage(step)` says law and picture size of a step.
 
-    With several workers each makes every n-th batch, so the order does not depend on their number.
+    Drawings are of `styles`, each restyled unless `restyled` is false. With several workers each makes every n-th batch, so the order does not depend on their number.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class SceneBatches(IterableDataset[SceneBatch]):
         start: int,
         batch_size: int,
         stage: Callable[[int], tuple[collage.SceneLaw, int]],
+        styles: tuple[str, ...] = tuple(art.TRAIN_STYLES),
+        restyled: bool = True,
     ) -> None:
         self.seed, self.start, self.batch_size, self.stage = seed, start, batch_size, stage
+        self.styles, self.restyle = styles, restyle if restyled else None
 
     def __iter__(self) -> Iterator[SceneBatch]:
         torch.set_num_threads(1)
-        bank = drawing_bank(96)
+        bank = drawing_bank(96, self.styles)
         worker = torch.utils.data.get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         step = self.start + first
@@ -73,7 +76,9 @@ class SceneBatches(IterableDataset[SceneBatch]):
         captions = []
         for row in range(self.batch_size):
             rng = collage.scene_generator("train", self.seed, step * self.batch_size + row)
-            scene = collage.compose(rng, law, bank, collage.SPLIT_CODES["train"], size, restyle)
+            scene = collage.compose(
+                rng, law, bank, collage.SPLIT_CODES["train"], size, self.restyle
+            )
             pixels[row] = scene.pixels
             for name in scene.objects:
                 nouns[row, noun_index[name]] = 1

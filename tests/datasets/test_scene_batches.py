@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ovtool.datasets import collage, scene_batches
+from ovtool.datasets import art, collage, scene_batches
 from ovtool.datasets.nouns import GROUNDS, table
 from ovtool.datasets.scene_batches import CLOSE, MIDDLE, SceneBatches
 
@@ -99,7 +99,7 @@ def test_the_number_of_workers_changes_nothing(workers):
 
 
 def test_the_bank_holds_every_drawing_at_its_size():
-    bank = scene_batches.drawing_bank(20)
+    bank = scene_batches.drawing_bank(20, tuple(art.TRAIN_STYLES))
     assert list(bank) == NAMES
     assert [len(bank[noun.name]) for noun in table()] == [len(noun.code_points) for noun in table()]
     sizes = [max(drawing.size) for drawings in bank.values() for drawing in drawings]

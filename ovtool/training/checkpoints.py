@@ -1,0 +1,82 @@
+"""Where a training stands, in one file beside its output, so that a run that was cut off goes on.
+
+The file holds weights, optimiser, step and curve, and a digest of the settings that shape the result.
+It is a torch file, read with `weights_only=True`, written whole or not at all.
+"""
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovtool.errors import InputError, MismatchError, OutputExistsError
+from ovtool.formats import atomic
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint of one training.
+
+    path: where it lies. digest: of all settings that shape the result (`parts.settings_digest`).
+    """
+
+    path: Path
+    digest: str
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Writes plain data and tensors. Raises InputError where the place cannot be written."""
+        buffer = io.BytesIO()
+        torch.save({"digest": self.digest, **state}, buffer)
+        atomic.remove_stale(self.path)
+        atomic.write_bytes(self.path, buffer.getvalue())
+
+    def load(self) -> dict[str, Any]:
+        """What was saved, on the CPU.
+
+        Raises:
+            InputError: the file is broken, or no checkpoint.
+            MismatchError: other settings than those of this run.
+        """
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            digest = state.pop("digest")
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError):
+            raise InputError(
+                f"{self.path} is broken or no checkpoint: remove it to train from the start"
+            ) from None
+        if digest != self.digest:
+            raise MismatchError(
+                f"{self.path} is the checkpoint of a training with other data or settings: give the "
+                "same ones, or remove it to train from the start"
+            )
+        return dict(state)
+
+    def begin(self, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+        """What to go on from, or None at the start; call it before any work.
+
+        Raises OutputExistsError where a checkpoint is in the way, and as `load`.
+        """
+        if not self.path.exists():
+            return None
+        if resume:
+            return self.load()
+        if not overwrite:
+            raise OutputExistsError(
+                f"{self.path} is the checkpoint of a training that was cut off: go on with --resume, "
+                "or start anew with --overwrite"
+            )
+        self.path.unlink()
+        return None
+
+    def remove(self) -> None:
+        """Removes the file, once the training has written its result."""
+        self.path.unlink(missing_ok=True)
+
+
+def beside(out: Path, digest: str) -> Checkpoint:
+    """The checkpoint of the training that writes `out`."""
+    return Checkpoint(Path(f"{out}.checkpoint"), digest)

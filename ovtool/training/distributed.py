@@ -1,0 +1,79 @@
+"""One process or many: torchrun's ranks, and the few collectives that trainings here need.
+
+Gradients are averaged by hand after the backward pass, which also serves trainings whose backward
+pass comes in pieces. Alone, every function leaves its argument as it is.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=5)  # after which the others of a lost rank give up
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number among `world`, and the device that it computes on."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and speaks."""
+        return self.rank == 0
+
+
+def is_many() -> bool:
+    """Whether torchrun started this process, among others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """This process among torchrun's, or alone: gloo on CPUs, nccl on GPUs, one GPU a process."""
+    if not is_many():
+        yield Ranks(0, 1, device)
+        return
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def share(module: nn.Module, ranks: Ranks) -> None:
+    """Gives every rank the first one's parameters and buffers."""
+    if ranks.world > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Replaces each gradient by its mean over the ranks; a rank without one counts as zero."""
+    if ranks.world == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= ranks.world
+
+
+def sum_over_ranks(value: Tensor, ranks: Ranks) -> Tensor:
+    """The sum of a tensor of one shape over the ranks, outside the graph."""
+    if ranks.world == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
