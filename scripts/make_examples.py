@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
 """Composes the pictures of `examples/` from Twemoji and the collage grounds; always the same bytes.
 
-scripts/make_examples.py
+    scripts/make_examples.py [--photographs]
+
+With --photographs it draws instead what `tiny` makes of three photographs that come with scikit-image,
+side by side: what it cannot do.
 """
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
 from ovtool.datasets import art, collage, grounds
 from ovtool.datasets.nouns import table
+from ovtool.stages import mapping, segment
 
 FOLDER = Path(__file__).parent.parent / "examples"
 WIDTH, HEIGHT = 640, 480
@@ -73,6 +79,13 @@ SCENES: dict[str, tuple[str, str, int, tuple[Thing, ...]]] = {
     ),
 }
 
+# Photographs of scikit-image and the words that they are segmented with.
+PHOTOGRAPHS = {
+    "coffee.png": "coffee,spoon",
+    "chelsea.png": "cat,dog",
+    "rocket.jpg": "rocket,tree",
+}
+
 
 def compose(name: str) -> Image.Image:
     """One picture, RGB, WIDTH x HEIGHT."""
@@ -95,8 +108,40 @@ def compose(name: str) -> Image.Image:
     return picture.convert("RGB")
 
 
+def photographs() -> Image.Image:
+    """The overlays of the photographs, side by side, each 300 pixels high."""
+    import skimage.data
+
+    source = Path(skimage.data.__file__).parent
+    shown = []
+    with TemporaryDirectory() as scratch:
+        for name, words in PHOTOGRAPHS.items():
+            segment.run(
+                [str(source / name)],
+                classes=words,
+                model="tiny",
+                overlays=Path(scratch),
+                out=str(Path(scratch) / "segments.json"),
+                how=mapping.Run(overwrite=True),
+            )
+        for path in sorted(Path(scratch).rglob("*.png")):
+            picture = Image.open(path).convert("RGB")
+            shown.append(picture.resize((round(300 * picture.width / picture.height), 300)))
+    sheet = Image.new("RGB", (sum(one.width for one in shown), 300))
+    left = 0
+    for picture in shown:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return sheet
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photographs", action="store_true", help="what tiny makes of photographs")
     FOLDER.mkdir(exist_ok=True)
+    if parser.parse_args().photographs:
+        photographs().save(FOLDER / "photographs.jpg", quality=88)
+        return
     for name in SCENES:
         pixels = np.asarray(compose(name))
         Image.fromarray(pixels).save(FOLDER / f"{name}.jpg", quality=92, subsampling=0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the bundled CLIP `tiny` on `collage:train`, from nothing.
 
-    scripts/train_tiny.py --pictures 800000 --checkpoint tiny.pt --export ovtool/weights/tiny.safetensors
+    scripts/train_tiny.py --pictures 1300000 --checkpoint tiny.pt --export ovtool/weights/tiny.safetensors
 
 Needs the art of `scripts/fetch_art`. It goes on from --checkpoint when that exists; the data depend on
 (seed, step) alone. The loss is a softmax over all nouns of the table, plus the same over the grounds
@@ -35,6 +35,7 @@ from ovtool.formats import tensors
 CONFIG = Path(__file__).parent.parent / "ovtool" / "weights" / "tiny.json"
 # How its patches are read best: measured with scripts/measure_methods.py on collage:val.
 DENSE = {"last_block": "maskclip", "short_side": 160, "window": 96, "stride": 32}
+LOG_EVERY = 100  # steps
 TEMPLATES = (
     "{}",
     "a {}",
@@ -183,7 +184,7 @@ def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
     ]
 
 
-def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
+def export(model: CLIP, path: Path, pictures: int, seed: int) -> None:
     """Writes the weights as half-precision safetensors, with the words that were learned."""
     weights = {
         name: value.half().cpu()
@@ -192,7 +193,7 @@ def export(model: CLIP, path: Path, log: list[dict], seed: int) -> None:
     }
     words = [word for noun in table() for word in (noun.name, *noun.synonyms)]
     settings = {"words": [*words, *GROUNDS], "stuff": list(GROUNDS), "dense": DENSE}
-    settings |= {"seed": seed, "pictures": log[-1]["pictures"] if log else 0}
+    settings |= {"seed": seed, "pictures": pictures}
     exact = {name: value.float() for name, value in weights.items()}
     header = {"kind": "clip", "model": "tiny", "fingerprint": tensors.fingerprint(exact)}
     tensors.save(path, weights, {**header, "settings": settings})
@@ -309,10 +310,11 @@ def train(args: argparse.Namespace) -> Training:
             sys.exit(f"the loss is {loss.item()} at step {training.step}: see {args.checkpoint}")
         training.advance(loss, schedule.rate(training.step))
         sums += (loss.item(), right.item(), 1)
-        if training.step % 100 == 0:
+        if training.step % LOG_EVERY == 0:
             speed = (training.step - first) * args.batch_size / (time.monotonic() - began)
             line = {"pictures": training.step * args.batch_size}
-            line |= {"loss": round(sums[0] / sums[2], 4), "right": round(sums[1] / sums[2], 4)}
+            loss_mean, right_mean = (sums[:2] / sums[2]).tolist()
+            line |= {"loss": round(loss_mean, 4), "right": round(right_mean, 4)}
             training.log.append(line)
             print(json.dumps(line), f"{speed:.0f}/s", flush=True)
             sums[:] = 0
@@ -321,13 +323,13 @@ def train(args: argparse.Namespace) -> Training:
         if args.snapshots and training.step % args.snapshot_every == 0:
             seen = training.step * args.batch_size
             target = args.snapshots / f"tiny-{seen:08d}.safetensors"
-            export(training.average, target, training.log, args.seed)
+            export(training.average, target, seen, args.seed)
     return training
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=800_000)
+    parser.add_argument("--pictures", type=int, default=1_300_000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -342,7 +344,7 @@ def main() -> None:
     args = parser.parse_args()
     training = train(args)
     if args.export:
-        export(training.average, args.export, training.log, args.seed)
+        export(training.average, args.export, training.step * args.batch_size, args.seed)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def options(checkpoint, pictures):
 
 
 def test_resumed_training_ends_as_an_uninterrupted_one(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "LOG_EVERY", 2)
     whole = script.train(options(tmp_path / "whole.pt", 24))
     assert whole.step == 6
 
@@ -54,6 +55,7 @@ def test_resumed_training_ends_as_an_uninterrupted_one(script, tmp_path, monkeyp
         script.train(options(tmp_path / "cut.pt", 24))
     monkeypatch.setattr(script.Training, "advance", advance)
     resumed = script.train(options(tmp_path / "cut.pt", 24))
+    assert [line["pictures"] for line in resumed.log] == [8, 16, 24]
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, resumed.average.state_dict()[name]), name
 

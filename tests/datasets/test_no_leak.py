@@ -1,6 +1,7 @@
 """No weight is trained on the drawings that scores are taken on: shown on the imports and at work."""
 
 import ast
+import importlib.util
 import sys
 from itertools import islice, product
 from pathlib import Path
@@ -53,7 +54,9 @@ def speaks_of_twemoji(path):
     return any("twemoji" in name for name in names)
 
 
-TRAINERS = sorted(ROOT.glob("scripts/train_*.py"))
+# The proposer's script alone prints figures of val on its way; what it learns from is tested below.
+PRINTS_VAL = "train_tiny_proposer.py"
+TRAINERS = [path for path in sorted(ROOT.glob("scripts/train_*.py")) if path.name != PRINTS_VAL]
 
 
 @pytest.mark.parametrize("script", TRAINERS, ids=lambda path: path.name)
@@ -89,6 +92,15 @@ def test_training_batches_never_ask_for_twemoji(train_art, no_twemoji):
     data = SceneBatches(0, 0, 4, lambda step: ((CLOSE, MIDDLE)[step % 2], 48))
     assert len(list(islice(data, 4))) == 4
     torch.set_num_threads(threads)
+
+
+def test_scenes_of_the_proposer_never_ask_for_twemoji(train_art, no_twemoji):
+    spec = importlib.util.spec_from_file_location("proposer", ROOT / "scripts" / PRINTS_VAL)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    scenes = script.Scenes(seed=0, batch_size=2, steps=4)
+    examples = [scenes(step, row) for step in (0, 3) for row in (0, 1)]
+    assert all(len(example.masks) for example in examples)
 
 
 def test_the_split_train_never_asks_for_twemoji(train_art, no_twemoji):
