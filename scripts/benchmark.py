@@ -3,8 +3,8 @@
 
     scripts/benchmark.py [NAME ...] [--json FILE]
 
-Names: startup, collage, patch, fused, memory, vocabulary. Without one, all. Prints a Markdown table;
-run it on an idle machine.
+Names: startup, collage, patch, fused, memory, vocabulary, regions. Without one, all. Prints a Markdown
+table; run it on an idle machine.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -196,6 +197,90 @@ def vocabulary(folder: Path) -> list[Row]:
     return rows
 
 
+def _tilted_masks(count: int, side: int) -> np.ndarray:
+    """Ellipses of many sizes, aspects and tilts: bool (count, side, side)."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    masks = np.empty((count, side, side), bool)
+    for mask in masks:
+        row, column = random.uniform(0.3 * side, 0.7 * side, 2)
+        radius, aspect = random.uniform(0.06, 0.25) * side, random.uniform(1.5, 5)
+        tilt = random.uniform(0, np.pi)
+        along = (x - column) * np.cos(tilt) + (y - row) * np.sin(tilt)
+        across = (y - row) * np.cos(tilt) - (x - column) * np.sin(tilt)
+        mask[:] = np.hypot(along, across * aspect) <= radius
+    return masks
+
+
+def _pil_regions(clip: Any, rgb: np.ndarray, masks: np.ndarray) -> Any:
+    """The straightforward way: crop, fill and resize with PIL in a loop, then one full batch."""
+    import torch
+    from PIL import Image
+
+    mean = (255 * np.array(clip.mean)).round().astype(np.uint8)
+    crops = []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        filled = np.where(mask[box][..., None], rgb[box], mean)
+        size = (clip.image_size, clip.image_size)
+        crop = np.asarray(Image.fromarray(filled).resize(size, Image.Resampling.BICUBIC))
+        crops.append(torch.from_numpy(crop / 255).float() - torch.tensor(clip.mean))
+    pixels = (torch.stack(crops) / torch.tensor(clip.std)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return clip.model.encode_image(pixels, normalize=True)
+
+
+def regions(folder: Path, count: int = 100, repeats: int = 3) -> list[Row]:
+    """`count` regions of one picture through a ViT-B/16 at random weights, float32, on this CPU."""
+    import open_clip
+    import torch
+    from PIL import Image
+
+    from ovtool.methods import mask_prompts
+    from ovtool.models import clip as door
+    from ovtool.models import region_clip
+
+    clip = door.from_model(open_clip.create_model("ViT-B-16"), "ViT-B-16 at random weights")
+    rgb = np.array(Image.open(picture(folder, 512)).convert("RGB"))
+    masks = _tilted_masks(count, 512)
+    shown = region_clip.crops(clip, rgb, torch.from_numpy(masks), clip.image_size).foreground
+    blank = 1 - shown.float().mean().item()
+
+    def timed(work: Callable[[], Any]) -> float:
+        work()
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    def with_prompts(depth: int) -> Callable[[], Any]:
+        start = mask_prompts.initial(depth, (14, 14), 768, torch.Generator().manual_seed(0))
+        return lambda: region_clip.encode_regions(clip, rgb, masks, prompts=start)
+
+    reference = timed(lambda: _pil_regions(clip, rgb, masks))
+    slow = f"PIL in a loop, one batch, no prompts: {count / reference:.2f} regions/s"
+    none = timed(lambda: region_clip.encode_regions(clip, rgb, masks))
+    three, whole = timed(with_prompts(3)), timed(with_prompts(12))
+    tokens = timed(lambda: region_clip.encode_region_tokens(clip, rgb, masks))
+    what = f"{count} regions of one picture, ViT-B/16, f = {blank:.2f}"
+    arithmetic = 1 / (1 - blank)
+    return [
+        Row(f"{what}: crops, no prompts", f"{count / none:.2f}/s", slow, reference / none, "reported"),
+        Row(f"{what}: prompts of depth 3", f"{count / three:.2f}/s", slow, reference / three, "at least 1.1"),
+        Row(
+            f"{what}: prompts at every block",
+            f"{count / whole:.2f}/s",
+            f"depth 3 times 1 / (1 - f): {arithmetic * count / three:.2f}/s",
+            three / whole / arithmetic,
+            "at least 0.9",
+        ),
+        Row(f"{what}: `tokens`, one pass", f"{count / tokens:.2f}/s", slow, reference / tokens, "at least 20"),
+    ]  # fmt: skip
+
+
 BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "startup": startup,
     "collage": collage,
@@ -203,6 +288,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "fused": fused,
     "memory": memory,
     "vocabulary": vocabulary,
+    "regions": regions,
 }
 
 

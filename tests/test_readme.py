@@ -31,6 +31,7 @@ def desk(tmp_path_factory):
     data = registry.collage_in(folder / "collage", "demo")
     shutil.copytree(data.images, folder / "photos")
     shutil.copy(data.instances, folder / "instances.json")
+    shutil.copy(data.captions, folder / "captions.json")
     shutil.copy(next((folder / "photos").iterdir()), folder / "photo.jpg")
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "words.txt").write_text("teapot\napple;fruit\n")

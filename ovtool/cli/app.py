@@ -11,17 +11,42 @@ from typing import Annotated, Any
 
 import typer
 
-from ovtool.cli import check, data, doctor, evaluate, info, output, propose, segment
+from ovtool.cli import (
+    check,
+    data,
+    doctor,
+    evaluate,
+    info,
+    mine_pairs,
+    output,
+    probe,
+    propose,
+    segment,
+    train_proposer,
+    tune_prompts,
+)
 from ovtool.cli.options import QuietOpt, VerboseOpt
 
 # (name, function, one line of help); in place of a function, rows of sub-commands.
 COMMANDS: tuple[tuple[str, Any, str], ...] = (
     ("segment", segment.segment, "Cut pictures up by words."),
     ("propose", propose.propose, "Find masks of whatever is in the pictures."),
+    ("mine-pairs", mine_pairs.mine_pairs, "Pair the nouns of captions with masks."),
+    (
+        "train-proposer",
+        train_proposer.train_proposer,
+        "Train a network that finds masks and compares them with words.",
+    ),
+    ("tune-prompts", tune_prompts.tune_prompts, "Teach a CLIP to read masked crops."),
     ("evaluate", evaluate.evaluate, "Measure predictions against a ground truth."),
     ("info", info.info, "Say what a file is and what made it."),
     ("check", check.check, "Validate files; the exit status is the answer."),
     ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),
+    (
+        "probe",
+        (("oracle", probe.oracle, "Say whether masks or names are the bottleneck."),),
+        "The papers' diagnoses of a model.",
+    ),
     (
         "data",
         (

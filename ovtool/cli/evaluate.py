@@ -38,15 +38,20 @@ def evaluate(
     out: OutputOpt = None,
     overwrite: OverwriteOpt = False,
 ) -> None:
-    """Measure predictions against a ground truth: mIoU, the IoU of each class, and accuracies.
+    """Measure predictions against a ground truth: mIoU, the IoU of each class, and accuracies, or how
+    many true masks were proposed.
 
-    All measures come from one confusion matrix over all pixels of all images. Classes are matched
+    --metric miou: all measures come from one confusion matrix over all pixels of all images. Classes are matched
     by name (or synonym), images by file name. Where masks overlap, the later one in the file lies
     on top. Pixels that the truth leaves unlabelled are not counted, unless --with-background;
     labelled pixels that the prediction leaves unlabelled, or gives a class that the truth does not
     know, are errors. --classes-per-image leaves out, in each image, the pixels whose true class is
     not among the words listed for it. --missing empty counts an image with no prediction as all
     wrong; skip leaves it out.
+
+    --metric recall: the share of true masks that a proposal matches, whatever the classes, averaged
+    over IoU .50 to .95 (COCO's average recall), at 100 and 10 proposals an image, by size of the true
+    mask (small is below 32 x 32 pixels, large above 96 x 96), and at IoU .50 alone.
 
     The table shows per cent, the JSON fractions.
 
@@ -67,29 +72,45 @@ def evaluate(
         overwrite=overwrite,
         progress=output.progress,
     )
-    output.table(("class", "IoU %", "accuracy %", "pixels"), _rows(result))
+    if metric == "recall":
+        output.table(("average recall", "%"), _recall_rows(result))
+    else:
+        output.table(("class", "IoU %", "accuracy %", "pixels"), _rows(result))
     if json or out == "-":
         output.print_json(result)
 
 
+def _per_cent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _recall_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Recall at 100 proposals and by size, at 10, and at one IoU."""
+    rows = (
+        ("100 proposals, IoU .50:.95", "average_recall"),
+        ("  small masks", "average_recall_small"),
+        ("  medium masks", "average_recall_medium"),
+        ("  large masks", "average_recall_large"),
+        ("10 proposals, IoU .50:.95", "average_recall_10"),
+        ("100 proposals, IoU .50", "recall_50"),
+    )
+    return [(name, _per_cent(result[key])) for name, key in rows]
+
+
 def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """The classes in their order, then the means."""
-
-    def per_cent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f}"
-
     rows = [
-        (c["name"], per_cent(c["iou"]), per_cent(c["accuracy"]), str(c["truth_pixels"]))
+        (c["name"], _per_cent(c["iou"]), _per_cent(c["accuracy"]), str(c["truth_pixels"]))
         for c in result["classes"]
     ]
     pixels = str(result["pixels"])
     return [
         *rows,
-        ("mean", per_cent(result["miou"]), per_cent(result["mean_accuracy"]), pixels),
+        ("mean", _per_cent(result["miou"]), _per_cent(result["mean_accuracy"]), pixels),
         (
             "weighted by pixels",
-            per_cent(result["frequency_weighted_iou"]),
-            per_cent(result["pixel_accuracy"]),
+            _per_cent(result["frequency_weighted_iou"]),
+            _per_cent(result["pixel_accuracy"]),
             pixels,
         ),
     ]

@@ -2,26 +2,26 @@
 
 Every flag, the commands that take it (a sub-command is joined by a hyphen), and what it says:
 
-    --model              segment                     the CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME, a path
-    --device             segment                     where to compute
-    --precision          segment                     the number type of the networks
-    --batch-size         segment                     images or crops at once
-    --limit              segment, propose            stop after so many images
-    --resume             segment, propose            go on with a run that was cut off
-    --part-size          segment, propose            images in one part of a run
-    --strict             segment, propose            stop at the first image that fails
-    --overwrite          segment, propose, evaluate, data-make  replace an output that exists
-    --dry-run            segment, propose, data-make  say what would be done
-    --output             segment, propose, evaluate  where the result goes
-    --json               segment, propose, evaluate, data-list, data-make, info, check, doctor  one JSON document on stdout
-    --coco               segment, propose            images from a COCO JSON
-    --images             segment, propose, data-make  the folder of its file names; of data make, how many
+    --model              segment, mine-pairs, propose, train-proposer, tune-prompts, probe-oracle  the CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME, a path
+    --device             segment, mine-pairs, propose, train-proposer, tune-prompts, probe-oracle  where to compute
+    --precision          segment, mine-pairs, train-proposer, tune-prompts, probe-oracle  the number type of the networks
+    --batch-size         segment, mine-pairs, train-proposer, tune-prompts, probe-oracle  images or crops at once
+    --limit              segment, propose, mine-pairs, probe-oracle  stop after so many images
+    --resume             segment, propose, mine-pairs, train-proposer, tune-prompts  go on with a run that was cut off
+    --part-size          segment, propose, mine-pairs  images in one part of a run
+    --strict             segment, propose, mine-pairs  stop at the first image that fails
+    --overwrite          segment, propose, evaluate, data-make, mine-pairs, train-proposer, tune-prompts  replace an output that exists
+    --dry-run            segment, propose, data-make, mine-pairs, tune-prompts  say what would be done
+    --output             segment, propose, evaluate, mine-pairs, train-proposer, tune-prompts  where the result goes
+    --json               segment, propose, evaluate, data-list, data-make, info, check, doctor, mine-pairs, train-proposer, tune-prompts, probe-oracle  one JSON document on stdout
+    --coco               segment, propose, probe-oracle  images from a COCO JSON
+    --images             segment, propose, data-make, mine-pairs, train-proposer, tune-prompts, probe-oracle  the folder of its file names; of data make, how many
     --classes            segment                     the words
     --classes-file       segment                     the words, one class a line
     --vocabulary         segment                     the words of a known data set
-    --classes-per-image  segment, evaluate           the words of each image
+    --classes-per-image  segment, evaluate, probe-oracle  the words of each image
     --background         segment                     words that compete and are dropped
-    --templates          segment                     the sentences around the words
+    --templates          segment, mine-pairs, train-proposer, probe-oracle  the sentences around the words
     --method             segment                     how pixels get their words
     --last-block         segment                     the attention of the image tower's last block
     --short-side         segment                     side at which the model sees pictures
@@ -29,23 +29,55 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --stride             segment                     step of the sliding windows
     --logit-scale        segment                     sharpness of the softmax over words
     --min-score          segment                     probability below which a pixel gets no word
-    --proposer           segment, propose            where class-agnostic masks come from
-    --proposals          segment                     masks from a file
+    --proposer           segment, propose, mine-pairs, probe-oracle  where class-agnostic masks come from
+    --proposals          segment, mine-pairs, probe-oracle  masks from a file
     --max-proposals      propose                     the most masks of an image
     --min-area           propose                     the least share of the picture in a mask
+    --nms                propose                     IoU above which of two masks the worse is dropped
+    --embeddings         propose, segment  file of the masks' embeddings
+    --arch               train-proposer              the network
+    --targets            train-proposer              what the network shall find
+    --queries            train-proposer              how many proposals a picture has
+    --steps              train-proposer, tune-prompts  steps of a training
+    --rate               train-proposer, tune-prompts  peak learning rate
+    --warmup             train-proposer, tune-prompts  steps in which the rate rises
+    --crop-size          train-proposer, tune-prompts, segment, probe-oracle  side of the crops that a network sees
+    --held-out           train-proposer, tune-prompts  share of the images for validation
+    --validate-every     train-proposer              steps between validations
+    --save-every         train-proposer              steps between checkpoints
+    --kind               tune-prompts                what the prompts stand for
+    --train              tune-prompts                what is trained: prompts, the image tower, or both in turn
+    --depth              tune-prompts                at how many places prompts replace tokens
+    --loss               tune-prompts                what pairs of one noun count as
+    --epochs             tune-prompts                how often each pair is seen
+    --tower-rate         tune-prompts                peak learning rate of the image tower
+    --prompts            segment, probe-oracle       mask prompts from a file
+    --ensemble           segment                     the CLIP's share in the name of a proposal
+    --region-features    segment                     how a region is shown to the CLIP
     --label-maps         segment                     folder for label maps
     --overlays           segment                     folder for pictures with the masks drawn in
     --heatmaps           segment                     folder for a picture of each word's score
+    --captions           mine-pairs                  captioned images: a data set or a file
+    --captions-per-image  mine-pairs                 how many captions of each image
+    --pos                mine-pairs                  common nouns, proper nouns or both
+    --chunks             mine-pairs                  noun phrases in place of nouns
+    --stop               mine-pairs                  words to leave out
+    --no-stop            mine-pairs                  leave out none
+    --spacy-model        mine-pairs                  the pipeline that finds nouns
+    --matching           mine-pairs                  how a noun takes its mask
+    --quality-weight     mine-pairs                  how much the quality of masks counts
+    --min-similarity     mine-pairs                  cosine below which a noun gets no mask
+    --crops              mine-pairs                  folder or tar for masked crops
     --ground-truth       evaluate                    the truth
     --metric             evaluate                    what is measured
     --with-background    evaluate                    pixels of no mask are a class
     --ignore-label       evaluate                    classes of the truth that are not counted
     --missing            evaluate                    images of the truth with no prediction
     --split              data-make                   the part of a data set
-    --seed               data-make                   the start of every random choice
+    --seed               data-make, mine-pairs, train-proposer, tune-prompts  the start of every random choice
     --size               data-make                   side of the pictures
     --preset             data-make                   another law of scenes
-    --workers            data-make                   processes that share the work
+    --workers            data-make, train-proposer, tune-prompts  processes that share the work
     --verbose            all                         more on stderr
     --quiet              all                         less on stderr
     --help               all                         the options of a command
@@ -179,15 +211,21 @@ TemplatesOpt = Annotated[
 
 # --- segmenting -----------------------------------------------------------------------------------------
 MethodOpt = Annotated[
-    Literal["patch", "fused"],
+    Literal["patch", "fused", "two-stage"],
     typer.Option(
         "--method",
-        help="patch: the best word of each patch. fused: patch scores pooled in regions.",
+        help="patch: the best word of each patch. fused: patch scores pooled in regions. two-stage: "
+        "masks named one by one.",
     ),
 ]
 ProposerOpt = Annotated[
-    Literal["regions"],
-    typer.Option("--proposer", help="Where class-agnostic masks come from: merged superpixels."),
+    str | None,
+    typer.Option(
+        "--proposer",
+        metavar="NAME",
+        help="Where class-agnostic masks come from: regions, maskformer[:ID], sam[:ID], or a file of "
+        "train-proposer. Default: maskformer on a large model if it is cached, else regions.",
+    ),
 ]
 LastBlockOpt = Annotated[
     Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
@@ -228,6 +266,42 @@ ProposalsOpt = Annotated[
     Path | None,
     typer.Option("--proposals", metavar="FILE", help="Class-agnostic masks: a COCO JSON."),
 ]
+PromptsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="Mask prompts (and a tuned tower) of tune-prompts, or none. Default: those that come with "
+        "the model, if any.",
+    ),
+]
+CropSizeOpt = Annotated[
+    int | None,
+    typer.Option("--crop-size", min=8, help="Side of the masked crops. Default: the model's."),
+]
+EnsembleOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--ensemble",
+        min=0,
+        max=1,
+        help="lambda: the CLIP's share in the name of a proposal that has an embedding. Default: 0.7.",
+    ),
+]
+RegionFeaturesOpt = Annotated[
+    Literal["crops", "tokens"] | None,
+    typer.Option(
+        "--region-features",
+        help="crops: a masked crop of each region. tokens: one pass over the picture, a class token for "
+        "each region. Default: crops.",
+    ),
+]
+EmbeddingsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--embeddings", metavar="FILE", help="Embeddings of the --proposals, as propose wrote them."
+    ),
+]
 LabelMapsOpt = Annotated[
     Path | None, typer.Option("--label-maps", metavar="DIR", help="Write label maps here, as PNG.")
 ]
@@ -240,6 +314,77 @@ HeatmapsOpt = Annotated[
     typer.Option("--heatmaps", metavar="DIR", help="Write each word's score here, as PNG."),
 ]
 
+# --- pairs ------------------------------------------------------------------------------------------------
+CaptionsOpt = Annotated[
+    str,
+    typer.Option(
+        "--captions",
+        metavar="SPEC",
+        help="A data set (coco means coco:train2017 here), or a COCO captions JSON with --images DIR.",
+    ),
+]
+CaptionsPerImageOpt = Annotated[
+    Literal["1", "5", "all"],
+    typer.Option("--captions-per-image", help="Captions of an image, chosen by --seed."),
+]
+PosOpt = Annotated[
+    str, typer.Option("--pos", metavar="TAGS", help="NOUN for common nouns, PROPN for proper ones.")
+]
+ChunksOpt = Annotated[
+    bool,
+    typer.Option(
+        "--chunks", help="Noun phrases: the parser's, or adjectives and nouns where there is none."
+    ),
+]
+StopOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--stop",
+        metavar="FILE",
+        help="Words to leave out, one a line. Default: words that name no region, such as photo, "
+        "view, front, side, group, day.",
+    ),
+]
+NoStopOpt = Annotated[
+    bool, typer.Option("--no-stop", help="Leave out no word: the paper's behaviour.")
+]
+SpacyModelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--spacy-model",
+        metavar="NAME",
+        help="An installed spaCy pipeline, such as en_core_web_sm. Default: the bundled tagger.",
+    ),
+]
+MatchingOpt = Annotated[
+    Literal["cosine", "softmax"],
+    typer.Option(
+        "--matching",
+        help="cosine: the mask of highest cosine, the paper's. softmax: of highest probability "
+        "over the nouns of the image.",
+    ),
+]
+QualityWeightOpt = Annotated[
+    float,
+    typer.Option(
+        "--quality-weight",
+        min=0,
+        help="Power of a proposal's quality as a prior of masks; 0 is the paper's.",
+    ),
+]
+MinSimilarityOpt = Annotated[
+    float | None,
+    typer.Option("--min-similarity", min=-1, max=1, help="Below this cosine a noun gets no mask."),
+]
+CropsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--crops",
+        metavar="PLACE",
+        help="Write the masked crops here: a folder, or x.tar (WebDataset).",
+    ),
+]
+
 # --- measuring --------------------------------------------------------------------------------------------
 GroundTruthOpt = Annotated[
     str,
@@ -249,7 +394,13 @@ GroundTruthOpt = Annotated[
         help="COCO JSON, parts folder, or folder of label maps with classes.txt.",
     ),
 ]
-MetricOpt = Annotated[Literal["miou"], typer.Option("--metric", help="What is measured.")]
+MetricOpt = Annotated[
+    Literal["miou", "recall"],
+    typer.Option(
+        "--metric",
+        help="What is measured: classes of pixels, or how many true masks were proposed.",
+    ),
+]
 WithBackgroundOpt = Annotated[
     bool,
     typer.Option(

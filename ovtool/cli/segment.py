@@ -8,8 +8,11 @@ from ovtool.cli.options import (
     ClassesOpt,
     ClassesPerImageOpt,
     CocoOpt,
+    CropSizeOpt,
     DeviceOpt,
     DryRunOpt,
+    EmbeddingsOpt,
+    EnsembleOpt,
     HeatmapsOpt,
     ImagesOpt,
     InputsArg,
@@ -26,8 +29,10 @@ from ovtool.cli.options import (
     OverwriteOpt,
     PartSizeOpt,
     PrecisionOpt,
+    PromptsOpt,
     ProposalsOpt,
     ProposerOpt,
+    RegionFeaturesOpt,
     ResumeOpt,
     ShortSideOpt,
     StrictOpt,
@@ -54,8 +59,13 @@ def segment(
     logit_scale: LogitScaleOpt = None,
     templates: TemplatesOpt = "one",
     min_score: MinScoreOpt = 0.0,
-    proposer: ProposerOpt = "regions",
+    proposer: ProposerOpt = None,
     proposals: ProposalsOpt = None,
+    embeddings: EmbeddingsOpt = None,
+    prompts: PromptsOpt = None,
+    ensemble: EnsembleOpt = None,
+    region_features: RegionFeaturesOpt = None,
+    crop_size: CropSizeOpt = None,
     out: OutputOpt = None,
     label_maps: LabelMapsOpt = None,
     overlays: OverlaysOpt = None,
@@ -78,12 +88,16 @@ def segment(
     With --classes alone a list of stuff words competes and is dropped, so that one word does not
     claim the whole picture; --background none turns that off.
 
+    Without --proposer, fused takes regions, and two-stage the default that is named there.
+
     One image without -o gives NAME.segments.json and NAME.overlay.png in the current folder. A data
     set that brings its own words (collage:test) needs no --classes.
 
     $ ovtool segment photo.jpg --classes "teapot,apple"
 
     $ ovtool segment photos/ --vocabulary ade150 -o photos.json --overlays seen/ --resume
+
+    $ ovtool segment photo.jpg --classes "teapot,apple" --method two-stage
     """
     from ovtool.stages import segment as stage
     from ovtool.stages.mapping import Run
@@ -109,6 +123,11 @@ def segment(
         min_score=min_score,
         proposer=proposer,
         proposals_file=proposals,
+        embeddings=embeddings,
+        prompts=prompts,
+        ensemble=ensemble,
+        region_features=region_features,
+        crop_size=crop_size,
         label_maps=label_maps,
         overlays=overlays,
         heatmaps=heatmaps,

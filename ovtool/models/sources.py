@@ -46,7 +46,7 @@ def check_architecture(name: str, config: Mapping[str, Any]) -> None:
         or "multimodal_cfg" in config
     ):
         raise ModelError(
-            f"{name} is not a plain vision transformer, and ovtool needs its patches; "
+            f"{name} is not a plain vision transformer, and patch features and mask prompts need one; "
             "name one such as ViT-B-16/openai or ViT-B-16-SigLIP2/webli"
         )
 

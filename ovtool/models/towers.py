@@ -37,7 +37,10 @@ def prepare(visual: nn.Module, name: str) -> tuple[int, str]:
     else:
         pooling, patch = "", (0, 0)
     if not pooling or patch[0] != patch[1]:
-        raise ModelError(f"the image tower of {name} is not a plain vision transformer")
+        raise ModelError(
+            f"the image tower of {name} is not a plain vision transformer, which patch features and mask "
+            "prompts need; use one such as ViT-B-16/openai"
+        )
     return patch[0], pooling
 
 
@@ -66,11 +69,11 @@ def _embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
     grid = x.shape[2], x.shape[3]
     x = x.flatten(2).transpose(1, 2)
     first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-    x = torch.cat([first, x], dim=1) + _positions(visual, grid).to(x.dtype)
+    x = torch.cat([first, x], dim=1) + positions(visual, grid).to(x.dtype)
     return visual.ln_pre(x)
 
 
-def _positions(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+def positions(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     """The position embeddings for a grid of (h, w) patches: (1 + h*w, width)."""
     learned = visual.positional_embedding
     if grid == tuple(visual.grid_size):

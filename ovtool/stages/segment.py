@@ -2,13 +2,15 @@
 
 An image is read once and shown to the image tower once (or window by window). Each word's score at
 each place is the cosine of the patch with the word's text embedding, times the logit scale. `patch`
-takes the best word of each pixel; `fused` pools the scores in class-agnostic regions first.
+takes the best word of each pixel; `fused` pools the scores in class-agnostic regions first;
+`two-stage` shows each region to the tower by itself (`stages.two_stage`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +30,19 @@ from ovtool.runtime import device as devices
 from ovtool.runtime import engine
 from ovtool.runtime.device import Halving
 from ovtool.stages import inputs as sources
-from ovtool.stages import mapping, proposals, words
+from ovtool.stages import mapping, proposals, two_stage, words
 from ovtool.stages.drawings import Drawings
 from ovtool.stages.mapping import Outcome, Run
 from ovtool.stages.proposals import RegionSource
+from ovtool.stages.two_stage import Request, TwoStage, TwoStageSettings
 from ovtool.stages.words import Words
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
 
-METHODS = ("patch", "fused")
+METHODS = ("patch", "fused", "two-stage")
 DEFAULT_METHOD = "fused"
-BATCH_SIZE = 8  # windows at once
+BATCH_SIZE = 8  # windows at once; crops: two_stage.BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Settings:
     templates: str = "one"
     min_score: float = 0.0
     batch_size: int = BATCH_SIZE
+    two_stage: TwoStageSettings | None = None
 
     def __post_init__(self) -> None:
         window, stride = self.dense.window, self.dense.stride
@@ -79,6 +83,7 @@ class Segmenter:
 
     settings: with nothing left to the model. regions: None where the method needs none.
     text: float32 (N, D), the embeddings of the words whose row numbers are in `embedded`.
+    two_stage: None for the other methods.
     """
 
     clip: Clip
@@ -87,43 +92,60 @@ class Segmenter:
     text: Tensor
     embedded: Mapping[str, int]
     regions: RegionSource | None = None
+    two_stage: TwoStage | None = None
 
-    def encoder(self) -> Halving[Tensor, Tensor]:
+    def encoder(self) -> Halving[Any, Tensor]:
         """The image tower in batches, new for each part so that parts do not depend on each other."""
+        if self.two_stage is not None:
+            return self.two_stage.encoder(self.settings.batch_size)
         return dense_scores.encoder(
             self.clip, self.settings.dense.last_block, self.settings.batch_size
         )
 
     def segment(
-        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Tensor, Tensor]
+        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
     ) -> tuple[ClassMap, Rows, int]:
         """The class map of one picture, uint8 (H, W, 3), over its own words; the rows of logits that
         it came from; and the number of classes in them, the background being the last if there is
         one."""
-        rows, classes = self._patch_rows(item, rgb, encode)
-        if self.regions is not None:
-            rows = self._fused_rows(self.regions, rows, classes, item, rgb)
+        if self.two_stage is not None:
+            rows, classes = self._two_stage_rows(self.two_stage, item, rgb, encode)
+        else:
+            rows, classes = self._patch_rows(item, rgb, encode)
+            if self.regions is not None:
+                rows = self._fused_rows(self.regions, rows, classes, item, rgb)
         kept = len(self.words.of_image(item.name))
         size = (rgb.shape[0], rgb.shape[1])
         found = class_maps.label_blocks(rows, size, classes, kept, self.settings.min_score)
         return found, rows, classes
 
-    def _patch_rows(
-        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Tensor, Tensor]
-    ) -> tuple[Rows, int]:
-        """The logits of the picture's classes for any rows of its pixels, and the classes' number."""
+    def _text(self, item: ImageItem) -> tuple[Tensor, Sequence[int]]:
+        """The embeddings of the names of a picture's classes, and which class each belongs to."""
         vocabulary = self.words.vocabulary(self.words.of_image(item.name))
         index = torch.tensor([self.embedded[word] for word in vocabulary.words])
+        return self.text[index.to(self.text.device)], vocabulary.owner
+
+    def _two_stage_rows(
+        self,
+        stages: TwoStage,
+        item: ImageItem,
+        rgb: NDArray[np.uint8],
+        encode: Halving[Any, Tensor],
+    ) -> tuple[Rows, int]:
+        """The logits of the picture's classes from regions that are named one by one."""
+        text, owner = self._text(item)
+        assert self.settings.logit_scale is not None
+        return stages.rows(item, rgb, text, owner, self.settings.logit_scale, encode)
+
+    def _patch_rows(
+        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
+    ) -> tuple[Rows, int]:
+        """The logits of the picture's classes for any rows of its pixels, and the classes' number."""
+        text, owner = self._text(item)
         found = dense_scores.word_cosines(
-            self.clip,
-            torch.from_numpy(rgb),
-            self.text[index.to(self.text.device)],
-            self.settings.dense,
-            encode,
+            self.clip, torch.from_numpy(rgb), text, self.settings.dense, encode
         )
-        logits = class_maps.class_scores(
-            found.scores * self.settings.logit_scale, vocabulary.owner, dim=1
-        )
+        logits = class_maps.class_scores(found.scores * self.settings.logit_scale, owner, dim=1)
         if self.regions is not None:  # which are summed on the CPU, always in the same order
             logits = logits.cpu()
         size = (rgb.shape[0], rgb.shape[1])
@@ -155,13 +177,22 @@ def load(
     vocabulary: Words,
     settings: Settings,
     regions: RegionSource | None,
+    stages: Callable[[Clip], TwoStage] | None = None,
 ) -> Segmenter:
-    """Loads the model and embeds every word of the run. Raises ModelError, UsageError, InputError."""
+    """Loads the model and embeds every word of the run.
+
+    stages: makes the two stages of `two-stage` around the CLIP, None for the other methods.
+
+    Raises ModelError, UsageError, InputError.
+    """
     from ovtool.models import clip as door
     from ovtool.models import text
 
     clip = door.load(model, device, devices.precision(precision, device))
     vocabulary = vocabulary.before(clip.stuff)
+    two = None if stages is None else stages(clip)
+    if two is not None:
+        settings = replace(settings, two_stage=two.settings)
     everything = tuple(dict.fromkeys((*vocabulary.names, *vocabulary.background)))
     embedded = text.embed_words(clip, everything, settings.templates)
     text.warn_unlearned(clip, vocabulary.names)
@@ -172,6 +203,7 @@ def load(
         text=embedded,
         embedded={word: index for index, word in enumerate(everything)},
         regions=regions,
+        two_stage=two,
     )
 
 
@@ -180,7 +212,7 @@ def record(
     rgb: NDArray[np.uint8],
     segmenter: Segmenter,
     drawings: Drawings,
-    encode: Halving[Tensor, Tensor],
+    encode: Halving[Any, Tensor],
 ) -> parts.Record:
     """The masks of a picture, one for each of its words that is seen. Pictures that were asked for
     are written on the way."""
@@ -238,8 +270,13 @@ def run(
     logit_scale: float | None = None,
     templates: str = "one",
     min_score: float = 0.0,
-    proposer: str = "regions",
+    proposer: str | None = None,
     proposals_file: Path | None = None,
+    embeddings: Path | None = None,
+    prompts: str | None = None,
+    ensemble: float | None = None,
+    region_features: str | None = None,
+    crop_size: int | None = None,
     label_maps: Path | None = None,
     overlays: Path | None = None,
     heatmaps: Path | None = None,
@@ -254,6 +291,9 @@ def run(
     inputs: see `stages.inputs.find`. The words: see `stages.words.gather`.
     out: where to write; `-` is stdout, None is a name made from the input in the current folder,
         with an overlay beside it where there is one image.
+    proposer: see `stages.proposers`; None is `regions` for `fused`, the model's default for `two-stage`.
+    embeddings, prompts, ensemble, region_features, crop_size: of `two-stage`, see
+        `stages.two_stage.Request`.
     label_maps, overlays, heatmaps: folders for pictures of each image.
 
     Raises UsageError, InputError, OutputExistsError, ModelError. An image that cannot be read is a
@@ -261,7 +301,10 @@ def run(
     """
     how = how or Run()
     dense = DenseSettings(last_block, short_side, window, stride)
-    settings = Settings(method, dense, logit_scale, templates, min_score, batch_size or BATCH_SIZE)
+    size = batch_size or (two_stage.BATCH_SIZE if method == "two-stage" else BATCH_SIZE)
+    settings = Settings(method, dense, logit_scale, templates, min_score, size)
+    request = Request(ensemble, region_features, crop_size, prompts, embeddings)
+    request.check(method, proposals_file, dense)
     place = devices.choose(device)
     items = sources.find(inputs, coco_file, images, limit)
     looked_for = words.gather(
@@ -284,13 +327,20 @@ def run(
     )
     mapping.check_place(target, how)
     drawings.check(items, how.overwrite or (how.resume and mapping.is_begun(target)))
-    regions = _regions(method, proposer, proposals_file, items)
+    regions, stages = None, None
+    if method == "two-stage":
+        source = two_stage.source_of(
+            proposer, proposals_file, embeddings, items, place, how.dry_run
+        )
+        stages = partial(two_stage.load, request=request, source=source, short_side=short_side)
+    else:
+        regions = _regions(method, proposer, proposals_file, items, place)
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     if how.dry_run:
         plan = mapping.planned(items, looked_for.categories, target)
         return replace(plan, pictures=drawings.places)
-    segmenter = load(model, place, precision, looked_for, settings, regions)
+    segmenter = load(model, place, precision, looked_for, settings, regions, stages)
     drawings.prepare()
     outcome = mapping.map_images(
         items,
@@ -307,7 +357,11 @@ def run(
 
 
 def _regions(
-    method: str, proposer: str, file: Path | None, items: Sequence[ImageItem]
+    method: str,
+    proposer: str | None,
+    file: Path | None,
+    items: Sequence[ImageItem],
+    device: torch.device,
 ) -> RegionSource | None:
     """Where a method that needs regions gets them. Raises UsageError, InputError, MismatchError."""
     if method == "patch":
@@ -316,7 +370,7 @@ def _regions(
         return None
     if file is not None:
         return proposals.from_file(file, items)
-    return proposals.from_proposer(proposer)
+    return proposals.from_proposer(proposer or "regions", device=device)
 
 
 def _provenance(segmenter: Segmenter) -> dict[str, Any]:
@@ -326,9 +380,15 @@ def _provenance(segmenter: Segmenter) -> dict[str, Any]:
     shown["logit_scale"] = round(shown["logit_scale"], 6)
     shown["precision"] = str(clip.dtype).removeprefix("torch.")
     shown["background"] = list(looked_for.background)
-    if segmenter.regions is not None:
-        shown["proposer"] = segmenter.regions.proposer
-        shown["proposals"] = segmenter.regions.digest
+    two = segmenter.two_stage
+    if two is None:
+        del shown["two_stage"]
+    elif two.settings.region_features == "crops":
+        del shown["dense"]
+    regions = segmenter.regions if two is None else two.regions
+    if regions is not None:
+        shown["proposer"] = regions.proposer
+        shown["proposals"] = regions.digest
     if looked_for.per_image is not None:
         shown["classes_per_image"] = parts.settings_digest(
             {name: list(chosen) for name, chosen in looked_for.per_image.items()}

@@ -1,5 +1,7 @@
 """What the tests of commands over pictures share: a desk to work on, and small pictures."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +40,40 @@ def photos(tmp_path):
     for seed, name in enumerate(("a.png", "b.jpg", "deep/c.png")):
         draw(tmp_path / "photos" / name, 40 + 8 * seed, 64, seed)
     return tmp_path / "photos"
+
+
+CAPTIONS = {
+    "a.png": ["An apple and two dogs", "a dog on grass"],
+    "b.jpg": ["There is a photo of a cow"],
+    "deep/c.png": ["riding happily"],
+}
+
+
+@pytest.fixture
+def captioned(tmp_path):
+    """Writes captions, file name to sentences, as a COCO JSON; those of the photos by default."""
+
+    def write(captions=CAPTIONS, path=tmp_path / "said.json"):
+        names = {name: number for number, name in enumerate(captions, 1)}
+        said = [(names[name], words) for name, several in captions.items() for words in several]
+        data = {
+            "images": [{"id": number, "file_name": name} for name, number in names.items()],
+            "annotations": [
+                {"id": id, "image_id": image, "caption": words}
+                for id, (image, words) in enumerate(said, 1)
+            ],
+        }
+        path.write_text(json.dumps(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mining(desk, photos, captioned):
+    """`mine-pairs` over three pictures, two of which have nouns."""
+    said = ["--captions", str(captioned()), "--images", str(photos)]
+    return ["mine-pairs", *said, "--proposer", "regions"]
 
 
 @pytest.fixture

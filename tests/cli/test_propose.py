@@ -42,6 +42,10 @@ def test_the_command_and_its_function_have_the_same_defaults(parsed):
 def test_every_option_reaches_the_function(parsed):
     arguments = {
         "proposer": ("--proposer", "regions"),
+        "model": ("--model", "tiny"),
+        "device": ("--device", "cpu"),
+        "nms": ("--nms", 0.5),
+        "embeddings": ("--embeddings", Path("e.safetensors")),
         "max_proposals": ("--max-proposals", 5),
         "min_area": ("--min-area", 0.5),
         "coco_file": ("--coco", Path("i.json")),
@@ -117,3 +121,40 @@ def test_one_broken_picture_among_good_ones(desk, photos, capsys):
     assert [i.file_name for i in dataset.images] == ["a.png", "deep/c.png"]
     (failure,) = dataset.info["ovtool"]["failures"]
     assert failure["file_name"] == "b.jpg"
+
+
+def test_bad_proposers_are_one_line(desk, photos, fails, monkeypatch):
+    from ovtool.models import sources
+
+    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    line = ("propose", photos / "a.png", "--proposer")
+    assert "unknown proposer 'magic'; choose from regions" in fails(2, *line, "magic")
+    assert fails(1, *line, "gone.safetensors") == "no such file: gone.safetensors"
+    said = fails(2, *line, "maskformer:facebook/none")
+    assert "the hub does not answer" in said and "`hf download facebook/none`" in said
+    assert "`hf download some/sam`" in fails(2, *line, "sam:some/sam")
+    said = fails(2, *line, "regions", "--embeddings", "e.safetensors")
+    assert said.startswith("--proposer regions has no embeddings")
+    (desk / "broken.safetensors").write_bytes(b"nonsense")
+    assert "truncated or not a safetensors file" in fails(1, *line, "broken.safetensors")
+
+
+def test_a_proposer_of_another_clip_names_both(desk, photos, fails):
+    from ovtool.formats import tensors
+
+    header = {"kind": "proposer", "model": "large", "fingerprint": "f" * 16}
+    tensors.save(desk / "p.safetensors", {"words": np.zeros((1, 2))}, header)
+    line = ("propose", photos / "a.png", "--proposer", "p.safetensors", "--model", "tiny")
+    said = fails(2, *line)
+    assert "p.safetensors was made with large (ffffffffffffffff)" in said and "tiny (" in said
+
+
+def test_suppression_is_kept_in_the_output(desk, photos):
+    assert run(["propose", str(photos / "a.png"), "-o", "o.json", "--nms", "0.3"]) == 0
+    loose = len(regions.propose_regions(pictures.read_rgb(photos / "a.png")).quality)
+    dataset = coco.read("o.json")
+    assert 0 < len(dataset.annotations) < loose
+    assert dataset.info["ovtool"]["settings"]["nms"] == 0.3
+    masks = [a.segmentation for a in dataset.annotations]
+    overlaps = rle.iou(masks, masks) - np.eye(len(masks))
+    assert overlaps.max() <= 0.3

@@ -100,7 +100,7 @@ def test_positions_are_resampled_as_a_picture_is(build, native_config):
     visual.positional_embedding[1:, 0] = y.flatten()
     visual.positional_embedding[1:, 1] = x.flatten()
     visual.positional_embedding[0] = 7.0
-    larger = towers._positions(visual, (6, 12))
+    larger = towers.positions(visual, (6, 12))
     assert torch.equal(larger[0], visual.positional_embedding[0])
     row, column = larger[1:, 0].reshape(6, 12), larger[1:, 1].reshape(6, 12)
     expected_row = (torch.arange(6.0) + 0.5) / 2 - 0.5
@@ -110,7 +110,7 @@ def test_positions_are_resampled_as_a_picture_is(build, native_config):
     torch.testing.assert_close(column, expected_column.expand(6, 12), rtol=0, atol=0.4)
     assert (row.diff(dim=0) > 0).all() and row.diff(dim=1).abs().max() < 1e-6
     torch.testing.assert_close(row[2] + row[3], torch.full((12,), 2.0))
-    assert towers._positions(visual, (3, 3)) is visual.positional_embedding
+    assert towers.positions(visual, (3, 3)) is visual.positional_embedding
 
 
 def test_patches_at_the_native_size_by_both_ways_of_size(native, pixels):

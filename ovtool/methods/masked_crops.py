@@ -1,0 +1,65 @@
+"""Masked crops: what a CLIP is shown of a region.
+
+The tight box of a mask is cut out of the normalised picture, pixels outside the mask become 0, which
+is the model's mean colour, and the crop is squeezed into a square, its aspect not kept. OVSeg (Liang
+et al., CVPR 2023, section 3.2 and appendix A.4): bicubic for pixels, without antialiasing, and nearest
+for the mask, which travels with the crop.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """The smallest box around each mask: bool (N, H, W) to int64 (N, 4) as top, left, bottom, right,
+    the last two exclusive; zeros for an empty mask."""
+    height, width = masks.shape[1:]
+    rows, columns = masks.any(2).int(), masks.any(1).int()  # (N, H), (N, W)
+    top, left = rows.argmax(1), columns.argmax(1)
+    bottom = height - rows.flip(1).argmax(1)
+    right = width - columns.flip(1).argmax(1)
+    boxes = torch.stack([top, left, bottom, right], dim=1)
+    return boxes * rows.any(1, keepdim=True)
+
+
+def masked_crops(
+    pixels: Tensor, masks: Tensor, size: int, *, fill: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The masked crop of each mask, and the mask cut and squeezed alike.
+
+    pixels: floating (3, H, W), normalised by the CLIP's mean and standard deviation.
+    masks: bool (N, H, W), none of them empty.
+    size: side of the square crops, in pixels.
+    fill: whether pixels outside a mask become 0; without it the crops show their surroundings.
+
+    Returns floating (N, 3, size, size) and bool (N, size, size), on the device of `pixels`. Raises
+    ValueError for an empty mask, or masks of another size than the picture.
+    """
+    if masks.shape[1:] != pixels.shape[1:]:
+        raise ValueError(f"masks {tuple(masks.shape)} for a picture of {tuple(pixels.shape)}")
+    masks = masks.to(pixels.device)
+    boxes = tight_boxes(masks).tolist()
+    crops = pixels.new_empty(len(masks), 3, size, size)
+    squeezed = masks.new_empty(len(masks), size, size)
+    for index, (top, left, bottom, right) in enumerate(boxes):
+        if top == bottom:
+            raise ValueError(f"mask {index} is empty: it has no crop")
+        mask = masks[index, top:bottom, left:right]
+        cut = pixels[:, top:bottom, left:right]
+        crops[index] = bicubic(cut * mask if fill else cut, size)
+        squeezed[index] = nearest(mask, size)
+    return crops, squeezed
+
+
+def bicubic(cut: Tensor, size: int) -> Tensor:
+    """A piece of a picture, (3, h, w), squeezed to (3, size, size); one of that size stays as it is."""
+    return interpolate(cut[None], size=(size, size), mode="bicubic", align_corners=False)[0]
+
+
+def nearest(mask: Tensor, size: int) -> Tensor:
+    """A mask, bool (h, w), squeezed to (size, size): the value at the centre of each new pixel."""
+    height, width = mask.shape
+    centre = torch.arange(size, device=mask.device) * 2 + 1
+    rows, columns = centre * height // (2 * size), centre * width // (2 * size)
+    return mask[rows[:, None], columns]

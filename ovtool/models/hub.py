@@ -1,0 +1,65 @@
+"""Networks of transformers by the hub's name or a folder: is it here, and if not, how does it come?
+
+Nothing here imports transformers, so that a name that cannot be had is told at once.
+"""
+
+import os
+from pathlib import Path
+
+from ovtool.errors import ModelError
+from ovtool.models import sources
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+
+
+def is_cached(name: str) -> bool:
+    """Whether configuration and weights of a hub's repository are in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def here(filename: str) -> bool:
+        return isinstance(try_to_load_from_cache(name, filename), str)
+
+    return here(CONFIG) and any(here(weights) for weights in WEIGHTS)
+
+
+def obtain(name: str, flag: str = "--proposer") -> str:
+    """What `from_pretrained(..., local_files_only=True)` takes: a folder, or a name whose files are in
+    the cache, fetched if need be.
+
+    Raises ModelError, within 10 seconds where there is no network, with the command that fetches it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        missing = None if (folder / CONFIG).is_file() else CONFIG
+        if missing is None and not any((folder / weights).is_file() for weights in WEIGHTS):
+            missing = WEIGHTS[0]
+        if missing is not None:
+            raise ModelError(f"{folder} has no {missing}: name a folder that save_pretrained made")
+        return str(folder)
+    if name.startswith(("/", "./", "../", "~")) or name.count("/") != 1 or not all(name.split("/")):
+        raise ModelError(f"no model at {name}: give a folder that exists, or ORG/NAME of the hub")
+    if is_cached(name):
+        return name
+    mend = f"fetch it where there is a network with `hf download {name}`, or give {flag} regions"
+    if not sources.hub_answers():
+        raise ModelError(f"the weights of {name} are not here and the hub does not answer; {mend}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(name, allow_patterns=["*.json", "*.safetensors"])
+        if not is_cached(name):  # an old repository without safetensors
+            snapshot_download(name, allow_patterns=["*.json", "*.bin"])
+    except Exception as error:  # the library raises what its networks raise
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot fetch {name}: {reason}; {mend}") from error
+    return name
+
+
+def quiet() -> None:
+    """Keeps transformers from writing bars and remarks on stderr, where people read ours."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,385 @@
+"""MaskFormer with proposals that are compared with words (OVSeg, Liang et al., CVPR 2023, section 3.1),
+and any MaskFormer of the hub as a class-agnostic proposer.
+
+The network is transformers' (backbone, pixel decoder, transformer decoder); the head is OVSeg's: each
+query has a mask and a proposal embedding v in the space of a CLIP's texts t. Its class logits are
+cos(v, t_k) / 0.01, with one learnable vector as the last column, "no object".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ovtool.errors import InputError, ModelError
+from ovtool.formats import tensors
+from ovtool.models import hub
+
+if TYPE_CHECKING:
+    from transformers import MaskFormerConfig
+
+    from ovtool.models.clip import Clip
+
+TEMPERATURE = 0.01  # fixed, and not CLIP's logit scale
+MASK_THRESHOLD = 0.5
+LONGEST = 4  # the longer side is at most so many times the shorter side's size
+_STRIDE = 32  # sides are padded to multiples of it
+_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as MaskFormer's backbones take pictures
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """What one decoder layer says: unit embeddings (B, N, C) and mask logits (B, N, H/4, W/4)."""
+
+    embeddings: Tensor
+    masks: Tensor
+
+
+class MaskFormer(nn.Module):
+    """transformers' MaskFormer with a proposal embedding in place of the classifier.
+
+    config: transformers' configuration. embed_dim: the width C of the CLIP's space.
+    """
+
+    def __init__(self, config: MaskFormerConfig, embed_dim: int) -> None:
+        super().__init__()
+        from transformers import MaskFormerModel
+        from transformers.models.maskformer.modeling_maskformer import MaskformerMLPPredictionHead
+
+        self.config, self.embed_dim = config, embed_dim
+        self.model = MaskFormerModel(config)
+        hidden = config.decoder_config.hidden_size
+        self.mask_embedder = MaskformerMLPPredictionHead(hidden, hidden, config.mask_feature_size)
+        self.proposal_embedder = MaskformerMLPPredictionHead(
+            hidden, 4 * hidden, embed_dim, num_layers=2
+        )
+        self.no_object = nn.Parameter(torch.randn(embed_dim) * embed_dim**-0.5)
+        for module in self.model.modules():  # transformers draws these gains around zero
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+
+    def forward(self, pixels: Tensor) -> list[LayerOutput]:
+        """Normalised pixels (B, 3, H, W), sides multiples of 32, to one output a layer, the last one
+        last."""
+        found = self.model(pixels, output_hidden_states=True)
+        norm = self.model.transformer_module.decoder.layernorm
+        between = found.transformer_decoder_hidden_states[1:-1]  # the first is the decoder's input
+        states = [*(norm(state) for state in between), found.transformer_decoder_last_hidden_state]
+        places = found.pixel_decoder_last_hidden_state  # (B, F, H/4, W/4)
+        return [
+            LayerOutput(
+                F.normalize(self.proposal_embedder(state), dim=-1),
+                torch.einsum("bnf,bfhw->bnhw", self.mask_embedder(state), places),
+            )
+            for state in states
+        ]
+
+    def class_logits(self, embeddings: Tensor, words: Tensor) -> Tensor:
+        """Unit embeddings (..., N, C) and unit text embeddings (K, C) to logits (..., N, K + 1); the
+        last column is "no object"."""
+        columns = torch.cat([words, F.normalize(self.no_object, dim=-1)[None]])
+        return embeddings @ columns.T.to(embeddings.dtype) / TEMPERATURE
+
+    @property
+    def queries(self) -> int:
+        """The number N of proposals."""
+        return int(self.config.decoder_config.num_queries)
+
+
+# --- a proposer of ours, from its file ---------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network with what its file says beside the weights.
+
+    words: float32 (K, C), the training vocabulary, for the score of "no object".
+    short_side: of pictures as the network sees them. model, fingerprint: of the CLIP.
+    weights: the digest of the network.
+    """
+
+    network: MaskFormer
+    words: Tensor
+    names: tuple[str, ...]
+    short_side: int
+    model: str
+    fingerprint: str
+    weights: str
+
+
+def save(
+    path: Path,
+    network: MaskFormer,
+    words: Tensor,
+    clip: Clip,
+    settings: Mapping[str, Any],
+    half: bool = False,
+) -> None:
+    """Writes a `proposer` file; `settings` has `names` of the words and `short_side`.
+
+    half: keep numbers as float16, which halves the file.
+    """
+    kept: dict[str, Tensor] = {
+        name: value.half() if half and value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    config = network.config.to_dict()
+    config.pop("transformers_version", None)
+    header = {
+        "kind": "proposer",
+        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
+        "fingerprint": clip.fingerprint,
+        "settings": {**settings, "config": config, "embed_dim": network.embed_dim},
+    }
+    tensors.save(path, {**kept, "words": words.half()}, header)
+
+
+def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu") -> Trained:
+    """A network from its file, in eval mode, in float32.
+
+    clip: the CLIP that it must belong to, None for any.
+
+    Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
+    kind or of another CLIP (both are named).
+    """
+    header, found = tensors.load(path, kind="proposer")
+    if clip is not None:
+        tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    hub.quiet()
+    from transformers import MaskFormerConfig
+
+    settings = header["settings"]
+    try:
+        words = found.pop("words").float()
+        config = MaskFormerConfig.from_dict(settings["config"])
+        with torch.random.fork_rng(devices=[]):
+            network = MaskFormer(config, int(settings["embed_dim"]))
+        wanted = network.state_dict()
+        found = {name: value.to(wanted[name].dtype) for name, value in found.items()}
+        network.load_state_dict(found)
+        names, short_side = tuple(settings["names"]), int(settings["short_side"])
+    except Exception as error:  # transformers, torch and the header each have their own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{path} does not hold a whole proposer ({reason}): make it again"
+        ) from None
+    if not all(value.isfinite().all() for value in found.values()):
+        raise InputError(f"{path} holds numbers that are not finite: train the proposer again")
+    digest = tensors.fingerprint(found)
+    network = network.eval().requires_grad_(False).to(device)
+    model, mark = str(header.get("model")), str(header.get("fingerprint"))
+    return Trained(network, words.to(device), names, short_side, model, mark, digest)
+
+
+def no_object_vector(network: MaskFormer) -> NDArray[np.float32]:
+    """The unit vector of "no object", float32 (C,)."""
+    return F.normalize(network.no_object.detach().float(), dim=-1).cpu().numpy()
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to what the network takes, float32 (B, 3, H, W)."""
+    pixels = rgb.permute(0, 3, 1, 2).float() / 255
+    mean = pixels.new_tensor(_MEAN)[:, None, None]
+    deviation = pixels.new_tensor(_DEVIATION)[:, None, None]
+    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def predict(network: MaskFormer, rgb: NDArray[np.uint8], short_side: int) -> tuple[Tensor, Tensor]:
+    """Soft masks float32 (N, H, W) and unit embeddings (N, C) of a picture, uint8 (H, W, 3).
+
+    The picture is brought to the shorter side `short_side`, padded to multiples of 32 with the mean;
+    logits are enlarged to that size, cut, and their sigmoid is brought to the picture's.
+    """
+    device = network.no_object.device
+    height, width = rgb.shape[:2]
+    scale = short_side / min(height, width)
+    scale = min(scale, LONGEST * short_side / max(height, width))
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    pixels = normalise(torch.from_numpy(np.ascontiguousarray(rgb))[None].to(device))
+    if size != [height, width]:
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=scale < 1)
+    padded = [-(-side // _STRIDE) * _STRIDE for side in size]
+    pixels = F.pad(pixels, (0, padded[1] - size[1], 0, padded[0] - size[0]))
+    found = network(pixels)[-1]
+    logits = F.interpolate(found.masks.float(), padded, mode="bilinear")
+    soft = logits[..., : size[0], : size[1]].sigmoid()
+    if size != [height, width]:
+        soft = F.interpolate(soft, (height, width), mode="bilinear")
+    return soft[0], found.embeddings[0].float()
+
+
+def scores(soft: Tensor, no_object: Tensor) -> Tensor:
+    """The quality of masks, (N,) in [0, 1]: what is left of the probability of "no object", times the
+    mean probability of the pixels inside.
+
+    soft: (N, H, W) in [0, 1]. no_object: (N,) in [0, 1].
+    """
+    inside = soft > MASK_THRESHOLD
+    mean = (soft * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+    return (1 - no_object) * mean
+
+
+def propose(
+    loaded: Trained, rgb: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Soft masks float32 (N, H, W), quality (N,) and unit embeddings (N, C) of a picture. "No object"
+    is weighed against the words of the training."""
+    soft, embeddings = predict(loaded.network, rgb, loaded.short_side)
+    logits = loaded.network.class_logits(embeddings, loaded.words)
+    quality = scores(soft, logits.softmax(-1)[:, -1])
+    return soft.cpu().numpy(), quality.cpu().numpy(), embeddings.cpu().numpy()
+
+
+# --- the hub's -----------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class HubMaskFormer:
+    """A MaskFormer of the hub with its own preprocessing. weights: the digest of its network."""
+
+    network: nn.Module
+    processor: Any
+    weights: str
+
+
+def load_hub(name: str, device: torch.device | str = "cpu") -> HubMaskFormer:
+    """Any MaskFormer by its hub's name or folder. Raises ModelError, in one line with the mend."""
+    place = hub.obtain(name)
+    hub.quiet()
+    from transformers import AutoConfig, AutoImageProcessor, MaskFormerForInstanceSegmentation
+
+    try:
+        kind = AutoConfig.from_pretrained(place, local_files_only=True).model_type
+        if kind != "maskformer":
+            raise ModelError(f"{name} is a {kind}, not a MaskFormer: name another model")
+        processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+        network = MaskFormerForInstanceSegmentation.from_pretrained(place, local_files_only=True)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises what its parts raise
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot load {name}: {reason}") from error
+    network = network.eval().requires_grad_(False)
+    return HubMaskFormer(network.to(device), processor, tensors.fingerprint(network.state_dict()))
+
+
+@torch.no_grad()
+def propose_hub(
+    loaded: HubMaskFormer, rgb: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Soft masks float32 (N, H, W) and quality (N,) of a picture, uint8 (H, W, 3); see `scores`."""
+    given = loaded.processor(images=rgb, return_tensors="pt")
+    device = next(loaded.network.parameters()).device
+    pixels = given["pixel_values"].to(device)
+    found = loaded.network(pixel_values=pixels)
+    logits = F.interpolate(found.masks_queries_logits.float(), pixels.shape[-2:], mode="bilinear")
+    if "pixel_mask" in given:  # what is padding
+        real = given["pixel_mask"][0].bool()
+        rows, columns = int(real.any(1).sum()), int(real.any(0).sum())
+        logits = logits[..., :rows, :columns]
+    soft = F.interpolate(logits.sigmoid(), rgb.shape[:2], mode="bilinear")[0]
+    no_object = found.class_queries_logits[0].float().softmax(-1)[:, -1]
+    return soft.cpu().numpy(), scores(soft, no_object).cpu().numpy()
+
+
+# --- architectures ---------------------------------------------------------------------------------------
+ARCHITECTURES = ("tiny", "resnet50", "swin-base")
+BACKBONES: Mapping[str, str] = {  # what an architecture's backbone begins with, where it is cached
+    "resnet50": "microsoft/resnet-50",
+    "swin-base": "microsoft/swin-base-patch4-window12-384-in22k",
+}
+
+
+def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
+    """transformers' configuration of one of `ARCHITECTURES`.
+
+    `resnet50` and `swin-base` have MaskFormer's own decoders: a feature pyramid of 256 channels, 6
+    decoder layers of 8 heads and 2048 hidden units. `tiny` is for 256 pixels on a CPU: three stages of
+    a narrow ResNet, so that the decoder sees a grid of 16 x 16.
+    """
+    from transformers import MaskFormerConfig, ResNetConfig
+    from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
+
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    if architecture == "swin-base":
+        decoder = MaskFormerDetrConfig(encoder_layers=0, num_queries=queries)
+        return MaskFormerConfig(decoder_config=decoder)
+    if architecture == "resnet50":
+        decoder = MaskFormerDetrConfig(encoder_layers=0, num_queries=queries)
+        backbone = ResNetConfig(out_features=stages)
+        return MaskFormerConfig(backbone_config=backbone, decoder_config=decoder)
+    backbone = ResNetConfig(
+        embedding_size=32,
+        hidden_sizes=[32, 64, 160],
+        depths=[1, 2, 3],
+        layer_type="basic",
+        out_features=stages[:3],
+    )
+    decoder = MaskFormerDetrConfig(
+        encoder_layers=0,
+        num_queries=queries,
+        d_model=192,
+        decoder_layers=3,
+        decoder_attention_heads=6,
+        decoder_ffn_dim=768,
+        dropout=0.0,
+    )
+    return MaskFormerConfig(
+        backbone_config=backbone,
+        decoder_config=decoder,
+        fpn_feature_size=64,
+        mask_feature_size=64,
+    )
+
+
+def start_backbone(network: MaskFormer, architecture: str) -> str | None:
+    """Puts pretrained weights into the backbone where they are in the cache; the name they have on
+    the hub, or None where the backbone stays as it was drawn."""
+    name = BACKBONES.get(architecture)
+    if name is None or not hub.is_cached(name):
+        return None
+    from transformers import AutoModel
+
+    hub.quiet()
+    state = AutoModel.from_pretrained(name, local_files_only=True).state_dict()
+    encoder = network.model.pixel_level_module.encoder
+    wanted = encoder.state_dict()
+    fitting = _fitting(state, wanted)
+    weights = [key for key in wanted if key.endswith((".weight", ".bias"))]
+    missing = [key for key in weights if key not in fitting and "hidden_states_norms" not in key]
+    if missing:
+        raise ModelError(f"the backbone {name} in the cache lacks {missing[0]}: fetch it again")
+    encoder.load_state_dict(fitting, strict=False)
+    return name
+
+
+# transformers' Swin has other names in a MaskFormer than by itself
+_SWIN = (
+    ("attention.q_proj.", "attention.self.query."),
+    ("attention.k_proj.", "attention.self.key."),
+    ("attention.v_proj.", "attention.self.value."),
+    ("attention.o_proj.", "attention.output.dense."),
+    ("attention.relative_position_bias.", "attention.self."),
+    ("mlp.fc1.", "intermediate.dense."),
+    ("mlp.fc2.", "output.dense."),
+)
+
+
+def _fitting(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a plain model under the names of a backbone, where they have its shapes."""
+    found = dict(state)
+    for key, value in state.items():
+        for theirs, ours in _SWIN:
+            key = key.replace(theirs, ours)
+        found |= {key: value, f"model.{key}": value}
+    return {
+        key: found[key]
+        for key, value in wanted.items()
+        if key in found and found[key].shape == value.shape
+    }

@@ -1,0 +1,111 @@
+"""Captioned images of a run: a data set's or a file's, so many captions of each, and their nouns."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ovtool.datasets import registry
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import captions as captions_file
+from ovtool.formats.captions import CaptionedImage
+from ovtool.formats.images import ImageItem
+from ovtool.models import nouns
+from ovtool.models.nouns import Noun, Pipeline
+
+ALL = "all"
+COUNTS = ("1", "5", ALL)
+DEFAULT_SPLITS = {"coco": "train2017"}  # other than the house's own: captions are for training
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A noun of an image, and the caption that says it."""
+
+    noun: Noun
+    caption_id: int
+
+
+def is_data_set(spec: str) -> bool:
+    """Whether captions are named by a data set, and no file of that name is there."""
+    return registry.is_name(spec) and not Path(spec).exists()
+
+
+def find(
+    spec: str, images: Path | None, limit: int | None = None
+) -> tuple[list[ImageItem], list[CaptionedImage]]:
+    """The images that have captions, in the order of the file, and those captions.
+
+    spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON with the folder `images` of its file names.
+
+    Raises UsageError for a folder too much or too few, InputError for what is not there: no captions,
+    or none of the images.
+    """
+    if is_data_set(spec):
+        if images is not None:
+            raise UsageError(f"--images is the folder of a captions file, and {spec} is a data set")
+        name, _, split = spec.partition(":")
+        data = registry.locate(f"{name}:{split or DEFAULT_SPLITS.get(name, '')}".rstrip(":"))
+        if data.captions is None:
+            raise UsageError(f"{spec} has no captions")
+        source, folder = data.captions, data.images
+    elif images is None:
+        raise UsageError(f"--captions {spec} needs --images DIR, the folder of its file names")
+    elif not images.is_dir():
+        raise InputError(f"no such folder: {images}; --images is where the names of {spec} start")
+    else:
+        source, folder = Path(spec), images
+    listed = captions_file.read(source)
+    captioned = [image for image in listed.images if image.captions][:limit]
+    items = [ImageItem(folder / image.file_name, image.file_name) for image in captioned]
+    if not any(item.path.exists() for item in items):
+        raise InputError(
+            f"none of the {len(items)} images of {source} is below {folder}; the first would be "
+            f"{items[0].path}"
+        )
+    return items, captioned
+
+
+def default_output(spec: str, kind: str) -> str:
+    """The file in the current folder when no -o names one: `coco.pairs.json` for coco:train2017."""
+    if is_data_set(spec):
+        return f"{spec.partition(':')[0]}.{kind}.json"
+    stem = "captions" if spec == "-" else Path(spec).stem
+    return f"{stem}.{kind}.json"
+
+
+def choose(image: CaptionedImage, count: str, seed: int) -> CaptionedImage:
+    """The image with `count` of its captions, drawn from (seed, file name): those for 1 are among
+    those for 5. Raises UsageError for another count."""
+    if count not in COUNTS:
+        raise UsageError(
+            f"--captions-per-image takes {', '.join(COUNTS[:-1])} or {ALL}, not {count}"
+        )
+    if count == ALL or len(image.captions) <= int(count):
+        return image
+
+    def rank(caption: captions_file.Caption) -> bytes:
+        key = f"{seed}\0{image.file_name}\0{caption.id}"
+        return hashlib.sha256(key.encode()).digest()
+
+    drawn = sorted(image.captions, key=rank)[: int(count)]
+    return replace(image, captions=tuple(sorted(drawn, key=lambda caption: caption.id)))
+
+
+def mentions(
+    captioned: Sequence[CaptionedImage],
+    pipeline: Pipeline,
+    *,
+    pos: Sequence[str],
+    chunks: bool,
+    stop: frozenset[str],
+) -> Iterator[tuple[Mention, ...]]:
+    """The nouns of each image, each lemma once: where it is said first."""
+    texts = (caption.text for image in captioned for caption in image.captions)
+    found = nouns.find(pipeline, texts, pos=pos, chunks=chunks, stop=stop)
+    for image in captioned:
+        once: dict[str, Mention] = {}
+        for caption in image.captions:
+            for noun in next(found):
+                once.setdefault(noun.lemma, Mention(noun, caption.id))
+        yield tuple(once.values())

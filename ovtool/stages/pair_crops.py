@@ -1,0 +1,159 @@
+"""The masked crops of pairs, for those who train elsewhere: a folder of PNG files, or a WebDataset tar.
+
+A crop is what the CLIP was shown: the tight box of the mask, squeezed into a square, the model's mean
+colour outside the mask. The mask is its alpha channel, so that no one has to guess it from colours.
+"""
+
+import io
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ovtool.errors import OutputExistsError
+from ovtool.formats import atomic, coco, rle
+from ovtool.formats import images as pictures
+from ovtool.formats.parts import Record
+from ovtool.methods import masked_crops
+
+if TYPE_CHECKING:
+    from ovtool.models.clip import Clip
+
+LIST_FILE = "pairs.tsv"  # filepath and title, as open_clip reads it with --csv-separator tab
+
+
+@dataclass(frozen=True)
+class PairCrops:
+    """Where crops go: a folder, or a file that ends in `.tar`; None writes none.
+
+    In both, the crop of a noun is `IMAGE/NOUN-CATEGORY.png` with the image's file name as its folder.
+    A folder has a list of them, `pairs.tsv`; a tar has a `.txt` with the noun and a `.json` beside
+    each.
+    """
+
+    target: Path | None = None
+
+    @property
+    def _is_tar(self) -> bool:
+        return self.target is not None and self.target.suffix == ".tar"
+
+    @property
+    def _folder(self) -> Path:
+        """Where single crops lie, for a tar until it is packed."""
+        assert self.target is not None
+        return Path(f"{self.target}.crops") if self._is_tar else self.target
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {} if self.target is None else {"crops": str(self.target)}
+
+    def places_from(self, out: str) -> dict[str, str]:
+        """The same as paths from the folder of the output, which do not change when all is moved."""
+        folder = os.path.dirname(os.path.abspath(out))
+        return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
+
+    def check(self, overwrite: bool) -> None:
+        """Refuses a place that must not be written to. Raises OutputExistsError, InputError."""
+        if self.target is None:
+            return
+        if self._is_tar:
+            atomic.check_output(self.target, overwrite)
+        elif self.target.is_dir() and not overwrite and any(self.target.iterdir()):
+            raise OutputExistsError(
+                f"{self.target} holds files: empty it, choose another folder, or give --overwrite"
+            )
+
+    def prepare(self, keep: bool) -> None:
+        """Makes the folder. keep: the crops of a run that goes on. Raises InputError."""
+        if self.target is None:
+            return
+        if self._is_tar and not keep:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        atomic.make_folder(self._folder)
+
+    def write(
+        self, clip: "Clip", rgb: NDArray[np.uint8], record: Record, names: dict[int, str]
+    ) -> None:
+        """Writes the crops of an image's pairs; names: the nouns by category id."""
+        entries = record["annotations"]
+        if self.target is None or not entries:
+            return
+        height, width = rgb.shape[:2]
+        masks = np.stack([rle.decode(one["segmentation"], height, width) for one in entries])
+        crops = draw(clip, rgb, masks)
+        for crop, entry in zip(crops, entries, strict=True):
+            noun = entry["category_id"]
+            path = self._folder / _key(record["image"]["file_name"], noun, names[noun])
+            atomic.make_folder(path.parent)
+            pictures.save_png(path.with_name(path.name + ".png"), Image.fromarray(crop, "RGBA"))
+
+    def finish(self, dataset: coco.Dataset) -> None:
+        """Writes the list of a folder, or packs the tar and removes what it was packed from."""
+        if self.target is None:
+            return
+        images = {image.id: image.file_name for image in dataset.images}
+        names = {category.id: category.name for category in dataset.categories}
+        keys = (
+            (_key(images[one.image_id], one.category_id, names[one.category_id]), one)
+            for one in dataset.annotations
+        )
+        if self._is_tar:
+            self._pack(keys, images, names)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        rows = [f"{key}.png\t{names[one.category_id]}\n" for key, one in keys]
+        atomic.write_text(self.target / LIST_FILE, "filepath\ttitle\n" + "".join(rows))
+
+    def _pack(
+        self,
+        keys: Iterable[tuple[str, coco.Annotation]],
+        images: dict[int, str],
+        names: dict[int, str],
+    ) -> None:
+        assert self.target is not None
+        with atomic.writing(self.target) as handle, tarfile.open(fileobj=handle, mode="w") as tar:
+            for key, one in keys:
+                noun = names[one.category_id]
+                said = {
+                    "file_name": images[one.image_id],
+                    "noun": noun,
+                    "score": one.score,
+                    **one.extra,
+                }
+                content = {
+                    "png": (self._folder / f"{key}.png").read_bytes(),
+                    "txt": noun.encode(),
+                    "json": atomic.canonical_json(said).encode(),
+                }
+                for ending, data in content.items():
+                    member = tarfile.TarInfo(f"{key}.{ending}")  # without time or owner
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def _key(file_name: str, category_id: int, noun: str) -> str:
+    """The path of a crop without its ending; a WebDataset's key ends at the first dot of its name."""
+    return f"{file_name}/{re.sub(r'[^a-z0-9]+', '_', noun)[:60]}-{category_id}"
+
+
+def draw(clip: "Clip", rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The masked crops of a picture, uint8 (N, S, S, 4), S the side that the model was trained on.
+
+    rgb: uint8 (H, W, 3); masks: bool (N, H, W), none of them empty.
+    """
+    mean = torch.tensor(clip.mean).view(3, 1, 1) * 255
+    pixels = torch.from_numpy(rgb).permute(2, 0, 1).float() - mean
+    cut, squeezed = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
+    colours = (cut + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    alpha = squeezed.byte()[..., None] * 255
+    found: NDArray[np.uint8] = torch.cat([colours, alpha], dim=3).numpy()
+    return found

@@ -1,0 +1,232 @@
+"""What a proposer learns from: pictures with masks, from a COCO file, augmented, in batches.
+
+An example is a function of (seed, step, row), so that a run that was cut off goes on, and many
+processes share a batch by taking its rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ovtool.errors import InputError
+from ovtool.formats import coco, rle
+from ovtool.formats import images as pictures
+
+TARGETS = ("categories", "instances")
+SCALES = (0.5, 2.0)  # of the shorter side, over the side of the crop
+_PADDING = 128  # grey, where a crop is larger than its picture
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A square picture, uint8 (S, S, 3), its masks, bool (T, S, S), and their labels, int64 (T,)."""
+
+    rgb: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures uint8 (B, S, S, 3), and of each the masks, bool (T, S, S), and labels, int64 (T,)."""
+
+    pixels: Tensor
+    masks: Sequence[Tensor]
+    labels: Sequence[Tensor]
+
+
+ExampleOf = Callable[[int, int], Example]  # (step, row of the batch)
+
+
+class Batches(IterableDataset[Batch]):
+    """The rows `rows` of every batch from step `first` on, for ever."""
+
+    def __init__(self, example_of: ExampleOf, first: int, rows: range) -> None:
+        self.example_of, self.first, self.rows = example_of, first, rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        step = self.first + start
+        while True:
+            examples = [self.example_of(step, row) for row in self.rows]
+            yield Batch(
+                torch.from_numpy(np.stack([one.rgb for one in examples])),
+                [torch.from_numpy(one.masks) for one in examples],
+                [torch.from_numpy(one.labels) for one in examples],
+            )
+            step += stride
+
+
+def stream(example_of: ExampleOf, first: int, rows: range, workers: int = 0) -> Iterator[Batch]:
+    """Batches in order, made by `workers` other processes, or by this one (0)."""
+    batches = Batches(example_of, first, rows)
+    if not workers:
+        return iter(batches)
+    return iter(DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Pictures with masks, some of them kept from the training.
+
+    images, masks: rows alike, the masks of each as (label, RLE); names: of the labels.
+    training, held_out: rows of these.
+    """
+
+    folder: Path
+    images: Sequence[coco.Image]
+    masks: Sequence[Sequence[tuple[int, rle.Rle]]]
+    names: tuple[str, ...]
+    training: Sequence[int]
+    held_out: Sequence[int]
+
+    def picture(self, row: int) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
+        image = self.images[row]
+        rgb = pictures.read_rgb(self.folder / image.file_name)
+        if rgb.shape[:2] != (image.height, image.width):
+            raise InputError(
+                f"{image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its masks "
+                f"{image.width} x {image.height}: give the pictures that the masks were drawn on"
+            )
+        return rgb
+
+    def targets(self, row: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """The masks of a picture, bool (T, H, W), and their labels (T,)."""
+        image, found = self.images[row], self.masks[row]
+        masks = np.stack([rle.decode(mask, image.height, image.width) for _, mask in found])
+        return masks, np.array([label for label, _ in found], np.int64)
+
+
+def truth_of(
+    dataset: coco.Dataset,
+    folder: Path,
+    targets: str = "categories",
+    held_out_share: float = 0.05,
+    most_held_out: int = 64,
+    seed: int = 0,
+) -> Truth:
+    """The pictures of a data set that have masks.
+
+    targets: `categories` is one mask for each category of a picture, as OVSeg trains; `instances`
+        keeps each mask, and leaves crowds out.
+    held_out_share: of the pictures, drawn by seed, for validation.
+
+    Raises InputError where no picture has a mask.
+    """
+    order = {category.id: label for label, category in enumerate(dataset.categories)}
+    masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
+    for entry in dataset.annotations:
+        is_crowd = bool(entry.extra.get("iscrowd"))
+        if rle.area(entry.segmentation) and not (is_crowd and targets == "instances"):
+            masks[entry.image_id].append((order[entry.category_id], entry.segmentation))
+    images = [image for image in dataset.images if masks[image.id]]
+    if not images:
+        raise InputError("no picture of the truth has a mask: a proposer learns from masks")
+    found = [masks[image.id] for image in images]
+    if targets == "categories":
+        found = [_merged(each) for each in found]
+    shuffled = np.random.default_rng([seed, 11]).permutation(len(images)).tolist()
+    count = min(most_held_out, len(images) - 1, round(held_out_share * len(images)))
+    names = tuple(category.name for category in dataset.categories)
+    return Truth(folder, images, found, names, sorted(shuffled[count:]), sorted(shuffled[:count]))
+
+
+def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:
+    """One mask a label, in the order of the labels."""
+    merged = []
+    for label in sorted({label for label, _ in masks}):
+        own = [mask for other, mask in masks if other == label]
+        height, width = own[0]["size"]
+        union = np.zeros((height, width), np.bool_)
+        for mask in own:
+            union |= rle.decode(mask, height, width)
+        merged.append((label, own[0] if len(own) == 1 else rle.encode(union)))
+    return merged
+
+
+def examples_of(truth: Truth, seed: int, batch_size: int, side: int) -> ExampleOf:
+    """Augmented crops of `side` pixels: every picture once an epoch, in an order drawn by seed."""
+    count = len(truth.training)
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch, 12]).permutation(count)
+
+    def example(step: int, row: int) -> Example:
+        epoch, place = divmod(step * batch_size + row, count)
+        chosen = truth.training[int(order(epoch)[place])]
+        rng = np.random.default_rng([seed, step, row, 13])
+        return augment(rng, truth.picture(chosen), *truth.targets(chosen), side)
+
+    return example
+
+
+def augment(
+    rng: np.random.Generator,
+    rgb: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    side: int,
+) -> Example:
+    """A random crop of a random scale, mirrored or not, its colours jittered; masks with no pixel left
+    are dropped.
+
+    The shorter side becomes 0.5 to 2 times `side`; what the crop has beyond the picture is grey and in
+    no mask.
+    """
+    height, width = rgb.shape[:2]
+    scale = rng.uniform(*SCALES) * side / min(height, width)
+    taken = [min(length, max(1, round(side / scale))) for length in (height, width)]
+    top, left = (
+        int(rng.integers(0, length - part + 1))
+        for length, part in zip((height, width), taken, strict=True)
+    )
+    size = [min(side, max(1, round(part * scale))) for part in taken]
+    box = (left, top, left + taken[1], top + taken[0])
+    small = Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    rows, columns = (
+        start + ((np.arange(new) + 0.5) * part / new).astype(np.int64)
+        for start, part, new in zip((top, left), taken, size, strict=True)
+    )
+    pixels = np.full((side, side, 3), _PADDING, np.uint8)
+    pixels[: size[0], : size[1]] = jittered(rng, np.asarray(small))
+    cut = np.zeros((len(masks), side, side), np.bool_)
+    cut[:, : size[0], : size[1]] = masks[:, rows][:, :, columns]
+    if rng.random() < 0.5:
+        pixels, cut = pixels[:, ::-1], cut[:, :, ::-1]
+    kept = cut.any((1, 2))
+    return Example(np.ascontiguousarray(pixels), np.ascontiguousarray(cut[kept]), labels[kept])
+
+
+def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 36 degrees, each one
+    time in two (SSD's distortions; hue is turned about the grey axis)."""
+    found = rgb.astype(np.float32)
+    if rng.random() < 0.5:
+        found += np.float32(rng.uniform(-32, 32))
+    if rng.random() < 0.5:
+        found *= np.float32(rng.uniform(0.5, 1.5))
+    if rng.random() < 0.5:
+        grey = (found @ _LUMA)[..., None]
+        found = grey + np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
+    if rng.random() < 0.5:
+        found = found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T
+    return np.clip(found, 0, 255).round().astype(np.uint8)
+
+
+def _hue_turn(angle: float) -> NDArray[np.float32]:
+    """The rotation of RGB about the grey axis (Rodrigues' formula)."""
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3
+    return turn.astype(np.float32)

@@ -1,0 +1,234 @@
+"""Pairs of a mask and a noun, read from any COCO JSON with masks and names, as batches of masked crops.
+
+Which pairs a step has, and how each crop is cut, is a function of (seed, step) alone.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ovtool.datasets import registry
+from ovtool.errors import InputError
+from ovtool.formats import atomic, coco, parts, rle
+from ovtool.formats import images as pictures
+from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
+
+CACHE_BYTES = 1 << 30  # of decoded pictures
+HELD_OUT = 0.05  # of the images, for validation
+RATIOS = (3 / 4, 4 / 3)  # of the random resized crop, as torchvision has them
+_ATTEMPTS = 10
+
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A mask on a picture, and the index of its noun."""
+
+    image: coco.Image
+    mask: rle.Rle
+    noun: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a file, split by image, in the file's order.
+
+    folder: where the file names of the images start. digest: of images, masks and names.
+    """
+
+    source: str
+    folder: Path
+    nouns: tuple[str, ...]
+    train: tuple[Pair, ...]
+    held_out: tuple[Pair, ...]
+    digest: str
+
+
+def read(source: str, images: Path | None, seed: int, held_out: float = HELD_OUT) -> Pairs:
+    """The pairs of a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]` with masks.
+
+    images: the folder of the images, by default that of the data set, or the one that the file is in.
+    held_out: the share of the images that is kept for validation, drawn by the seed; none of fewer than
+        ten images.
+
+    Raises InputError for a file that is broken or has no pairs, and for images that are not there.
+    """
+    path, folder = _places(source, images)
+    dataset = coco.read(path, root=folder)
+    by_id = {image.id: image for image in dataset.images}
+    index = {category.id: place for place, category in enumerate(dataset.categories)}
+    found = [
+        Pair(by_id[entry.image_id], entry.segmentation, index[entry.category_id])
+        for entry in dataset.annotations
+        if rle.area(entry.segmentation) > 0
+    ]
+    if not found:
+        raise InputError(
+            f"{source} has no pairs: no mask in it has a pixel, so nothing can be learned"
+        )
+    used = {pair.image.id: pair.image for pair in found}
+    missing = [
+        image.file_name for image in used.values() if not (folder / image.file_name).exists()
+    ]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(used)} images of {source}, such as {missing[0]}: "
+            "give the folder that the file names start from with --images"
+        )
+    held = _held_out(sorted(used), seed, held_out)
+    return Pairs(
+        source=source,
+        folder=folder,
+        nouns=tuple(category.name for category in dataset.categories),
+        train=tuple(pair for pair in found if pair.image.id not in held),
+        held_out=tuple(pair for pair in found if pair.image.id in held),
+        digest=_digest(dataset),
+    )
+
+
+def _places(source: str, images: Path | None) -> tuple[Path | str, Path]:
+    if registry.is_name(source) and not Path(source).exists():
+        found = registry.locate(source)
+        masks = found.instances
+        if masks is None or not masks.exists():
+            raise InputError(f"{source} has no masks with names: {masks} is not there")
+        return masks, images or found.images
+    if source == "-":
+        return source, images or Path()
+    return Path(source), images or Path(source).resolve().parent
+
+
+def _held_out(image_ids: Sequence[int], seed: int, share: float) -> frozenset[int]:
+    """The images of the validation."""
+    if len(image_ids) < 10 or not share:
+        return frozenset()
+    order = np.random.default_rng([seed, 1]).permutation(image_ids)
+    return frozenset(order[: max(1, round(share * len(order)))].tolist())
+
+
+def _digest(dataset: coco.Dataset) -> str:
+    return parts.settings_digest(
+        {
+            "images": [coco.image_entry(image) for image in dataset.images],
+            "categories": [coco.category_entry(each) for each in dataset.categories],
+            "annotations": [
+                atomic.canonical_json(coco.annotation_entry(entry)) for entry in dataset.annotations
+            ],
+        }
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """pixels: float32 (B, 3, S, S), normalised, 0 outside the masks. masks: bool (B, S, S). nouns:
+    int64 (B,)."""
+
+    pixels: Tensor
+    masks: Tensor
+    nouns: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Cutter:
+    """Cuts the masked crops of pairs, `size` pixels a side, for a CLIP of this mean and deviation."""
+
+    folder: Path
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    _decoded: "OrderedDict[str, Rgb]" = field(default_factory=OrderedDict)
+
+    def batch(self, pairs: Sequence[Pair], rng: np.random.Generator | None = None) -> Batch:
+        """The crops of some pairs; with `rng` each is cut as by `random_box`."""
+        pixels = torch.empty(len(pairs), 3, self.size, self.size)
+        masks = torch.empty(len(pairs), self.size, self.size, dtype=torch.bool)
+        for index, pair in enumerate(pairs):
+            pixels[index], masks[index] = self._crop(pair, rng)
+        return Batch(pixels, masks, torch.tensor([pair.noun for pair in pairs]))
+
+    def _crop(self, pair: Pair, rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+        rgb = self._picture(pair.image)
+        mask = torch.from_numpy(rle.decode(pair.mask, pair.image.height, pair.image.width).copy())
+        top, left, bottom, right = tight_boxes(mask[None])[0].tolist()
+        if rng is not None:
+            smaller = random_box(rng, (top, left, bottom, right))
+            if mask[smaller[0] : smaller[2], smaller[1] : smaller[3]].any():
+                top, left, bottom, right = smaller
+        inside = mask[top:bottom, left:right]
+        cut = (
+            torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float().div_(255)
+        )
+        mean, std = (torch.tensor(three).view(3, 1, 1) for three in (self.mean, self.std))
+        filled = cut.sub_(mean).div_(std) * inside
+        return bicubic(filled, self.size), nearest(inside, self.size)
+
+    def _picture(self, image: coco.Image) -> Rgb:
+        """The pixels of a picture, kept as long as there is room."""
+        rgb = self._decoded.get(image.file_name)
+        if rgb is None:
+            rgb = pictures.read_rgb(self.folder / image.file_name)
+            if rgb.shape[:2] != (image.height, image.width):
+                raise InputError(
+                    f"{self.folder / image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and "
+                    f"its masks {image.width} x {image.height}: give the images that they were made for"
+                )
+            self._decoded[image.file_name] = rgb
+            while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:
+                self._decoded.popitem(last=False)
+        return rgb
+
+
+def random_box(
+    rng: np.random.Generator,
+    box: tuple[int, int, int, int],
+    scale: tuple[float, float] = (0.9, 1.0),
+) -> tuple[int, int, int, int]:
+    """The random resized crop of a box that is seen as a square: a part of `scale` of its area, of an
+    aspect between 3:4 and 4:3; the whole box where ten draws do not fit. Top, left, bottom, right."""
+    top, left, bottom, right = box
+    for _ in range(_ATTEMPTS):
+        area = rng.uniform(*scale)
+        ratio = np.exp(rng.uniform(*np.log(RATIOS)))
+        width, height = np.sqrt(area * ratio), np.sqrt(area / ratio)
+        if width > 1 or height > 1:
+            continue
+        y, x = rng.uniform(0, 1 - height), rng.uniform(0, 1 - width)
+        rows, columns = bottom - top, right - left
+        first = top + round(y * rows), left + round(x * columns)
+        high, wide = max(1, round(height * rows)), max(1, round(width * columns))
+        return first[0], first[1], min(bottom, first[0] + high), min(right, first[1] + wide)
+    return box
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(Dataset[Batch]):
+    """Batch `step` of a training, from 0 on: epochs of all pairs in a new order, without the rest that
+    fills no batch."""
+
+    pairs: Sequence[Pair]
+    cutter: Cutter
+    batch_size: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of steps in which every pair is seen at most once."""
+        return len(self.pairs) // self.batch_size
+
+    def chosen(self, step: int) -> list[int]:
+        """Which pairs a step has."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
+        return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, 3, step])
+        return self.cutter.batch([self.pairs[index] for index in self.chosen(step)], rng)

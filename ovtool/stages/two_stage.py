@@ -1,0 +1,300 @@
+"""`segment --method two-stage`: proposals named by what a CLIP sees of them, as OVSeg does.
+
+Each mask is shown to the image tower as a masked crop, with mask prompts where there are some, or has a
+class token of its own in one pass over the picture. The probabilities of its words are fused with those
+of the proposal's own embedding, and pixels take the word of the greatest sum over soft masks.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovtool.errors import InputError, UsageError
+from ovtool.formats.images import ImageItem
+from ovtool.methods import class_maps, ensemble
+from ovtool.methods.class_maps import Rows
+from ovtool.models.dense_scores import DenseSettings
+from ovtool.runtime.device import Halving
+from ovtool.stages import proposals, proposers
+from ovtool.stages.proposals import RegionSource
+
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+    from ovtool.methods.mask_prompts import MaskPrompts
+    from ovtool.models.clip import Clip
+
+ENSEMBLE = 0.7
+BATCH_SIZE = 32  # crops at once
+REGION_FEATURES = ("crops", "tokens")
+MAX_MASK_PIXELS = 1 << 27  # of the masks that are held at once
+_logger = logging.getLogger("ovtool")
+
+
+@dataclass(frozen=True)
+class TwoStageSettings:
+    """ensemble: lambda, the CLIP's share; 1 where proposals have no embeddings. region_features: one of
+    `REGION_FEATURES`. crop_size: side of the crops, None for the model's. prompts, embeddings: digests
+    of the files, None without one.
+
+    Raises UsageError for what cannot be meant.
+    """
+
+    ensemble: float = ENSEMBLE
+    region_features: str = "crops"
+    crop_size: int | None = None
+    prompts: str | None = None
+    embeddings: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.region_features not in REGION_FEATURES:
+            raise UsageError(
+                f"unknown region features '{self.region_features}'; choose from "
+                f"{', '.join(REGION_FEATURES)}"
+            )
+        if not 0 <= self.ensemble <= 1:
+            raise UsageError(f"--ensemble {self.ensemble} is a share: give 0 to 1")
+        if self.crop_size is not None and self.region_features == "tokens":
+            raise UsageError("--crop-size belongs to --region-features crops")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the options of a two-stage run ask for; None leaves a choice to what is at hand.
+
+    prompts: a file, or `none`; None takes those that come with a bundled model.
+    """
+
+    ensemble: float | None = None
+    region_features: str | None = None
+    crop_size: int | None = None
+    prompts: str | None = None
+    embeddings: Path | None = None
+
+    def check(self, method: str, proposals_file: Path | None, dense: DenseSettings) -> None:
+        """Raises UsageError for options that belong to another method, or to each other, InputError for
+        prompts that are not there."""
+        given = {
+            "--ensemble": self.ensemble,
+            "--region-features": self.region_features,
+            "--crop-size": self.crop_size,
+            "--prompts": self.prompts,
+            "--embeddings": self.embeddings,
+        }
+        named = [option for option, value in given.items() if value is not None]
+        if method != "two-stage":
+            if named:
+                raise UsageError(f"{named[0]} belongs to --method two-stage: give that too")
+            return
+        if self.embeddings is not None and proposals_file is None:
+            raise UsageError("--embeddings go with the masks of --proposals: give that file too")
+        tokens = self.settings().region_features == "tokens"
+        if tokens and self.prompts not in (None, "none"):
+            raise UsageError(
+                "--prompts stand for the blank patches of masked crops: give --region-features crops"
+            )
+        if self.prompts not in (None, "none") and not Path(self.prompts or "").is_file():
+            raise InputError(
+                f"no such file: {self.prompts}; --prompts is a file of tune-prompts, or none"
+            )
+        dense_options = {
+            "--last-block": dense.last_block,
+            "--window": dense.window,
+            "--stride": dense.stride,
+            "--short-side": None if tokens else dense.short_side,
+        }
+        for option, value in dense_options.items():
+            if value is not None:
+                others = (
+                    "patch and fused" if option != "--short-side" else "--region-features tokens"
+                )
+                raise UsageError(f"{option} is for {others}: leave it out with --method two-stage")
+
+    def settings(self) -> TwoStageSettings:
+        """The same with the defaults in place of None, and without files."""
+        return TwoStageSettings(
+            ENSEMBLE if self.ensemble is None else self.ensemble,
+            self.region_features or "crops",
+            self.crop_size,
+        )
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """A CLIP with its prompts and a source of regions, ready for one picture after another.
+
+    clip: with the tuned tower where the prompts' file has one.
+    """
+
+    clip: Clip
+    regions: RegionSource
+    settings: TwoStageSettings
+    prompts: MaskPrompts | None = None
+    short_side: int | None = None
+
+    def encoder(self, batch_size: int) -> Halving[Any, Tensor]:
+        """Crops to embeddings in batches, new for each part."""
+        from ovtool.models import region_clip
+
+        return region_clip.encoder(self.clip, self.prompts, batch_size)
+
+    def rows(
+        self,
+        item: ImageItem,
+        rgb: NDArray[np.uint8],
+        text: Tensor,
+        owner: Sequence[int],
+        scale: float,
+        encode: Halving[Any, Tensor],
+    ) -> tuple[Rows, int]:
+        """The logits of a picture's classes for any rows of its pixels, one more for pixels that no
+        mask covers, and the number of all these.
+
+        text: float32 (N, D) of the names, whose classes are `owner`. scale: of the CLIP's cosines.
+        """
+        found = self.regions.find(item, rgb)
+        there = np.unique(found.superpixels)
+        valid = np.flatnonzero(found.members[:, there].any(1))
+        members = torch.from_numpy(found.members[valid])
+        superpixels = torch.from_numpy(found.superpixels.astype(np.int64))
+        embedded = self._embedded(rgb, members, superpixels, encode)
+        classes = max(owner) + 1
+
+        def named(vectors: Tensor) -> Tensor:
+            return (
+                class_maps.class_scores(vectors @ text.to(vectors).T, owner, dim=1).cpu().double()
+            )
+
+        scores = (named(embedded) * scale).softmax(1)
+        if found.embeddings is not None and self.regions.no_object is not None:
+            vectors = torch.from_numpy(found.embeddings[valid])
+            nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
+            own = ensemble.proposal_probabilities(named(vectors), nothing, proposals.TEMPERATURE)
+            scores = ensemble.ensemble(own, scores, self.settings.ensemble)
+        scores = scores.float()
+        if found.soft is None:
+            return ensemble.rows_of_superpixels(scores, members, superpixels), classes + 1
+        soft, covered = found.soft, members.any(0)
+        return ensemble.rows_of_soft_masks(
+            scores,
+            lambda start, stop: torch.from_numpy(soft[valid, start:stop]),
+            lambda start, stop: covered[superpixels[start:stop]],
+        ), classes + 1
+
+    def _embedded(
+        self,
+        rgb: NDArray[np.uint8],
+        members: Tensor,
+        superpixels: Tensor,
+        encode: Halving[Any, Tensor],
+    ) -> Tensor:
+        """The unit embeddings of masks that are not empty, float32 (N, D), a few masks at a time."""
+        from ovtool.models import region_clip
+
+        if not len(members):
+            return torch.empty(0, self.clip.embed_dim, device=self.clip.device)
+        picture = torch.from_numpy(rgb)
+        step = max(1, MAX_MASK_PIXELS // superpixels.numel())
+        embedded = []
+        for chosen in members.split(step):
+            masks = chosen[:, superpixels]
+            if self.settings.region_features == "tokens":
+                part = region_clip.encode_region_tokens(
+                    self.clip, picture, masks, short_side=self.short_side
+                )
+            else:
+                part = region_clip.encode_regions(
+                    self.clip, picture, masks, crop_size=self.settings.crop_size, encode=encode
+                )
+            embedded.append(part)
+        return torch.cat(embedded)
+
+
+def load(
+    clip: Clip,
+    request: Request,
+    source: Callable[[Clip], RegionSource],
+    short_side: int | None,
+) -> TwoStage:
+    """The CLIP with its prompts, and the source of regions in its space. Where that gives no embeddings,
+    the words come from the CLIP alone, which one warning says.
+
+    Raises UsageError, InputError, MismatchError.
+    """
+    from ovtool.models import region_clip
+
+    settings = request.settings()
+    regions = source(clip)
+    if regions.no_object is None:
+        if settings.ensemble < 1:
+            _say_clip_alone()
+        settings = replace(settings, ensemble=1.0)
+    if request.embeddings is not None:
+        settings = replace(settings, embeddings=digest_of(request.embeddings))
+    if settings.region_features == "tokens":
+        region_clip.require_region_tokens(clip)
+        return TwoStage(clip, regions, settings, short_side=short_side)
+    region_clip.grid_of(clip, settings.crop_size)
+    path = prompts_file(clip, request.prompts)
+    if path is None:
+        return TwoStage(clip, regions, settings)
+    tuned, prompts = region_clip.with_prompts(clip, path, settings.crop_size)
+    return TwoStage(tuned, regions, replace(settings, prompts=digest_of(path)), prompts)
+
+
+def source_of(
+    proposer: str | None,
+    file: Path | None,
+    embeddings: Path | None,
+    items: Sequence[ImageItem],
+    device: torch.device,
+    dry_run: bool,
+) -> Callable[[Clip], RegionSource]:
+    """Where regions come from once the CLIP is there; what can be checked before that is checked.
+
+    Raises UsageError, InputError, MismatchError.
+    """
+    if file is None:
+        return lambda clip: proposals.from_proposer(
+            proposer or proposers.default_name(clip.name), clip=clip, device=device
+        )
+    if embeddings is not None and not embeddings.is_file():
+        raise InputError(f"no such file: {embeddings}")
+    if embeddings is None or dry_run:
+        found = proposals.from_file(file, items)
+        return lambda clip: found
+    return lambda clip: proposals.from_file(file, items, embeddings=embeddings, clip=clip)
+
+
+def prompts_file(clip: Clip, prompts: str | None) -> Path | None:
+    """The file of prompts that is meant: None for `none`, and where none come with the model."""
+    from ovtool.models import region_clip
+
+    if prompts == "none":
+        return None
+    return Path(prompts) if prompts is not None else region_clip.bundled_prompts(clip)
+
+
+def digest_of(path: Path) -> str:
+    """16 hexadecimal digits of a file's content. Raises InputError."""
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+@functools.cache
+def _say_clip_alone() -> None:
+    _logger.warning(
+        "these proposals have no embeddings: words come from the CLIP alone, as with --ensemble 1"
+    )
