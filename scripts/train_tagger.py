@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import spacy  # noqa: E402
-import spacy_lookups_data  # noqa: E402
 from caption_grammar import captions  # noqa: E402
 from spacy.language import Language  # noqa: E402
 from spacy.lookups import Lookups, load_lookups  # noqa: E402
@@ -125,6 +124,8 @@ def word_classes(frequent: frozenset[str]) -> dict[str, str]:
 
 
 def _lookup_file(name: str) -> dict[str, int]:
+    import spacy_lookups_data  # large, and needed for training alone
+
     folder = Path(spacy_lookups_data.__file__).parent / "data"
     with gzip.open(folder / f"en_{name}.json.gz", "rt", encoding="utf-8") as handle:
         table: dict[str, int] = json.load(handle)
