@@ -3,7 +3,7 @@
 
     scripts/benchmark.py [NAME ...] [--json FILE]
 
-Names: startup, collage, patch, fused, memory, vocabulary, regions. Without one, all. Prints a Markdown
+Names: startup, collage, patch, fused, memory, vocabulary, regions, align, align-memory, crf, pamr, walk. Without one, all. Prints a Markdown
 table; run it on an idle machine.
 """
 
@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import benchmark_align
+import benchmark_refine
 import numpy as np
 
 OVTOOL = [sys.executable, "-m", "ovtool"]
@@ -289,6 +291,11 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "memory": memory,
     "vocabulary": vocabulary,
     "regions": regions,
+    "crf": lambda _: [Row(*row) for row in benchmark_refine.crf()],
+    "pamr": lambda _: [Row(*row) for row in benchmark_refine.pamr()],
+    "align": lambda _: [Row(*row) for row in benchmark_align.speed()],
+    "align-memory": lambda _: [Row(*row) for row in benchmark_align.memory()],
+    "walk": lambda _: [Row(*row) for row in benchmark_refine.walk()],
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the claims of OVSeg on the collage: proposals, mined pairs, mask prompts, two stages.
 
-    scripts/reproduce_ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 300] [--images 2000]
+    scripts/reproduce_ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 200] [--images 1000]
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
@@ -14,27 +14,43 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
-from ovtool.formats import coco
+from ovtool.formats import coco, labelled
+from ovtool.formats import images as pictures
+from ovtool.formats.images import ImageItem
+from ovtool.methods import class_maps, metrics
 from ovtool.stages import (
     evaluate,
     mapping,
     mine_pairs,
     oracle,
+    proposals,
     propose,
     proposers,
     segment,
+    segmenter,
     tune_prompts,
+    two_stage,
+    words,
 )
+from ovtool.stages.proposals import RegionSource
+from ovtool.stages.segmenter import Settings
+
+if TYPE_CHECKING:
+    from ovtool.models.clip import Clip
 
 BASE = {noun.name for noun in table() if noun.base} | set(GROUNDS)
+# how nouns choose their masks; the paper's is the greatest cosine (--paper-pairs)
+MATCHING = {"templates": "vild", "matching": "softmax", "quality_weight": 1.0}
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
-OVERWRITE = mapping.Run(overwrite=True)
+GO_ON = mapping.Run(resume=True, overwrite=True)
 Figures = dict[str, float]
 
 
@@ -62,6 +78,9 @@ class Bench:
     batch_size: int
     tower_rate: float
     proposer: str
+    chosen_on: int
+    matching: Mapping[str, Any]
+    source: RegionSource | None = None
     cells: dict[str, Figures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,25 +108,22 @@ class Bench:
             collage_files.make(collage_files.CollageSpec(split, count, 7), folder)
         return files
 
-    def proposals(self, split: str) -> tuple[Path, Path | None]:
-        """The proposals of a split, and their embeddings where the proposer has them."""
+    def proposals(self, split: str) -> Path:
+        """The proposals of a split."""
         masks = self.work / f"{split}.proposals.json"
-        vectors = self.work / f"{split}.proposals.safetensors"
-        has_vectors = self.proposer != "regions"
         if not masks.exists():
             propose.run(
                 [str(self.data(split).images)],
                 model="tiny",
                 proposer=self.proposer,
-                embeddings=vectors if has_vectors else None,
                 out=str(masks),
-                how=mapping.Run(resume=True, overwrite=True),
+                how=GO_ON,
             )
-        return masks, vectors if has_vectors else None
+        return masks
 
-    def pairs(self, kind: str, seed: int) -> Path:
-        """The pairs of a kind."""
-        out = self.work / f"{kind}.{seed}.pairs.json"
+    def pairs(self, kind: str) -> Path:
+        """The pairs of a kind, the same for every seed of a tuning."""
+        out = self.work / f"{kind}.pairs.json"
         data = self.data("train")
         if out.exists():
             return out
@@ -118,15 +134,15 @@ class Bench:
             named = tuple(each for each in whole.categories if each.id in kept)
             coco.write(coco.Dataset(whole.info, whole.images, masks, named), str(out))
             return out
-        masks = self.proposals("train")[0] if kind == "captions" else data.semantic
+        masks = self.proposals("train") if kind == "captions" else data.semantic
         mine_pairs.run(
             str(data.captions),
             images=data.images,
             proposals_file=masks,
             model="tiny",
-            seed=seed,
             out=str(out),
-            how=mapping.Run(resume=True, overwrite=True),
+            how=GO_ON,
+            **self.matching,
         )
         return out
 
@@ -135,7 +151,7 @@ class Bench:
         out = self.work / f"{tuning.name}.{seed}.safetensors"
         if not out.exists():
             tune_prompts.run(
-                str(self.pairs(tuning.pairs, seed)),
+                str(self.pairs(tuning.pairs)),
                 images=self.data("train").images,
                 model="tiny",
                 train=tuning.train,
@@ -150,34 +166,67 @@ class Bench:
             )
         return out
 
-    def two_stage(self, prompts: Path | None, weight: float, split: str = "test") -> Figures:
-        """The figures of `segment --method two-stage`."""
-        masks, vectors = self.proposals(split)
-        return self.segmented(
-            split,
-            method="two-stage",
-            prompts="none" if prompts is None else str(prompts),
-            ensemble=weight,
-            proposals_file=masks,
-            embeddings=vectors,
-        )
+    def regions(self, clip: "Clip") -> RegionSource:
+        """The proposer, which looks at each picture once however many systems ask for it."""
+        if self.source is None:
+            source = proposals.from_proposer(self.proposer, clip=clip, device=torch.device("cpu"))
+            known: dict[str, Any] = {}
 
-    def segmented(self, split: str, **options: Any) -> Figures:
-        """mIoU of a segmentation of a split: of all classes, and of nouns outside the base set."""
+            def find(item: ImageItem, rgb: Any) -> Any:
+                if str(item.path) not in known:
+                    known[str(item.path)] = source.find(item, rgb)
+                return known[str(item.path)]
+
+            self.source = replace(source, find=find)
+        return self.source
+
+    def lambdas(self, prompts: Path | None, split: str, limit: int | None = None) -> Figures:
+        """mIoU of `segment --method two-stage` at every lambda, of all classes and of the nouns outside
+        the base set, from one pass over a split.
+
+        These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
+        """
         data = self.data(split)
-        out = self.work / "segments.json"
-        segment.run(
-            [str(data.images)],
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            out=str(out),
-            how=OVERWRITE,
-            **options,
+        items = pictures.find_images([str(data.images)])[:limit]
+        looked_for = words.gather(
+            items, [str(data.images)], classes_per_image=data.classes_per_image
         )
-        found = evaluate.run(str(out), str(data.semantic), classes_per_image=data.classes_per_image)
-        new = [one["iou"] for one in found["classes"] if one["name"] not in BASE]
-        known = [value for value in new if value is not None]
-        return {"miou": found["miou"], "miou_new": sum(known) / len(known)}
+        request = two_stage.Request(prompts="none" if prompts is None else str(prompts))
+        ready = segmenter.load(
+            "tiny",
+            torch.device("cpu"),
+            "float32",
+            looked_for,
+            Settings("two-stage", batch_size=two_stage.BATCH_SIZE),
+            None,
+            lambda clip: two_stage.load(clip, request, self.regions, None),
+        )
+        truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
+        index = {name: row for row, (name, *_) in enumerate(truth.classes)}
+        names = [category.name for category in looked_for.categories]
+        weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (1.0,)
+        counts = {weight: torch.zeros(len(index), len(index) + 1).long() for weight in weights}
+        encode, stages, scale = ready.encoder(), ready.two_stage, ready.settings.logit_scale
+        assert stages is not None and scale is not None
+        for item in items:
+            rgb = pictures.read_rgb(item.path)
+            text, owner = ready.text_of(item)
+            named = stages.named(item, rgb, text, owner, scale, encode)
+            own = looked_for.of_image(item.name)
+            table = torch.tensor([index[names[row]] for row in own] + [-1])
+            true = torch.from_numpy(truth.decode(item.name)).long()
+            for weight in weights:
+                rows, classes = named.rows(weight)
+                found = class_maps.label_blocks(rows, true.shape, classes, len(own))
+                counts[weight] += metrics.confusion(table[found.label.long()], true, len(index))
+        figures = {}
+        new = torch.tensor([name not in BASE for name in index])
+        for weight, count in counts.items():
+            iou = metrics.scores(count).iou
+            there = ~iou.isnan()
+            figures[f"{weight}"] = float(iou[there].mean())
+            figures[f"{weight} new"] = float(iou[there & new].mean())
+        return figures
 
     def oracle(self, prompts: Path | None) -> Figures:
         """The rows of `probe oracle`."""
@@ -188,7 +237,7 @@ class Bench:
             classes_per_image=data.classes_per_image,
             model="tiny",
             prompts="none" if prompts is None else str(prompts),
-            proposals_file=self.proposals("test")[0],
+            proposals_file=self.proposals("test"),
         )
         short = {
             oracle.MASKED: "masked",
@@ -203,18 +252,21 @@ class Bench:
                 figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
         return figures
 
-    def best_lambda(self, prompts: Path | None, name: str) -> float:
-        """The weight of the CLIP with the best mIoU on val; 1 where proposals have no embeddings."""
-        if self.proposals("val")[1] is None:
-            return 1.0
-        scores = {
-            weight: self.cell(
-                f"val/{name}/lambda-{weight}",
-                lambda weight=weight: self.two_stage(prompts, weight, "val"),
-            )["miou"]
-            for weight in LAMBDAS
-        }
-        return max(scores, key=lambda weight: scores[weight])
+    def all_words(self, prompts: Path) -> Figures:
+        """mIoU of two-stage at its default lambda with every word of the table for every picture."""
+        data, out = self.data("test"), self.work / "all-words.json"
+        segment.run(
+            [str(data.images)],
+            classes=",".join(class_names()),
+            background="none",
+            model="tiny",
+            method="two-stage",
+            prompts=str(prompts),
+            proposer=self.proposer,
+            out=str(out),
+            how=GO_ON,
+        )
+        return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
 
 
 # name of the row: what is tuned, None for the CLIP as it is
@@ -230,12 +282,13 @@ SYSTEMS: Mapping[str, Tuning | None] = {
 }
 
 
-def systems(bench: Bench, seeds: list[int], only: str | None) -> list[str]:
-    """One row a system: two-stage at the lambda that val chose, and the CLIP alone."""
-    rows = [
-        "| tuned | mIoU, two-stage | of nouns outside the base | CLIP alone | lambda | masks named right |",
-        "|---|---|---|---|---|---|",
-    ]
+def systems(bench: Bench, seeds: list[int], only: str | None) -> None:
+    """Prints one row a system: two-stage at the lambda that val chose, the proposals' words alone, the
+    CLIP alone."""
+    print(
+        "| tuned | mIoU, two-stage | of nouns outside the base | proposals alone | CLIP alone | lambda "
+        "| masks named right |\n|---|---|---|---|---|---|---|"
+    )
     for title, tuning in SYSTEMS.items():
         if only and only not in title:
             continue
@@ -243,26 +296,25 @@ def systems(bench: Bench, seeds: list[int], only: str | None) -> list[str]:
         for seed in seeds if tuning is not None else seeds[:1]:
             name = "none" if tuning is None else f"{tuning.name}.{seed}"
             prompts = None if tuning is None else bench.tuned(tuning, seed)
-            weight = bench.best_lambda(prompts, name)
-            both = bench.cell(
-                f"test/{name}/lambda-{weight}",
-                lambda p=prompts, w=weight: bench.two_stage(p, w),
+            chosen = bench.cell(
+                f"val/{name}", lambda p=prompts: bench.lambdas(p, "val", bench.chosen_on)
             )
-            alone = bench.cell(f"test/{name}/lambda-1.0", lambda p=prompts: bench.two_stage(p, 1.0))
+            tested = bench.cell(f"test/{name}", lambda p=prompts: bench.lambdas(p, "test"))
             named = bench.cell(f"oracle/{name}", lambda p=prompts: bench.oracle(p))
-            right = named.get("prompted_accuracy", named["masked_accuracy"])
+            weights = [each for each in LAMBDAS if f"{each}" in chosen]
+            weight = max(weights, key=lambda each: chosen[f"{each}"])
             found.append(
                 {
-                    "miou": both["miou"],
-                    "new": both["miou_new"],
-                    "alone": alone["miou"],
+                    "miou": tested[f"{weight}"],
+                    "new": tested[f"{weight} new"],
+                    "own": tested[f"{weights[0]}"],
+                    "alone": tested["1.0"],
                     "lambda": weight / 100,
-                    "right": right,
+                    "right": named.get("prompted_accuracy", named["masked_accuracy"]),
                 }
             )
         cells = [_shown([one[key] for one in found]) for key in found[0]]
-        rows.append(f"| {title} | {' | '.join(cells)} |")
-    return rows
+        print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
 def _shown(values: list[float]) -> str:
@@ -278,11 +330,13 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", help="systems whose title contains this text")
-    parser.add_argument("--images", type=int, default=2000, help="of collage:train")
-    parser.add_argument("--steps", type=int, default=300, help="of every tuning")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--images", type=int, default=1000, help="of collage:train")
+    parser.add_argument("--chosen-on", type=int, default=60, help="images of val for lambda")
+    parser.add_argument("--steps", type=int, default=200, help="of every tuning")
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--tower-rate", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
+    parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
     args = parser.parse_args()
     bench = Bench(
         args.work,
@@ -291,6 +345,8 @@ def main() -> None:
         args.batch_size,
         args.tower_rate,
         args.proposer or proposers.default_name("tiny"),
+        args.chosen_on,
+        {} if args.paper_pairs else MATCHING,
     )
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = bench.cell("oracle/none", lambda: bench.oracle(None))
@@ -301,35 +357,11 @@ def main() -> None:
             f"| {name} | {_shown([names[f'{name}_miou']])} | {_shown([right]) if right else ''} |"
         )
     print()
-    print("\n".join(systems(bench, seeds, args.only)))
-    words = ",".join(class_names())
-    best = bench.tuned(Tuning("tower-then-prompts"), seeds[0])
-    masks, vectors = bench.proposals("test")
-    everything = bench.cell(
-        "test/all-words",
-        lambda: _all_words(bench, words, best, masks, vectors),
-    )
-    print(f"\nAll {len(class_names())} words at once: {_shown([everything['miou']])} mIoU")
-
-
-def _all_words(
-    bench: Bench, words: str, prompts: Path, masks: Path, vectors: Path | None
-) -> Figures:
-    """Two-stage with every word of the table for every picture."""
-    data, out = bench.data("test"), bench.work / "segments.json"
-    segment.run(
-        [str(data.images)],
-        classes=words,
-        background="none",
-        model="tiny",
-        method="two-stage",
-        prompts=str(prompts),
-        proposals_file=masks,
-        embeddings=vectors,
-        out=str(out),
-        how=OVERWRITE,
-    )
-    return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
+    systems(bench, seeds, args.only)
+    if args.only is None:
+        best = bench.tuned(Tuning("tower-then-prompts"), seeds[0])
+        everything = bench.cell("test/all-words", lambda: bench.all_words(best))
+        print(f"\nAll {len(class_names())} words at once: {_shown([everything['miou']])} mIoU")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 Needs the art of `scripts/fetch_art`. Scenes are composed on the way; objects and grounds are targets, one
 mask each. Each picture depends on (seed, step, row) alone. It goes on from --checkpoint where that exists,
-and removes it when the weights are written. Pictures have 192 pixels for the first part, then 256. Masks
-are compared at every second pixel. Recall and mIoU on `collage:val`, whose art is never learned from, are
+and removes it when the weights are written. `--start FILE` begins with the weights of an earlier run in
+place of nothing. Masks are compared at every second pixel. Recall and mIoU on `collage:val`, whose art is never learned from, are
 printed on the way. `--dry-steps N` stops after N steps and writes nothing: it measures the speed.
 """
 
@@ -32,17 +32,14 @@ from ovtool.stages import proposer_examples, proposer_training, train_proposer
 from ovtool.stages.progress import no_progress
 from ovtool.stages.proposer_examples import Example, Truth
 from ovtool.stages.proposer_training import Settings
-from ovtool.training import distributed, loop
+from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.restyle import restyle
 
 WEIGHTS = Path(__file__).parent.parent / "ovtool" / "weights" / "tiny_proposer.safetensors"
 NAMES = (*(noun.name for noun in table()), *GROUNDS)
-SMALL, LARGE, SMALL_SHARE = (
-    192,
-    256,
-    0.6,
-)  # sides of the pictures, and the share of steps at the first
+SIDE = 128  # of the pictures
+CLASS_WEIGHT = 0.1  # masks are learned several times sooner, and words no later
 DRAWING = 160  # pixels on the longer side of a drawing before it is posed
 VALIDATED = 64  # pictures of collage:val
 
@@ -58,14 +55,13 @@ def bank() -> collage.Drawings:
 class Scenes:
     """Example `row` of step `step`: a scene with the visible mask of every object and ground."""
 
-    def __init__(self, seed: int, batch_size: int, steps: int) -> None:
-        self.seed, self.batch_size, self.steps = seed, batch_size, steps
+    def __init__(self, seed: int, batch_size: int) -> None:
+        self.seed, self.batch_size = seed, batch_size
 
     def __call__(self, step: int, row: int) -> Example:
-        side = SMALL if step < SMALL_SHARE * self.steps else LARGE
         rng = collage.scene_generator("train", self.seed, step * self.batch_size + row)
         code = collage.SPLIT_CODES["train"]
-        scene = collage.compose(rng, collage.LAW, bank(), code, side, restyle)
+        scene = collage.compose(rng, collage.LAW, bank(), code, SIDE, restyle)
         things = [scene.object_map == index for index in range(len(scene.objects))]
         empty = scene.object_map < 0
         grounds = [(scene.ground_map == index) & empty for index in range(len(scene.grounds))]
@@ -107,8 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=400_000)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--queries", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=4e-4)
+    parser.add_argument("--queries", type=int, default=36)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -117,6 +113,7 @@ def main() -> None:
     parser.add_argument("--validate-every", type=int, default=1000)
     parser.add_argument("--checkpoint", type=Path, default=Path("tiny_proposer.checkpoint"))
     parser.add_argument("--export", type=Path, default=WEIGHTS)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
     parser.add_argument("--dry-steps", type=int, help="stop after so many steps, writing nothing")
     args = parser.parse_args()
     settings = Settings(
@@ -126,12 +123,13 @@ def main() -> None:
         args.pictures // args.batch_size,
         args.batch_size,
         args.rate,
-        LARGE,
+        SIDE,
         templates="one",
         seed=args.seed,
         precision=args.precision,
         validate_every=args.validate_every,
         target_stride=2,
+        class_weight=CLASS_WEIGHT,
     )
     with distributed.joined(devices.choose(args.device)) as ranks:
         if ranks.world > 1 and ranks.device.type == "cpu":
@@ -139,19 +137,24 @@ def main() -> None:
         clip, words = train_proposer.embedded("tiny", NAMES, settings.templates)
         words = words.to(ranks.device)
         network, _ = train_proposer.start(settings, clip, ranks)
-        scenes = Scenes(args.seed, args.batch_size, settings.steps)
+        if args.start is not None:
+            earlier = maskformer.load(args.start, clip)
+            network.load_state_dict(earlier.network.state_dict())
+        scenes = Scenes(args.seed, args.batch_size)
         bank()
         if args.dry_steps:
             settings = replace(settings, steps=args.dry_steps, validate_every=0)
-        shown = asdict(settings) | {"scenes": [SMALL, LARGE, SMALL_SHARE, DRAWING]}
+        shown = asdict(settings) | {"scenes": [SIDE, DRAWING]}
+        if args.start is not None:
+            shown["start"] = earlier.weights
         digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
         checkpoint = Checkpoint(args.checkpoint, digest)
-        begun = proposer_training.begin(checkpoint, ranks, resume=True, overwrite=False)
+        begun = checkpoints.begin_together(checkpoint, ranks, resume=True, overwrite=False)
         truth = validation_truth() if settings.validate_every and ranks.is_first else None
 
         def validate() -> dict[str, float]:
             assert truth is not None
-            measured = proposer_training.validation(network, words, truth, LARGE)
+            measured = proposer_training.validation(network, words, truth, SIDE)
             print(json.dumps(measured), flush=True)
             return measured
 
@@ -170,7 +173,7 @@ def main() -> None:
         )
         if ranks.is_first and not args.dry_steps:
             thin = loop.thinned(curve)
-            shown |= {"names": list(NAMES), "short_side": LARGE, "curve": thin}
+            shown |= {"names": list(NAMES), "short_side": SIDE, "curve": thin}
             maskformer.save(args.export, network, words, clip, shown, half=True)
             checkpoint.remove()
             print(json.dumps(thin[-1]), f"{args.export.stat().st_size / 1e6:.2f} MB")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ovtool.cli import (
+    cam,
     check,
     data,
     doctor,
@@ -20,9 +21,15 @@ from ovtool.cli import (
     mine_pairs,
     output,
     probe,
+    probe_alignment,
+    probe_classify,
+    probe_coherence,
     propose,
+    refine,
     segment,
+    train_pacl,
     train_proposer,
+    train_segmenter,
     tune_prompts,
 )
 from ovtool.cli.options import QuietOpt, VerboseOpt
@@ -37,14 +44,35 @@ COMMANDS: tuple[tuple[str, Any, str], ...] = (
         train_proposer.train_proposer,
         "Train a network that finds masks and compares them with words.",
     ),
-    ("tune-prompts", tune_prompts.tune_prompts, "Teach a CLIP to read masked crops."),
+    (
+        "train-segmenter",
+        train_segmenter.train_segmenter,
+        "Train a network on pseudo masks, or on any labels of pixels.",
+    ),
+    (
+        "train-pacl",
+        train_pacl.train_pacl,
+        "Align a CLIP's patches with words, from captions alone.",
+    ),
+    ("cam", cam.cam, "Make class activation maps from image-level labels."),
+    ("refine", refine.refine, "Refine class activation maps, and make pseudo masks of them."),
+    (
+        "tune-prompts",
+        tune_prompts.tune_prompts,
+        "Teach a CLIP prompts, for masked crops or backgrounds.",
+    ),
     ("evaluate", evaluate.evaluate, "Measure predictions against a ground truth."),
     ("info", info.info, "Say what a file is and what made it."),
     ("check", check.check, "Validate files; the exit status is the answer."),
     ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),
     (
         "probe",
-        (("oracle", probe.oracle, "Say whether masks or names are the bottleneck."),),
+        (
+            ("oracle", probe.oracle, "Say whether masks or names are the bottleneck."),
+            ("alignment", probe_alignment.alignment, "Say which patches say what they show."),
+            ("coherence", probe_coherence.coherence, "Say whether patches of a class look alike."),
+            ("classify", probe_classify.classify, "Say how well whole images are named."),
+        ),
         "The papers' diagnoses of a model.",
     ),
     (

@@ -173,12 +173,7 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
     else:
         if images == 1 and verb == "segment":
             table(("word", "pixels %", "score"), _masks(dataset))
-        for failure in failures[:_FAILURES_SHOWN]:
-            message(f"failed: {failure['reason']}")
-        if len(failures) > _FAILURES_SHOWN:
-            message(
-                f"failed: {len(failures) - _FAILURES_SHOWN} more, listed in info.ovtool.failures"
-            )
+        say_failures(failures)
         masks = _counted(len(dataset.annotations), "mask")
         message(f"{_counted(images, 'image')}, {masks}, {len(failures)} failed: {where}")
     if as_json and (is_plan or found.out != "-"):
@@ -194,6 +189,14 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
         )
     if failures:
         raise typer.Exit(3)
+
+
+def say_failures(failures: Sequence[Mapping[str, str]]) -> None:
+    """Says why images failed: of the first few, and how many more there are."""
+    for failure in failures[:_FAILURES_SHOWN]:
+        message(f"failed: {failure['reason']}")
+    if len(failures) > _FAILURES_SHOWN:
+        message(f"failed: {len(failures) - _FAILURES_SHOWN} more, listed in info.ovtool.failures")
 
 
 def _counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -1,9 +1,5 @@
 """`ovtool probe`: what the papers ask of a model before they build on it."""
 
-from typing import Annotated
-
-import typer
-
 from ovtool.cli import output
 from ovtool.cli.options import (
     BatchSizeOpt,
@@ -16,6 +12,7 @@ from ovtool.cli.options import (
     LimitOpt,
     ModelOpt,
     PrecisionOpt,
+    ProbedArg,
     PromptsOpt,
     ProposalsOpt,
     ProposerOpt,
@@ -23,15 +20,13 @@ from ovtool.cli.options import (
 )
 
 
+def per_cent(value: float | None) -> str:
+    """A fraction for a table, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def oracle(
-    data_set: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DATASET]",
-            show_default=False,
-            help="A data set with masks: collage:test. Instead of it, --coco FILE --images DIR.",
-        ),
-    ] = None,
+    data_set: ProbedArg = None,
     coco: CocoOpt = None,
     images: ImagesOpt = None,
     classes_per_image: ClassesPerImageOpt = None,
@@ -74,9 +69,6 @@ def oracle(
         limit=limit,
         progress=output.progress,
     )
-
-    def per_cent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f}"
 
     measures = ("miou", "pixel_accuracy", "accuracy")
     output.table(

@@ -65,6 +65,14 @@ def train_proposer(
         typer.Option("--warmup", min=0, help="Steps of linear rise. Default: the architecture's."),
     ] = None,
     templates: TemplatesOpt = "vild",
+    class_weight: Annotated[
+        float,
+        typer.Option(
+            "--class-weight",
+            min=0,
+            help="Weight of the words' loss beside the masks'; 0.1 is better from random weights.",
+        ),
+    ] = 1.0,
     held_out: Annotated[
         float,
         typer.Option(
@@ -116,6 +124,7 @@ def train_proposer(
         side=crop_size,
         warmup=warmup,
         templates=templates,
+        class_weight=class_weight,
         held_out_share=held_out,
         validate_every=validate_every,
         save_every=save_every,

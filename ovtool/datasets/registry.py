@@ -1,7 +1,7 @@
 """Data sets by name: `NAME[:SPLIT]` to the files it is made of.
 
-`collage` is made in the cache at its first use; `coco` is looked for where detectron2 keeps it, below
-`$DETECTRON2_DATASETS` (`./datasets` without it).
+`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` are looked for where detectron2
+keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 
 import os
@@ -20,6 +20,8 @@ class DataSet:
     images: the folder that file names start from.
     instances, semantic, captions: COCO JSON files.
     classes_per_image: JSON, file name to list of words.
+    objects: a folder of VOC's XML files, one an image, with the names of its objects.
+    file_names: those of the split, where the folder holds other images too.
     """
 
     name: str
@@ -28,6 +30,8 @@ class DataSet:
     semantic: Path | None = None
     captions: Path | None = None
     classes_per_image: Path | None = None
+    objects: Path | None = None
+    file_names: tuple[str, ...] | None = None
 
 
 # name: (splits, the default split, what it is)
@@ -41,6 +45,16 @@ DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("train2017", "val2017"),
         "val2017",
         "COCO 2017 with its captions, below $DETECTRON2_DATASETS/coco",
+    ),
+    "coco14": (
+        ("train", "val"),
+        "val",
+        "COCO 2014, the split of weakly supervised work, below $DETECTRON2_DATASETS/coco",
+    ),
+    "voc": (
+        ("train", "train_aug", "val", "trainval"),
+        "val",
+        "Pascal VOC 2012, its segmentation splits, below $DETECTRON2_DATASETS/VOC2012",
     ),
 }
 # How many pictures each split of `collage` has when it is used by name, at seed 7 and 256 pixels.
@@ -69,7 +83,11 @@ def locate(text: str) -> DataSet:
     Raises UsageError for an unknown name, InputError where its files are not.
     """
     name, split = split_name(text)
-    return _collage(split) if name == "collage" else _coco(split)
+    if name == "voc":
+        return _voc(split)
+    if name == "coco14":
+        return _coco(text=f"coco14:{split}", folder=f"{split}2014")
+    return _collage(split) if name == "collage" else _coco(text=f"coco:{split}", folder=split)
 
 
 def collage_in(folder: Path, split: str) -> DataSet:
@@ -108,17 +126,43 @@ def _collage(split: str) -> DataSet:
     return files
 
 
-def _coco(split: str) -> DataSet:
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "coco"
-    images = root / split
+def _root() -> Path:
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def _coco(text: str, folder: str) -> DataSet:
+    root = _root() / "coco"
+    images = root / folder
     if not images.is_dir():
-        raise InputError(
-            f"coco:{split} is not at {images}: put COCO there, or set DETECTRON2_DATASETS"
-        )
+        raise InputError(f"{text} is not at {images}: put COCO there, or set DETECTRON2_DATASETS")
     annotations = root / "annotations"
     return DataSet(
-        name=f"coco:{split}",
+        name=text,
         images=images,
-        instances=annotations / f"instances_{split}.json",
-        captions=annotations / f"captions_{split}.json",
+        instances=annotations / f"instances_{folder}.json",
+        captions=annotations / f"captions_{folder}.json",
+    )
+
+
+def _voc(split: str) -> DataSet:
+    """Pascal VOC 2012 as its archive unpacks it, in a folder VOC2012 or VOCdevkit/VOC2012. The list of
+    `train_aug`, of the SBD authors, is no part of it: it goes beside the others."""
+    places = [_root() / "VOC2012", _root() / "VOCdevkit" / "VOC2012"]
+    root = next((place for place in places if place.is_dir()), places[0])
+    if not root.is_dir():
+        raise InputError(
+            f"voc:{split} is not at {root}: put Pascal VOC 2012 there, or set DETECTRON2_DATASETS"
+        )
+    lists = root / "ImageSets" / "Segmentation"
+    named = [lists / f"{name}.txt" for name in dict.fromkeys((split, split.replace("_", "")))]
+    found = next((path for path in named if path.is_file()), None)
+    if found is None:
+        raise InputError(f"voc:{split} needs the list of its images at {named[0]}: put it there")
+    # some lists hold paths of images and masks in place of ids
+    ids = [Path(line.split()[0]).stem for line in found.read_text().splitlines() if line.strip()]
+    return DataSet(
+        name=f"voc:{split}",
+        images=root / "JPEGImages",
+        objects=root / "Annotations",
+        file_names=tuple(f"{one}.jpg" for one in ids),
     )

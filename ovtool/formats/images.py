@@ -62,10 +62,20 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
             or pixels without a known range (floating point).
     """
     with opened(path) as image:
-        image.load()
-        turn = _TURNS.get(_orientation(image))  # after loading: TIFF is turned by then
-        rgb = _to_rgb(image, path)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return _upright(image, path)
+
+
+def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
+    """As ``read_rgb`` for the content of a file, which errors call ``name``."""
+    with opened(Path(name), data) as image:
+        return _upright(image, Path(name))
+
+
+def _upright(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    image.load()
+    turn = _TURNS.get(_orientation(image))  # after loading: TIFF is turned by then
+    rgb = _to_rgb(image, path)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -184,12 +194,14 @@ def _check_name(item: ImageItem) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """A Pillow image, its header read; what goes wrong in the block means a damaged file."""
+def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """A Pillow image, its header read; what goes wrong in the block means a damaged file. With ``data``
+    that is what the file holds."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures, odd metadata: ours to judge
-            with Image.open(path, formats=_formats()) as image:
+            source = path if data is None else io.BytesIO(data)
+            with Image.open(source, formats=_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 yield image
@@ -205,7 +217,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
             "the memory; scale it down or cut it"
         ) from None
     except UnidentifiedImageError:
-        if Path(path).stat().st_size == 0:
+        if data == b"" or (data is None and Path(path).stat().st_size == 0):
             raise InputError(f"{path} is empty: replace or remove it") from None
         raise InputError(
             f"{path} is not an image that can be read ({', '.join(_FORMATS)}): convert or remove it"

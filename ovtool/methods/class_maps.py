@@ -53,9 +53,27 @@ def class_scores(scores: Tensor, owner: Sequence[int], dim: int = 0) -> Tensor:
     return best.scatter_reduce_(dim, index, scores, reduce="amax")
 
 
-def upsampled(scores: Tensor, size: tuple[int, int]) -> Rows:
-    """Rows of class scores (C, h, w) brought to `size` (H, W), as `label_blocks` reads them."""
-    return lambda start, stop: upsample_rows(scores, size, start, stop)
+def upsampled(scores: Tensor, size: tuple[int, int], margin: float = 0.0) -> Rows:
+    """Rows of class scores (C, h, w) brought to `size` (H, W), as `label_blocks` reads them; margin: as
+    of `windows.upsample_rows`."""
+    return lambda start, stop: upsample_rows(scores, size, start, stop, margin)
+
+
+def mirrored(rows: Rows) -> Rows:
+    """The rows of a picture from those of its mirror image."""
+    return lambda start, stop: rows(start, stop).flip(-1)
+
+
+def mean_of(several: Sequence[Rows]) -> Rows:
+    """The mean of the rows of several views of one picture; of a single view, its own."""
+    if len(several) == 1:
+        return several[0]
+
+    def rows(start: int, stop: int) -> Tensor:
+        first, *others = (each(start, stop).float() for each in several)
+        return sum(others, first) / len(several)
+
+    return rows
 
 
 def row_blocks(size: tuple[int, int], classes: int) -> Iterator[tuple[int, int]]:
@@ -74,19 +92,27 @@ def probability_blocks(
         yield start, stop, rows(start, stop).float().softmax(dim=0)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """The entropy of the softmax over the first dimension, in nats: (C, ...) to (...), 0 to log C."""
+    found: Tensor = torch.special.entr(logits.softmax(dim=0)).sum(dim=0)
+    return found
+
+
 def label_blocks(
     rows: Rows,
     size: tuple[int, int],
     classes: int,
     keep: int | None = None,
     min_score: float = 0.0,
+    max_entropy: float | None = None,
 ) -> ClassMap:
     """Label each pixel of `size` (H, W) with its best class.
 
     `rows(start, stop)` gives the scores of all `classes` for pixel rows, (C, stop - start, W), as
     logits: cosines already times the logit scale. Classes from index `keep` on (background; None
-    keeps all) compete and are dropped, and so is a pixel whose probability is below `min_score`:
-    both are labelled -1.
+    keeps all) compete and are dropped, and so are a pixel whose probability is below `min_score` and
+    one whose distribution over all classes has an entropy above `max_entropy`, in nats: all these
+    are labelled -1.
     """
     kept = classes if keep is None else keep
     # made first: small results kept between large blocks would leave the heap full of holes
@@ -100,7 +126,10 @@ def label_blocks(
         # softmax at the maximum: 1 / sum_c exp(s_c - max)
         probability = (scores - best).exp_().sum(dim=0).reciprocal_().cpu()
         label = label.cpu()
-        label[(label >= kept) | (probability < min_score)] = kept  # the last bin collects the rest
+        dropped = (label >= kept) | (probability < min_score)
+        if max_entropy is not None:
+            dropped |= (entropy(scores) > max_entropy).cpu()
+        label[dropped] = kept  # the last bin collects the rest
         pixels += torch.bincount(label.flatten(), minlength=kept + 1)
         mass += torch.bincount(
             label.flatten(), weights=probability.double().flatten(), minlength=kept + 1

@@ -127,9 +127,16 @@ def neighbour_prior(
     return omega
 
 
-def attention(name: str, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+def attention(
+    name: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    sigma: float = NACLIP_SIGMA,
+) -> Tensor:
     """The attention of the variant `name` (see `LAST_BLOCKS`) over a class token and a grid of (h,
-    w) patches.
+    w) patches; sigma: of NACLIP's neighbourhood, in patches.
 
     Raises UsageError for an unknown name.
     """
@@ -141,5 +148,5 @@ def attention(name: str, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int])
     if name == "clearclip":
         return clearclip_attention(q, v)
     if name == "naclip":
-        return naclip_attention(k, v, grid)
+        return naclip_attention(k, v, grid, sigma)
     return clip_attention(q, k, v)

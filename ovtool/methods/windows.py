@@ -32,7 +32,8 @@ class WindowScores:
     """The low-resolution scores of all windows of one picture, and where the windows lie.
 
     `scores` is (rows * columns, K, h, w), windows in row order; `tops` and `lefts` are their first
-    pixels; `window` is the windows' (height, width) and `size` the picture's, in pixels.
+    pixels; `window` is the windows' (height, width) and `size` the picture's, in pixels. `margin` is how
+    far the first cells lie inside, in cells (`upsample_rows`).
     """
 
     scores: Tensor
@@ -40,6 +41,7 @@ class WindowScores:
     lefts: tuple[int, ...]
     window: tuple[int, int]
     size: tuple[int, int]
+    margin: float = 0.0
     _strips: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -57,7 +59,7 @@ class WindowScores:
                 continue
             if i not in self._strips:
                 self._strips[i] = self._strip(i)
-            part = upsample_rows(self._strips[i], (height, width), first - top, last - top)
+            part = _high(self._strips[i], height, first - top, last - top, self.margin)
             total[:, first - start : last - start] += part
             count[first - start : last - start] += 1
         return total.div_(count)
@@ -69,29 +71,50 @@ class WindowScores:
         count = across.new_zeros(self.size[1])
         for scores, left in zip(across, self.lefts, strict=True):
             place = slice(left, left + self.window[1])
-            total[:, :, place] += interpolate(
-                scores, size=self.window[1], mode="linear", align_corners=False
-            )
+            total[:, :, place] += _wide(scores, self.window[1], self.margin)
             count[place] += 1
         return total.div_(count)
 
 
-def upsample_rows(scores: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
+def upsample_rows(
+    scores: Tensor, size: tuple[int, int], start: int, stop: int, margin: float = 0.0
+) -> Tensor:
     """Rows `start` to `stop` of `scores` (K, h, w) brought to `size` (H, W): (K, stop - start, W).
 
     The values are those of a bilinear `interpolate` with ``align_corners=False`` to the whole size,
-    of which only these rows are made.
+    of which only these rows are made. margin: how far the first and last cells lie inside the
+    picture, in cells; patches of P pixels that begin every s cover all but (P - s) / 2s at each end.
     """
-    height, width = scores.shape[1:]
+    return _wide(_high(scores, size[0], start, stop, margin), size[1], margin)
+
+
+def _high(scores: Tensor, height: int, start: int, stop: int, margin: float) -> Tensor:
+    """Rows `start` to `stop` of `scores` (K, h, w) brought to `height`: (K, stop - start, w)."""
+    upper, lower, weight = _between(scores, 1, height, start, stop, margin)
+    return torch.lerp(scores[:, upper], scores[:, lower], weight[:, None])
+
+
+def _wide(scores: Tensor, width: int, margin: float) -> Tensor:
+    """The last dimension of `scores` (K, h, w) brought to `width`."""
+    if margin:
+        left, right, weight = _between(scores, 2, width, 0, width, margin)
+        return torch.lerp(scores[:, :, left], scores[:, :, right], weight)
+    if width == scores.shape[2]:
+        return scores
+    return interpolate(scores, size=width, mode="linear", align_corners=False)
+
+
+def _between(
+    scores: Tensor, dim: int, length: int, start: int, stop: int, margin: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For pixels `start` to `stop` of `length`: the two cells along `dim` that each lies between, and
+    how near it is to the second."""
+    cells = scores.shape[dim]
     centre = torch.arange(start, stop, device=scores.device, dtype=torch.float32) + 0.5
-    position = (centre * (height / size[0]) - 0.5).clamp_(min=0)
-    upper = position.floor().long().clamp_(max=height - 1)
-    lower = (upper + 1).clamp_(max=height - 1)
-    weight = (position - upper).to(scores.dtype)[:, None]
-    rows = torch.lerp(scores[:, upper], scores[:, lower], weight)  # (K, rows, w)
-    if size[1] == width:
-        return rows
-    return interpolate(rows, size=size[1], mode="linear", align_corners=False)
+    position = (centre * ((cells + 2 * margin) / length) - margin - 0.5).clamp_(min=0)
+    first = position.floor().long().clamp_(max=cells - 1)
+    second = (first + 1).clamp_(max=cells - 1)
+    return first, second, (position - first).to(scores.dtype)
 
 
 def score_windows(
@@ -100,13 +123,14 @@ def score_windows(
     stride: int,
     score: Callable[[Tensor], Tensor],
     batch_size: int = 8,
+    margin: float = 0.0,
 ) -> list[WindowScores]:
     """Score the windows of each picture of `pixels` (B, 3, H, W), at most `batch_size` windows at
     once.
 
     `score` maps a batch of windows (n, 3, wh, ww) to scores (n, K, h, w) at any resolution. A
     picture smaller than the window along a side has windows of its own size there. `window` and
-    `stride` are in pixels.
+    `stride` are in pixels, `margin` as of `upsample_rows`.
     """
     height, width = pixels.shape[2:]
     tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
@@ -119,7 +143,8 @@ def score_windows(
         scores.append(score(torch.stack(crops)))
     per_picture = torch.split(torch.cat(scores), len(tops) * len(lefts))
     return [
-        WindowScores(part, tuple(tops), tuple(lefts), size, (height, width)) for part in per_picture
+        WindowScores(part, tuple(tops), tuple(lefts), size, (height, width), margin)
+        for part in per_picture
     ]
 
 

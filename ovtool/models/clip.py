@@ -7,7 +7,7 @@ Text is embedded by `ovtool.models.text`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Clip:
     """A CLIP that is ready to use: eval mode, no gradients, on one device in one dtype.
 
     `mean` and `std` normalise RGB in 0..1; `image_size` is the side of the square that it was
-    trained on and `patch_size` a patch's, in pixels; `embed_dim` is the width of the space that
+    trained on and `patch_size` a patch's, in pixels; `patch_stride` is the step between the patches
+    that are read (see `with_patch_stride`); `embed_dim` is the width of the space that
     pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
     learned, None for one without such a list, and `stuff` those of them that stand behind things;
@@ -47,6 +48,7 @@ class Clip:
     std: Triple
     image_size: int
     patch_size: int
+    patch_stride: int
     embed_dim: int
     logit_scale: float
     pooling: str
@@ -136,6 +138,7 @@ def from_model(
         std=_triple(std or OPENAI_DATASET_STD),
         image_size=model.visual.image_size[0],
         patch_size=patch_size,
+        patch_stride=patch_size,
         embed_dim=embed_dim,
         logit_scale=logit_scale,
         pooling=pooling,
@@ -225,10 +228,40 @@ def patch_features(clip: Clip, pixels: Tensor, last_block: str | None = None) ->
     None the tower's default. Raises UsageError for a last block that is unknown or that the tower
     cannot have.
     """
-    grid = towers.grid_size(pixels, clip.patch_size)
+    shape = grid(clip, pixels)
     name = last_block or clip.default_last_block
-    features = towers.patch_features(clip.model.visual, _placed(clip, pixels), grid, name)
-    return normalize(features.float(), dim=-1).unflatten(1, grid)
+    features = towers.patch_features(
+        clip.model.visual, _placed(clip, pixels), shape, name, clip.patch_stride
+    )
+    return normalize(features.float(), dim=-1).unflatten(1, shape)
+
+
+def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
+    """The patches that are read of pictures (B, 3, H, W), (h, w). Raises ValueError unless H and W are
+    multiples of the patch size."""
+    return towers.grid_size(pixels, clip.patch_size, clip.patch_stride)
+
+
+def with_patch_stride(clip: Clip, stride: int) -> Clip:
+    """The same model, its patches read every `stride` pixels: they overlap, and the position
+    embeddings are resampled to the finer grid. Whole pictures are embedded as before.
+
+    Raises UsageError for a step that does not divide the patch, and for timm's towers.
+    """
+    if stride < 1 or clip.patch_size % stride:
+        whole = [n for n in range(1, clip.patch_size + 1) if clip.patch_size % n == 0]
+        raise UsageError(
+            f"--patch-stride {stride} does not divide the patches of {clip.name}, of "
+            f"{clip.patch_size} pixels: give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
+        )
+    if stride != clip.patch_size and not isinstance(
+        clip.model.visual, open_clip.transformer.VisionTransformer
+    ):
+        raise UsageError(
+            f"--patch-stride needs a tower of open_clip's own, and that of {clip.name} is timm's: "
+            "leave it out, or use a model such as ViT-B-16/openai"
+        )
+    return replace(clip, patch_stride=stride)
 
 
 @torch.no_grad()
@@ -237,9 +270,16 @@ def patch_tokens(clip: Clip, pixels: Tensor, block: int = -1) -> Tensor:
 
     They are the output of `block` (0 the first, -1 the last) after the tower's last norm.
     """
-    grid = towers.grid_size(pixels, clip.patch_size)
-    tokens = towers.patch_tokens(clip.model.visual, _placed(clip, pixels), block)
-    return tokens.unflatten(1, grid)
+    (tokens,) = layer_tokens(clip, pixels, [block])
+    return tokens
+
+
+@torch.no_grad()
+def layer_tokens(clip: Clip, pixels: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """`patch_tokens` of several blocks in one pass, in the order in which they are named."""
+    placed = _placed(clip, pixels)
+    found = towers.layer_tokens(clip.model.visual, placed, blocks, clip.patch_stride)
+    return [tokens.unflatten(1, grid(clip, pixels)) for tokens in found]
 
 
 def require_class_token(clip: Clip, what: str) -> None:

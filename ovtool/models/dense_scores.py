@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,8 +16,9 @@ from ovtool.methods.windows import WindowScores
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
+    from ovtool.models.pacl import Head
 
 
 @dataclass(frozen=True)
@@ -30,25 +32,35 @@ class DenseSettings:
     window, stride: side and step of sliding windows, in pixels of the resized picture; a window of 0
         shows the whole picture at once, and so does None unless the weights recommend windows; a
         stride of None is half a window.
+    patch_stride: the step between patches, in pixels, a divisor of the patch; None is the whole patch.
+    scales: the short sides at which the picture is shown, as shares of `short_side`; flip: whether its
+        mirror image is shown too. Scores are the mean over all these views.
     """
 
     last_block: str | None = None
     short_side: int | None = None
     window: int | None = None
     stride: int | None = None
+    patch_stride: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
-    def settled(self, clip: Clip) -> DenseSettings:
-        """The same with nothing left to the model, windows and steps in whole patches."""
+    def settled(self, clip: Clip, head: Head | None = None) -> DenseSettings:
+        """The same with nothing left to the model, windows and steps in whole patches; a PACL head
+        reads the last block that it was trained on."""
         window, stride = self.window, self.stride
         if window is None:
             window, stride = clip.dense.get("window"), clip.dense.get("stride")
         window = _whole_patches(window, clip.patch_size) if window else None
         stride = window and _whole_patches(stride or window // 2, clip.patch_size)
         return DenseSettings(
-            last_block=self.last_block or clip.default_last_block,
+            last_block=head.last_block if head else self.last_block or clip.default_last_block,
             short_side=self.short_side or default_short_side(clip),
             window=window,
             stride=window and min(stride, window),
+            patch_stride=self.patch_stride or clip.patch_size,
+            scales=self.scales,
+            flip=self.flip,
         )
 
 
@@ -81,11 +93,17 @@ def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
     return door.normalise(clip, picture.permute(0, 2, 3, 1))
 
 
-def encoder(clip: Clip, last_block: str | None, batch_size: int) -> Halving[Tensor, Tensor]:
+def encoder(
+    clip: Clip, last_block: str | None, batch_size: int, head: Head | None = None
+) -> Halving[Tensor, Tensor]:
     """Normalised crops (n, 3, h, w) to their patches' features, batch by batch, (b, h', w', D) of
-    length 1; the batches halve when memory runs out."""
+    length 1; the batches halve when memory runs out. A PACL head takes the place of the tower's
+    projection, and reads a last block of its own."""
     from ovtool.models import clip as door
+    from ovtool.models import pacl
 
+    if head is not None:
+        return devices.halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
     return devices.halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
 
 
@@ -109,18 +127,38 @@ def word_cosines(
         features = torch.cat(list(encode(crops)))
         return torch.einsum("bhwd,nd->bnhw", features, text)
 
+    margin = (clip.patch_size / clip.patch_stride - 1) / 2
     if settings.window is None:
-        return WindowScores(score(pixels), (0,), (0,), size, size)
+        return WindowScores(score(pixels), (0,), (0,), size, size, margin)
     stride = settings.stride or settings.window
-    (found,) = windows.score_windows(pixels, settings.window, stride, score, encode.batch_size)
+    (found,) = windows.score_windows(
+        pixels, settings.window, stride, score, encode.batch_size, margin
+    )
     return found
+
+
+def views(
+    clip: Clip,
+    rgb: Tensor,
+    text: Tensor,
+    settings: DenseSettings,
+    encode: Halving[Tensor, Tensor],
+) -> Iterator[tuple[WindowScores, bool]]:
+    """`word_cosines` of each size at which the picture is shown, and whether it is that of the mirror
+    image."""
+    for scale in settings.scales:
+        side = round(scale * (settings.short_side or default_short_side(clip)))
+        shown = replace(settings, short_side=max(1, side))
+        yield word_cosines(clip, rgb, text, shown, encode), False
+        if settings.flip:
+            yield word_cosines(clip, rgb.flip(1), text, shown, encode), True
 
 
 def rows(found: WindowScores, size: tuple[int, int]) -> Rows:
     """Scores brought to a picture of `size` (H, W) for any rows of its pixels, as
     `class_maps.label_blocks` takes them; where windows overlap, their mean."""
     if len(found.scores) == 1:
-        return class_maps.upsampled(found.scores[0], size)
+        return class_maps.upsampled(found.scores[0], size, found.margin)
     if found.size == size:
         return found.rows
     return lambda start, stop: _resized_rows(found, size, start, stop)

@@ -23,6 +23,7 @@ CLASS_WEIGHT = 1.0
 NO_OBJECT_WEIGHT = 0.1
 FOCAL_WEIGHT = 20.0
 DICE_WEIGHT = 1.0
+_SURE_NO = -100.0  # a logit
 
 _matcher = MaskFormerHungarianMatcher(CLASS_WEIGHT, FOCAL_WEIGHT, DICE_WEIGHT)
 
@@ -30,10 +31,12 @@ _matcher = MaskFormerHungarianMatcher(CLASS_WEIGHT, FOCAL_WEIGHT, DICE_WEIGHT)
 @dataclass(frozen=True)
 class Targets:
     """What a batch shows: for each picture masks of zeros and ones, floating (T, H, W), all of one
-    size, and labels, int64 (T,), T from 0 on."""
+    size, and labels, int64 (T,), T from 0 on. ignored: bool (H, W) of each picture, pixels of no mask
+    whose losses do not count; None where all do."""
 
     masks: Sequence[Tensor]
     labels: Sequence[Tensor]
+    ignored: Sequence[Tensor] | None = None
 
     def counts(self, queries: int) -> Tensor:
         """What the losses of this batch are divided by, float64 (2,): the weights of all queries in
@@ -83,6 +86,14 @@ def layer_losses(
     if not len(predicted):
         return found | {"mask": masks.sum() * 0, "dice": masks.sum() * 0}
     predicted = F.interpolate(predicted[:, None], true.shape[-2:], mode="bilinear")
+    if targets.ignored is not None:  # a sure and right "no" costs nothing and has no gradient
+        doubt = torch.cat(
+            [
+                ignored.expand(len(chosen), -1, -1)
+                for ignored, (_, chosen) in zip(targets.ignored, matched, strict=True)
+            ]
+        )
+        predicted = predicted.masked_fill(doubt[:, None], _SURE_NO)
     predicted, true = predicted.flatten(1), true.flatten(1)
     return found | {
         "mask": FOCAL_WEIGHT * sigmoid_focal_loss(predicted, true, number),

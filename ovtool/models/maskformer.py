@@ -8,6 +8,7 @@ cos(v, t_k) / 0.01, with one learnable vector as the last column, "no object".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.01  # fixed, and not CLIP's logit scale
 MASK_THRESHOLD = 0.5
 LONGEST = 4  # the longer side is at most so many times the shorter side's size
+_LOCALITY = 1.3  # how narrowly a query looks about its point at first
 _STRIDE = 32  # sides are padded to multiples of it
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as MaskFormer's backbones take pictures
 _DEVIATION = (0.229, 0.224, 0.225)
@@ -336,6 +338,32 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
         fpn_feature_size=64,
         mask_feature_size=64,
     )
+
+
+@torch.no_grad()
+def start_queries(network: MaskFormer) -> None:
+    """Starts the queries at the points of a grid over the picture, in place of random vectors, so that
+    they do not all find the same thing at first.
+
+    A query's embedding is the sine position embedding of its point, and each layer's cross-attention
+    begins with equal projections of queries and keys, so that a query looks about its point. It is a
+    start alone: all of it is learned.
+    """
+    module = network.model.transformer_module
+    count, width = module.queries_embedder.weight.shape
+    rows = math.ceil(math.sqrt(count))
+    fine = 10 * rows + 1  # a picture of so many places, of which the points are the cells' middles
+    places = module.position_embedder((1, width, fine, fine), torch.device("cpu"), torch.float32)[0]
+    cells = torch.linspace(0, rows * rows - 1, count).round().long()
+    points = places[:, 10 * (cells // rows) + 5, 10 * (cells % rows) + 5].T
+    module.queries_embedder.weight.copy_(points)
+    for layer in module.decoder.layers:
+        attention = layer.encoder_attn
+        shared = _LOCALITY * width**-0.5 * torch.randn(width, width)
+        attention.q_proj.weight.copy_(shared)
+        attention.k_proj.weight.copy_(shared)
+        attention.q_proj.bias.zero_()
+        attention.k_proj.bias.zero_()
 
 
 def start_backbone(network: MaskFormer, architecture: str) -> str | None:

@@ -84,16 +84,24 @@ def crops(
     return Crops(cut.to(clip.dtype), foreground)
 
 
-def encoder(clip: Clip, prompts: MaskPrompts | None, batch_size: int) -> Halving[Any, Tensor]:
-    """Crops to unit embeddings, float32 (b, D), batch by batch; the batches halve when memory runs out."""
-    if prompts is not None:
+def encoder(
+    clip: Clip, prompts: MaskPrompts | None, batch_size: int, *, drop_blank: bool = False
+) -> Halving[Any, Tensor]:
+    """Crops to unit embeddings, float32 (b, D), batch by batch; the batches halve when memory runs out.
+
+    drop_blank: leave out the tokens of patches outside the mask, which prompts would replace.
+    """
+    if prompts is not None or drop_blank:
         require_mask_prompts(clip)
+    if prompts is not None:
         prompts = replace(prompts, values=prompts.values.to(clip.device, clip.dtype))
 
     @torch.no_grad()
     def encode(batch: Crops) -> Tensor:
         visual = clip.model.visual
-        if not masked_tower.is_supported(visual):
+        if drop_blank:
+            features = masked_tower.embed_shown(visual, batch.pixels, batch.foreground)
+        elif not masked_tower.is_supported(visual):
             features = towers.image_features(visual, batch.pixels)
         else:
             features = masked_tower.embed(visual, batch.pixels, batch.foreground, prompts)

@@ -89,14 +89,17 @@ def _write(path: Path, embedded: Tensor, header: dict[str, object]) -> None:
 
 
 @torch.no_grad()
-def encode_texts(clip: Clip, texts: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+def encode_texts(
+    clip: Clip, texts: Sequence[str], names: Sequence[str] | None = None, cut: bool = False
+) -> Tensor:
     """Encode sentences: (N, D) float32 of length 1, on the model's device.
 
     `names` says what to call each sentence in an error, itself by default. Raises UsageError for a
-    sentence longer than the text tower's context.
+    sentence longer than the text tower's context, which with `cut` loses its end instead (see
+    `too_long`).
     """
-    tokens = _tokenize(clip, texts, names or texts)
-    used = _used_lengths(clip.model, tokens)
+    tokens = _plain_tokens(clip, texts) if cut else _tokenize(clip, texts, names or texts)
+    used = used_lengths(clip.model, tokens)
     order = sorted(range(len(texts)), key=lambda i: -used[i])
     encoded: Tensor | None = None
     start = 0
@@ -112,29 +115,40 @@ def encode_texts(clip: Clip, texts: Sequence[str], names: Sequence[str] | None =
     return torch.empty(0, clip.embed_dim, device=clip.device) if encoded is None else encoded
 
 
+def _plain_tokens(clip: Clip, texts: Sequence[str]) -> Tensor:
+    """The token ids of sentences, (N, context) int64, as the tokenizer cuts those that are too long."""
+    context = int(clip.model.context_length)
+    if not texts:
+        return torch.zeros(0, context, dtype=torch.int64)
+    return clip.tokenizer(list(texts), context_length=context)
+
+
+def too_long(clip: Clip, texts: Sequence[str]) -> Tensor:
+    """Which sentences are longer than the text tower's context: bool (N,)."""
+    context = int(clip.model.context_length)
+    tokens = _plain_tokens(clip, texts)
+    longer = clip.tokenizer([*texts, ""], context_length=context + 1)
+    padding = longer[-1, -1]
+    # a sentence fits if one more place changes nothing and stays padding
+    return ~((longer[:-1, :context] == tokens).all(dim=1) & (longer[:-1, -1] == padding))
+
+
 def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
     """The token ids of sentences, (N, context) int64; UsageError where tokenizers would cut one
     off.
     """
-    context = int(clip.model.context_length)
-    if not texts:
-        return torch.zeros(0, context, dtype=torch.int64)
-    tokens = clip.tokenizer(list(texts), context_length=context)
-    longer = clip.tokenizer([*texts, ""], context_length=context + 1)
-    padding = longer[-1, -1]
-    # a sentence fits if one more place changes nothing and stays padding
-    fits = (longer[:-1, :context] == tokens).all(dim=1) & (longer[:-1, -1] == padding)
-    if not fits.all():
-        name = names[int(fits.int().argmin())]
+    cut = too_long(clip, texts)
+    if cut.any():
+        name = names[int(cut.int().argmax())]
         shown = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{shown}' is too long: {clip.name} reads {context} tokens, template "
-            "included; shorten it"
+            f"the class '{shown}' is too long: {clip.name} reads {int(clip.model.context_length)} "
+            "tokens, template included; shorten it"
         )
-    return tokens
+    return _plain_tokens(clip, texts)
 
 
-def _text_tower(model: nn.Module) -> tuple[nn.Module, str, int] | None:
+def causal_tower(model: nn.Module) -> tuple[nn.Module, str, int] | None:
     """open_clip's own causal text tower with its pooling and end-of-text id, or None for any other."""
     if isinstance(model, open_clip.CLIP):
         tower, pooling, end = model, model.text_pool_type, model.text_eos_id
@@ -149,9 +163,9 @@ def _text_tower(model: nn.Module) -> tuple[nn.Module, str, int] | None:
     return tower, pooling, end
 
 
-def _used_lengths(model: nn.Module, tokens: Tensor) -> list[int]:
+def used_lengths(model: nn.Module, tokens: Tensor) -> list[int]:
     """How many tokens of each row matter: up to end of text on a causal tower, all on any other."""
-    tower = _text_tower(model)
+    tower = causal_tower(model)
     if tower is None:
         return [tokens.shape[1]] * len(tokens)
     _, pooling, end = tower
@@ -164,13 +178,20 @@ def _encode(model: nn.Module, tokens: Tensor) -> Tensor:
     """`model.encode_text` of rows cut to one length, (n, length) to (n, D), with the causal mask
     cut alike.
     """
-    found = _text_tower(model)
+    found = causal_tower(model)
     if found is None:
         return model.encode_text(tokens)
+    tower, _, _ = found
+    dtype = tower.transformer.get_cast_dtype()
+    return run_tower(found, tower.token_embedding(tokens).to(dtype), tokens)
+
+
+def run_tower(found: tuple[nn.Module, str, int], embedded: Tensor, tokens: Tensor) -> Tensor:
+    """The causal tower `found` over token embeddings (n, length, width), of sentences that end where the
+    ids `tokens` (n, length) say, to (n, D)."""
     tower, pooling, end = found
     length = tokens.shape[1]
-    dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = embedded + tower.positional_embedding[:length].to(embedded.dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
     x = text_global_pool(tower.ln_final(x), tokens, pooling, eos_token_id=end)
     projection = tower.text_projection

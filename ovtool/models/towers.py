@@ -6,11 +6,13 @@ antialiasing; timm's by timm itself. Pixels are (B, 3, H, W), normalised, with H
 the patch size.
 """
 
+from collections.abc import Sequence
+
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear
+from torch.nn.functional import conv2d, grid_sample, interpolate, linear
 
 from ovtool.errors import ModelError, UsageError
 from ovtool.methods import dense_clip
@@ -51,37 +53,64 @@ def _is_plain(trunk: nn.Module) -> bool:
     return type(trunk) is TimmVisionTransformer and type(trunk.patch_embed) is PatchEmbed
 
 
-def grid_size(pixels: Tensor, patch_size: int) -> tuple[int, int]:
-    """The grid of patches of a batch of pictures, (h, w); ValueError where the patches do not cover
-    it whole.
+def grid_size(pixels: Tensor, patch_size: int, stride: int | None = None) -> tuple[int, int]:
+    """The grid of patches of a batch of pictures, (h, w), their step being `stride` pixels, the whole
+    patch if None; ValueError where the patches do not cover it whole.
     """
     height, width = pixels.shape[2:]
     if height % patch_size or width % patch_size or 0 in (height, width):
         raise ValueError(f"{height} x {width} pixels are no multiple of {patch_size}")
-    return height // patch_size, width // patch_size
+    step = stride or patch_size
+    return (height - patch_size) // step + 1, (width - patch_size) // step + 1
 
 
-def _embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
+def _embed(visual: VisionTransformer, pixels: Tensor, stride: int | None = None) -> Tensor:
     """The tokens before the first block: class token, then patches in row order, (B, 1 + h*w,
     width).
     """
-    x = visual.conv1(pixels)  # (B, width, h, w)
+    step = stride or visual.patch_size
+    x = conv2d(pixels, visual.conv1.weight, visual.conv1.bias, stride=step)  # (B, width, h, w)
     grid = x.shape[2], x.shape[3]
     x = x.flatten(2).transpose(1, 2)
     first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-    x = torch.cat([first, x], dim=1) + positions(visual, grid).to(x.dtype)
-    return visual.ln_pre(x)
+    placed = positions(visual, grid, _finer(visual, stride))
+    return visual.ln_pre(torch.cat([first, x], dim=1) + placed.to(x.dtype))
 
 
-def positions(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
-    """The position embeddings for a grid of (h, w) patches: (1 + h*w, width)."""
+def _finer(visual: VisionTransformer, stride: int | None) -> int:
+    """How many patches begin in the space of one."""
+    return 1 if stride is None else visual.patch_size[0] // stride
+
+
+def positions(visual: VisionTransformer, grid: tuple[int, int], finer: int = 1) -> Tensor:
+    """The position embeddings for a grid of (h, w) patches: (1 + h*w, width).
+
+    finer: patches begin every 1/finer of a patch, and those that begin at whole patches have the
+        embeddings of the plain grid.
+    """
     learned = visual.positional_embedding
-    if grid == tuple(visual.grid_size):
-        return learned
     height, width = visual.grid_size
+    if finer == 1 and grid == (height, width):
+        return learned
     square = learned[1:].float().reshape(1, height, width, -1).permute(0, 3, 1, 2)
-    resized = interpolate(square, size=grid, mode="bicubic", align_corners=False, antialias=False)
+    if finer == 1:
+        resized = interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    else:
+        places = torch.meshgrid(
+            *(_places(count, finer, learned.device) for count in grid), indexing="ij"
+        )
+        sampled = torch.stack(places[::-1], dim=-1)[None]  # (1, h, w, 2): across, then down
+        resized = grid_sample(
+            square, sampled, mode="bicubic", padding_mode="border", align_corners=False
+        )
     return torch.cat([learned[:1].float(), resized.flatten(2)[0].T])
+
+
+def _places(count: int, finer: int, device: torch.device) -> Tensor:
+    """The centres of `count` patches that begin every 1/finer of a patch, from -1 to 1 over the
+    picture: (count,)."""
+    patches = (count - 1) // finer + 1
+    return 2 * (torch.arange(count, device=device) / finer + 0.5) / patches - 1
 
 
 def image_features(visual: nn.Module, pixels: Tensor) -> Tensor:
@@ -97,35 +126,65 @@ def image_features(visual: nn.Module, pixels: Tensor) -> Tensor:
     return pooled if visual.proj is None else pooled @ visual.proj
 
 
-def patch_features(visual: nn.Module, pixels: Tensor, grid: tuple[int, int], name: str) -> Tensor:
+def patch_features(
+    visual: nn.Module,
+    pixels: Tensor,
+    grid: tuple[int, int],
+    name: str,
+    stride: int | None = None,
+) -> Tensor:
     """Patches in the space of the text embeddings, by the last block `name`: (B, h*w, D), not
-    normalised.
+    normalised. grid: `grid_size` with this `stride`.
 
     On timm's towers the only last block is ``clip``: the trunk as trained, then the tower's pooling
     and projection applied to each patch alone. For attention pooling that is its value path: over
     one token the softmax is 1.
     """
-    block = dense_clip.last_block(name)
     if isinstance(visual, TimmModel):
-        if block.name != "clip":
-            raise UsageError(
-                f"--last-block {name} needs a class token in an open_clip tower, and this model's tower "
-                "has none; use --last-block clip"
-            )
+        _require_own_block(name)
         return _pooled_alone(visual, visual.trunk.forward_features(pixels))
-    x = _embed(visual, pixels)
-    for earlier in visual.transformer.resblocks[:-1]:
-        x = earlier(x)
-    x = _last_block(visual.transformer.resblocks[-1], x, grid, block)
-    x = visual.ln_post(x[:, 1:])
+    x = block_tokens(visual, pixels, grid, name, stride)
     return x if visual.proj is None else x @ visual.proj
 
 
+def block_tokens(
+    visual: nn.Module,
+    pixels: Tensor,
+    grid: tuple[int, int],
+    name: str,
+    stride: int | None = None,
+) -> Tensor:
+    """The patches after the last block `name` and the tower's last norm, before its projection: (B,
+    h*w, width). ``clip`` is the tower as it is, and all that timm's towers have.
+    """
+    block = dense_clip.last_block(name)
+    if isinstance(visual, TimmModel):
+        _require_own_block(name)
+        return patch_tokens(visual, pixels)
+    x, finer = _embed(visual, pixels, stride), _finer(visual, stride)
+    for earlier in visual.transformer.resblocks[:-1]:
+        x = _blockwise(earlier, x) if finer > 1 else earlier(x)
+    x = _last_block(visual.transformer.resblocks[-1], x, grid, block, finer)
+    return visual.ln_post(x[:, 1:])
+
+
+def _require_own_block(name: str) -> None:
+    if dense_clip.last_block(name).name != "clip":
+        raise UsageError(
+            f"--last-block {name} needs a class token in an open_clip tower, and this model's tower "
+            "has none; use --last-block clip"
+        )
+
+
 def _last_block(
-    block: nn.Module, x: Tensor, grid: tuple[int, int], kept: dense_clip.LastBlock
+    block: nn.Module,
+    x: Tensor,
+    grid: tuple[int, int],
+    kept: dense_clip.LastBlock,
+    finer: int = 1,
 ) -> Tensor:
     """The last block's output with another attention, (B, 1 + h*w, width); see
-    `methods.dense_clip`.
+    `methods.dense_clip`. A neighbourhood is as wide in the picture, however fine the grid.
     """
     attention = block.attn
     if not isinstance(attention, nn.MultiheadAttention):
@@ -139,10 +198,17 @@ def _last_block(
     q, k, v = (
         part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
     )  # (B, heads, N, d)
-    attended = dense_clip.attention(kept.name, q, k, v, grid)
+    attended = dense_clip.attention(kept.name, q, k, v, grid, finer * dense_clip.NACLIP_SIGMA)
     branch = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
     x = x + branch if kept.keeps_residual else branch
     return x + block.ls_2(block.mlp(block.ln_2(x))) if kept.keeps_mlp else x
+
+
+def _blockwise(block: nn.Module, x: Tensor) -> Tensor:
+    """A block as it is, its attention computed in pieces: torch's own layer, where there are no
+    gradients, holds all (1 + h*w)^2 weights of every head, 379 MB for 2,809 patches and 12 heads.
+    """
+    return _last_block(block, x, (0, 0), dense_clip.LAST_BLOCKS["clip"])
 
 
 def _pooled_alone(visual: TimmModel, tokens: Tensor) -> Tensor:
@@ -162,13 +228,48 @@ def patch_tokens(visual: nn.Module, pixels: Tensor, block: int = -1) -> Tensor:
     """The patches after one block (0 is the first, -1 the last) and the tower's last norm: (B, h*w,
     width).
     """
+    (tokens,) = layer_tokens(visual, pixels, [block])
+    return tokens
+
+
+def layer_tokens(
+    visual: nn.Module, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
+) -> list[Tensor]:
+    """The same of several blocks in one pass, in the order in which they are named."""
+    chosen = [range(depth(visual))[block] for block in blocks]
+    rising = sorted(set(chosen))
+    found = dict(zip(rising, tapped_tokens(visual, pixels, rising, stride), strict=True))
+    norm = visual.trunk.norm if isinstance(visual, TimmModel) else visual.ln_post
+    return [norm(found[block]) for block in chosen]
+
+
+def tapped_tokens(
+    visual: nn.Module, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
+) -> list[Tensor]:
+    """The patches after each of some blocks (0 is the first, in rising order), without a norm: each (B,
+    h*w, width).
+    """
     if isinstance(visual, TimmModel):
-        (tokens,) = visual.trunk.forward_intermediates(
-            pixels, indices=[block], norm=True, output_fmt="NLC", intermediates_only=True
+        found = visual.trunk.forward_intermediates(
+            pixels, indices=list(blocks), norm=False, output_fmt="NLC", intermediates_only=True
         )
-        return tokens
-    blocks = visual.transformer.resblocks
-    x = _embed(visual, pixels)
-    for each in blocks[: range(len(blocks))[block] + 1]:
-        x = each(x)
-    return visual.ln_post(x[:, 1:])
+        return list(found)
+    x, finer, kept = _embed(visual, pixels, stride), _finer(visual, stride), []
+    for index, each in enumerate(visual.transformer.resblocks[: max(blocks) + 1]):
+        x = _blockwise(each, x) if finer > 1 else each(x)
+        if index in blocks:
+            kept.append(x[:, 1:])
+    return kept
+
+
+def depth(visual: nn.Module) -> int:
+    """The number of a tower's blocks."""
+    blocks = visual.trunk.blocks if isinstance(visual, TimmModel) else visual.transformer.resblocks
+    return len(blocks)
+
+
+def width(visual: nn.Module) -> int:
+    """The width of a tower's tokens."""
+    if isinstance(visual, TimmModel):
+        return int(visual.trunk.embed_dim)
+    return int(visual.class_embedding.shape[0])

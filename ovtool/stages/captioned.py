@@ -31,6 +31,23 @@ def is_data_set(spec: str) -> bool:
     return registry.is_name(spec) and not Path(spec).exists()
 
 
+def locate(spec: str, images: Path | None) -> tuple[Path, Path]:
+    """The captions JSON that a SPEC means, and the folder of its file names; see `find`."""
+    if is_data_set(spec):
+        if images is not None:
+            raise UsageError(f"--images is the folder of a captions file, and {spec} is a data set")
+        name, _, split = spec.partition(":")
+        data = registry.locate(f"{name}:{split or DEFAULT_SPLITS.get(name, '')}".rstrip(":"))
+        if data.captions is None:
+            raise UsageError(f"{spec} has no captions")
+        return data.captions, data.images
+    if images is None:
+        raise UsageError(f"--captions {spec} needs --images DIR, the folder of its file names")
+    if not images.is_dir():
+        raise InputError(f"no such folder: {images}; --images is where the names of {spec} start")
+    return Path(spec), images
+
+
 def find(
     spec: str, images: Path | None, limit: int | None = None
 ) -> tuple[list[ImageItem], list[CaptionedImage]]:
@@ -41,20 +58,7 @@ def find(
     Raises UsageError for a folder too much or too few, InputError for what is not there: no captions,
     or none of the images.
     """
-    if is_data_set(spec):
-        if images is not None:
-            raise UsageError(f"--images is the folder of a captions file, and {spec} is a data set")
-        name, _, split = spec.partition(":")
-        data = registry.locate(f"{name}:{split or DEFAULT_SPLITS.get(name, '')}".rstrip(":"))
-        if data.captions is None:
-            raise UsageError(f"{spec} has no captions")
-        source, folder = data.captions, data.images
-    elif images is None:
-        raise UsageError(f"--captions {spec} needs --images DIR, the folder of its file names")
-    elif not images.is_dir():
-        raise InputError(f"no such folder: {images}; --images is where the names of {spec} start")
-    else:
-        source, folder = Path(spec), images
+    source, folder = locate(spec, images)
     listed = captions_file.read(source)
     captioned = [image for image in listed.images if image.captions][:limit]
     items = [ImageItem(folder / image.file_name, image.file_name) for image in captioned]

@@ -19,7 +19,9 @@ REQUIRED = (
     "pycocotools",
     "safetensors",
     "scikit-image",
+    "scipy",
     "spacy",
+    "torchvision",
     "tqdm",
     "transformers",
     "typer",
@@ -103,6 +105,12 @@ def _weights(lacks: Any) -> list[dict[str, Any]]:
             found.append({"name": path.stem, "kind": header["kind"], "size_mb": size})
         except OvtoolError as error:
             lacks(f"bundled weights are broken ({error})", "install ovtool again", True)
+    tagger = Path(str(folder)) / "tagger"
+    if (tagger / "config.cfg").is_file():
+        size = sum(path.stat().st_size for path in tagger.rglob("*") if path.is_file())
+        found.append({"name": "tagger", "kind": "spacy-pipeline", "size_mb": round(size / 1e6, 1)})
+    else:
+        lacks("the bundled tagger, which mine-pairs needs", "install ovtool again")
     if not any(item["name"] == "tiny" for item in found):
         lacks("the bundled model tiny", "install ovtool again", required=True)
     return found

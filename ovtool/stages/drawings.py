@@ -1,18 +1,19 @@
 """The pictures that `segment` writes beside its JSON: label maps, overlays, heat maps."""
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import atomic, label_maps, overlays
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
-from ovtool.methods.class_maps import Rows, probability_blocks
+from ovtool.methods.class_maps import Rows, probability_blocks, row_blocks
 
 CLASSES_FILE = "classes.txt"
 MAX_HEAT_BYTES = 1 << 29  # of the heat maps that are held at once
@@ -113,10 +114,12 @@ class Drawings:
         rows: Rows,
         classes: int,
         chosen: Sequence[int] | NDArray[np.int32],
+        heat: Rows | None = None,
     ) -> None:
         """Writes the probability of each of a picture's words as a picture of its own.
 
         rows: logits of all `classes`, of which the first are the words `chosen`, by index.
+        heat: what is drawn instead of their probabilities, in [0, 1].
         """
         if self.heatmaps is None:
             return
@@ -127,11 +130,22 @@ class Drawings:
         for first in range(0, len(chosen), step):
             group = chosen[first : first + step]
             maps = np.empty((len(group), *size), np.float16)
-            for start, stop, probability in probability_blocks(rows, size, classes):
-                maps[:, start:stop] = probability[first : first + len(group)].cpu().numpy()
+            for start, stop, shown in _heat_blocks(rows, heat, size, classes):
+                maps[:, start:stop] = shown[first : first + len(group)].cpu().numpy()
             for index, score in zip(group, maps, strict=True):
                 name = f"{int(index) + 1:03d}-{_plain(self.names[int(index)])}.png"
                 pictures.write_png(folder / name, overlays.heatmap(rgb, score.astype(np.float32)))
+
+
+def _heat_blocks(
+    rows: Rows, heat: Rows | None, size: tuple[int, int], classes: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """What heat maps show, in row blocks: (start, stop, (classes, stop - start, W))."""
+    if heat is None:
+        yield from probability_blocks(rows, size, classes)
+        return
+    for start, stop in row_blocks(size, classes):
+        yield start, stop, heat(start, stop)
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

@@ -32,10 +32,17 @@ def find(
     elif not inputs:
         raise UsageError("no images: give files, folders, a data set such as collage:demo, or -")
     elif is_data_set(inputs):
-        found = pictures.find_images([str(registry.locate(inputs[0]).images)])
+        found = of_data_set(registry.locate(inputs[0]))
     else:
         found = pictures.find_images(inputs)
     return found[:limit]
+
+
+def of_data_set(files: registry.DataSet) -> list[ImageItem]:
+    """The images of a data set, in the order of its list if it has one, else of their names."""
+    if files.file_names is None:
+        return pictures.find_images([str(files.images)])
+    return [ImageItem(files.images / name, name) for name in files.file_names]
 
 
 def is_data_set(inputs: Sequence[str]) -> bool:

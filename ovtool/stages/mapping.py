@@ -116,6 +116,7 @@ def map_images(
     description: str,
     beside: Mapping[str, str] | None = None,
     finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
+    write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
 ) -> Outcome:
     """Runs `work` over the images part by part and writes the COCO JSON `out` (`-` is stdout).
 
@@ -123,6 +124,7 @@ def map_images(
     info: the output's `info`.
     beside: what else the work writes; parts that were made with other pictures are not resumed.
     finish: gets the merged data set and the tensors of the parts, before the output is written.
+    write: gets the same and writes `out`, where that is no COCO JSON.
 
     Raises MismatchError (parts of another run), InputError (a place that cannot be written; with
     `run.strict`, the first image that fails; no image that went well).
@@ -155,7 +157,10 @@ def map_images(
             )
         if finish is not None:
             finish(dataset, [store.tensors(part) for part in whole])
-        coco.write(dataset, out)
+        if write is None:
+            coco.write(dataset, out)
+        else:
+            write(dataset, [store.tensors(part) for part in whole])
         store.remove()
     return Outcome(dataset, out, failures)
 

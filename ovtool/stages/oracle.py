@@ -6,7 +6,7 @@ are the bottleneck, and not masks (OVSeg, Liang et al., CVPR 2023, section 1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ovtool
-from ovtool.datasets import registry
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
-from ovtool.formats.labelled import LabelledImages
 from ovtool.methods import class_maps, metrics
 from ovtool.methods import oracle as method
 from ovtool.runtime import device as devices
-from ovtool.stages import proposals, proposers, two_stage
+from ovtool.stages import proposals, proposers, truths, two_stage
 from ovtool.stages.progress import Progress, no_progress
+from ovtool.stages.truths import CompetingWords
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.methods.mask_prompts import MaskPrompts
@@ -79,14 +78,14 @@ def run(
 
     Raises UsageError, InputError, ModelError, MismatchError.
     """
-    source, folder, listed = _truth_files(data_set, coco_file, images)
+    source, folder, listed = truths.files(data_set, coco_file, images)
     place = devices.choose(device)
     truth = labelled.from_dataset(coco.read(source, root=folder), str(source))
     names = truth.names[:limit]
     if not names:
         raise InputError(f"{source} lists no images")
     items = [ImageItem(folder / name, name) for name in names]
-    words = _Words(truth, classes_per_image or listed, names)
+    words = CompetingWords(truth, classes_per_image or listed, names)
     from ovtool.models import clip as door
     from ovtool.models import region_clip, text
 
@@ -158,88 +157,12 @@ def run(
     }
 
 
-def _truth_files(
-    data_set: str | None, coco_file: Path | None, images: Path | None
-) -> tuple[Path, Path, Path | None]:
-    """The COCO JSON of the truth, the folder of its images, and the word lists that come with it."""
-    if (data_set is None) == (coco_file is None):
-        raise UsageError("give a data set such as collage:test, or --coco FILE --images DIR")
-    if coco_file is not None:
-        if images is None:
-            raise UsageError("--coco needs --images DIR, the folder that its file names start from")
-        return coco_file, images, None
-    if images is not None:
-        raise UsageError("--images is the folder of --coco FILE")
-    found = registry.locate(data_set or "")
-    masks = found.semantic or found.instances
-    if masks is None or not masks.exists():
-        raise InputError(f"{data_set} has no masks with names: {masks} is not there")
-    return masks, found.images, found.classes_per_image
-
-
-class _Words:
-    """The words that compete in each image, and the truth over them.
-
-    all_names: every name of the run. Classes of the truth have its indices; words of the lists that are
-    no class of the truth have higher ones, and are wrong wherever they are chosen.
-    """
-
-    def __init__(self, truth: LabelledImages, lists: Path | None, images: Sequence[str]) -> None:
-        self.truth = truth
-        self.classes = list(truth.classes)
-        index = {name.casefold(): k for k, names in enumerate(self.classes) for name in names}
-        self.of_image: Mapping[str, list[int]] = {}
-        if lists is not None:
-            table = labelled.read_classes_per_image(lists)
-            missing = [name for name in images if name not in table]
-            if missing:
-                raise InputError(
-                    f"{lists} has no list of words for {labelled.shortened(missing, 1)}"
-                )
-            self.of_image = {
-                name: [self._number(index, entry.split("|")) for entry in table[name]]
-                for name in images
-            }
-        everything = (name for names in self.classes for name in names)
-        self.all_names = tuple(dict.fromkeys(everything))
-        self._place = {name: place for place, name in enumerate(self.all_names)}
-        counts = [len(chosen) for chosen in self.of_image.values()] or [len(self.classes)]
-        self.mean_count = sum(counts) / len(counts)
-
-    def _number(self, index: dict[str, int], names: Sequence[str]) -> int:
-        """The class of a word with its synonyms, a new one where the truth has none."""
-        for name in names:
-            if name.casefold() in index:
-                return index[name.casefold()]
-        self.classes.append(tuple(names))
-        index.update(dict.fromkeys((name.casefold() for name in names), len(self.classes) - 1))
-        return len(self.classes) - 1
-
-    def chosen(self, image: str) -> list[int]:
-        """The classes that compete in an image."""
-        return list(dict.fromkeys(self.of_image.get(image, range(len(self.classes)))))
-
-    def rows(self, image: str) -> tuple[list[int], list[int]]:
-        """The names that compete, as indices into `all_names`, and the place of each one's class in
-        `chosen`."""
-        places, owner = [], []
-        for place, k in enumerate(self.chosen(image)):
-            places += [self._place[name] for name in self.classes[k]]
-            owner += [place] * len(self.classes[k])
-        return places, owner
-
-    def counted(self, image: str) -> NDArray[np.int32]:
-        """The true labels, -1 where the class is not among the image's words."""
-        labels = self.truth.decode(image)
-        return np.where(np.isin(labels, self.chosen(image)), labels, -1).astype(np.int32)
-
-
 def _named(
     row: Naming,
     rgb: NDArray[np.uint8],
     labels: NDArray[np.int32],
     present: NDArray[np.int32],
-    words: _Words,
+    words: CompetingWords,
     image: str,
     embedded: Tensor,
     batch_size: int | None,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ovtool.errors import UsageError
@@ -72,6 +71,7 @@ class Settings:
     held_out_share: float = 0.05
     validate_every: int = 5000
     target_stride: int = 1
+    class_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.architecture not in maskformer.ARCHITECTURES:
@@ -173,6 +173,7 @@ def fit(
         for layer in layers:
             logits = network.class_logits(layer.embeddings.to(number), words.to(number))
             found = mask_losses.layer_losses(logits, layer.masks.to(number), targets, counts)
+            found["class"] = settings.class_weight * found["class"]
             sums = {name: sums[name] + value for name, value in found.items()}
         total: Tensor = sum(sums.values(), torch.zeros((), device=device))
         (total * ranks.world).backward()  # whose mean over the processes is the sum of their shares
@@ -216,18 +217,6 @@ def set_mode(network: nn.Module, training: bool, frozen_norms: bool = False) -> 
     for module in network.modules():
         if frozen_norms and isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def begin(
-    checkpoint: Checkpoint, ranks: Ranks, resume: bool, overwrite: bool
-) -> dict[str, Any] | None:
-    """What to go on from, for every process; the first one alone removes what is in the way."""
-    begun = checkpoint.begin(resume, overwrite) if ranks.is_first else None
-    if ranks.world > 1:
-        dist.barrier()
-        if not ranks.is_first and resume and checkpoint.path.exists():
-            begun = checkpoint.load()
-    return begun
 
 
 @torch.no_grad()

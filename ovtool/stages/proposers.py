@@ -4,7 +4,7 @@
     maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
     sam[:ID]                 Segment Anything, a grid of points
     FILE.safetensors         what `ovtool train-proposer` wrote
-    tiny                     the bundled one, where it is installed
+    tiny                     the bundled one, where it is installed, with superpixels for its outlines
 
 Where masks come from a network, they are bounded here: a least area, non-maximum suppression, a
 greatest number.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as remembered
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,6 +137,14 @@ def _warn_of_regions(model: str) -> None:
     )
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that means no proposer here; nothing is loaded."""
+    known = name in ("regions", "maskformer", "sam") or name.startswith(("maskformer:", "sam:"))
+    is_tiny = name == "tiny" and tiny_weights().is_file()
+    if not (known or is_tiny or Path(name).suffix == ".safetensors"):
+        raise UsageError(f"unknown proposer '{name}'; choose from {', '.join(choices())}")
+
+
 def proposer_of(
     settings: ProposalSettings, *, clip: Clip | None = None, device: torch.device | None = None
 ) -> Proposer:
@@ -147,6 +155,7 @@ def proposer_of(
     Raises UsageError for an unknown name, ModelError where weights are not at hand, InputError for a
     broken file, MismatchError for a proposer of another CLIP than `clip`.
     """
+    check_name(settings.proposer)
     kind, _, name = settings.proposer.partition(":")
     place = device or torch.device("cpu")
     if settings.proposer == "regions":
@@ -155,12 +164,10 @@ def proposer_of(
         return _hub_maskformer(name or MASKFORMER, settings, place)
     if kind == "sam":
         return _sam(name or SAM, settings, place)
-    if settings.proposer == "tiny" and tiny_weights().is_file():
-        return _trained(tiny_weights(), "tiny", settings, clip, place)
+    if settings.proposer == "tiny":
+        return _tiny(settings, clip, place)
     path = Path(settings.proposer)
-    if path.suffix == ".safetensors":
-        return _trained(path, path.name, settings, clip, place)
-    raise UsageError(f"unknown proposer '{settings.proposer}'; choose from {', '.join(choices())}")
+    return _trained(path, path.name, settings, clip, place)
 
 
 def _by_merging(rgb: Rgb, settings: ProposalSettings) -> Proposals:
@@ -214,6 +221,56 @@ def _trained(
 
     no_object = maskformer.no_object_vector(loaded.network)
     return Proposer(name, find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
+
+
+def completed(
+    merged: Regions,
+    soft: NDArray[np.float32],
+    quality: NDArray[np.float32],
+    embeddings: NDArray[np.float32],
+    settings: ProposalSettings,
+) -> Proposals:
+    """A network's masks, float32 (N, H, W) in [0, 1], cut along superpixels, and merged superpixels beside
+    them for what it misses; all bounds of the settings, best first.
+
+    A mask takes the superpixels whose mean in it is above a half. A merged region has the embedding,
+    float32 (N, D), of the mask with which its IoU is greatest.
+    """
+    areas = np.bincount(merged.superpixels.ravel(), minlength=merged.members.shape[1])
+    inside = [np.bincount(merged.superpixels.ravel(), one.ravel(), len(areas)) for one in soft]
+    drawn = np.array(inside).reshape(len(soft), len(areas)) / areas > 0.5
+    both = [(one * areas).astype(np.float64) for one in (merged.members, drawn)]
+    common = both[0] @ drawn.T  # (R, N)
+    united = both[0].sum(1)[:, None] + both[1].sum(1)[None] - common
+    nearest = (common / np.maximum(united, 1)).argmax(1)
+    found = Regions(
+        merged.superpixels,
+        np.concatenate([drawn, merged.members]),
+        np.concatenate([quality, merged.quality]).clip(0, 1),
+    )
+    vectors = np.concatenate([embeddings, embeddings[nearest]])
+    share = found.members @ areas / merged.superpixels.size
+    large = np.flatnonzero((share > 0) & (share >= settings.min_area))
+    masks, most = found.members[large][:, merged.superpixels], settings.max_proposals
+    max_iou = MAX_IOU if settings.nms is None else settings.nms
+    kept = large[mask_nms.suppress(masks, found.quality[large], max_iou, most)]
+    bound = Regions(found.superpixels, found.members[kept], found.quality[kept])
+    return Proposals.of(bound, embeddings=vectors[kept])
+
+
+def _tiny(settings: ProposalSettings, clip: Clip | None, device: torch.device) -> Proposer:
+    """The bundled network, small and trained on small pictures, with superpixels for its outlines."""
+    from ovtool.models import maskformer
+
+    loaded = maskformer.load(tiny_weights(), clip, device)
+
+    def find(rgb: Rgb) -> Proposals:
+        soft, quality, embeddings = maskformer.propose(loaded, rgb)
+        merged = _by_merging(rgb, replace(settings, nms=None))
+        return completed(merged, soft, quality, embeddings, settings)
+
+    no_object = maskformer.no_object_vector(loaded.network)
+    return Proposer("tiny", find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
 
 
 def _hub_maskformer(name: str, settings: ProposalSettings, device: torch.device) -> Proposer:

@@ -1,253 +1,32 @@
 """`segment`: images and words to one mask a word.
 
-An image is read once and shown to the image tower once (or window by window). Each word's score at
-each place is the cosine of the patch with the word's text embedding, times the logit scale. `patch`
-takes the best word of each pixel; `fused` pools the scores in class-agnostic regions first;
-`two-stage` shows each region to the tower by itself (`stages.two_stage`).
+This is the story of the command: what it is given is checked, the model and the words are made ready
+(`stages.segmenter`), and the pictures go through them in parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from ovtool.errors import UsageError
-from ovtool.formats import parts, rle
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import parts
 from ovtool.formats.images import ImageItem
-from ovtool.methods import class_maps, region_scores
-from ovtool.methods.class_maps import ClassMap, Rows
-from ovtool.models import dense_scores, resolve
+from ovtool.models import resolve
 from ovtool.models.dense_scores import DenseSettings
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine
-from ovtool.runtime.device import Halving
 from ovtool.stages import inputs as sources
-from ovtool.stages import mapping, proposals, two_stage, words
+from ovtool.stages import mapping, network_segments, proposals, segmenter, two_stage, views, words
 from ovtool.stages.drawings import Drawings
 from ovtool.stages.mapping import Outcome, Run
 from ovtool.stages.proposals import RegionSource
-from ovtool.stages.two_stage import Request, TwoStage, TwoStageSettings
-from ovtool.stages.words import Words
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-
-METHODS = ("patch", "fused", "two-stage")
-DEFAULT_METHOD = "fused"
-BATCH_SIZE = 8  # windows at once; crops: two_stage.BATCH_SIZE
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What shapes a segmentation beside model, words and regions; None leaves a choice to the model.
-
-    Raises UsageError for what cannot be meant.
-    """
-
-    method: str = DEFAULT_METHOD
-    dense: DenseSettings = field(default_factory=DenseSettings)
-    logit_scale: float | None = None
-    templates: str = "one"
-    min_score: float = 0.0
-    batch_size: int = BATCH_SIZE
-    two_stage: TwoStageSettings | None = None
-
-    def __post_init__(self) -> None:
-        window, stride = self.dense.window, self.dense.stride
-        if self.method not in METHODS:
-            raise UsageError(f"unknown method '{self.method}'; choose from {', '.join(METHODS)}")
-        if stride is not None and not window:
-            raise UsageError("--stride is the step of --window: give that too")
-        if window is not None and stride is not None and stride > window:
-            raise UsageError(
-                f"--stride {stride} is more than --window {window}: pixels would be missed"
-            )
-
-    def settled(self, clip: Clip) -> Settings:
-        """The same with nothing left to the model."""
-        scale = clip.logit_scale if self.logit_scale is None else self.logit_scale
-        return replace(self, dense=self.dense.settled(clip), logit_scale=scale)
-
-
-@dataclass(frozen=True)
-class Segmenter:
-    """A loaded model with the embedded words of a run, ready for one picture after another.
-
-    settings: with nothing left to the model. regions: None where the method needs none.
-    text: float32 (N, D), the embeddings of the words whose row numbers are in `embedded`.
-    two_stage: None for the other methods.
-    """
-
-    clip: Clip
-    words: Words
-    settings: Settings
-    text: Tensor
-    embedded: Mapping[str, int]
-    regions: RegionSource | None = None
-    two_stage: TwoStage | None = None
-
-    def encoder(self) -> Halving[Any, Tensor]:
-        """The image tower in batches, new for each part so that parts do not depend on each other."""
-        if self.two_stage is not None:
-            return self.two_stage.encoder(self.settings.batch_size)
-        return dense_scores.encoder(
-            self.clip, self.settings.dense.last_block, self.settings.batch_size
-        )
-
-    def segment(
-        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
-    ) -> tuple[ClassMap, Rows, int]:
-        """The class map of one picture, uint8 (H, W, 3), over its own words; the rows of logits that
-        it came from; and the number of classes in them, the background being the last if there is
-        one."""
-        if self.two_stage is not None:
-            rows, classes = self._two_stage_rows(self.two_stage, item, rgb, encode)
-        else:
-            rows, classes = self._patch_rows(item, rgb, encode)
-            if self.regions is not None:
-                rows = self._fused_rows(self.regions, rows, classes, item, rgb)
-        kept = len(self.words.of_image(item.name))
-        size = (rgb.shape[0], rgb.shape[1])
-        found = class_maps.label_blocks(rows, size, classes, kept, self.settings.min_score)
-        return found, rows, classes
-
-    def _text(self, item: ImageItem) -> tuple[Tensor, Sequence[int]]:
-        """The embeddings of the names of a picture's classes, and which class each belongs to."""
-        vocabulary = self.words.vocabulary(self.words.of_image(item.name))
-        index = torch.tensor([self.embedded[word] for word in vocabulary.words])
-        return self.text[index.to(self.text.device)], vocabulary.owner
-
-    def _two_stage_rows(
-        self,
-        stages: TwoStage,
-        item: ImageItem,
-        rgb: NDArray[np.uint8],
-        encode: Halving[Any, Tensor],
-    ) -> tuple[Rows, int]:
-        """The logits of the picture's classes from regions that are named one by one."""
-        text, owner = self._text(item)
-        assert self.settings.logit_scale is not None
-        return stages.rows(item, rgb, text, owner, self.settings.logit_scale, encode)
-
-    def _patch_rows(
-        self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
-    ) -> tuple[Rows, int]:
-        """The logits of the picture's classes for any rows of its pixels, and the classes' number."""
-        text, owner = self._text(item)
-        found = dense_scores.word_cosines(
-            self.clip, torch.from_numpy(rgb), text, self.settings.dense, encode
-        )
-        logits = class_maps.class_scores(found.scores * self.settings.logit_scale, owner, dim=1)
-        if self.regions is not None:  # which are summed on the CPU, always in the same order
-            logits = logits.cpu()
-        size = (rgb.shape[0], rgb.shape[1])
-        return dense_scores.rows(replace(found, scores=logits), size), logits.shape[1]
-
-    def _fused_rows(
-        self,
-        source: RegionSource,
-        rows: Rows,
-        classes: int,
-        item: ImageItem,
-        rgb: NDArray[np.uint8],
-    ) -> Rows:
-        """The same logits pooled in the picture's regions, as log probabilities."""
-        found = source.find(item, rgb)
-        superpixels = torch.from_numpy(found.superpixels.astype(np.int64))
-        means, areas = region_scores.superpixel_means(rows, superpixels, classes)
-        fused = region_scores.fuse(
-            means, areas, torch.from_numpy(found.members), torch.from_numpy(found.quality)
-        )
-        logits = fused.clamp(min=1e-12).log().T  # (C, S)
-        return lambda start, stop: logits[:, superpixels[start:stop]]
-
-
-def load(
-    model: str | None,
-    device: torch.device,
-    precision: str,
-    vocabulary: Words,
-    settings: Settings,
-    regions: RegionSource | None,
-    stages: Callable[[Clip], TwoStage] | None = None,
-) -> Segmenter:
-    """Loads the model and embeds every word of the run.
-
-    stages: makes the two stages of `two-stage` around the CLIP, None for the other methods.
-
-    Raises ModelError, UsageError, InputError.
-    """
-    from ovtool.models import clip as door
-    from ovtool.models import text
-
-    clip = door.load(model, device, devices.precision(precision, device))
-    vocabulary = vocabulary.before(clip.stuff)
-    two = None if stages is None else stages(clip)
-    if two is not None:
-        settings = replace(settings, two_stage=two.settings)
-    everything = tuple(dict.fromkeys((*vocabulary.names, *vocabulary.background)))
-    embedded = text.embed_words(clip, everything, settings.templates)
-    text.warn_unlearned(clip, vocabulary.names)
-    return Segmenter(
-        clip=clip,
-        words=vocabulary,
-        settings=settings.settled(clip),
-        text=embedded,
-        embedded={word: index for index, word in enumerate(everything)},
-        regions=regions,
-        two_stage=two,
-    )
-
-
-def record(
-    item: ImageItem,
-    rgb: NDArray[np.uint8],
-    segmenter: Segmenter,
-    drawings: Drawings,
-    encode: Halving[Any, Tensor],
-) -> parts.Record:
-    """The masks of a picture, one for each of its words that is seen. Pictures that were asked for
-    are written on the way."""
-    found, rows, classes = segmenter.segment(item, rgb, encode)
-    chosen = np.array(segmenter.words.of_image(item.name), np.int32)
-    local = found.label.numpy()
-    means = found.mean_probability.tolist()
-    scores = {int(k): round(mean, 6) for k, mean in zip(chosen, means, strict=True)}
-    entries = [
-        {
-            "category_id": int(chosen[index]) + 1,
-            "segmentation": mask,
-            "score": scores[int(chosen[index])],
-        }
-        for index, mask in rle.encode_label_map(local, range(len(chosen))).items()
-    ]
-    drawings.write(item, rgb, np.where(local >= 0, chosen[local], -1), scores)
-    drawings.write_heatmaps(item, rgb, rows, classes, chosen)
-    return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
-
-
-def part_output(
-    items: Sequence[ImageItem], segmenter: Segmenter, drawings: Drawings
-) -> engine.PartOutput:
-    """The records of a part, with a note of the batch size if memory forced it down."""
-    encode = segmenter.encoder()
-    note: dict[str, Any] = {}
-
-    def one(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
-        made = record(item, rgb, segmenter, drawings, encode)
-        if encode.was_halved:
-            note["batch_size"] = encode.batch_size
-        return made
-
-    return engine.PartOutput(mapping.picture_records(items, one), note=note)
+from ovtool.stages.segmenter import BATCH_SIZE, DEFAULT_METHOD, Segmenter, Settings
+from ovtool.stages.two_stage import Request
 
 
 def run(
@@ -268,15 +47,23 @@ def run(
     window: int | None = None,
     stride: int | None = None,
     logit_scale: float | None = None,
+    pacl: str | None = None,
+    patch_stride: int | None = None,
+    scales: str | None = None,
+    flip: bool = False,
     templates: str = "one",
     min_score: float = 0.0,
+    max_entropy: float | None = None,
     proposer: str | None = None,
     proposals_file: Path | None = None,
     embeddings: Path | None = None,
     prompts: str | None = None,
     ensemble: float | None = None,
     region_features: str | None = None,
+    background_tokens: str | None = None,
     crop_size: int | None = None,
+    segmenter_file: Path | None = None,
+    crf: str | None = None,
     label_maps: Path | None = None,
     overlays: Path | None = None,
     heatmaps: Path | None = None,
@@ -292,18 +79,71 @@ def run(
     out: where to write; `-` is stdout, None is a name made from the input in the current folder,
         with an overlay beside it where there is one image.
     proposer: see `stages.proposers`; None is `regions` for `fused`, the model's default for `two-stage`.
-    embeddings, prompts, ensemble, region_features, crop_size: of `two-stage`, see
+    embeddings, prompts, ensemble, region_features, background_tokens, crop_size: of `two-stage`, see
         `stages.two_stage.Request`.
+    pacl: a file of `train-pacl`, `none`, or None for the head that comes with a bundled model; that one
+        is left out with `last_block`. scales: as `stages.views.parse_scales`.
+    segmenter_file: of `train-segmenter`, in place of a CLIP and its methods; crf: a preset for its masks
+        (`stages.network_segments`).
     label_maps, overlays, heatmaps: folders for pictures of each image.
 
-    Raises UsageError, InputError, OutputExistsError, ModelError. An image that cannot be read is a
+    Raises UsageError, InputError, OutputExistsError, ModelError, MismatchError. An image that cannot be read is a
     failure, listed in the outcome and in the output, unless `how.strict`.
     """
     how = how or Run()
-    dense = DenseSettings(last_block, short_side, window, stride)
+    shown = views.parse_scales(scales)
+    if segmenter_file is not None:
+        network_segments.refuse(
+            {
+                "--vocabulary": vocabulary,
+                "--classes-per-image": classes_per_image,
+                "--background": background,
+                "--method": method != DEFAULT_METHOD,
+                "--last-block": last_block,
+                "--window": window is not None,
+                "--stride": stride,
+                "--logit-scale": logit_scale is not None,
+                "--pacl": pacl,
+                "--patch-stride": patch_stride,
+                "--templates": templates != "one",
+                "--max-entropy": max_entropy is not None,
+                "--proposer": proposer,
+                "--proposals": proposals_file,
+                "--embeddings": embeddings,
+                "--prompts": prompts,
+                "--ensemble": ensemble is not None,
+                "--region-features": region_features,
+                "--background-tokens": background_tokens,
+                "--crop-size": crop_size,
+                "--batch-size": batch_size,
+            }
+        )
+        return network_segments.run(
+            segmenter_file,
+            inputs,
+            settings=network_segments.Settings(short_side, shown, flip, crf, min_score, precision),
+            classes=classes,
+            classes_file=classes_file,
+            model=model,
+            device=device,
+            label_maps=label_maps,
+            overlays=overlays,
+            heatmaps=heatmaps,
+            coco_file=coco_file,
+            images=images,
+            limit=limit,
+            out=out,
+            how=how,
+        )
+    if crf is not None:
+        raise UsageError("--crf follows --segmenter FILE, and refine: leave it out here")
+    dense = DenseSettings(last_block, short_side, window, stride, patch_stride, shown, flip)
     size = batch_size or (two_stage.BATCH_SIZE if method == "two-stage" else BATCH_SIZE)
-    settings = Settings(method, dense, logit_scale, templates, min_score, size)
-    request = Request(ensemble, region_features, crop_size, prompts, embeddings)
+    settings = Settings(
+        method, dense, logit_scale, templates, min_score, size, max_entropy=max_entropy
+    )
+    _check_patches(method, dense, pacl)
+    request = Request(ensemble, region_features, crop_size, prompts, embeddings, background_tokens)
     request.check(method, proposals_file, dense)
     place = devices.choose(device)
     items = sources.find(inputs, coco_file, images, limit)
@@ -340,12 +180,12 @@ def run(
     if how.dry_run:
         plan = mapping.planned(items, looked_for.categories, target)
         return replace(plan, pictures=drawings.places)
-    segmenter = load(model, place, precision, looked_for, settings, regions, stages)
+    ready = segmenter.load(model, place, precision, looked_for, settings, regions, stages, pacl)
     drawings.prepare()
     outcome = mapping.map_images(
         items,
-        lambda chunk: part_output(chunk, segmenter, drawings),
-        info=_provenance(segmenter),
+        lambda chunk: segmenter.part_output(chunk, ready, drawings),
+        info=_provenance(ready),
         categories=looked_for.categories,
         out=target,
         device=place,
@@ -354,6 +194,28 @@ def run(
         beside=drawings.places_from(target),
     )
     return replace(outcome, pictures=drawings.places)
+
+
+def _check_patches(method: str, dense: DenseSettings, pacl: str | None) -> None:
+    """Raises UsageError for options of patches that do not go together, InputError for a head that is not
+    there."""
+    given = {
+        "--pacl": pacl,
+        "--patch-stride": dense.patch_stride,
+        "--scales": dense.scales != (1.0,),
+        "--flip": dense.flip,
+    }
+    named = [option for option, value in given.items() if value]
+    if method == "two-stage" and named:
+        raise UsageError(f"{named[0]} is for patch and fused: leave it out with --method two-stage")
+    if pacl in (None, "none"):
+        return
+    if dense.last_block is not None:
+        raise UsageError(
+            "--pacl reads the last block that it was trained on: leave out --last-block, or give --pacl none"
+        )
+    if not Path(pacl or "").is_file():
+        raise InputError(f"no such file: {pacl}; --pacl is a file of train-pacl, or none")
 
 
 def _regions(
@@ -373,19 +235,20 @@ def _regions(
     return proposals.from_proposer(proposer or "regions", device=device)
 
 
-def _provenance(segmenter: Segmenter) -> dict[str, Any]:
+def _provenance(ready: Segmenter) -> dict[str, Any]:
     """The `info` of the output: all that shapes the result, and no path."""
-    clip, looked_for = segmenter.clip, segmenter.words
-    shown = asdict(segmenter.settings)
+    clip, looked_for = ready.clip, ready.words
+    shown = asdict(ready.settings)
     shown["logit_scale"] = round(shown["logit_scale"], 6)
     shown["precision"] = str(clip.dtype).removeprefix("torch.")
     shown["background"] = list(looked_for.background)
-    two = segmenter.two_stage
+    shown["pacl"] = None if ready.head is None else ready.head.fingerprint
+    two = ready.two_stage
     if two is None:
         del shown["two_stage"]
     elif two.settings.region_features == "crops":
         del shown["dense"]
-    regions = segmenter.regions if two is None else two.regions
+    regions = ready.regions if two is None else two.regions
     if regions is not None:
         shown["proposer"] = regions.proposer
         shown["proposals"] = regions.digest

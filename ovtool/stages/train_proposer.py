@@ -47,6 +47,7 @@ def run(
     warmup: int | None = None,
     templates: str = "vild",
     precision: str = "auto",
+    class_weight: float = 1.0,
     held_out_share: float = 0.05,
     validate_every: int = 5000,
     save_every: int = 500,
@@ -60,6 +61,7 @@ def run(
 
     truth: a COCO JSON whose file names start from `images`, or a data set's name.
     rate, side, warmup: None is the architecture's (`RECIPES`).
+    class_weight: what the loss of the words is multiplied with, beside those of the masks.
 
     Alone or under torchrun, whose first process writes. Returns what was learned: parameters, images,
     the last losses and the last validation, where it was written, and where the backbone began.
@@ -70,7 +72,7 @@ def run(
     """
     settings = Settings(
         architecture, targets, queries, steps, batch_size, rate, side, warmup, templates, seed,
-        precision, held_out_share, validate_every,
+        precision, held_out_share, validate_every, class_weight=class_weight,
     )  # fmt: skip
     picture = out.with_suffix(".png")
     for place in (out, picture):
@@ -86,7 +88,7 @@ def run(
         shown = asdict(settings) | {"truth": proposals.digest_of(dataset), "backbone": backbone}
         digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
         checkpoint = checkpoints.beside(out, digest)
-        begun = proposer_training.begin(checkpoint, ranks, resume, overwrite)
+        begun = checkpoints.begin_together(checkpoint, ranks, resume, overwrite)
         words = words.to(ranks.device)
         curve = proposer_training.fit(
             network,
@@ -141,6 +143,8 @@ def start(settings: Settings, clip: Clip, ranks: Ranks) -> tuple[MaskFormer, str
         torch.manual_seed(settings.seed)
         configuration = maskformer.configuration(settings.architecture, settings.queries)
         network = MaskFormer(configuration, clip.embed_dim)
+        if settings.architecture == "tiny":
+            maskformer.start_queries(network)
     backbone = maskformer.start_backbone(network, settings.architecture)
     network = network.to(ranks.device, memory_format=torch.channels_last)
     distributed.share(network, ranks)

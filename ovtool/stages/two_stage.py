@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
 ENSEMBLE = 0.7
 BATCH_SIZE = 32  # crops at once
 REGION_FEATURES = ("crops", "tokens")
+BACKGROUND_TOKENS = ("keep", "drop")
 MAX_MASK_PIXELS = 1 << 27  # of the masks that are held at once
 _logger = logging.getLogger("ovtool")
 
@@ -44,7 +45,8 @@ _logger = logging.getLogger("ovtool")
 class TwoStageSettings:
     """ensemble: lambda, the CLIP's share; 1 where proposals have no embeddings. region_features: one of
     `REGION_FEATURES`. crop_size: side of the crops, None for the model's. prompts, embeddings: digests
-    of the files, None without one.
+    of the files, None without one. background_tokens: one of `BACKGROUND_TOKENS`; drop leaves out the
+    patches of a crop that show nothing of the mask.
 
     Raises UsageError for what cannot be meant.
     """
@@ -54,6 +56,7 @@ class TwoStageSettings:
     crop_size: int | None = None
     prompts: str | None = None
     embeddings: str | None = None
+    background_tokens: str = "keep"
 
     def __post_init__(self) -> None:
         if self.region_features not in REGION_FEATURES:
@@ -61,10 +64,17 @@ class TwoStageSettings:
                 f"unknown region features '{self.region_features}'; choose from "
                 f"{', '.join(REGION_FEATURES)}"
             )
+        if self.background_tokens not in BACKGROUND_TOKENS:
+            raise UsageError(
+                f"unknown --background-tokens '{self.background_tokens}'; choose from "
+                f"{', '.join(BACKGROUND_TOKENS)}"
+            )
         if not 0 <= self.ensemble <= 1:
             raise UsageError(f"--ensemble {self.ensemble} is a share: give 0 to 1")
         if self.crop_size is not None and self.region_features == "tokens":
             raise UsageError("--crop-size belongs to --region-features crops")
+        if self.background_tokens == "drop" and self.region_features == "tokens":
+            raise UsageError("--background-tokens belongs to --region-features crops")
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class Request:
     crop_size: int | None = None
     prompts: str | None = None
     embeddings: Path | None = None
+    background_tokens: str | None = None
 
     def check(self, method: str, proposals_file: Path | None, dense: DenseSettings) -> None:
         """Raises UsageError for options that belong to another method, or to each other, InputError for
@@ -89,6 +100,7 @@ class Request:
             "--crop-size": self.crop_size,
             "--prompts": self.prompts,
             "--embeddings": self.embeddings,
+            "--background-tokens": self.background_tokens,
         }
         named = [option for option, value in given.items() if value is not None]
         if method != "two-stage":
@@ -125,7 +137,39 @@ class Request:
             ENSEMBLE if self.ensemble is None else self.ensemble,
             self.region_features or "crops",
             self.crop_size,
+            background_tokens=self.background_tokens or "keep",
         )
+
+
+@dataclass(frozen=True)
+class Named:
+    """The N masks of a picture that are not empty, with probabilities of its C classes.
+
+    seen: float64 (N, C), by the CLIP. own: float64 (N, C), by the proposals' own embeddings, or None.
+    members: bool (N, S) over superpixels, which are int64 (H, W). soft: float32 (N, H, W) or None.
+    """
+
+    seen: Tensor
+    own: Tensor | None
+    members: Tensor
+    superpixels: Tensor
+    soft: NDArray[np.float32] | None
+    classes: int
+
+    def rows(self, weight: float) -> tuple[Rows, int]:
+        """What `TwoStage.rows` returns, at a lambda: the CLIP's share in [0, 1]."""
+        scores = self.seen if self.own is None else ensemble.ensemble(self.own, self.seen, weight)
+        scores = scores.float()
+        if self.soft is None:
+            found = ensemble.rows_of_superpixels(scores, self.members, self.superpixels)
+            return found, self.classes + 1
+        soft, covered = self.soft, self.members.any(0)
+        found = ensemble.rows_of_soft_masks(
+            scores,
+            lambda start, stop: torch.from_numpy(soft[:, start:stop]),
+            lambda start, stop: covered[self.superpixels[start:stop]],
+        )
+        return found, self.classes + 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +189,44 @@ class TwoStage:
         """Crops to embeddings in batches, new for each part."""
         from ovtool.models import region_clip
 
-        return region_clip.encoder(self.clip, self.prompts, batch_size)
+        drop = self.settings.background_tokens == "drop"
+        return region_clip.encoder(
+            self.clip, None if drop else self.prompts, batch_size, drop_blank=drop
+        )
+
+    def named(
+        self,
+        item: ImageItem,
+        rgb: NDArray[np.uint8],
+        text: Tensor,
+        owner: Sequence[int],
+        scale: float,
+        encode: Halving[Any, Tensor],
+    ) -> Named:
+        """The masks of a picture with the probabilities of its classes.
+
+        text: float32 (N, D) of the names, whose classes are `owner`. scale: of the CLIP's cosines.
+        """
+        found = self.regions.find(item, rgb)
+        there = np.unique(found.superpixels)
+        valid = np.flatnonzero(found.members[:, there].any(1))
+        members = torch.from_numpy(found.members[valid])
+        superpixels = torch.from_numpy(found.superpixels.astype(np.int64))
+        embedded = self._embedded(rgb, members, superpixels, encode)
+
+        def cosines(vectors: Tensor) -> Tensor:
+            return (
+                class_maps.class_scores(vectors @ text.to(vectors).T, owner, dim=1).cpu().double()
+            )
+
+        own = None
+        if found.embeddings is not None and self.regions.no_object is not None:
+            vectors = torch.from_numpy(found.embeddings[valid])
+            nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
+            own = ensemble.proposal_probabilities(cosines(vectors), nothing, proposals.TEMPERATURE)
+        seen = (cosines(embedded) * scale).softmax(1)
+        soft = None if found.soft is None else found.soft[valid]
+        return Named(seen, own, members, superpixels, soft, max(owner) + 1)
 
     def rows(
         self,
@@ -157,38 +238,8 @@ class TwoStage:
         encode: Halving[Any, Tensor],
     ) -> tuple[Rows, int]:
         """The logits of a picture's classes for any rows of its pixels, one more for pixels that no
-        mask covers, and the number of all these.
-
-        text: float32 (N, D) of the names, whose classes are `owner`. scale: of the CLIP's cosines.
-        """
-        found = self.regions.find(item, rgb)
-        there = np.unique(found.superpixels)
-        valid = np.flatnonzero(found.members[:, there].any(1))
-        members = torch.from_numpy(found.members[valid])
-        superpixels = torch.from_numpy(found.superpixels.astype(np.int64))
-        embedded = self._embedded(rgb, members, superpixels, encode)
-        classes = max(owner) + 1
-
-        def named(vectors: Tensor) -> Tensor:
-            return (
-                class_maps.class_scores(vectors @ text.to(vectors).T, owner, dim=1).cpu().double()
-            )
-
-        scores = (named(embedded) * scale).softmax(1)
-        if found.embeddings is not None and self.regions.no_object is not None:
-            vectors = torch.from_numpy(found.embeddings[valid])
-            nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
-            own = ensemble.proposal_probabilities(named(vectors), nothing, proposals.TEMPERATURE)
-            scores = ensemble.ensemble(own, scores, self.settings.ensemble)
-        scores = scores.float()
-        if found.soft is None:
-            return ensemble.rows_of_superpixels(scores, members, superpixels), classes + 1
-        soft, covered = found.soft, members.any(0)
-        return ensemble.rows_of_soft_masks(
-            scores,
-            lambda start, stop: torch.from_numpy(soft[valid, start:stop]),
-            lambda start, stop: covered[superpixels[start:stop]],
-        ), classes + 1
+        mask covers, and the number of all these; arguments as of `named`."""
+        return self.named(item, rgb, text, owner, scale, encode).rows(self.settings.ensemble)
 
     def _embedded(
         self,
@@ -248,6 +299,11 @@ def load(
     if path is None:
         return TwoStage(clip, regions, settings)
     tuned, prompts = region_clip.with_prompts(clip, path, settings.crop_size)
+    if settings.background_tokens == "drop" and prompts is not None and request.prompts is not None:
+        raise UsageError(
+            f"the prompts of {path} stand for tokens that --background-tokens drop leaves out: give one "
+            "of the two"
+        )
     return TwoStage(tuned, regions, replace(settings, prompts=digest_of(path)), prompts)
 
 
@@ -264,6 +320,8 @@ def source_of(
     Raises UsageError, InputError, MismatchError.
     """
     if file is None:
+        if proposer is not None:
+            proposers.check_name(proposer)
         return lambda clip: proposals.from_proposer(
             proposer or proposers.default_name(clip.name), clip=clip, device=device
         )

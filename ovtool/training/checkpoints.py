@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError
 from ovtool.formats import atomic
+from ovtool.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,18 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file, once the training has written its result."""
         self.path.unlink(missing_ok=True)
+
+
+def begin_together(
+    checkpoint: Checkpoint, ranks: Ranks, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """`Checkpoint.begin` for every process; the first one alone removes what is in the way."""
+    begun = checkpoint.begin(resume, overwrite) if ranks.is_first else None
+    if ranks.world > 1:
+        dist.barrier()
+        if not ranks.is_first and resume and checkpoint.path.exists():
+            begun = checkpoint.load()
+    return begun
 
 
 def beside(out: Path, digest: str) -> Checkpoint:

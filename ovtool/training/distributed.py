@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -77,3 +78,30 @@ def sum_over_ranks(value: Tensor, ranks: Ranks) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def max_over_ranks(value: Tensor, ranks: Ranks) -> Tensor:
+    """The greatest of a tensor of one shape over the ranks, elementwise, outside the graph."""
+    if ranks.world == 1:
+        return value
+    greatest = value.detach().clone()
+    dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
+    return greatest
+
+
+def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:
+    """The rows of all ranks, as many of each, in the order of the ranks, outside the graph."""
+    if ranks.world == 1:
+        return rows
+    found = [torch.empty_like(rows) for _ in range(ranks.world)]
+    dist.all_gather(found, rows.detach().contiguous())
+    return torch.cat(found)
+
+
+def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
+    """Plain data of all ranks, in the order of the ranks."""
+    if ranks.world == 1:
+        return [value]
+    found: list[Any] = [None] * ranks.world
+    dist.all_gather_object(found, value)
+    return found

@@ -63,6 +63,8 @@ def test_list_names_every_split():
     assert [name for name, one in sets.items() if one["default"]] == [
         "collage:demo",
         "coco:val2017",
+        "coco14:val",
+        "voc:val",
     ]
     assert all(one["what"] and one["state"] for one in sets.values())
 
@@ -108,7 +110,12 @@ def test_list_for_people():
     done = CliRunner().invoke(app, ["data", "list"])
     assert done.exit_code == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == ["collage:", "coco:"]
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "collage:",
+        "coco:",
+        "coco14:",
+        "voc:",
+    ]
     assert "    demo (default): 24 images, made when first used" in lines
 
 
@@ -118,7 +125,7 @@ def test_list_for_people():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["voc"], "error: unknown data set 'voc'; choose from collage, coco"),
+        (["pets"], "error: unknown data set 'pets'; choose from collage, coco, coco14, voc"),
         (["coco"], "error: coco cannot be made, only found; `ovtool data list` says where"),
         (
             ["collage:test"],

@@ -92,7 +92,7 @@ def test_the_table_of_a_data_set(desk, data, monkeypatch, capsys):
 
 def test_bad_input_is_told_in_one_line(fails, data):
     assert "give a data set such as collage:test" in fails(2, "probe", "oracle")
-    assert "unknown data set 'voc'" in fails(2, "probe", "oracle", "voc")
+    assert "unknown data set 'pets'" in fails(2, "probe", "oracle", "pets")
     assert "--coco needs --images DIR" in fails(2, "probe", "oracle", "--coco", data.semantic)
     images = ["--coco", data.semantic, "--images", data.images]
     said = fails(1, "probe", "oracle", *images, "--prompts", "gone.safetensors")

@@ -90,13 +90,20 @@ def test_every_option_reaches_the_function(parsed):
         "logit_scale": ("--logit-scale", 2.5),
         "templates": ("--templates", "vild"),
         "min_score": ("--min-score", 0.25),
+        "pacl": ("--pacl", "none"),
+        "patch_stride": ("--patch-stride", 4),
+        "scales": ("--scales", "0.75,1"),
+        "max_entropy": ("--max-entropy", 1.5),
         "proposer": ("--proposer", "regions"),
         "proposals_file": ("--proposals", Path("p.json")),
         "embeddings": ("--embeddings", Path("e.safetensors")),
         "prompts": ("--prompts", "none"),
         "ensemble": ("--ensemble", 0.4),
         "region_features": ("--region-features", "tokens"),
+        "background_tokens": ("--background-tokens", "drop"),
         "crop_size": ("--crop-size", 96),
+        "segmenter_file": ("--segmenter", Path("s.safetensors")),
+        "crf": ("--crf", "irn"),
         "label_maps": ("--label-maps", Path("l")),
         "overlays": ("--overlays", Path("o")),
         "heatmaps": ("--heatmaps", Path("h")),
@@ -107,12 +114,13 @@ def test_every_option_reaches_the_function(parsed):
     }
     line = [str(part) for pair in arguments.values() for part in pair]
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    assert run(["segment", *line, *flags]) == 0
+    assert run(["segment", *line, *flags, "--flip"]) == 0
+    assert parsed.pop("flip")
     how = parsed.pop("how")
     assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
     assert parsed == {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
     options = inspect.signature(command.segment).parameters
-    assert len(options) == len(arguments) + len(flags) + 1  # with json, and inputs
+    assert len(options) == len(arguments) + len(flags) + 2  # with json, flip, and inputs
 
 
 # --- what is written -----------------------------------------------------------------------------

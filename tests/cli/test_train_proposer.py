@@ -56,6 +56,7 @@ def test_every_option_reaches_the_function(parsed):
         "side": ("--crop-size", 96),
         "warmup": ("--warmup", 3),
         "templates": ("--templates", "one"),
+        "class_weight": ("--class-weight", 0.25),
         "held_out_share": ("--held-out", 0.25),
         "validate_every": ("--validate-every", 11),
         "save_every": ("--save-every", 12),

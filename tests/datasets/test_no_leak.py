@@ -54,9 +54,10 @@ def speaks_of_twemoji(path):
     return any("twemoji" in name for name in names)
 
 
-# The proposer's script alone prints figures of val on its way; what it learns from is tested below.
-PRINTS_VAL = "train_tiny_proposer.py"
-TRAINERS = [path for path in sorted(ROOT.glob("scripts/train_*.py")) if path.name != PRINTS_VAL]
+# These scripts print figures of val on their way; what they learn from is tested below.
+PROPOSER, HEAD = "train_tiny_proposer.py", "train_tiny_pacl.py"
+PRINTS_VAL = (PROPOSER, HEAD)
+TRAINERS = [path for path in sorted(ROOT.glob("scripts/train_*.py")) if path.name not in PRINTS_VAL]
 
 
 @pytest.mark.parametrize("script", TRAINERS, ids=lambda path: path.name)
@@ -94,13 +95,23 @@ def test_training_batches_never_ask_for_twemoji(train_art, no_twemoji):
     torch.set_num_threads(threads)
 
 
-def test_scenes_of_the_proposer_never_ask_for_twemoji(train_art, no_twemoji):
-    spec = importlib.util.spec_from_file_location("proposer", ROOT / "scripts" / PRINTS_VAL)
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name[:-3], ROOT / "scripts" / name)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_scenes_of_the_proposer_never_ask_for_twemoji(train_art, no_twemoji):
+    script = loaded(PROPOSER)
     scenes = script.Scenes(seed=0, batch_size=2, steps=4)
     examples = [scenes(step, row) for step in (0, 3) for row in (0, 1)]
     assert all(len(example.masks) for example in examples)
+
+
+def test_scenes_of_the_head_never_ask_for_twemoji(train_art, no_twemoji):
+    pixels, captions = loaded(HEAD).scene(0, 3)
+    assert pixels.shape == (256, 256, 3) and len(captions) == 3
 
 
 def test_the_split_train_never_asks_for_twemoji(train_art, no_twemoji):

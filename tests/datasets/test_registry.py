@@ -44,7 +44,7 @@ def test_names_alone_mean_the_default_split():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("voc", "unknown data set 'voc'; choose from collage, coco"),
+        ("ade", "unknown data set 'ade'; choose from collage, coco, coco14, voc"),
         ("collage:tset", "collage has no split 'tset'; choose from train, val, test, demo"),
         ("coco:test", "coco has no split 'test'; choose from train2017, val2017"),
     ],

@@ -80,3 +80,30 @@ def test_class_scores_take_the_best_name_along_any_dimension(dim):
     moved = scores.movedim(dim, 0)
     expected = torch.stack([moved[1], torch.maximum(moved[0], moved[2]), moved[3]])
     assert torch.equal(got, expected)
+
+
+def test_pixels_in_doubt_have_no_label():
+    random = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(4, 9, 11, generator=random)
+    share = logits.double().softmax(0)
+    doubt = -(share * share.log()).sum(0)
+    torch.testing.assert_close(class_maps.entropy(logits).double(), doubt, rtol=0, atol=1e-5)
+    plain = class_maps.label_blocks(lambda a, b: logits[:, a:b], (9, 11), 4)
+    found = class_maps.label_blocks(lambda a, b: logits[:, a:b], (9, 11), 4, max_entropy=0.7)
+    assert 0.2 < (doubt > 0.7).double().mean() < 0.8
+    expected = torch.where(doubt > 0.7, -1, plain.label)
+    assert torch.equal(found.label.long(), expected.long())
+    assert found.pixels.sum() == (doubt <= 0.7).sum()
+    # probabilities of exactly 0 and 1 are in no doubt
+    sure = torch.tensor([1e4, -1e4])[:, None, None].expand(2, 3, 3)
+    assert class_maps.entropy(sure).abs().max() == 0
+    kept = class_maps.label_blocks(lambda a, b: sure[:, a:b], (3, 3), 2, max_entropy=0.0)
+    assert (kept.label == 0).all()
+
+
+def test_the_mean_of_views():
+    first, second = torch.randn(2, 3, 8, 6).unbind()
+    views = [lambda a, b: first[:, a:b], class_maps.mirrored(lambda a, b: second[:, a:b])]
+    expected = (first + second.flip(2)) / 2
+    torch.testing.assert_close(class_maps.mean_of(views)(2, 5), expected[:, 2:5])
+    assert class_maps.mean_of(views[:1]) is views[0]

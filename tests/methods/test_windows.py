@@ -73,3 +73,21 @@ def test_upsampled_rows_are_rows_of_the_upsampled_map(size):
     whole = interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
     blocks = [windows.upsample_rows(scores, size, y, y + 1) for y in range(size[0])]
     torch.testing.assert_close(torch.cat(blocks, dim=1), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("finer, patch", [(2, 4), (4, 8), (3, 9)])
+def test_a_margin_puts_the_cells_where_overlapping_patches_lie(finer, patch):
+    step, side = patch // finer, 3 * patch
+    centres = torch.arange(patch / 2, side - patch / 2 + 1, step)
+    line = (3 * centres + 1).expand(1, len(centres), -1)  # what grows along the width
+    margin = (finer - 1) / 2
+    pixels = torch.arange(side) + 0.5
+    inside = (pixels >= centres[0]) & (pixels <= centres[-1])
+    for scores, along in ((line, 2), (line.mT, 1)):
+        found = windows.upsample_rows(scores, (side, side), 0, side, margin)
+        got = found[0].movedim(along - 1, 0)[:, 5]
+        torch.testing.assert_close(got[inside], 3 * pixels[inside] + 1)
+        assert got[0] == line[0, 0, 0] and got[-1] == line[0, 0, -1]  # level beyond the centres
+    several = windows.WindowScores(line[None], (0,), (0,), (side, side), (side, side), margin)
+    whole = windows.upsample_rows(line, (side, side), 0, side, margin)
+    torch.testing.assert_close(several.rows(2, 9), whole[:, 2:9])

@@ -133,6 +133,25 @@ def test_architectures_have_the_papers_head():
     assert gains and all((gain == 1).all() for gain in gains)
 
 
+@pytest.mark.parametrize("queries", [36, 30])
+def test_queries_begin_at_points_that_cover_the_picture(queries):
+    torch.manual_seed(1)
+    begun = maskformer.MaskFormer(maskformer.configuration("tiny", queries), DIM)
+    maskformer.start_queries(begun)
+    module = begun.model.transformer_module
+    width = module.queries_embedder.weight.shape[1]
+    keys = module.position_embedder((1, width, 24, 24), torch.device("cpu"), torch.float32)[0]
+    keys = keys.flatten(1).T
+    for layer in module.decoder.layers:
+        attention = layer.encoder_attn
+        q, k = attention.q_proj(module.queries_embedder.weight), attention.k_proj(keys)
+        nearest = (q @ k.T).argmax(1)  # where each query looks most
+        rows, columns = nearest // 24, nearest % 24
+        cells = torch.linspace(0, 35, queries).round().long()
+        off = (rows - 4 * (cells // 6) - 2).abs().maximum((columns - 4 * (cells % 6) - 2).abs())
+        assert off.max() <= 6 and off.double().mean() < 2.5  # random vectors are 9 off
+
+
 def test_a_file_gives_the_network_back(network, clip, tmp_path):
     path = tmp_path / "p.safetensors"
     maskformer.save(path, network, words(), clip, SETTINGS)

@@ -76,6 +76,34 @@ def test_prompts_are_those_of_the_paper(exact, picture, depth, batch_size):
     assert (moved[[3, 4]] > 1e-3).all() and moved[1] < 1e-6  # no patch of mask 1 is blank
 
 
+def shown_alone(clip, rgb, masks):
+    """The tower over the class token and the patches of the mask, crop by crop."""
+    visual = clip.model.visual
+    pixels = door.normalise(clip, torch.from_numpy(rgb)[None])[0]
+    crops, squeezed = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
+    embedded = []
+    for crop, mask in zip(crops, squeezed, strict=True):
+        shown = avg_pool2d(mask[None, None].double(), clip.patch_size).flatten() > 0
+        tokens = torch.cat([visual.class_embedding[None], visual.conv1(crop[None])[0].flatten(1).T])
+        x = tokens + visual.positional_embedding
+        x = visual.ln_pre(x[torch.cat([torch.tensor([True]), shown])])[None]
+        for block in visual.transformer.resblocks:
+            x = block(x)
+        embedded.append(visual.ln_post(x[0, 0]) @ visual.proj)
+    return normalize(torch.stack(embedded), dim=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_blank_patches_can_be_left_out(exact, picture, batch_size):
+    rgb, masks = picture
+    encode = region_clip.encoder(exact, None, batch_size, drop_blank=True)
+    found = encode_regions(exact, rgb, masks, encode=encode)
+    assert (found - shown_alone(exact, rgb, masks)).abs().max() < 1e-6
+    whole = encode_regions(exact, rgb, masks)
+    moved = (found - whole).abs().amax(1)
+    assert (moved[[3, 4]] > 1e-3).all() and moved[1] < 1e-6  # no patch of mask 1 is blank
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2, LAYERS])
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_the_fast_path_is_exact(exact, picture, depth, dtype, bound):

@@ -130,7 +130,7 @@ def test_what_cannot_be_meant(probe, truth, tmp_path):
         ({"data_set": "collage:demo"}, "give a data set such as collage:test"),
         ({"images": None}, "--coco needs --images DIR"),
         ({"coco_file": None, "data_set": "collage:demo"}, "--images is the folder of --coco"),
-        ({"coco_file": None, "images": None, "data_set": "voc"}, "unknown data set 'voc'"),
+        ({"coco_file": None, "images": None, "data_set": "pets"}, "unknown data set 'pets'"),
     ):
         with pytest.raises(UsageError, match=said):
             probe(**options)

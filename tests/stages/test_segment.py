@@ -15,10 +15,10 @@ from ovtool.methods import class_maps, region_scores, regions
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, text
 from ovtool.runtime import device as devices
-from ovtool.stages import segment
+from ovtool.stages import segment, segmenter
 from ovtool.stages.drawings import Drawings
 from ovtool.stages.mapping import Run
-from ovtool.stages.segment import Settings
+from ovtool.stages.segmenter import Settings
 from ovtool.stages.words import Words
 
 
@@ -156,7 +156,11 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
         "short_side": dense_scores.default_short_side(loads_small),
         "window": 32,
         "stride": 16,
+        "patch_stride": 16,
+        "scales": (1.0,),
+        "flip": False,
     }
+    assert settings["pacl"] is None
     assert settings["logit_scale"] == pytest.approx(loads_small.logit_scale, abs=1e-6)
     assert (settings["precision"], settings["batch_size"]) == ("float32", 8)
     assert "proposer" not in settings and str(tmp_path) not in (tmp_path / "o.json").read_text()
@@ -244,8 +248,8 @@ def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
     settings = Settings(dense=dense_scores.DenseSettings(window=32))
     looked_for = Words((("cow",), ("sky",)))
     cpu = torch.device("cpu")
-    segmenter = segment.load("any", cpu, "auto", looked_for, settings, None)
-    made = segment.part_output(pictures.find_images([str(photos)]), segmenter, Drawings(()))
+    loaded = segmenter.load("any", cpu, "auto", looked_for, settings, None)
+    made = segmenter.part_output(pictures.find_images([str(photos)]), loaded, Drawings(()))
     assert len(list(made.records)) == 3 and made.note == {}
 
 

@@ -112,6 +112,15 @@ def test_it_learns(train, tmp_path):
     assert 0 <= found["last"]["recall"] <= 1 and 0 < found["last"]["miou"] <= 1
 
 
+def test_the_words_weight_leaves_the_masks_losses_alone(train, tmp_path):
+    whole, quarter = (
+        train(f"{weight}.safetensors", steps=1, validate_every=0, class_weight=weight)["last"]
+        for weight in (1.0, 0.25)
+    )
+    assert quarter["class"] == pytest.approx(whole["class"] / 4, rel=1e-4)
+    assert quarter["mask"] == pytest.approx(whole["mask"], rel=1e-4)
+
+
 @pytest.mark.slow
 def test_it_learns_to_find_and_to_name(train):
     found = train(steps=300, batch_size=8, rate=1e-2, warmup=10, validate_every=300)

@@ -136,7 +136,7 @@ def test_two_probabilities_are_fused_and_soft_masks_summed(go, photos, small, ma
     expected, _ = slow(
         small, seen, masks[:3], soft[:3], (vectors[:3], nothing), 0.7 if weight is None else weight
     )
-    labels, dataset = go(ensemble=weight, proposer="made-up")
+    labels, dataset = go(ensemble=weight, proposer="made-up.safetensors")
     agree(labels, expected)
     assert (labels[35:] == NONE_LEFT).all() and (labels[:35] != NONE_LEFT).any()
     assert dataset.info["ovtool"]["settings"]["two_stage"]["ensemble"] == (
@@ -242,6 +242,21 @@ def test_tokens_take_one_pass(go, photos, small):
     assert dataset.info["ovtool"]["settings"]["dense"]["short_side"] == 96
 
 
+def test_blank_patches_left_out_leave_no_place_for_prompts(go, photos, small, tmp_path):
+    rgb = pictures.read_rgb(photos / "a.png")
+    masks = regions.propose_regions(rgb).masks()
+    encode = region_clip.encoder(small, None, 32, drop_blank=True)
+    vectors = region_clip.encode_regions(small, rgb, masks, encode=encode)
+    labels, dataset = go(background_tokens="drop", prompts="none")
+    agree(labels, slow(small, vectors, masks)[0])
+    assert dataset.info["ovtool"]["settings"]["two_stage"]["background_tokens"] == "drop"
+    path = tmp_path / "p.safetensors"
+    made = mask_prompts.initial(1, (3, 3), 32, torch.Generator().manual_seed(0))
+    region_clip.save_prompts(path, small, made, None, {})
+    with pytest.raises(UsageError, match="p.safetensors stand for tokens that --background-tokens"):
+        go("refused", background_tokens="drop", prompts=str(path))
+
+
 def test_pixels_of_no_mask_have_no_heat(go, tmp_path):
     mask = np.zeros((1, 40, 64), bool)
     mask[0, :, :20] = True
@@ -261,7 +276,14 @@ def test_pixels_of_no_mask_have_no_heat(go, tmp_path):
         ({"region_features": "pixels"}, "unknown region features 'pixels'"),
         ({"region_features": "tokens", "prompts": "p"}, "give --region-features crops"),
         ({"region_features": "tokens", "crop_size": 64}, "--crop-size belongs to"),
+        ({"background_tokens": "blur"}, "unknown --background-tokens 'blur'"),
+        ({"region_features": "tokens", "background_tokens": "drop"}, "--background-tokens belongs"),
+        (
+            {"method": "patch", "background_tokens": "drop"},
+            "--background-tokens belongs to --method",
+        ),
         ({"crop_size": 50}, "--crop-size 50: small has patches of 16 pixels"),
+        ({"proposer": "sma"}, "unknown proposer 'sma'; choose from regions"),
         ({"embeddings": "e.safetensors"}, "--embeddings go with the masks of --proposals"),
     ],
 )

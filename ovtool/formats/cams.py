@@ -1,0 +1,185 @@
+"""Class activation maps in a safetensors file of kind `cams`.
+
+One float16 tensor `cam/<image_id>` of shape (K, h, w) in [0, 1] an image, on the grid of the network that
+made it, its K maps in the order of the image's `category_ids`: the classes that the image is labelled
+with, and no others. The header's settings hold `images`, `categories` and `method`, the settings of the
+run. `model` and `fingerprint` name the CLIP that made the maps, and are absent where none did.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ovtool.errors import InputError, MismatchError
+from ovtool.formats import coco, parts, tensors
+
+KIND = "cams"
+
+
+@dataclass(frozen=True, slots=True)
+class CamImage:
+    """A picture with maps: `file_name` relative with forward slashes, its size in pixels, and the ids of
+    its categories, one a map."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    category_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cams:
+    """The maps of a set of images.
+
+    maps: image id to float (K, h, w) in [0, 1]. settings: how they were made (`method`, ...).
+    model, fingerprint: the CLIP that made them, None where none did. failures: images without maps, each
+    with `file_name` and `reason`.
+    """
+
+    images: tuple[CamImage, ...]
+    categories: tuple[coco.Category, ...]
+    maps: Mapping[int, Tensor]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    fingerprint: str | None = None
+    failures: tuple[Mapping[str, str], ...] = ()
+
+    def of(self, image_id: int) -> Tensor:
+        """The maps of an image, float32 (K, h, w) in [0, 1]."""
+        return self.maps[image_id].float()
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits of images, categories and maps, whatever made them."""
+        stored = {str(key): value.half() for key, value in self.maps.items()}
+        return parts.settings_digest(
+            {
+                "images": [asdict(image) for image in self.images],
+                "categories": [coco.category_entry(each) for each in self.categories],
+                "maps": tensors.fingerprint(stored),
+            }
+        )
+
+
+def write(
+    path: Path,
+    images: Sequence[CamImage],
+    categories: Sequence[coco.Category],
+    maps: Mapping[int, Tensor],
+    settings: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    fingerprint: str | None = None,
+    failures: Sequence[Mapping[str, str]] = (),
+) -> Cams:
+    """Writes maps atomically, as float16, and returns them as they are read again.
+
+    maps: image id to (K, h, w) in [0, 1]. settings: what shaped them, with the `method`.
+
+    Raises InputError where the file cannot be written, or where something in it is wrong: an id given
+    twice, a map that is missing, of another number than the image's categories, not finite or not in
+    [0, 1].
+    """
+    stored = {image_id: found.detach().cpu().half() for image_id, found in maps.items()}
+    cams = Cams(
+        tuple(images),
+        tuple(categories),
+        stored,
+        dict(settings),
+        model,
+        fingerprint,
+        tuple(failures),
+    )
+    _check(cams, str(path))
+    header: dict[str, Any] = {
+        "kind": KIND,
+        "settings": {
+            "method": cams.settings,
+            "images": [asdict(image) for image in cams.images],
+            "categories": [coco.category_entry(each) for each in cams.categories],
+            "failures": [dict(one) for one in cams.failures],
+        },
+    }
+    if fingerprint is not None:
+        header |= {"model": model, "fingerprint": fingerprint}
+    tensors.save(Path(path), {f"cam/{key}": value for key, value in stored.items()}, header)
+    return cams
+
+
+def read(path: Path) -> Cams:
+    """The maps in a file, checked in full.
+
+    Raises InputError for a file that is broken or whose parts do not fit, MismatchError for one of another
+    kind.
+    """
+    header, found = tensors.load(Path(path), kind=KIND)
+    settings = header["settings"]
+    try:
+        images = tuple(
+            CamImage(
+                int(entry["id"]), str(entry["file_name"]), int(entry["height"]),
+                int(entry["width"]), tuple(int(one) for one in entry["category_ids"]),
+            )
+            for entry in settings["images"]
+        )  # fmt: skip
+        categories = tuple(coco.parse_categories(settings, str(path)))
+        maps = {int(name.removeprefix("cam/")): value for name, value in found.items()}
+        failures, method = tuple(settings.get("failures", ())), dict(settings["method"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} does not say what its maps are of: make it again") from None
+    model, fingerprint = header.get("model"), header.get("fingerprint")
+    cams = Cams(images, categories, maps, method, model, fingerprint, failures)
+    _check(cams, str(path))
+    return cams
+
+
+def check_images(cams: Cams, sizes: Mapping[str, tuple[int, int]], where: str) -> None:
+    """Refuses maps of other images, or of images of another size, than those at hand.
+
+    sizes: file name to (height, width) of the pictures, all of them or some more.
+
+    Raises MismatchError, naming the first.
+    """
+    for image in cams.images:
+        if image.file_name not in sizes:
+            raise MismatchError(
+                f"{where} has maps of {image.file_name}, which is none of the images here: give the "
+                "images that the maps were made of"
+            )
+        height, width = sizes[image.file_name]
+        if (height, width) != (image.height, image.width):
+            raise MismatchError(
+                f"{where} has maps of {image.file_name} at {image.width} x {image.height} pixels, but the "
+                f"image here has {width} x {height}: give the images that the maps were made of"
+            )
+
+
+def _check(cams: Cams, where: str) -> None:
+    known = {category.id for category in cams.categories}
+    seen: set[int] = set()
+    for image in cams.images:
+        place = f"{where}: the maps of {image.file_name}"
+        if image.id in seen:
+            raise InputError(f"{where}: two images have the id {image.id}: make it again")
+        seen.add(image.id)
+        if unknown := set(image.category_ids) - known:
+            raise InputError(f"{place}: no category has the id {min(unknown)}: make it again")
+        if image.id not in cams.maps:
+            raise InputError(f"{place} are missing: make it again")
+        found = cams.maps[image.id]
+        if found.ndim != 3 or len(found) != len(image.category_ids) or 0 in found.shape[1:]:
+            raise InputError(
+                f"{place} have the shape {list(found.shape)} for {len(image.category_ids)} categories: "
+                "make it again"
+            )
+        if not found.isfinite().all():
+            raise InputError(f"{place} hold numbers that are not finite (NaN): make it again")
+        if found.numel() and (found.min() < 0 or found.max() > 1):
+            raise InputError(f"{place} leave the range from 0 to 1: make it again")
+    if extra := set(cams.maps) - seen:
+        raise InputError(f"{where}: the map cam/{min(extra)} belongs to no image: make it again")

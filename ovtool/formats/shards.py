@@ -1,0 +1,169 @@
+"""WebDataset shards: tar files whose members of one name, such as `000.jpg` and `000.txt`, are a sample.
+
+They are local files or any URL that the `webdataset` package opens. A shard that ends in the middle
+gives the samples before that place; what was left out is counted.
+"""
+
+import json
+import logging
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovtool.errors import InputError
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+CAPTION, RECORD = "txt", "json"  # a text, or an object with a `caption`
+_logger = logging.getLogger("ovtool")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An encoded picture and its caption; `name` says where they came from."""
+
+    name: str
+    image: bytes
+    caption: str
+
+
+@dataclass
+class Left:
+    """What was left out on the way: samples by reason (`no image`, `no caption`, `broken image`), and the
+    shards that ended in the middle."""
+
+    samples: Counter[str] = field(default_factory=Counter)
+    cut: dict[str, str] = field(default_factory=dict)
+
+
+def is_shards(spec: str) -> bool:
+    """Whether a SPEC names shards: `{00000..00331}`, or a name that ends as a tar file's does."""
+    return "{" in spec or spec.endswith((".tar", ".tar.gz", ".tgz"))
+
+
+def is_local(url: str) -> bool:
+    """Whether a shard is a file of this machine."""
+    return ":" not in url.partition("/")[0]
+
+
+def expand(spec: str) -> list[str]:
+    """The shards that a SPEC names, in its order.
+
+    Raises InputError where `webdataset` is not installed, or where a file is not there.
+    """
+    found = [str(url) for url in _webdataset().shardlists.expand_urls(spec)]
+    missing = [url for url in found if is_local(url) and not Path(url).is_file()]
+    if missing:
+        raise InputError(
+            f"no such shard: {missing[0]} ({len(missing)} of the {len(found)} that {spec} names)"
+        )
+    return found
+
+
+def read(url: str, left: Left) -> Iterator[Sample]:
+    """The samples of a shard in its order; those without an image or a caption are counted in `left`.
+
+    A shard that ends in the middle is told in one warning. Raises InputError for one that gives
+    nothing: no tar file, an address that does not answer.
+    """
+    problems: list[Exception] = []
+
+    def go_on(error: Exception) -> bool:
+        problems.append(error)
+        return True
+
+    given = 0
+    tars = _webdataset().tariterators
+    opened = list(tars.url_opener([{"url": url}], handler=go_on))
+    for one in opened:
+        one["stream"] = _Watched(one["stream"])
+    for members in tars.group_by_keys(tars.tar_file_expander(opened, handler=go_on), handler=go_on):
+        given += 1
+        sample = _sample(url, members, left)
+        if sample is not None:
+            yield sample
+    if not problems and url.endswith(".tar") and any(opened[0]["stream"].last):
+        problems.append(EOFError("no end of the archive"))  # which tarfile does not mind
+    if not problems:
+        return
+    reason = str(problems[0].args[0] if problems[0].args else problems[0]).split(" @ ")[0]
+    if not given:
+        raise InputError(f"cannot read the shard {url} ({reason}): give one that is a tar file")
+    if url not in left.cut:
+        left.cut[url] = reason
+        _logger.warning(
+            "%s ends in the middle (%s): its first %d samples are used; fetch it again for the rest",
+            url,
+            reason,
+            given,
+        )
+
+
+class _Watched:
+    """A stream that remembers its last 512 bytes, which are zeros where a tar archive ends."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.last = stream, b""
+
+    def read(self, size: int = -1) -> bytes:
+        found: bytes = self.stream.read(size)
+        self.last = (self.last + found)[-512:]
+        return found
+
+
+def count(urls: Sequence[str]) -> int:
+    """How many samples with an image and a caption local shards name, by their headers alone."""
+    total = 0
+    for url in urls:
+        kinds: dict[str, set[str]] = {}
+        try:
+            with tarfile.open(url) as shard:
+                for member in shard:
+                    key, _, ending = member.name.rpartition("/")[2].partition(".")
+                    folder = member.name.rpartition("/")[0]
+                    kinds.setdefault(f"{folder}/{key}", set()).add(ending.lower())
+        except (tarfile.TarError, EOFError, OSError):
+            pass  # `read` says so
+        total += sum(
+            bool(found & set(IMAGES)) and bool(found & {CAPTION, RECORD})
+            for found in kinds.values()
+        )
+    return total
+
+
+def _sample(url: str, members: dict[str, Any], left: Left) -> Sample | None:
+    image = next((members[ending] for ending in IMAGES if ending in members), None)
+    if image is None:
+        left.samples["no image"] += 1
+        return None
+    caption = _caption(members)
+    if not caption:
+        left.samples["no caption"] += 1
+        return None
+    return Sample(f"{url}: {members['__key__']}", image, caption)
+
+
+def _caption(members: dict[str, Any]) -> str:
+    """The caption of a sample, empty where it has none."""
+    if CAPTION in members:
+        return str(members[CAPTION].decode("utf-8", "replace")).strip()
+    try:
+        found = json.loads(members.get(RECORD, b"{}"))
+    except ValueError:
+        return ""
+    caption = found.get("caption") if isinstance(found, dict) else None
+    return caption.strip() if isinstance(caption, str) else ""
+
+
+def _webdataset() -> Any:
+    try:
+        import webdataset
+        import webdataset.shardlists
+        import webdataset.tariterators
+    except ImportError:
+        raise InputError(
+            "shards need the package webdataset: install it with `pip install 'ovtool[shards]'`"
+        ) from None
+    return webdataset

@@ -1,0 +1,136 @@
+"""The fully connected CRF: labels that follow the edges of the picture, by mean field.
+
+Energy of a labelling x, with U the unary energies, p a pixel's position and I its colour (0..255):
+
+    E(x)     = sum_i U_i(x_i) - sum_{i<j} [x_i = x_j] (w_s k_s(i, j) + w_a k_a(i, j))
+    k_s(i,j) = exp(-|p_i - p_j|^2 / 2 sxy^2)
+    k_a(i,j) = exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2)
+
+Mean field, all pixels at once, K~ = N^-1/2 K N^-1/2 with N = K 1 and i = j kept:
+
+    Q_i(l) ~ exp(-U_i(l) + sum_m w_m [K~_m Q]_i(l)),   Q^0 = softmax(-U)
+
+Source: Kraehenbuehl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
+Potentials (NIPS 2011), Potts potentials, with the choices of their code as pydensecrf builds it:
+kernels on the permutohedral lattice, symmetric normalisation. Rows of Q sum to 1 and filtering is
+linear, so only L - 1 labels are filtered: the last one's message is K~ 1 less theirs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovtool.methods.permutohedral import Lattice
+
+LEAST_PROBABILITY = 1e-5
+CERTAINTY = 0.7  # of a hard label
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a paper's code gives its CRF. Deviations in pixels and in colour steps of 0..255.
+
+    unary: `soft` (probabilities) or `hard` (labels, each certain to `CERTAINTY`).
+    """
+
+    gaussian_sxy: float
+    gaussian_weight: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_weight: float
+    unary: str = "soft"
+    iterations: int = 10
+
+
+PRESETS: dict[str, Preset] = {
+    "pydensecrf": Preset(3, 3, 80, 13, 10),  # its README; PSA, 1-stage
+    "irn": Preset(3, 3, 50, 5, 10, "hard"),  # also WeakTr's CAMs on COCO
+    "weaktr": Preset(4, 3, 83, 5, 3, "hard"),  # WeakTr's CAMs on VOC
+    "weaktr-segmenter": Preset(3, 3, 83, 5, 3),
+    "clip-es": Preset(1, 3, 67, 3, 4),  # also DeepLab's
+    "weclip": Preset(3, 3, 64, 5, 4),
+    "fma": Preset(2, 2, 65, 3, 4),
+}
+
+
+def soft_unary(probabilities: Tensor, scale: float | None = None) -> Tensor:
+    """-log p of probabilities, floating (L, ...), at least 1e-5: the same shape, float32.
+
+    With a scale in (0, 1] they are first mixed with the uniform distribution, p scale + (1 - scale)
+    / L.
+    """
+    mixed = probabilities.float()
+    if scale is not None:
+        mixed = mixed * scale + (1.0 - scale) / len(mixed)
+    return -mixed.clamp(LEAST_PROBABILITY, 1.0).log()
+
+
+def hard_unary(labels: Tensor, classes: int, certainty: float = CERTAINTY) -> Tensor:
+    """The energies of labels, int64 (H, W) in 0..classes-1: float32 (classes, H, W).
+
+    A pixel's label has -log(certainty), each other one -log((1 - certainty) / (classes - 1)). With
+    one class all energies are zero.
+    """
+    if classes == 1:
+        return torch.zeros(1, *labels.shape, device=labels.device)
+    other = torch.tensor((1.0 - certainty) / (classes - 1)).log().neg().item()
+    own = torch.tensor(certainty).log().neg().item()
+    energies = torch.full((classes, *labels.shape), other, device=labels.device)
+    return energies.scatter_(0, labels[None], own)
+
+
+@torch.no_grad()
+def refine(unary: Tensor, image: Tensor, preset: Preset) -> Tensor:
+    """The mean field of a picture: Q, float32 (L, H, W), which sums to 1 over the labels.
+
+    unary: float32 (L, H, W), finite energies, L from 1 on; image: uint8 (H, W, 3), on its device.
+    Raises ValueError for shapes that do not belong together and energies that are not finite.
+    """
+    labels, height, width = unary.shape
+    if image.shape != (height, width, 3) or image.dtype != torch.uint8:
+        raise ValueError(f"unary {tuple(unary.shape)} and image {tuple(image.shape)} do not match")
+    if not bool(unary.isfinite().all()):
+        raise ValueError("the unary energies are not all finite")
+    if labels == 1:
+        return torch.ones_like(unary)
+    kernels = _kernels(image, preset)
+    total = _messages(kernels, unary.new_ones(height * width, 1))[0]
+    logits = -unary.float().flatten(1)  # (L, N)
+    q = logits.softmax(0)
+    for _ in range(preset.iterations):
+        messages = _messages(kernels, q[:-1].T.contiguous())  # (L - 1, N)
+        last = total - messages.sum(0)
+        q = torch.cat([logits[:-1] + messages, (logits[-1] + last)[None]]).softmax(0)
+    return q.view(unary.shape)
+
+
+def _messages(kernels: list[Lattice], values: Tensor) -> Tensor:
+    """sum_m w_m K~_m of the values (N, C), transposed: (C, N)."""
+    filtered = values.new_zeros(values.shape)
+    for kernel in kernels:
+        filtered += kernel.filter(values)
+    return filtered.T.contiguous()
+
+
+def _kernels(image: Tensor, preset: Preset) -> list[Lattice]:
+    """The lattices that filter by w K~, spatial and bilateral; those of weight 0 are left out."""
+    height, width = image.shape[:2]
+    row, column = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=image.device),
+        torch.arange(width, dtype=torch.float32, device=image.device),
+        indexing="ij",
+    )
+    place = torch.stack([column, row], dim=-1).flatten(0, 1)
+    colour = image.flatten(0, 1).float() / preset.bilateral_srgb
+    kernels = (
+        (place / preset.gaussian_sxy, preset.gaussian_weight),
+        (torch.cat([place / preset.bilateral_sxy, colour], dim=1), preset.bilateral_weight),
+    )
+    return [_kernel(features, weight) for features, weight in kernels if weight > 0]
+
+
+def _kernel(features: Tensor, weight: float) -> Lattice:
+    lattice = Lattice.build(features)
+    sums = lattice.filter(features.new_ones(len(features), 1))[:, 0]
+    return lattice.scaled((weight / (sums + 1e-20)).sqrt())

@@ -1,0 +1,268 @@
+"""The mask generator: a picture to one map a class, by a small trained head on a backbone.
+
+The backbone is the CLIP's own image tower, frozen (`clip`: no other weights are needed), or any of timm's
+networks (`timm:NAME`), frozen or fine-tuned. The head is a 3 x 3 convolution into `hidden` channels, ReLU,
+and a 1 x 1 convolution into the classes; with `hidden` 0 it is one 3 x 3 convolution, WeakTr's.
+
+The published generator does not begin at random weights, and a CLIP can do without a training for that: with
+the start `text` a map is at first the CLIP's own reading of its patches (MaskCLIP, Zhou et al., ECCV 2022),
+
+    raw_c = ReLU(SHARPNESS (x . d_c) + head_c(x))
+
+with x a patch's embedding, d_c a direction in the space of texts, such as the class's text less the mean of
+background words, and a head whose last layer begins at 0.
+
+>>> generator = Generator(Settings(), categories, clip)
+>>> raw = generator.maps(generator.features(generator.normalise(rgb)))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovtool.errors import InputError, MismatchError, UsageError
+from ovtool.formats import coco, tensors
+from ovtool.methods import windows
+from ovtool.models import clip as door
+from ovtool.models import dense_scores, timm_backbone
+from ovtool.models.clip import Clip
+
+KIND = "mask-generator"
+HIDDEN = 256
+STARTS = ("text", "random")
+WINDOWS_AT_ONCE = 16
+SHARPNESS = 10.0  # brings differences of cosines, of a few tenths, to the range of the head
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a generator is built of.
+
+    backbone: `clip`, or `timm:NAME`. fine_tuned: whether timm's is trained too. hidden: channels of the
+    head's hidden layer, 0 for none. side: the shorter side, in pixels, of a picture that it sees. start: one
+    of `STARTS`; `text` is for the CLIP's own patches.
+
+    Raises UsageError for what cannot be meant.
+    """
+
+    backbone: str = "clip"
+    fine_tuned: bool = False
+    hidden: int = HIDDEN
+    side: int | None = None
+    start: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise UsageError(f"unknown --start '{self.start}'; choose from {', '.join(STARTS)}")
+        if self.backbone != "clip":
+            timm_backbone.name_of(self.backbone)
+            if self.start == "text":
+                raise UsageError(
+                    f"--start text reads the CLIP's own patches, and {self.backbone} has others: give "
+                    "--start random"
+                )
+        elif self.fine_tuned:
+            raise UsageError(
+                "the CLIP's own tower stays frozen: fine-tune a backbone of timm, such as "
+                "--generator timm:resnet18"
+            )
+
+
+class Generator(nn.Module):
+    """A generator for `categories`, one channel each, in their order.
+
+    clip: whose patches it reads, and in whose normalised pixels it works; with timm's backbone it is only
+    what the masks were matched with. directions: d_c (C, D) of the start `text`. What is frozen is not in
+    the parameters that `trained` gives, and not in the state but for a backbone of timm's and directions.
+    """
+
+    directions: Tensor | None
+
+    def __init__(
+        self,
+        settings: Settings,
+        categories: Sequence[coco.Category],
+        clip: Clip,
+        seed: int = 0,
+        *,
+        directions: Tensor | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        self.settings, self.categories = settings, tuple(categories)
+        self.clip = clip
+        if (directions is None) == (settings.start == "text"):
+            raise ValueError("the start text has directions, and no other has")
+        self.register_buffer("directions", directions)
+        self.backbone: timm_backbone.Backbone | None = None
+        if settings.backbone == "clip":
+            width = clip.embed_dim
+        else:
+            name = timm_backbone.name_of(settings.backbone)
+            self.backbone = timm_backbone.Backbone(name, self.side, seed, pretrained=pretrained)
+            self.backbone.requires_grad_(settings.fine_tuned)
+            width = self.backbone.width
+        self.head = _head(width, settings.hidden, len(self.categories))
+        self.to(clip.device)
+        self.restart(seed)
+
+    @property
+    def side(self) -> int:
+        """The shorter side of a picture that it sees, in pixels."""
+        own = self.clip.dense.get("short_side") if self.backbone is None else None
+        return self.settings.side or int(own or 2 * self.clip.image_size)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of a picture must be multiples of."""
+        return self.clip.patch_size if self.backbone is None else self.backbone.divisor
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether `features` never change, so that they can be kept."""
+        return not self.settings.fine_tuned
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are learned."""
+        return [one for one in self.parameters() if one.requires_grad]
+
+    def restart(self, seed: int) -> None:
+        """Puts the head where it was before any training; drawn from `seed` alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.head.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.reset_parameters()
+        if self.directions is not None:  # nothing is added to them yet
+            for parameter in _last(self.head).parameters():
+                nn.init.zeros_(parameter)
+
+    def normalise(self, rgb: Tensor) -> Tensor:
+        """Pictures uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
+        if self.backbone is None:
+            return door.normalise(self.clip, rgb)
+        return timm_backbone.normalise(rgb.to(self.clip.device))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the head reads: normalised (B, 3, H, W), sides multiples of `divisor`, to (B, D, h, w),
+        float32; without a gradient where the backbone is frozen.
+
+        For the CLIP: each patch's embedding by the last block that its weights recommend, of length 1 and
+        scaled to unit variance; where they recommend windows, the mean of the windows' embeddings, on a grid
+        of half a patch.
+        """
+        if self.backbone is None:
+            return self._patches(pixels) * self.clip.embed_dim**0.5
+        if self.settings.fine_tuned:
+            return self.backbone(pixels).float()
+        self.backbone.eval()
+        with torch.no_grad():
+            return self.backbone(pixels).float()
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """The embeddings of patches, (B, D, h, w)."""
+        clip = self.clip
+        window, stride = (int(clip.dense.get(name, 0)) for name in ("window", "stride"))
+        if not window or max(pixels.shape[2:]) <= window:
+            return door.patch_features(clip, pixels).permute(0, 3, 1, 2)
+        height, width = (2 * side // clip.patch_size for side in pixels.shape[2:])
+        seen = windows.score_windows(
+            pixels, window, stride or window // 2,
+            lambda crops: door.patch_features(clip, crops).permute(0, 3, 1, 2), WINDOWS_AT_ONCE,
+        )  # fmt: skip
+        return torch.stack([dense_scores.rows(one, (height, width))(0, height) for one in seen])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Maps (B, C, h, w) before their ReLU, of features (B, D, h, w)."""
+        found: Tensor = self.head(features)
+        if self.directions is None:
+            return found
+        sharpness = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
+        return found + sharpness * torch.einsum("bdhw,cd->bchw", features, self.directions)
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Raw maps (B, C, h, w) from 0 on, of features (B, D, h, w); `label_matching.normalise_maps` brings
+        them to [0, 1]."""
+        return self.logits(features).relu()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """`maps` of `features`."""
+        return self.maps(self.features(pixels))
+
+    def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
+        """A picture uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
+        multiples of `divisor`; normalised (1, 3, h, w)."""
+        return self.normalise(timm_backbone.resized(rgb, round(scale * self.side), self.divisor))
+
+
+def _head(width: int, hidden: int, classes: int) -> nn.Module:
+    if not hidden:
+        return nn.Conv2d(width, classes, 3, padding=1)
+    return nn.Sequential(
+        nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, classes, 1)
+    )
+
+
+def _last(head: nn.Module) -> nn.Module:
+    """The layer of a head that gives the classes."""
+    return head[-1] if isinstance(head, nn.Sequential) else head
+
+
+def save(path: Path, generator: Generator, settings: Mapping[str, Any]) -> None:
+    """Writes a generator, with `settings` of its training beside its own. Raises InputError."""
+    clip = generator.clip
+    state = {name: value.float() for name, value in generator.state_dict().items()}
+    header = {
+        "kind": KIND,
+        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
+        "fingerprint": clip.fingerprint,
+        "settings": {
+            **settings,
+            "generator": asdict(generator.settings) | {"side": generator.side},
+            "categories": [coco.category_entry(each) for each in generator.categories],
+        },
+    }
+    tensors.save(path, state, header)
+
+
+def require_categories(
+    generator: Generator, categories: Sequence[coco.Category], where: str
+) -> None:
+    """Raises MismatchError unless a generator is for these categories, by id and name, in this order."""
+    own = [(one.id, one.name) for one in generator.categories]
+    given = [(one.id, one.name) for one in categories]
+    if own != given:
+        other = next((name for id, name in given if (id, name) not in own), None)
+        what = f"not for '{other}'" if other else "in another order or with more of them"
+        raise MismatchError(
+            f"{where} is for {len(own)} classes, {what}: train a generator on these labels"
+        )
+
+
+def load(path: Path, clip: Clip) -> Generator:
+    """A generator from its file, in eval mode.
+
+    Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
+    """
+    header, found = tensors.load(path, kind=KIND)
+    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    try:
+        settings = Settings(**header["settings"]["generator"])
+        categories = coco.parse_categories(header["settings"], str(path))
+        directions = found["directions"] if settings.start == "text" else None
+        generator = Generator(settings, categories, clip, directions=directions, pretrained=False)
+        wanted = generator.state_dict()
+        found = {name: value.to(wanted[name].dtype) for name, value in found.items()}
+        generator.load_state_dict(found)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path} does not hold a whole mask generator ({reason}): train it again"
+        ) from None
+    if not all(value.isfinite().all() for value in found.values()):
+        raise InputError(f"{path} holds numbers that are not finite: train the generator again")
+    return generator.eval()

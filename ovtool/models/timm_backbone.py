@@ -1,0 +1,116 @@
+"""timm's networks as feature maps: any CNN or plain vision transformer by name.
+
+Weights are pretrained where timm has them in its local cache; nothing is fetched from here, and
+`start` says which it was.
+"""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ovtool.errors import UsageError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+PREFIX = "timm:"
+_CNN_DIVISOR = 32
+_logger = logging.getLogger("ovtool")
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier: normalised (B, 3, H, W) to (B, width, h, w).
+
+    name: timm's. size: the side of the pictures in training, which a transformer's position embeddings are
+    made for; other sizes are resampled. pretrained: begin with timm's weights if they are in the cache;
+    `is_pretrained` says whether they were, else weights are drawn from `seed`. A CNN's last stage keeps a
+    stride of 16 where timm can do that.
+    """
+
+    def __init__(self, name: str, size: int, seed: int = 0, *, pretrained: bool = True) -> None:
+        super().__init__()
+        self.name, self.size = name, size
+        self.is_pretrained = pretrained and is_cached(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = _create(name, size, self.is_pretrained)
+        self.width = int(self.network.num_features)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of a picture must be multiples of."""
+        embed = getattr(self.network, "patch_embed", None)
+        return int(embed.patch_size[0]) if embed is not None else _CNN_DIVISOR
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found = self.network.forward_features(pixels)
+        if found.ndim == 4:
+            return found if found.shape[1] == self.width else found.permute(0, 3, 1, 2)
+        patches = found[:, self.network.num_prefix_tokens :]  # (B, h*w, width)
+        grid = [side // self.divisor for side in pixels.shape[2:]]
+        return patches.transpose(1, 2).unflatten(2, grid)
+
+
+def name_of(spec: str) -> str:
+    """The timm name in `timm:NAME`. Raises UsageError where timm has no such network."""
+    from timm.models import is_model
+
+    name = spec.removeprefix(PREFIX)
+    if not spec.startswith(PREFIX) or not is_model(name):
+        raise UsageError(
+            f"no network '{spec}': give {PREFIX}NAME with a name of timm, such as {PREFIX}resnet18"
+        )
+    return name
+
+
+def is_cached(name: str) -> bool:
+    """Whether timm's weights of a network are in the hub's local cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    files = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, one), str) for one in files)
+
+
+def say_start(backbone: Backbone) -> None:
+    """One line on where a backbone's weights come from, where they are random."""
+    if not backbone.is_pretrained:
+        _logger.warning(
+            "no pretrained weights of %s are in the local cache, so it starts from random ones",
+            backbone.name,
+        )
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) by ImageNet's mean and deviation."""
+    pixels = rgb.permute(0, 3, 1, 2).float() / 255
+    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:
+    """A picture uint8 (H, W, 3) with its shorter side near `side`, both sides multiples of `divisor`:
+    uint8 (1, h, w, 3)."""
+    scale = side / min(rgb.shape[:2])
+    size = [max(1, round(n * scale / divisor)) * divisor for n in rgb.shape[:2]]
+    picture = rgb.permute(2, 0, 1)[None]
+    if list(picture.shape[2:]) != size:
+        picture = interpolate(picture, size=size, mode="bilinear", antialias=True)
+    return picture.permute(0, 2, 3, 1)
+
+
+def _create(name: str, size: int, pretrained: bool) -> Any:
+    """A network for pictures of a size: a transformer with embeddings for any, a CNN of stride 16."""
+    import timm
+
+    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
+    for more in ({"img_size": size, "dynamic_img_size": True}, {"output_stride": 16}, {}):
+        try:
+            return timm.create_model(name, **options, **more)
+        except (TypeError, NotImplementedError):  # an option that it does not have
+            continue
+    raise UsageError(f"timm cannot make {name} without a classifier: name another network")

@@ -1,0 +1,159 @@
+"""What the probes measure against: pictures with masks, and the words that compete in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovtool.datasets import nouns, registry
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import coco, labelled
+from ovtool.formats import images as pictures
+from ovtool.formats.images import ImageItem
+from ovtool.formats.labelled import LabelledImages
+
+STUFF = frozenset({"ground", "stuff"})  # supercategories
+
+
+def files(
+    data_set: str | None, coco_file: Path | None, images: Path | None
+) -> tuple[Path, Path, Path | None]:
+    """The COCO JSON of the truth, the folder of its images, and the word lists that come with it."""
+    if (data_set is None) == (coco_file is None):
+        raise UsageError("give a data set such as collage:test, or --coco FILE --images DIR")
+    if coco_file is not None:
+        if images is None:
+            raise UsageError("--coco needs --images DIR, the folder that its file names start from")
+        return coco_file, images, None
+    if images is not None:
+        raise UsageError("--images is the folder of --coco FILE")
+    found = registry.locate(data_set or "")
+    masks = found.semantic or found.instances
+    if masks is None or not masks.exists():
+        raise InputError(f"{data_set} has no masks with names: {masks} is not there")
+    return masks, found.images, found.classes_per_image
+
+
+class CompetingWords:
+    """The words that compete in each image, and the truth over them.
+
+    all_names: every name of the run. Classes of the truth have its indices; words of the lists that are
+    no class of the truth have higher ones, and are wrong wherever they are chosen.
+    """
+
+    def __init__(self, truth: LabelledImages, lists: Path | None, images: Sequence[str]) -> None:
+        self.truth = truth
+        self.classes = list(truth.classes)
+        index = {name.casefold(): k for k, names in enumerate(self.classes) for name in names}
+        self.of_image: Mapping[str, list[int]] = {}
+        if lists is not None:
+            table = labelled.read_classes_per_image(lists)
+            missing = [name for name in images if name not in table]
+            if missing:
+                raise InputError(
+                    f"{lists} has no list of words for {labelled.shortened(missing, 1)}"
+                )
+            self.of_image = {
+                name: [self._number(index, entry.split("|")) for entry in table[name]]
+                for name in images
+            }
+        everything = (name for names in self.classes for name in names)
+        self.all_names = tuple(dict.fromkeys(everything))
+        self._place = {name: place for place, name in enumerate(self.all_names)}
+        counts = [len(chosen) for chosen in self.of_image.values()] or [len(self.classes)]
+        self.mean_count = sum(counts) / len(counts)
+
+    def _number(self, index: dict[str, int], names: Sequence[str]) -> int:
+        """The class of a word with its synonyms, a new one where the truth has none."""
+        for name in names:
+            if name.casefold() in index:
+                return index[name.casefold()]
+        self.classes.append(tuple(names))
+        index.update(dict.fromkeys((name.casefold() for name in names), len(self.classes) - 1))
+        return len(self.classes) - 1
+
+    def chosen(self, image: str) -> list[int]:
+        """The classes that compete in an image."""
+        return list(dict.fromkeys(self.of_image.get(image, range(len(self.classes)))))
+
+    def rows(self, image: str) -> tuple[list[int], list[int]]:
+        """The names that compete, as indices into `all_names`, and the place of each one's class in
+        `chosen`."""
+        places, owner = [], []
+        for place, k in enumerate(self.chosen(image)):
+            places += [self._place[name] for name in self.classes[k]]
+            owner += [place] * len(self.classes[k])
+        return places, owner
+
+    def counted(self, image: str) -> NDArray[np.int32]:
+        """The true labels, -1 where the class is not among the image's words."""
+        labels = self.truth.decode(image)
+        return np.where(np.isin(labels, self.chosen(image)), labels, -1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The pictures of a probe, their masks and words.
+
+    source: the COCO JSON of the masks. groups: name to the numbers of its classes (`CompetingWords`).
+    """
+
+    source: str
+    items: tuple[ImageItem, ...]
+    words: CompetingWords
+    groups: Mapping[str, frozenset[int]]
+
+    def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
+        """A picture, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
+        picture's words. Raises InputError where their sizes differ."""
+        rgb, labels = pictures.read_rgb(item.path), self.words.counted(item.name)
+        if rgb.shape[:2] != labels.shape:
+            raise InputError(f"{item.path} has another size than its masks in {self.source}")
+        return rgb, torch.from_numpy(labels).long()
+
+
+def open_probed(
+    data_set: str | None,
+    coco_file: Path | None,
+    images: Path | None,
+    classes_per_image: Path | None,
+    limit: int | None,
+) -> Probed:
+    """What the options of a probe name; see `stages.oracle.run`.
+
+    Groups: `all`; `things` and `stuff`, by the masks' supercategory (`ground` or `stuff`) or `isthing`;
+    of things all of which are nouns of the collage, `base` and `new`.
+
+    Raises UsageError, InputError.
+    """
+    source, folder, listed = files(data_set, coco_file, images)
+    dataset = coco.read(source, root=folder)
+    if not dataset.annotations:
+        raise InputError(f"{source} holds no masks: a probe needs them")
+    truth = labelled.from_dataset(dataset, str(source))
+    names = truth.names[:limit]
+    words = CompetingWords(truth, classes_per_image or listed, names)
+    items = tuple(ImageItem(folder / name, name) for name in names)
+    return Probed(str(source), items, words, _groups(dataset.categories))
+
+
+def _groups(categories: Sequence[coco.Category]) -> dict[str, frozenset[int]]:
+    everything = frozenset(range(len(categories)))
+    stuff = frozenset(
+        index
+        for index, category in enumerate(categories)
+        if category.supercategory in STUFF or category.extra.get("isthing") == 0
+    )
+    found = {"all": everything, "things": everything - stuff, "stuff": stuff}
+    base = {noun.name: noun.base for noun in nouns.table()}
+    names = {index: categories[index].name for index in everything - stuff}
+    if stuff and all(name in base for name in names.values()):
+        found["base"] = frozenset(index for index, name in names.items() if base[name])
+        found["new"] = frozenset(index for index, name in names.items() if not base[name])
+    return {name: members for name, members in found.items() if members}

@@ -1,0 +1,310 @@
+"""What `reproduce_semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
+
+Nothing that is there is made again, and every training goes on where it was cut off.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import semples_scores as scores
+import torch
+from semples_scores import Figures
+
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS
+from ovtool.formats import coco
+from ovtool.stages import (
+    cam,
+    cam_options,
+    match_training,
+    propose,
+    refine,
+    segment,
+    train_segmenter,
+    tune_background,
+)
+from ovtool.stages.mapping import Run
+from ovtool.stages.refine_prompts import Request
+
+GO_ON = Run(resume=True, overwrite=True)
+MODEL = "tiny"
+HOSTS: Mapping[str, str] = {
+    "CNN classifier": "timm:resnet18",
+    "transformer classifier": "timm:vit_tiny_patch16_224",
+    "proposals": "",  # votes of superpixel proposals in the maps of matching
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each training is; the rest are the stages' defaults."""
+
+    match_epochs: float
+    prompt_epochs: float
+    classifier_epochs: float
+    segmenter: str
+    segmenter_steps: int
+    crf: str
+
+
+@dataclass
+class Bench:
+    """The folder that everything lies in, and the figures that are known."""
+
+    work: Path
+    images: Mapping[str, int]
+    budget: Budget
+    cells: dict[str, Figures] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.known = self.work / "cells.json"
+        if self.known.exists():
+            self.cells = json.loads(self.known.read_text())
+
+    def cell(self, name: str, measure: Callable[[], Figures]) -> Figures:
+        """Figures by their name, measured where they are not known."""
+        if name not in self.cells:
+            began = time.perf_counter()
+            found = measure()
+            self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
+            self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
+            print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
+        return self.cells[name]
+
+    def data(self, split: str) -> registry.DataSet:
+        """A split of the preset, made where it is not there."""
+        folder = self.work / split
+        files = registry.collage_in(folder, split)
+        if not registry.is_made(files):
+            spec = collage_files.CollageSpec(split, self.images[split], 7, 256, "cooccur")
+            collage_files.make(spec, folder)
+        return files
+
+    def file(self, name: str, seed: int, ending: str = "safetensors") -> Path:
+        """The place of something made from a seed."""
+        return self.work / f"{name}.{seed}.{ending}"
+
+    # --- maps ---------------------------------------------------------------------------------------
+    def maps(self, method: str, seed: int, split: str = "train", **options: object) -> Path:
+        """Maps of a split by a method of `cam`."""
+        out, data = self.file(f"{method.replace(':', '-')}.{split}", seed), self.data(split)
+        if not out.exists():
+            cam.run(
+                str(data.instances),
+                images=data.images,
+                method=method.split(":")[0],
+                model=MODEL if method != "classifier" else None,
+                options=cam_options.Options(**options),  # type: ignore[arg-type]
+                flip=True,
+                seed=seed,
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    def matching(self, seed: int) -> tuple[Path, Path]:
+        """Maps of `train` by matching, and the generator that made them."""
+        generator = self.file("matching.generator", seed)
+        if not generator.exists():
+            self.file("matching.train", seed).unlink(missing_ok=True)
+        found = self.maps(
+            "matching", seed, save_generator=generator, epochs=self.budget.match_epochs
+        )
+        return found, generator
+
+    def by_generator(self, generator: Path, split: str = "val") -> Path:
+        """Maps of a split by a trained generator, which takes their labels alone."""
+        out, data = generator.with_suffix(f".{split}.safetensors"), self.data(split)
+        if not out.exists():
+            cam.run(
+                str(data.instances),
+                images=data.images,
+                method="matching",
+                model=MODEL,
+                options=cam_options.Options(generator=str(generator)),
+                flip=True,
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    # --- prompts ------------------------------------------------------------------------------------
+    def prompts(self, push: str, seed: int) -> Path:
+        """Background prompts on the maps of matching; `list` is a list of words, not learned."""
+        out = self.file(f"prompts-{push}", seed)
+        if push == "list":
+            return out if out.exists() else self._word_list(out)
+        maps, generator = self.matching(seed)
+
+        def tuned() -> Figures:
+            found = tune_background.run(
+                maps,
+                images=self.data("train").images,
+                generator=generator,
+                words=scores.write_words(self.work / "words.txt"),
+                model=MODEL,
+                push=push,
+                epochs=self.budget.prompt_epochs,
+                seed=seed,
+                out=str(out),
+                resume=True,
+                overwrite=True,
+            )
+            return scores.nearest_hits(
+                {name: list(one) for name, one in (found.nearest or {}).items()}
+            )
+
+        if not out.exists():
+            self.cells.pop(f"nearest/{push}/{seed}", None)
+        self.cell(f"nearest/{push}/{seed}", tuned)
+        return out
+
+    def _word_list(self, out: Path) -> Path:
+        """For every class the mean of all grounds' texts: the one list that a person would write."""
+        from ovtool.models import background_prompts, text
+        from ovtool.models import clip as door
+
+        clip = door.load(MODEL)
+        words = text.encode_texts(clip, [f"a photo of {ground}." for ground in GROUNDS])
+        categories = coco.read(self.data("train").instances).categories
+        mean = torch.nn.functional.normalize(words.mean(0), dim=0).expand(len(categories), -1)
+        nothing = torch.zeros(len(categories), 0, 1)
+        background_prompts.save(out, clip, categories, nothing, mean, {"words": list(GROUNDS)})
+        return out
+
+    def refined(self, push: str | None, seed: int) -> tuple[Path, Path]:
+        """Maps of `train` by a generator that learned anew with the prompts (None: without), and it."""
+        name = f"refined-{push or 'alone'}"
+        out, generator = self.file(f"{name}.train", seed), self.file(f"{name}.generator", seed)
+        if not out.exists() or not generator.exists():
+            prompts = None if push is None else self.prompts(push, seed)
+            self._prompts_step(self.matching(seed)[0], out, generator, prompts, seed, fit=False)
+        return out, generator
+
+    def _prompts_step(
+        self,
+        maps: Path,
+        out: Path,
+        generator: Path,
+        prompts: Path | None,
+        seed: int,
+        fit: bool,
+        epochs: float | None = None,
+    ) -> None:
+        length = self.budget.match_epochs if epochs is None else epochs
+        matching = replace(match_training.Settings(seed=seed), epochs=length)
+        request = (
+            Request(refine_weight=0.0, fit=fit, matching=matching)
+            if prompts is None
+            else Request(prompts=prompts, fit=fit, matching=matching)
+        )
+        refine.run(
+            maps,
+            images=self.data("train").images,
+            steps="prompts",
+            out=str(out),
+            model=MODEL,
+            prompts=request,
+            save_generator=generator,
+            how=GO_ON,
+        )
+
+    # --- masks and segmenters -------------------------------------------------------------------------
+    def pseudo(
+        self, maps: Path, split: str, name: str, seed: int, confidence: float | None
+    ) -> Path:
+        """Pseudo masks after the CRF; confidence 0 leaves no pixel in doubt, as for measuring."""
+        out = self.file(f"{name}.{split}.pseudo", seed, "json")
+        if not out.exists():
+            refine.run(
+                maps,
+                images=self.data(split).images,
+                steps="crf",
+                options={"crf": self.budget.crf},
+                out=str(out),
+                confidence=confidence,
+                how=GO_ON,
+            )
+        return out
+
+    def segmenter(self, labels: Path, name: str, seed: int, with_background: bool) -> Figures:
+        """A segmenter on labels of `train`, measured on `val`: at one scale, and at three, mirrored and
+        with the CRF."""
+        train, val = self.data("train"), self.data("val")
+        file = self.file(f"{name}.segmenter", seed)
+        if not file.exists():
+            train_segmenter.run(
+                str(labels),
+                images=train.images,
+                with_background=with_background,
+                architecture=self.budget.segmenter,
+                model=MODEL if self.budget.segmenter == "clip" else None,
+                steps=self.budget.segmenter_steps,
+                validate_every=max(1, self.budget.segmenter_steps // 5),
+                seed=seed,
+                out=file,
+                resume=True,
+                overwrite=True,
+            )
+        figures = {}
+        views = {"plain": {}, "miou": {"scales": "0.75,1,1.25", "flip": True, "crf": "pydensecrf"}}
+        for key, options in views.items():
+            out = self.file(f"{name}.{key}.segments", seed, "json")
+            segment.run(
+                [str(val.images)], segmenter_file=file, out=str(out), how=Run(overwrite=True), **options
+            )  # fmt: skip
+            figures[key] = scores.masks(out, val)["miou"]
+        return figures
+
+    # --- hosts ------------------------------------------------------------------------------------------
+    def host(self, title: str, seed: int) -> Path:
+        """The maps of `train` that a host gives."""
+        arch = HOSTS[title]
+        if arch:
+            name = f"classifier:{arch.removeprefix('timm:')}"
+            return self.maps(name, seed, arch=arch, epochs=self.budget.classifier_epochs)
+        out, data = self.file("proposals.train", seed), self.data("train")
+        proposals = self.work / "train.proposals.json"
+        if not proposals.exists():
+            propose.run(
+                [str(data.images)], model=MODEL, proposer="regions", out=str(proposals), how=GO_ON
+            )
+        if not out.exists():
+            refine.run(
+                self.matching(seed)[0],
+                images=data.images,
+                steps="sam",
+                proposals_file=proposals,
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    def on_host(self, title: str, kind: str, seed: int) -> Figures:
+        """A generator's head fitted to a host's maps (`fit`), then `match`, or `refine` with the prompts of
+        this host: seeds of `train`."""
+        maps, short = self.host(title, seed), title.split()[0].lower()
+        out = self.file(f"{short}-{kind}.train", seed)
+        prompts = self.file(f"{short}.prompts", seed)
+        if kind == "refine" and not prompts.exists():
+            tune_background.run(
+                maps,
+                images=self.data("train").images,
+                model=MODEL,
+                epochs=self.budget.prompt_epochs,
+                seed=seed,
+                out=str(prompts),
+                resume=True,
+                overwrite=True,
+            )
+        if not out.exists():
+            self._prompts_step(
+                maps, out, self.file(f"{short}-{kind}.generator", seed),
+                prompts if kind == "refine" else None, seed, fit=True,
+                epochs=0.0 if kind == "fit" else None,
+            )  # fmt: skip
+        return scores.seeds(out, self.data("train"))

@@ -1,0 +1,100 @@
+"""What `reproduce_semples.py` measures: seeds and pseudo masks of the collage against its truth."""
+
+import statistics
+from pathlib import Path
+
+import torch
+from torch.nn.functional import interpolate
+
+from ovtool.datasets import registry
+from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, class_names, table
+from ovtool.formats import cams, label_maps
+from ovtool.methods import cam_scores, metrics, pseudo_masks
+from ovtool.methods.pseudo_masks import Background
+from ovtool.stages import evaluate
+
+CLASSES = tuple(COOCCUR_NOUNS)  # numbers 1 to 20; 0 is the background
+HOME = {noun.name: noun.ground for noun in table() if noun.name in CLASSES}
+PAIRED = tuple(name for name in CLASSES if HOME[name] is not None)
+NEAREST = 5
+
+Figures = dict[str, float]
+
+
+def pairs() -> torch.Tensor:
+    """The ground of each class, an index of GROUNDS: int64 (1 + 20,), -1 for none."""
+    found = [-1]
+    for name in CLASSES:
+        ground = HOME[name]
+        found.append(-1 if ground is None else GROUNDS.index(ground))
+    return torch.tensor(found)
+
+
+def truth_of(data: registry.DataSet, file_name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The class of each pixel, int64 (H, W), 0 where there is none, and its ground, -1 on objects."""
+    split = data.images.name
+    folder = data.images.parents[1] / "label_maps" / split
+    labels = torch.from_numpy(label_maps.read(folder / f"{Path(file_name).stem}.png")).long()
+    is_ground = labels >= len(CLASSES)
+    return torch.where(is_ground, 0, labels + 1), torch.where(is_ground, labels - len(CLASSES), -1)
+
+
+def seeds(file: Path, data: registry.DataSet, background: Background | None = None) -> Figures:
+    """The figures of maps as seeds, each picture's background at Otsu's threshold unless given.
+
+    miou: over 20 classes and background. false: the share of what is called a class that is
+    background. paired: of this false foreground, the share on the ground that goes with the class.
+    grabbed: the share of what is called a class that is background of its paired ground.
+    """
+    found = cams.read(file)
+    names = {each.id: each.name for each in found.categories}
+    count = len(CLASSES) + 1
+    confusion = torch.zeros(count, count + 1, dtype=torch.int64)
+    foreground = false_pixels = on_paired = could = 0
+    for image in found.images:
+        maps = found.of(image.id)[None]
+        maps = interpolate(maps, (image.height, image.width), mode="bilinear")[0]
+        local, _ = pseudo_masks.labels(maps, background or Background())
+        numbers = [CLASSES.index(names[one]) + 1 for one in image.category_ids]
+        seed = torch.tensor([0, *numbers])[local]
+        true, ground = truth_of(data, image.file_name)
+        confusion += metrics.confusion(seed, true, count)
+        false = cam_scores.false_foreground(seed, true)
+        on, all_paired = cam_scores.paired_share(false, seed, ground, pairs())
+        foreground += int((seed > 0).sum())
+        false_pixels += int(false.sum())
+        on_paired, could = on_paired + on, could + all_paired
+    return {
+        "miou": metrics.scores(confusion).miou,
+        "false": false_pixels / max(1, foreground),
+        "paired": on_paired / max(1, could),
+        "grabbed": on_paired / max(1, foreground),
+    }
+
+
+def masks(file: Path, data: registry.DataSet) -> Figures:
+    """mIoU of masks over 20 classes and background; what no mask covers is background."""
+    found = evaluate.run(str(file), str(data.instances), with_background=True)
+    return {"miou": found["miou"]}
+
+
+def nearest_hits(nearest: dict[str, list[tuple[str, float]]]) -> Figures:
+    """For how many of the classes that have one the paired ground is among the nearest words."""
+    found = {name: [word for word, _ in words[:NEAREST]] for name, words in nearest.items()}
+    hits = [HOME[name] in found[name] for name in PAIRED]
+    return {"found": sum(hits) / len(hits)}
+
+
+def write_words(file: Path) -> Path:
+    """All nouns and grounds of the table, a word a line."""
+    if not file.exists():
+        file.write_text("".join(f"{name}\n" for name in class_names()))
+    return file
+
+
+def shown(values: list[float]) -> str:
+    """The mean in per cent, and every seed where there are several."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({', '.join(f'{100 * value:.1f}' for value in values)})"

@@ -1,0 +1,203 @@
+"""`ovtool tune-prompts --kind background` and `ovtool refine` on files, end to end, with the bundled model."""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ovtool.cli.errors import run
+from ovtool.formats import cams, coco, tensors
+from ovtool.stages import refine as stage
+from ovtool.stages import tune_background
+from ovtool.stages.mapping import Outcome
+from ovtool.stages.tune_background import TunedBackground
+
+ROOT = Path(__file__).parents[2]
+stage_run, tune_run = stage.run, tune_background.run
+CATEGORIES = (coco.Category(1, "cow"), coco.Category(2, "apple"))
+
+
+@pytest.fixture
+def maps(desk, photos):
+    """cams.safetensors on the desk: two classes on the first photo, one on the others."""
+    images, found = [], {}
+    for n, (name, height) in enumerate((("a.png", 40), ("b.jpg", 48), ("deep/c.png", 56))):
+        ids = (1, 2) if n == 0 else (1 + n % 2,)
+        images.append(cams.CamImage(n + 1, name, height, 64, ids))
+        random = torch.Generator().manual_seed(n)
+        found[n + 1] = torch.rand(len(ids), 5, 8, generator=random)
+    cams.write(Path("cams.safetensors"), images, CATEGORIES, found, {"method": "gradcam"})
+    return ["cams.safetensors", "--images", str(photos)]
+
+
+def background(*options):
+    return ["--kind", "background", "--steps", "2", "--length", "3", *options]
+
+
+def test_background_prompts_are_written_and_used(maps, capsys):
+    assert run(["tune-prompts", *maps, *background("--json")]) == 0
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert lines[0] == "background prompts of 2 classes, 3 vectors each, from 3 images, 2 steps"
+    assert lines[1] in ("similarity: raw", "similarity: shifted")
+    assert lines[2].startswith("cow: ") and len(lines[2].split(", ")) == 5
+    assert lines[-1] == "written: cams.background.safetensors, cams.background.png"
+    told = json.loads(said.out)
+    assert told["parameters"] == {"vectors": 768} and len(told["nearest"]["apple"]) == 5
+    assert run(["info", "cams.background.safetensors"]) == 0
+    assert "background-prompts" in capsys.readouterr().out
+    assert run(["check", "cams.background.safetensors"]) == 0
+    prompts = ["--background-prompts", "cams.background.safetensors", "--epochs", "1"]
+    line = ["refine", *maps, "--steps", "prompts,affinity", *prompts, "-o", "r.safetensors"]
+    assert run(line) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "3 images, 0 masks, 0 failed: r.safetensors"
+    assert cams.read(Path("r.safetensors")).model == "tiny"
+    assert (
+        run(["refine", "r.safetensors", *maps[1:], "--steps", "pamr,crf", "--confidence", "0.5"])
+        == 0
+    )
+    assert run(["check", "r.pseudo.json"]) == 0
+    names = [each.name for each in coco.read(Path("r.pseudo.json")).categories]
+    assert names == ["background", "cow", "apple"]
+
+
+def test_pseudo_masks_and_their_pictures(maps, capsys):
+    pictures = ["--label-maps", "labels", "--overlays", "drawn"]
+    assert run(["refine", *maps, *pictures, "-o", "x.json"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("3 images, ")
+    assert Path("labels/deep/c.png").exists() and Path("drawn/a.png").exists()
+    assert Path("labels/classes.txt").read_text() == "background\ncow\napple\n"
+
+
+def test_the_command_and_its_function_have_the_same_defaults(monkeypatch):
+    seen = {}
+
+    def record(cams, **options):
+        seen.update(options)
+        return Outcome(coco.Dataset({}, (), (), ()), "x", planned=0)
+
+    monkeypatch.setattr(stage, "run", record)
+    assert run(["refine", "c.safetensors"]) == 0
+    own = {name: p.default for name, p in inspect.signature(stage_run).parameters.items()}
+    assert seen.keys() == own.keys() - {"cams"}
+    assert seen.pop("options") == {"crf": "irn", "walk_on": "attention"} and seen.pop("how")
+    assert seen.pop("steps") == "" and not own["steps"]
+    assert all(value == own[name] for name, value in seen.items())
+    line = {
+        "--rate": 0.5,
+        "--epochs": 3.0,
+        "--batch-size": 5,
+        "--background-weight": 0.75,
+        "--seed": 4,
+    }
+    words = [str(one) for pair in line.items() for one in pair]
+    words += ["--similarity", "raw", "--refine-weight", "0.2"]
+    given = ["--steps", "prompts", "--background-prompts", "b", "--generator", "g", *words]
+    assert run(["refine", "c.safetensors", *given]) == 0
+    request = seen["prompts"]
+    matching = request.matching
+    assert (request.prompts, request.generator, request.refine_weight) == (
+        Path("b"),
+        Path("g"),
+        0.2,
+    )
+    assert (matching.rate, matching.epochs, matching.batch_size) == (0.5, 3.0, 5)
+    assert (matching.background_weight, matching.similarity, matching.seed) == (0.75, "raw", 4)
+
+
+def test_backgrounds_have_the_function_s_defaults_too(monkeypatch):
+    seen = {}
+
+    def record(cams, **options):
+        seen.update(options)
+        return TunedBackground("x", "y", {}, 1, 1, 1, 1, is_plan=True)
+
+    monkeypatch.setattr(tune_background, "run", record)
+    assert run(["tune-prompts", "c", "--kind", "background"]) == 0
+    own = {name: p.default for name, p in inspect.signature(tune_run).parameters.items()}
+    del seen["progress"]
+    assert seen.keys() <= own.keys() and all(value == own[name] for name, value in seen.items())
+    given = {
+        "--push": "none",
+        "--init": "words",
+        "--words": "w",
+        "--similarity": "raw",
+        "--length": 7,
+    }
+    given |= {
+        "--push-weight": 0.5,
+        "--generator": "g",
+        "--epochs": 2.0,
+        "--batch-size": 9,
+        "--rate": 0.1,
+    }
+    words = [str(one) for pair in given.items() for one in pair]
+    assert run(["tune-prompts", "c", "--kind", "background", *words]) == 0
+    told = {f"--{name.replace('_', '-')}": value for name, value in seen.items()}
+    assert {name: told[name] for name in given} == given | {
+        "--words": Path("w"),
+        "--generator": Path("g"),
+    }
+
+
+def test_bad_input_is_told_in_one_line(fails, maps, photos):
+    images = ["--images", photos]
+    assert fails(1, "refine", "gone.safetensors", *images).startswith("no such file")
+    assert "give the folder" in fails(1, "refine", "cams.safetensors")
+    assert "no such folder" in fails(1, "refine", "cams.safetensors", "--images", "nowhere")
+    assert "end it in .json" in fails(2, "refine", *maps, "-o", "x.png")
+    said = fails(2, "refine", *maps, "--steps", "crf,prompts", "--background-prompts", "b")
+    assert "prompts makes new maps, which would undo crf" in said
+    assert "needs --background-prompts" in fails(2, "refine", *maps, "--steps", "prompts")
+    tensors.save(Path("other.safetensors"), {}, {"kind": "pacl"})
+    said = fails(2, "refine", "other.safetensors", *images)
+    assert said.startswith("other.safetensors is of kind pacl, but cams is needed")
+    assert "is of kind pacl" in fails(
+        2, "tune-prompts", "other.safetensors", *images, *background()
+    )
+    assert "room for 1 to 71" in fails(2, "tune-prompts", *maps, *background("--length", "72"))
+
+
+@pytest.mark.parametrize("what", ["tune-prompts", "refine"])
+def test_killed_and_resumed_it_writes_the_same_bytes(desk, maps, what):
+    program = (
+        "import sys; from ovtool.stages import match_training, tune_background;"
+        "match_training.SAVE_EVERY = tune_background.SAVE_EVERY = 1;"
+        "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
+    )
+    options = ["--kind", "background", "--steps", "20"]
+    kept = Path("cut.safetensors.checkpoint")
+    if what == "refine":
+        options = [
+            "--steps",
+            "prompts",
+            "--refine-weight",
+            "0",
+            "--epochs",
+            "20",
+            "--batch-size",
+            "2",
+        ]
+        options += ["--background-score", "otsu"]
+        kept = Path("cut.safetensors.generator.safetensors.checkpoint")
+    line = [sys.executable, "-c", program, what, *maps, *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*line, "-o", "whole.safetensors"], check=True, env=environment)
+    process = subprocess.Popen([*line, "-o", "cut.safetensors"], env=environment)
+    while not kept.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.returncode == 0:
+        pytest.skip("it was done before it could be killed")
+    subprocess.run([*line, "-o", "cut.safetensors", "--resume"], check=True, env=environment)
+    assert Path("cut.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert not list(desk.glob("*.checkpoint")) and not list(desk.glob(".*.tmp"))
+    assert not list(desk.glob("*.generator.*"))

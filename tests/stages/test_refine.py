@@ -1,0 +1,444 @@
+"""The stories of `tune-prompts --kind background` and `refine` with a small CLIP at random weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.formats import cams, coco, label_maps, rle, tensors
+from ovtool.methods import background_prompts as losses
+from ovtool.methods.pseudo_masks import Background
+from ovtool.models import clip as door
+from ovtool.models import learned_text, mask_generator
+from ovtool.models.mask_generator import Generator
+from ovtool.stages import cam_crops, cam_texts, match_training, refine, tune_background
+from ovtool.stages.mapping import Run
+from ovtool.stages.match_training import Settings
+from ovtool.stages.refine import Masking
+from ovtool.stages.refine_prompts import Request
+
+NAMES = ("cow", "boat", "kite")
+CATEGORIES = tuple(coco.Category(3 * k, name) for k, name in enumerate(NAMES, 1))
+
+
+def blob(k, n):
+    """The map of the k-th class on the n-th picture, 5 x 8."""
+    found = torch.full((5, 8), 0.05)
+    found[1 + k : 3 + k, 1 + n % 3 : 4 + n % 3] = 0.9
+    return found
+
+
+@pytest.fixture
+def maps(tmp_path):
+    """cams.safetensors beside its twelve pictures of 40 x 64; each shows one class or two."""
+    random = np.random.default_rng(0)
+    images, found = [], {}
+    for n in range(12):
+        rgb = random.integers(0, 90, (40, 64, 3), np.uint8)
+        shown = [n % 3] if n % 2 else sorted({n % 3, (n + 1) % 3})
+        for k in shown:
+            rgb[8 + 8 * k : 24 + 8 * k, 8 + 8 * (n % 3) : 32 + 8 * (n % 3), k] = 230
+        Image.fromarray(rgb).save(tmp_path / f"{n:02d}.png")
+        ids = tuple(CATEGORIES[k].id for k in shown)
+        images.append(cams.CamImage(n + 1, f"{n:02d}.png", 40, 64, ids))
+        found[n + 1] = torch.stack([blob(k, n) for k in shown])
+    path = tmp_path / "cams.safetensors"
+    cams.write(path, images, CATEGORIES, found, {"method": "gradcam"})
+    return path
+
+
+@pytest.fixture
+def tune(maps, tmp_path, loads_small):
+    def tuned(name="b.safetensors", source=maps, **options):
+        given = {"steps": 4, "batch_size": 6, "length": 4, **options}
+        return tune_background.run(source, out=str(tmp_path / name), **given)
+
+    return tuned
+
+
+@pytest.fixture
+def refined(maps, tmp_path, loads_small):
+    def run(name="x.json", source=maps, how=None, **options):
+        return refine.run(source, out=str(tmp_path / name), how=Run(**(how or {})), **options)
+
+    return run
+
+
+def requested(prompts=None, **options):
+    matching = {"batch_size": 4, "epochs": 2.0, "similarity": "shifted", **options}
+    own = {
+        name: matching.pop(name)
+        for name in ("fit_epochs", "refine_weight", "generator")
+        if name in matching
+    }
+    return Request(prompts, matching=Settings(**matching), **own)
+
+
+# --- background prompts -------------------------------------------------------------------------------
+def test_vectors_are_learned_and_nothing_else(tune, tmp_path, small, maps):
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
+    found = tune(steps=30, similarity="shifted", init="normal")
+    assert all(torch.equal(v, before[k]) for k, v in small.model.state_dict().items())
+    header, content = tensors.load(tmp_path / "b.safetensors", kind="background-prompts")
+    assert content["vectors"].shape == (3, 4, 32) and content["embeddings"].shape == (3, 24)
+    settings = header["settings"]
+    curve = [record["loss"] for record in settings["curve"]]
+    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.05 and found.loss == pytest.approx(
+        curve[-1], rel=1e-4
+    )
+    assert header["fingerprint"] == small.fingerprint
+    assert [each["name"] for each in settings["categories"]] == list(NAMES)
+    assert settings["cams"] == cams.read(maps).digest and settings["similarity"] == "shifted"
+    assert set(settings["nearest"]) == set(NAMES) and len(settings["nearest"]["cow"]) == 5
+    assert str(tmp_path) not in json.dumps(header)
+    assert (found.images, found.classes, found.length, found.steps) == (12, 3, 4, 30)
+    assert found.parameters == {"vectors": 3 * 4 * 32}
+    assert Image.open(tmp_path / "b.png").size == (960, 600)
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("push", ["text", "foreground", "none"])
+def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push):
+    tune(steps=1, push=push, similarity="shifted", push_weight=0.5, seed=3)
+    header, _ = tensors.load(tmp_path / "b.safetensors")
+    found = cams.read(maps)
+    batch = cam_crops.CamBatches(found, tmp_path, 6, 48, 3)[0]
+    pixels = door.normalise(small, batch.pixels)
+    shown = batch.maps[:, None] * pixels[batch.owners]
+    front, behind = (
+        door.encode_images(small, one) for one in (shown, pixels[batch.owners] - shown)
+    )
+    reader = learned_text.LearnedText.of(small, 4)
+    with torch.no_grad():
+        prompts = reader(learned_text.initial("uniform", reader, 3, 3))[batch.classes]
+    texts = cam_texts.embed(small, CATEGORIES)[batch.classes]
+    expected = losses.pull(behind, prompts, "shifted")
+    if push == "text":
+        expected += 0.5 * losses.push_text(texts, prompts, "shifted")
+    if push == "foreground":
+        expected += 0.5 * losses.push_foreground(front, prompts, "shifted")
+    assert header["settings"]["curve"][0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_crops_and_maps_are_cut_alike(tmp_path):
+    """A picture whose red is its map."""
+    ramp = torch.linspace(0, 1, 64).expand(40, 64) * torch.linspace(0.2, 1, 40)[:, None]
+    rgb = (ramp * 255).round().byte()
+    Image.fromarray(torch.stack([rgb, rgb, rgb], -1).numpy()).save(tmp_path / "a.png")
+    image = cams.CamImage(1, "a.png", 40, 64, (1,))
+    found = cams.Cams((image,), (coco.Category(1, "cow"),), {1: ramp[None]})
+    batches = cam_crops.CamBatches(found, tmp_path, 1, 32, 0)
+    for step in range(12):
+        batch = batches[step]
+        assert (batch.pixels[0, ..., 0].float() / 255 - batch.maps[0]).abs().mean() < 0.02
+        assert torch.equal(batch.pixels, batches[step].pixels)
+    assert not torch.equal(batches[0].maps, batches[1].maps)
+
+
+def test_an_epoch_sees_each_picture_once(maps, tmp_path):
+    batches = cam_crops.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
+    assert batches.per_epoch == 2
+    epochs = [[i for s in range(2) for i in batches.chosen(2 * e + s)] for e in range(2)]
+    assert all(len(set(epoch)) == 10 for epoch in epochs) and epochs[0] != epochs[1]
+
+
+def test_masks_of_a_generator(tune, tmp_path, small):
+    own = tune("own.safetensors", similarity="shifted")
+    generator = Generator(mask_generator.Settings(hidden=0, side=48), CATEGORIES, small)
+    mask_generator.save(tmp_path / "g.safetensors", generator, {})
+    other = tune("other.safetensors", generator=tmp_path / "g.safetensors", similarity="shifted")
+    assert other.loss != pytest.approx(own.loss, rel=1e-4)
+    header, _ = tensors.load(tmp_path / "other.safetensors")
+    assert len(header["settings"]["generator"]) == 16
+    fewer = Generator(mask_generator.Settings(hidden=0, side=48), CATEGORIES[:2], small)
+    mask_generator.save(tmp_path / "g.safetensors", fewer, {})
+    with pytest.raises(MismatchError, match="has 2 classes and .* differ in kite"):
+        tune("third.safetensors", generator=tmp_path / "g.safetensors")
+
+
+def test_words_of_a_file_are_the_vocabulary(tune, tmp_path):
+    (tmp_path / "words.txt").write_text("grass\nwater\n")
+    found = tune(words=tmp_path / "words.txt")
+    assert {word for word, _ in found.nearest["cow"]} == {"grass", "water"}
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+def cut_after(monkeypatch, owner, name, count):
+    """Makes a method of a class raise `Cut` from its call number `count` on."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments):
+        calls.append(1)
+        if len(calls) > count:
+            raise Cut
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, counted)
+    return lambda: monkeypatch.setattr(owner, name, original)
+
+
+def test_a_tuning_that_was_cut_off_ends_with_the_same_bytes(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune_background, "SAVE_EVERY", 2)
+    tune("whole.safetensors")
+    mend = cut_after(monkeypatch, tune_background.Tuner, "loss", 3)
+    with pytest.raises(Cut):
+        tune()
+    with pytest.raises(OutputExistsError, match="go on with --resume"):
+        tune()
+    with pytest.raises(MismatchError, match="other data or settings"):
+        tune(resume=True, seed=1)
+    mend()
+    tune(resume=True)
+    for ending in ("safetensors", "png"):
+        whole, resumed = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "b"))
+        assert whole == resumed
+
+
+def test_what_cannot_be_tuned(tune, tmp_path, maps):
+    for options, said in (
+        ({"push": "away"}, "unknown --push 'away'; choose from text, foreground, none"),
+        ({"similarity": "dot"}, "unknown --similarity 'dot'; choose from raw, shifted"),
+        ({"init": "zero"}, "unknown --init 'zero'"),
+        ({"length": 19}, "--length 19: the text tower of small has room for 1 to 18 vectors"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tune(**options)
+    (tmp_path / "03.png").unlink()
+    with pytest.raises(InputError, match="lacks 1 of the 12 images of .* such as 03.png"):
+        tune()
+
+
+def test_images_of_another_size_and_maps_that_say_nothing(tune, tmp_path, maps):
+    Image.new("RGB", (30, 30)).save(tmp_path / "03.png")
+    with pytest.raises(
+        MismatchError, match="03.png at 64 x 40 pixels, but the image here has 30 x 30"
+    ):
+        tune()
+    found = cams.read(maps)
+    Image.new("RGB", (64, 40)).save(tmp_path / "03.png")
+    flat = {key: torch.full_like(value, 0.5) for key, value in found.maps.items()}
+    cams.write(maps, found.images, found.categories, flat, {})
+    with pytest.raises(InputError, match="every map has one value everywhere"):
+        tune()
+    bare = [cams.CamImage(1, "00.png", 40, 64, ())]
+    cams.write(maps, bare, found.categories, {1: torch.zeros(0, 1, 1)}, {})
+    with pytest.raises(InputError, match="has no maps: no image in it has a class"):
+        tune()
+
+
+def test_a_dry_run_writes_nothing(tune, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    plan = tune(dry_run=True, steps=None, epochs=3, length=None)
+    assert plan.is_plan and plan.steps == 6 and plan.length == 18 and plan.loss is None
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- pseudo masks ---------------------------------------------------------------------------------------
+def test_maps_become_pseudo_masks(refined, tmp_path, maps):
+    outcome = refined(label_maps=tmp_path / "labels")
+    dataset = coco.read(tmp_path / "x.json")
+    assert [each.name for each in dataset.categories] == ["background", *NAMES]
+    assert [each.id for each in dataset.categories] == [1, 2, 3, 4]
+    of_first = {e.category_id: e for e in dataset.annotations if e.image_id == 1}
+    assert set(of_first) == {1, 2, 3}  # the background, cow and boat
+    masks = {k: rle.decode(e.segmentation, 40, 64) for k, e in of_first.items()}
+    assert sum(mask.sum() for mask in masks.values()) == 40 * 64  # nothing is in doubt
+    assert masks[2][12:20, 12:28].all() and not masks[2][:, 40:].any()
+    assert all(0.5 < entry.score <= 1 for entry in of_first.values())
+    labels = label_maps.read(tmp_path / "labels/00.png")
+    assert all((labels == k - 1).sum() == mask.sum() for k, mask in masks.items())
+    assert label_maps.read_classes(tmp_path / "labels/classes.txt") == ["background", *NAMES]
+    made_by = dataset.info["ovtool"]
+    assert made_by["command"] == "refine" and made_by["settings"]["cams"] == cams.read(maps).digest
+    assert made_by["settings"]["masking"]["background"]["kind"] == "otsu"
+    assert len(outcome.dataset.images) == 12
+
+
+def test_pixels_in_doubt_are_left_out(refined, tmp_path):
+    refined(background_score="constant:0.4", confidence=0.62)
+    dataset = coco.read(tmp_path / "x.json")
+    covered = sum(e.area for e in dataset.annotations if e.image_id == 2)
+    assert 0 < covered < 40 * 64
+    with pytest.raises(
+        InputError, match="no pixel of any image is certain to 1, so all would be ignored"
+    ):
+        refined("y.json", background_score="constant:0.4", confidence=1.0)
+    assert not (tmp_path / "y.json").exists()
+
+
+def test_a_crf_leaves_the_rest_to_the_background():
+    assert Masking.of(None, None, ["crf"]) == Masking(Background("rest"), 0.95)
+    assert Masking.of(None, None, ["crf", "sam"]) == Masking(Background("otsu"), 0.0)
+    assert Masking.of("power:2", 0.5, ["crf"]) == Masking(Background("power", 2.0), 0.5)
+    for spec in ("power:x", "constant:2", "otsu:1", "best", "power:-1", "constant:nan"):
+        with pytest.raises(UsageError, match="give otsu, rest, power:A"):
+            refine.parse_background(spec)
+
+
+def test_steps_are_those_of_the_pictures(refined, tmp_path, maps):
+    refined("y.safetensors", steps="walk,pamr", options={"walk_on": "attention"})
+    found = cams.read(tmp_path / "y.safetensors")
+    assert found.of(1).shape == (2, 40, 64) and found.settings["method"] == "gradcam"
+    assert found.settings["refined"]["steps"] == ["walk", "pamr"] and found.model == "small"
+    assert found.images == cams.read(maps).images
+    refined("z.safetensors", source=tmp_path / "y.safetensors", steps="crf", images=tmp_path)
+    again = cams.read(tmp_path / "z.safetensors")
+    assert again.of(1).sum(0).max() <= 1.001
+    first, second = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("y", "z"))
+    assert first != second
+
+
+def test_proposals_vote(refined, tmp_path, maps):
+    image = [coco.Image(n + 1, f"{n:02d}.png", 64, 40) for n in range(12)]
+    mask = np.zeros((40, 64), bool)
+    mask[6:22, 6:34] = True
+    entries = [coco.annotation(n + 1, n + 1, 1, rle.encode(mask), 0.9) for n in range(12)]
+    coco.write(coco.Dataset({}, image, entries, [coco.Category(1, "object")]), tmp_path / "p.json")
+    refined("v.safetensors", steps=["sam"], proposals_file=tmp_path / "p.json")
+    found = cams.read(tmp_path / "v.safetensors").of(2)  # of one class
+    assert len(found[0][torch.from_numpy(mask)].unique()) == 1
+    with pytest.raises(UsageError, match="the step sam needs proposals"):
+        refined(steps="sam")
+    with pytest.raises(UsageError, match="--proposals is read by the step sam"):
+        refined(proposals_file=tmp_path / "p.json")
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_bytes(refined, tmp_path, monkeypatch):
+    for name in ("json", "safetensors"):
+        steps = "walk,pamr"
+        refined(f"whole.{name}", steps=steps, how={"part_size": 5})
+        mend = cut_after(monkeypatch, refine.Refiner, "__call__", 7)
+        with pytest.raises(Cut):
+            refined(f"cut.{name}", steps=steps, how={"part_size": 5})
+        mend()
+        refined(f"cut.{name}", steps=steps, how={"part_size": 5, "resume": True})
+        whole, cut = ((tmp_path / f"{one}.{name}").read_bytes() for one in ("whole", "cut"))
+        assert whole == cut and not (tmp_path / f"cut.{name}.parts").exists()
+
+
+def test_numbers_that_are_not_finite_are_told(refined, monkeypatch):
+    from ovtool.stages import refine_steps
+
+    broken = {**refine_steps.STEPS, "pamr": lambda picture, maps, context: maps * float("nan")}
+    monkeypatch.setattr(refine_steps, "STEPS", broken)
+    with pytest.raises(InputError, match="00.png: its maps are not finite after pamr"):
+        refined(steps="pamr")
+
+
+def test_what_cannot_be_refined(refined, tmp_path, maps):
+    for options, said in (
+        ({"steps": "crf,prompts"}, "prompts makes new maps, which would undo crf"),
+        ({"steps": "pamr,affinity"}, "affinity works on patches and would undo pamr"),
+        ({"steps": "blur"}, "unknown step 'blur' in --steps"),
+        ({"name": "x.txt"}, "end it in .json for pseudo masks, or .safetensors for maps"),
+        ({"name": "x.safetensors"}, "without --steps the maps stay as they are"),
+        (
+            {"name": "x.safetensors", "steps": "pamr", "overlays": tmp_path / "o"},
+            "pictures are drawn of pseudo masks",
+        ),
+        ({"prompts": Request(Path("b"))}, "belong to the step prompts: add it to --steps"),
+        ({"steps": "crf", "options": {"crf": "none"}}, "unknown --crf 'none'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            refined(**options)
+    found = cams.read(maps)
+    named = (coco.Category(3, "Background"), *CATEGORIES[1:])
+    cams.write(maps, found.images, named, found.maps, {})
+    with pytest.raises(UsageError, match="a class of the maps is called background"):
+        refined()
+
+
+# --- the step prompts -------------------------------------------------------------------------------------
+def test_a_generator_learns_from_prompts(tune, refined, tmp_path, small):
+    tune(similarity="shifted")
+    before = (tmp_path / "b.safetensors").read_bytes()
+    kept = tmp_path / "g.safetensors"
+    refined(
+        "r.safetensors", steps="prompts", save_generator=kept,
+        prompts=requested(tmp_path / "b.safetensors", refine_weight=0.2, fit_epochs=1.0),
+    )  # fmt: skip
+    assert (tmp_path / "b.safetensors").read_bytes() == before
+    found = cams.read(tmp_path / "r.safetensors")
+    assert found.settings["refined"]["prompts"]["fit_epochs"] == 1.0  # gradcam has no parameters
+    assert found.of(1).shape[0] == 2 and found.of(1).std() > 0
+    header = tensors.read_header(kept)
+    curve = header["settings"]["curve"]
+    assert [one["step"] for one in curve] == list(range(1, 10))  # 3 steps to fit, 6 to learn
+    learned = curve[3:]
+    assert all(
+        one["loss"] == pytest.approx(one["match"] + 0.2 * one["refine"], rel=1e-4)
+        for one in learned
+    )
+    assert [each.name for each in mask_generator.load(kept, small).categories] == list(NAMES)
+
+
+def test_maps_of_a_generator_are_not_fitted(maps, refined, tmp_path):
+    found = cams.read(maps)
+    cams.write(maps, found.images, found.categories, found.maps, {"method": "matching"})
+    kept = tmp_path / "g.safetensors"
+    request = requested(refine_weight=0.0, label_steps=2)
+    refined("r.json", steps="prompts", save_generator=kept, prompts=request)
+    curve = tensors.read_header(kept)["settings"]["curve"]
+    assert len(curve) == 8 and set(curve[0]) == {"step", "loss"}
+
+
+def test_fitting_alone_learns_the_maps(refined, tmp_path):
+    request = requested(refine_weight=0.0, epochs=0.0, fit_epochs=20.0)
+    kept = tmp_path / "g.safetensors"
+    refined("r.safetensors", steps="prompts", prompts=request, save_generator=kept)
+    curve = [one["loss"] for one in tensors.read_header(kept)["settings"]["curve"]]
+    assert len(curve) == 60 and np.mean(curve[-5:]) < 0.7 * curve[0]
+    assert not list(tmp_path.glob("r.safetensors.*"))
+
+
+@pytest.mark.parametrize("cut_at", [2, 5])
+def test_a_learning_that_was_cut_off_ends_with_the_same_bytes(
+    tune, refined, tmp_path, monkeypatch, cut_at
+):
+    tune(similarity="shifted")
+    monkeypatch.setattr(match_training, "SAVE_EVERY", 1)
+    options = {
+        "steps": "prompts",
+        "prompts": requested(tmp_path / "b.safetensors", fit_epochs=1.0),
+    }
+    refined("whole.safetensors", **options, save_generator=tmp_path / "gw.safetensors")
+    mend = cut_after(monkeypatch, match_training.Matching, "features_of", cut_at)
+    cut = {**options, "save_generator": tmp_path / "gc.safetensors"}
+    with pytest.raises(Cut):
+        refined("cut.safetensors", **cut)
+    mend()
+    refined("cut.safetensors", **cut, how={"resume": True})
+    for one, other in (("whole", "cut"), ("gw", "gc")):
+        first, second = ((tmp_path / f"{n}.safetensors").read_bytes() for n in (one, other))
+        assert first == second
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_prompts_that_do_not_belong(tune, refined, tmp_path, maps, monkeypatch, small):
+    tune(similarity="shifted")
+    prompts = tmp_path / "b.safetensors"
+    with pytest.raises(UsageError, match="the step prompts needs --background-prompts FILE"):
+        requested(None)
+    found = cams.read(maps)
+    other = (coco.Category(3, "horse"), *CATEGORIES[1:])
+    cams.write(tmp_path / "o.safetensors", found.images, other, found.maps, {})
+    with pytest.raises(
+        MismatchError, match="holds the prompts of 3 classes, .* differ in cow, horse"
+    ):
+        refined(source=tmp_path / "o.safetensors", steps="prompts", prompts=requested(prompts))
+    header, content = tensors.load(prompts)
+    tensors.save(prompts, content, {**header, "fingerprint": "0" * 16, "model": "another"})
+    with pytest.raises(MismatchError, match="was made with another .* use --model another"):
+        refined(steps="prompts", prompts=requested(prompts))
+    tensors.save(prompts, {**content, "embeddings": content["embeddings"] * float("nan")}, header)
+    with pytest.raises(InputError, match="holds numbers that are not finite"):
+        refined(steps="prompts", prompts=requested(prompts))
+    with pytest.raises(MismatchError, match="is of kind cams, but background-prompts is needed"):
+        refined(steps="prompts", prompts=requested(maps))
