@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """Measures the claims of OVSeg on the collage: proposals, mined pairs, mask prompts, two stages.
 
-    scripts/reproduce_ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 200] [--images 1000]
+    scripts/reproduce_ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 80] [--images 500]
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
 drawings), lambda is chosen on `collage:val`, all figures are of `collage:test`, in per cent, each
-picture with its own 20 words. Prints one Markdown table: mean over the seeds, and every seed.
+picture with its own 20 words and its best 40 proposals. Prints Markdown tables: mean over the seeds,
+and every seed.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ from ovtool.stages import (
     mapping,
     mine_pairs,
     oracle,
-    proposals,
     propose,
     proposers,
     segment,
@@ -41,6 +41,7 @@ from ovtool.stages import (
     words,
 )
 from ovtool.stages.proposals import RegionSource
+from ovtool.stages.proposers import Proposals, ProposalSettings
 from ovtool.stages.segmenter import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 BASE = {noun.name for noun in table() if noun.base} | set(GROUNDS)
 # how nouns choose their masks; the paper's is the greatest cosine (--paper-pairs)
 MATCHING = {"templates": "vild", "matching": "softmax", "quality_weight": 1.0}
+MAX_PROPOSALS = 40
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
 GO_ON = mapping.Run(resume=True, overwrite=True)
 Figures = dict[str, float]
@@ -79,6 +81,7 @@ class Bench:
     tower_rate: float
     proposer: str
     chosen_on: int
+    tested: int
     matching: Mapping[str, Any]
     source: RegionSource | None = None
     cells: dict[str, Figures] = field(default_factory=dict)
@@ -101,11 +104,12 @@ class Bench:
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the collage, made where it is not there."""
+        if split != "train":
+            return registry.locate(f"collage:{split}")
         folder = self.work / split
         files = registry.collage_in(folder, split)
         if not registry.is_made(files):
-            count = self.images if split == "train" else registry.COLLAGE_IMAGES[split]
-            collage_files.make(collage_files.CollageSpec(split, count, 7), folder)
+            collage_files.make(collage_files.CollageSpec(split, self.images, 7), folder)
         return files
 
     def proposals(self, split: str) -> Path:
@@ -116,6 +120,7 @@ class Bench:
                 [str(self.data(split).images)],
                 model="tiny",
                 proposer=self.proposer,
+                max_proposals=MAX_PROPOSALS,
                 out=str(masks),
                 how=GO_ON,
             )
@@ -140,6 +145,7 @@ class Bench:
             images=data.images,
             proposals_file=masks,
             model="tiny",
+            captions_per_image="all",
             out=str(out),
             how=GO_ON,
             **self.matching,
@@ -156,6 +162,7 @@ class Bench:
                 model="tiny",
                 train=tuning.train,
                 depth=tuning.depth,
+                precision="bfloat16",
                 steps=self.steps,
                 batch_size=self.batch_size,
                 tower_rate=self.tower_rate,
@@ -169,20 +176,24 @@ class Bench:
     def regions(self, clip: "Clip") -> RegionSource:
         """The proposer, which looks at each picture once however many systems ask for it."""
         if self.source is None:
-            source = proposals.from_proposer(self.proposer, clip=clip, device=torch.device("cpu"))
-            known: dict[str, Any] = {}
+            proposer = proposers.proposer_of(
+                ProposalSettings(self.proposer, MAX_PROPOSALS), clip=clip
+            )
+            known: dict[str, Proposals] = {}
 
-            def find(item: ImageItem, rgb: Any) -> Any:
+            def find(item: ImageItem, rgb: Any) -> Proposals:
                 if str(item.path) not in known:
-                    known[str(item.path)] = source.find(item, rgb)
+                    known[str(item.path)] = proposer(rgb)
                 return known[str(item.path)]
 
-            self.source = replace(source, find=find)
+            self.source = RegionSource(find, proposer.name, no_object=proposer.no_object)
         return self.source
 
-    def lambdas(self, prompts: Path | None, split: str, limit: int | None = None) -> Figures:
+    def lambdas(
+        self, prompts: Path | None, split: str, limit: int | None = None, features: str = "crops"
+    ) -> Figures:
         """mIoU of `segment --method two-stage` at every lambda, of all classes and of the nouns outside
-        the base set, from one pass over a split.
+        the base set, from one pass over a split; features: `--region-features`.
 
         These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
         """
@@ -191,7 +202,9 @@ class Bench:
         looked_for = words.gather(
             items, [str(data.images)], classes_per_image=data.classes_per_image
         )
-        request = two_stage.Request(prompts="none" if prompts is None else str(prompts))
+        request = two_stage.Request(
+            prompts="none" if prompts is None else str(prompts), region_features=features
+        )
         ready = segmenter.load(
             "tiny",
             torch.device("cpu"),
@@ -204,7 +217,7 @@ class Bench:
         truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
         index = {name: row for row, (name, *_) in enumerate(truth.classes)}
         names = [category.name for category in looked_for.categories]
-        weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (1.0,)
+        weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (0.0, 1.0)
         counts = {weight: torch.zeros(len(index), len(index) + 1).long() for weight in weights}
         encode, stages, scale = ready.encoder(), ready.two_stage, ready.settings.logit_scale
         assert stages is not None and scale is not None
@@ -238,6 +251,7 @@ class Bench:
             model="tiny",
             prompts="none" if prompts is None else str(prompts),
             proposals_file=self.proposals("test"),
+            limit=self.tested,
         )
         short = {
             oracle.MASKED: "masked",
@@ -252,8 +266,19 @@ class Bench:
                 figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
         return figures
 
-    def all_words(self, prompts: Path) -> Figures:
-        """mIoU of two-stage at its default lambda with every word of the table for every picture."""
+    def system(self, name: str, prompts: Path | None, features: str) -> tuple[float, Figures]:
+        """The lambda that val chooses, and the figures of test at every lambda."""
+        kind = f"{features}/{name}"
+        chosen = self.cell(
+            f"val/{kind}", lambda: self.lambdas(prompts, "val", self.chosen_on, features)
+        )
+        limit = None if features == "both" else self.tested
+        tested = self.cell(f"test/{kind}", lambda: self.lambdas(prompts, "test", limit, features))
+        weights = [each for each in LAMBDAS if f"{each}" in chosen]
+        return max(weights, key=lambda each: chosen[f"{each}"]), tested
+
+    def all_words(self, prompts: Path, weight: float) -> Figures:
+        """mIoU of two-stage with every word of the table for every picture, crops and tokens."""
         data, out = self.data("test"), self.work / "all-words.json"
         segment.run(
             [str(data.images)],
@@ -263,58 +288,61 @@ class Bench:
             method="two-stage",
             prompts=str(prompts),
             proposer=self.proposer,
+            region_features="both",
+            ensemble=weight,
             out=str(out),
             how=GO_ON,
         )
         return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
 
 
-# name of the row: what is tuned, None for the CLIP as it is
-SYSTEMS: Mapping[str, Tuning | None] = {
-    "the CLIP as it is": None,
-    "prompts (depth 3)": Tuning(),
-    "prompts, depth 1": Tuning(depth=1),
-    "prompts, all 6 blocks": Tuning(depth=None),
-    "tower": Tuning("tower"),
-    "tower, then prompts": Tuning("tower-then-prompts"),
-    "tower; pairs: true masks and names of the base set": Tuning("tower", "labels"),
-    "tower; pairs: captions and true masks": Tuning("tower", "captions-truth"),
-}
+# title of the row; what is tuned, None for the CLIP as it is; --region-features
+SYSTEMS: Sequence[tuple[str, Tuning | None, str]] = (
+    ("the CLIP as it is", None, "crops"),
+    ("prompts (depth 3)", Tuning(), "crops"),
+    ("tower", Tuning("tower"), "crops"),
+    ("tower, then prompts", Tuning("tower-then-prompts"), "crops"),
+    ("tower, then prompts; crops and tokens", Tuning("tower-then-prompts"), "both"),
+    ("the CLIP as it is; crops and tokens", None, "both"),
+    ("the CLIP as it is; tokens", None, "tokens"),
+    ("tower; pairs: true masks and names of the base set", Tuning("tower", "labels"), "crops"),
+    ("tower; pairs: captions and true masks", Tuning("tower", "captions-truth"), "crops"),
+    ("prompts, depth 1", Tuning(depth=1), "crops"),
+    ("prompts, all 6 blocks", Tuning(depth=None), "crops"),
+)
 
 
-def systems(bench: Bench, seeds: list[int], only: str | None) -> None:
-    """Prints one row a system: two-stage at the lambda that val chose, the proposals' words alone, the
-    CLIP alone."""
-    print(
-        "| tuned | mIoU, two-stage | of nouns outside the base | proposals alone | CLIP alone | lambda "
-        "| masks named right |\n|---|---|---|---|---|---|---|"
-    )
-    for title, tuning in SYSTEMS.items():
-        if only and only not in title:
-            continue
-        found: list[Figures] = []
-        for seed in seeds if tuning is not None else seeds[:1]:
-            name = "none" if tuning is None else f"{tuning.name}.{seed}"
-            prompts = None if tuning is None else bench.tuned(tuning, seed)
-            chosen = bench.cell(
-                f"val/{name}", lambda p=prompts: bench.lambdas(p, "val", bench.chosen_on)
-            )
-            tested = bench.cell(f"test/{name}", lambda p=prompts: bench.lambdas(p, "test"))
-            named = bench.cell(f"oracle/{name}", lambda p=prompts: bench.oracle(p))
-            weights = [each for each in LAMBDAS if f"{each}" in chosen]
-            weight = max(weights, key=lambda each: chosen[f"{each}"])
-            found.append(
-                {
-                    "miou": tested[f"{weight}"],
-                    "new": tested[f"{weight} new"],
-                    "own": tested[f"{weights[0]}"],
-                    "alone": tested["1.0"],
-                    "lambda": weight / 100,
-                    "right": named.get("prompted_accuracy", named["masked_accuracy"]),
-                }
-            )
-        cells = [_shown([one[key] for one in found]) for key in found[0]]
-        print(f"| {title} | {' | '.join(cells)} |", flush=True)
+def measure(bench: Bench, tuning: Tuning | None, features: str, seed: int) -> Figures:
+    """The figures of a row of `SYSTEMS` at a seed."""
+    name = "none" if tuning is None else f"{tuning.name}.{seed}"
+    prompts = None if tuning is None else bench.tuned(tuning, seed)
+    named = bench.cell(f"oracle/{name}", lambda: bench.oracle(prompts))
+    weight, tested = bench.system(name, prompts, features)
+    return {
+        "two-stage": tested[f"{weight}"],
+        "of nouns outside the base": tested[f"{weight} new"],
+        "proposals alone": tested["0.0"],
+        "CLIP alone": tested["1.0"],
+        "lambda": weight / 100,
+        "masks named right": named.get("prompted_accuracy", named["masked_accuracy"]),
+    }
+
+
+def systems(bench: Bench, seeds: Sequence[int], only: str | None) -> list[str]:
+    """One row a system: two-stage at the lambda that val chose, the proposals' words alone, the CLIP
+    alone. The first seed of every row is measured before the second of any."""
+    found: dict[str, list[Figures]] = {}
+    for seed in seeds:
+        for title, tuning, features in SYSTEMS:
+            if (only is None or only in title) and not (tuning is None and title in found):
+                measured = measure(bench, tuning, features, seed)
+                found.setdefault(title, []).append(measured)
+    heads = next(iter(found.values()))[0]
+    rows = [f"| tuned | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for title, several in found.items():
+        cells = [_shown([one[head] for one in several]) for head in heads]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
 
 
 def _shown(values: list[float]) -> str:
@@ -330,9 +358,10 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", help="systems whose title contains this text")
-    parser.add_argument("--images", type=int, default=1000, help="of collage:train")
-    parser.add_argument("--chosen-on", type=int, default=60, help="images of val for lambda")
-    parser.add_argument("--steps", type=int, default=200, help="of every tuning")
+    parser.add_argument("--images", type=int, default=500, help="of collage:train")
+    parser.add_argument("--chosen-on", type=int, default=25, help="images of val for lambda")
+    parser.add_argument("--tested", type=int, default=80, help="images of test, but for the best")
+    parser.add_argument("--steps", type=int, default=80, help="of every tuning")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--tower-rate", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
@@ -346,6 +375,7 @@ def main() -> None:
         args.tower_rate,
         args.proposer or proposers.default_name("tiny"),
         args.chosen_on,
+        args.tested,
         {} if args.paper_pairs else MATCHING,
     )
     seeds = [int(seed) for seed in args.seeds.split(",")]
@@ -357,10 +387,12 @@ def main() -> None:
             f"| {name} | {_shown([names[f'{name}_miou']])} | {_shown([right]) if right else ''} |"
         )
     print()
-    systems(bench, seeds, args.only)
+    print("\n".join(systems(bench, seeds, args.only)), flush=True)
     if args.only is None:
-        best = bench.tuned(Tuning("tower-then-prompts"), seeds[0])
-        everything = bench.cell("test/all-words", lambda: bench.all_words(best))
+        tuning = Tuning("tower-then-prompts")
+        best = bench.tuned(tuning, seeds[0])
+        weight, _ = bench.system(f"{tuning.name}.{seeds[0]}", best, "both")
+        everything = bench.cell("test/all-words", lambda: bench.all_words(best, weight))
         print(f"\nAll {len(class_names())} words at once: {_shown([everything['miou']])} mIoU")
 
 

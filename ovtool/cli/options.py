@@ -77,6 +77,7 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --learn-scale        train-pacl                  whether the logit scale is trained
     --nouns              train-pacl                  whether nouns of captions are texts of their own
     --noun-weight        train-pacl                  the weight of their loss
+    --naming             train-pacl                  the weight of a loss that each patch shows one of them
     --start              train-pacl, cam             what the head, the generator, begins as
     --cache              train-pacl                  whether the tokens of images are kept
     --prompts            segment, probe-oracle       mask prompts from a file
@@ -115,7 +116,7 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --confidence         refine                      share of scores below which a pixel is in doubt
     --select             cam                         which step is kept
     --label-steps        cam                         steps on the labels alone, before matching
-    --crop-scale         cam                         least share of a picture in a random crop
+    --crop-scale         cam, tune-prompts           least share of a picture in a random crop
     --ground-truth       evaluate                    the truth
     --metric             evaluate                    what is measured
     --with-background    evaluate, train-segmenter                    pixels of no mask are a class
@@ -271,8 +272,9 @@ ProposerOpt = Annotated[
     typer.Option(
         "--proposer",
         metavar="NAME",
-        help="Where class-agnostic masks come from: regions, maskformer[:ID], sam[:ID], or a file of "
-        "train-proposer. Default: maskformer on a large model if it is cached, else regions.",
+        help="Where class-agnostic masks come from: regions, tiny, maskformer[:ID], sam[:ID], or a file of "
+        "train-proposer. Default: tiny on tiny, on others maskformer if it is cached, else regions; of "
+        "fused: regions.",
     ),
 ]
 LastBlockOpt = Annotated[
@@ -376,11 +378,11 @@ EnsembleOpt = Annotated[
     ),
 ]
 RegionFeaturesOpt = Annotated[
-    Literal["crops", "tokens"] | None,
+    Literal["crops", "tokens", "both"] | None,
     typer.Option(
         "--region-features",
         help="crops: a masked crop of each region. tokens: one pass over the picture, a class token for "
-        "each region. Default: crops.",
+        "each region. both: the mean of the two. Default: crops.",
     ),
 ]
 BackgroundTokensOpt = Annotated[

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
 
 ENSEMBLE = 0.7
 BATCH_SIZE = 32  # crops at once
-REGION_FEATURES = ("crops", "tokens")
+REGION_FEATURES = ("crops", "tokens", "both")
 BACKGROUND_TOKENS = ("keep", "drop")
 MAX_MASK_PIXELS = 1 << 27  # of the masks that are held at once
 _logger = logging.getLogger("ovtool")
@@ -44,7 +44,8 @@ _logger = logging.getLogger("ovtool")
 @dataclass(frozen=True)
 class TwoStageSettings:
     """ensemble: lambda, the CLIP's share; 1 where proposals have no embeddings. region_features: one of
-    `REGION_FEATURES`. crop_size: side of the crops, None for the model's. prompts, embeddings: digests
+    `REGION_FEATURES`; both is the mean of the two unit vectors, so that the two have equal shares in
+    every logit, and the tokens are those of the CLIP before any tuning. crop_size: side of the crops, None for the model's. prompts, embeddings: digests
     of the files, None without one. background_tokens: one of `BACKGROUND_TOKENS`; drop leaves out the
     patches of a crop that show nothing of the mask.
 
@@ -109,8 +110,8 @@ class Request:
             return
         if self.embeddings is not None and proposals_file is None:
             raise UsageError("--embeddings go with the masks of --proposals: give that file too")
-        tokens = self.settings().region_features == "tokens"
-        if tokens and self.prompts not in (None, "none"):
+        features = self.settings().region_features
+        if features == "tokens" and self.prompts not in (None, "none"):
             raise UsageError(
                 "--prompts stand for the blank patches of masked crops: give --region-features crops"
             )
@@ -122,12 +123,14 @@ class Request:
             "--last-block": dense.last_block,
             "--window": dense.window,
             "--stride": dense.stride,
-            "--short-side": None if tokens else dense.short_side,
+            "--short-side": dense.short_side if features == "crops" else None,
         }
         for option, value in dense_options.items():
             if value is not None:
                 others = (
-                    "patch and fused" if option != "--short-side" else "--region-features tokens"
+                    "patch and fused"
+                    if option != "--short-side"
+                    else "--region-features tokens and both"
                 )
                 raise UsageError(f"{option} is for {others}: leave it out with --method two-stage")
 
@@ -176,7 +179,8 @@ class Named:
 class TwoStage:
     """A CLIP with its prompts and a source of regions, ready for one picture after another.
 
-    clip: with the tuned tower where the prompts' file has one.
+    clip: with the tuned tower where the prompts' file has one. whole: the CLIP as it was, which gives
+    class tokens; None where crops alone are named.
     """
 
     clip: Clip
@@ -184,6 +188,7 @@ class TwoStage:
     settings: TwoStageSettings
     prompts: MaskPrompts | None = None
     short_side: int | None = None
+    whole: Clip | None = None
 
     def encoder(self, batch_size: int) -> Halving[Any, Tensor]:
         """Crops to embeddings in batches, new for each part."""
@@ -248,7 +253,7 @@ class TwoStage:
         superpixels: Tensor,
         encode: Halving[Any, Tensor],
     ) -> Tensor:
-        """The unit embeddings of masks that are not empty, float32 (N, D), a few masks at a time."""
+        """The embeddings of masks that are not empty, float32 (N, D), a few masks at a time."""
         from ovtool.models import region_clip
 
         if not len(members):
@@ -258,15 +263,20 @@ class TwoStage:
         embedded = []
         for chosen in members.split(step):
             masks = chosen[:, superpixels]
-            if self.settings.region_features == "tokens":
-                part = region_clip.encode_region_tokens(
-                    self.clip, picture, masks, short_side=self.short_side
+            parts = []
+            if self.whole is not None:
+                parts.append(
+                    region_clip.encode_region_tokens(
+                        self.whole, picture, masks, short_side=self.short_side
+                    )
                 )
-            else:
-                part = region_clip.encode_regions(
-                    self.clip, picture, masks, crop_size=self.settings.crop_size, encode=encode
+            if self.settings.region_features != "tokens":
+                parts.append(
+                    region_clip.encode_regions(
+                        self.clip, picture, masks, crop_size=self.settings.crop_size, encode=encode
+                    )
                 )
-            embedded.append(part)
+            embedded.append(torch.stack(parts).mean(0))
         return torch.cat(embedded)
 
 
@@ -291,20 +301,24 @@ def load(
         settings = replace(settings, ensemble=1.0)
     if request.embeddings is not None:
         settings = replace(settings, embeddings=digest_of(request.embeddings))
-    if settings.region_features == "tokens":
+    whole = None
+    if settings.region_features != "crops":
         region_clip.require_region_tokens(clip)
-        return TwoStage(clip, regions, settings, short_side=short_side)
+        whole = clip
+    if settings.region_features == "tokens":
+        return TwoStage(clip, regions, settings, short_side=short_side, whole=whole)
     region_clip.grid_of(clip, settings.crop_size)
     path = prompts_file(clip, request.prompts)
     if path is None:
-        return TwoStage(clip, regions, settings)
+        return TwoStage(clip, regions, settings, short_side=short_side, whole=whole)
     tuned, prompts = region_clip.with_prompts(clip, path, settings.crop_size)
     if settings.background_tokens == "drop" and prompts is not None and request.prompts is not None:
         raise UsageError(
             f"the prompts of {path} stand for tokens that --background-tokens drop leaves out: give one "
             "of the two"
         )
-    return TwoStage(tuned, regions, replace(settings, prompts=digest_of(path)), prompts)
+    settings = replace(settings, prompts=digest_of(path))
+    return TwoStage(tuned, regions, settings, prompts, short_side, whole)
 
 
 def source_of(

@@ -9,7 +9,7 @@ import pytest
 
 from ovtool.cli import propose as command
 from ovtool.cli.errors import run
-from ovtool.formats import coco, rle
+from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import regions
 from ovtool.stages import propose as stage
@@ -64,7 +64,7 @@ def test_every_option_reaches_the_function(parsed):
 
 
 def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
-    assert run(["propose", str(photos), "--json"]) == 0
+    assert run(["propose", str(photos), "--proposer", "regions", "--json"]) == 0
     said = capsys.readouterr()
     dataset = coco.read("photos.proposals.json", root=photos)
     masks = len(dataset.annotations)
@@ -88,6 +88,19 @@ def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
     assert made_by["command"] == "propose" and "model" not in made_by
     assert made_by["settings"] == {"proposer": "regions", "max_proposals": 100, "min_area": 0.001}
     assert run(["check", "photos.proposals.json"]) == 0
+
+
+def test_the_bundled_proposer_is_the_default_of_tiny(desk, photos):
+    line = ["propose", str(photos / "a.png"), "-o", "o.json", "--embeddings", "e.safetensors"]
+    assert run(line) == 0
+    dataset = coco.read("o.json")
+    made_by = dataset.info["ovtool"]["settings"]
+    assert made_by["proposer"] == "tiny" and len(made_by["weights"]) == 16
+    assert len(dataset.annotations) > 1
+    header, found = tensors.load("e.safetensors", kind="proposals")
+    assert header["model"] == "tiny"
+    assert found["embeddings"].shape == (len(dataset.annotations), 192)
+    assert run(["check", "o.json", "e.safetensors"]) == 0
 
 
 def test_the_most_and_the_least(desk, photos):

@@ -9,6 +9,7 @@ from transformers.models.maskformer.configuration_maskformer import MaskFormerDe
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, tensors
 from ovtool.formats import images as pictures
+from ovtool.methods.regions import Regions
 from ovtool.models import clip as door
 from ovtool.models import hub, maskformer, resolve
 from ovtool.stages import proposals, propose, proposers
@@ -58,6 +59,30 @@ def test_bounds_of_a_networks_masks():
     assert len(proposers.bounded(soft, quality, ProposalSettings(max_proposals=1)).quality) == 1
     none = proposers.bounded(soft[:0], quality[:0], ProposalSettings())
     assert none.masks().shape == (0, 10, 10) and none.soft.shape == (0, 10, 10)
+
+
+def test_masks_of_the_bundled_network_are_cut_along_superpixels():
+    superpixels = np.repeat(np.repeat(np.arange(4, dtype=np.int32).reshape(2, 2), 5, 0), 5, 1)
+    members = np.array([[1, 0, 0, 0], [0, 0, 1, 1]], bool)  # a corner, and the lower half
+    merged = Regions(superpixels, members, np.array([0.4, 0.2], np.float32))
+    soft = np.zeros((3, 10, 10), np.float32)
+    soft[0, :, :4] = 0.9  # two left superpixels at a mean of 0.72
+    soft[1, 5:, 2:] = 0.6  # lower right whole, lower left at 0.36
+    soft[2, :2] = 1.0  # no superpixel by more than a half
+    quality = np.array([0.9, 0.3, 0.8], np.float32)
+    vectors = np.eye(3, dtype=np.float32)
+    found = proposers.completed(merged, soft, quality, vectors, ProposalSettings())
+    assert found.quality.tolist() == pytest.approx([0.9, 0.4, 0.3, 0.2])
+    drawn = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]]
+    assert np.array_equal(found.members, np.array(drawn, bool)) and found.soft is None
+    # the corner overlaps the first mask most, the half the second
+    assert np.array_equal(found.embeddings, vectors[[0, 0, 1, 1]])
+    few = proposers.completed(merged, soft, quality, vectors, ProposalSettings(max_proposals=2))
+    assert np.array_equal(few.members, found.members[:2])
+    large = proposers.completed(merged, soft, quality, vectors, ProposalSettings(min_area=0.3))
+    assert np.array_equal(large.members, found.members[[0, 3]])
+    same = proposers.completed(merged, soft, quality, vectors, ProposalSettings(nms=0.4))
+    assert np.array_equal(same.members, found.members[[0, 2]])  # IoU 1/2 with a better one
 
 
 def test_more_suppression_leaves_fewer_regions(photos):

@@ -1,5 +1,6 @@
 """`segment --method two-stage` with a small CLIP at random weights, against slow versions of its steps."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -242,6 +243,22 @@ def test_tokens_take_one_pass(go, photos, small):
     assert dataset.info["ovtool"]["settings"]["dense"]["short_side"] == 96
 
 
+def test_both_is_the_mean_of_crops_and_tokens_of_the_untuned_clip(go, photos, small, tmp_path):
+    tower = copy.deepcopy(small.model.visual)
+    with torch.no_grad():
+        for weight in tower.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    path = tmp_path / "p.safetensors"
+    region_clip.save_prompts(path, small, MaskPrompts(torch.randn(1, 9, 32), (3, 3)), tower, {})
+    tuned, made = region_clip.with_prompts(small, path)
+    rgb = pictures.read_rgb(photos / "a.png")
+    masks = regions.propose_regions(rgb).masks()
+    tokens = region_clip.encode_region_tokens(small, rgb, masks, short_side=96)
+    crops = embeddings(tuned, rgb, masks, made)
+    labels, _ = go(region_features="both", short_side=96, prompts=str(path))
+    agree(labels, slow(small, (tokens + crops) / 2, masks)[0])
+
+
 def test_blank_patches_left_out_leave_no_place_for_prompts(go, photos, small, tmp_path):
     rgb = pictures.read_rgb(photos / "a.png")
     masks = regions.propose_regions(rgb).masks()
@@ -271,7 +288,7 @@ def test_pixels_of_no_mask_have_no_heat(go, tmp_path):
         ({"method": "patch", "ensemble": 0.0}, "--ensemble belongs to --method two-stage"),
         ({"last_block": "clip"}, "--last-block is for patch and fused"),
         ({"window": 64}, "--window is for patch and fused"),
-        ({"short_side": 64}, "--short-side is for --region-features tokens"),
+        ({"short_side": 64}, "--short-side is for --region-features tokens and both"),
         ({"ensemble": 1.5}, "--ensemble 1.5 is a share"),
         ({"region_features": "pixels"}, "unknown region features 'pixels'"),
         ({"region_features": "tokens", "prompts": "p"}, "give --region-features crops"),
