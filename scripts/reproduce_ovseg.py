@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import measure_pairs
 import torch
 
 from ovtool.datasets import collage_files, registry
@@ -152,6 +153,13 @@ class Bench:
         )
         return out
 
+    def mined(self) -> Figures:
+        """What `measure_pairs.py` says of the mined pairs."""
+        data = self.data("train")
+        truths = [coco.read(data.instances), coco.read(data.semantic)]
+        found = measure_pairs.measure(coco.read(self.pairs("captions")), truths)
+        return {key: found[key] for key in ("pairs", "unique_nouns", "strays", "share_right")}
+
     def tuned(self, tuning: Tuning, seed: int) -> Path:
         """The file that a tuning leaves."""
         out = self.work / f"{tuning.name}.{seed}.safetensors"
@@ -272,8 +280,9 @@ class Bench:
         chosen = self.cell(
             f"val/{kind}", lambda: self.lambdas(prompts, "val", self.chosen_on, features)
         )
-        limit = None if features == "both" else self.tested
-        tested = self.cell(f"test/{kind}", lambda: self.lambdas(prompts, "test", limit, features))
+        tested = self.cell(
+            f"test/{kind}", lambda: self.lambdas(prompts, "test", self.tested, features)
+        )
         weights = [each for each in LAMBDAS if f"{each}" in chosen]
         return max(weights, key=lambda each: chosen[f"{each}"]), tested
 
@@ -360,7 +369,7 @@ def main() -> None:
     parser.add_argument("--only", help="systems whose title contains this text")
     parser.add_argument("--images", type=int, default=500, help="of collage:train")
     parser.add_argument("--chosen-on", type=int, default=25, help="images of val for lambda")
-    parser.add_argument("--tested", type=int, default=80, help="images of test, but for the best")
+    parser.add_argument("--tested", type=int, default=200, help="images of test")
     parser.add_argument("--steps", type=int, default=80, help="of every tuning")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--tower-rate", type=float, default=1e-4)
@@ -386,7 +395,11 @@ def main() -> None:
         print(
             f"| {name} | {_shown([names[f'{name}_miou']])} | {_shown([right]) if right else ''} |"
         )
-    print()
+    mined = bench.cell("pairs", bench.mined)
+    print(
+        f"\n{mined['pairs']:.0f} pairs mined from {args.images} pictures, {mined['unique_nouns']:.0f} nouns: "
+        f"{_shown([mined['share_right']])} % have the right mask\n"
+    )
     print("\n".join(systems(bench, seeds, args.only)), flush=True)
     if args.only is None:
         tuning = Tuning("tower-then-prompts")

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -27,11 +26,10 @@ from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.models import segmenter
 from ovtool.stages import proposals
-from ovtool.stages.proposer_examples import jittered
+from ovtool.training import augmentation
 
 IGNORED = -1
 MOST_HELD_OUT = 64
-_PADDING = 128  # grey, where a crop is larger than its picture
 
 Rgb = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
@@ -273,24 +271,4 @@ def augment(
     The shorter side becomes `scales` times `side`; what the crop has beyond the picture is grey and
     ignored.
     """
-    height, width = rgb.shape[:2]
-    scale = rng.uniform(*scales) * side / min(height, width)
-    taken = [min(length, max(1, round(side / scale))) for length in (height, width)]
-    top, left = (
-        int(rng.integers(0, length - part + 1))
-        for length, part in zip((height, width), taken, strict=True)
-    )
-    size = [min(side, max(1, round(part * scale))) for part in taken]
-    box = (left, top, left + taken[1], top + taken[0])
-    small = Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
-    rows, columns = (
-        start + ((np.arange(new) + 0.5) * part / new).astype(np.int64)
-        for start, part, new in zip((top, left), taken, size, strict=True)
-    )
-    pixels = np.full((side, side, 3), _PADDING, np.uint8)
-    pixels[: size[0], : size[1]] = jittered(rng, np.asarray(small))
-    cut = np.full((side, side), IGNORED, np.int32)
-    cut[: size[0], : size[1]] = labels[rows][:, columns]
-    if rng.random() < 0.5:
-        pixels, cut = pixels[:, ::-1], cut[:, ::-1]
-    return np.ascontiguousarray(pixels), np.ascontiguousarray(cut)
+    return augmentation.random_crop(rng, rgb, labels, side, scales, IGNORED)

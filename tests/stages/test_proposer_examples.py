@@ -10,6 +10,7 @@ from PIL import Image
 from ovtool.errors import InputError
 from ovtool.formats import coco, rle
 from ovtool.stages import proposer_examples as examples
+from ovtool.training import augmentation
 
 HEIGHT, WIDTH = 40, 60
 
@@ -85,7 +86,7 @@ def test_masks_stay_on_what_they_cover():
     masks[1, :5, :5] = True
     rgb = np.where(masks[0][..., None], 255, 0).astype(np.uint8).repeat(3, -1)
     plain = pytest.MonkeyPatch()
-    plain.setattr(examples, "jittered", lambda rng, rgb: rgb)
+    plain.setattr(augmentation, "jittered", lambda rng, rgb: rgb)
     shares, dropped = [], 0
     for _ in range(60):
         made = examples.augment(rng, rgb, masks, np.array([4, 6]), 64)
@@ -105,12 +106,12 @@ def test_masks_stay_on_what_they_cover():
 def test_colours_move_within_bounds():
     rgb = np.full((4, 4, 3), (90, 120, 150), np.uint8)
     found = {
-        tuple(examples.jittered(np.random.default_rng(seed), rgb)[0, 0]) for seed in range(200)
+        tuple(augmentation.jittered(np.random.default_rng(seed), rgb)[0, 0]) for seed in range(200)
     }
     assert len(found) > 100 and (90, 120, 150) in found
     grey = np.full((2, 2, 3), 100, np.uint8)
     for seed in range(20):
-        pixel = examples.jittered(np.random.default_rng(seed), grey)[0, 0].astype(int)
+        pixel = augmentation.jittered(np.random.default_rng(seed), grey)[0, 0].astype(int)
         assert np.ptp(pixel) <= 1  # grey stays grey under saturation and hue
         assert 0.5 * (100 - 32) - 1 <= pixel[0] <= 1.5 * 132 + 1
 
