@@ -3,7 +3,8 @@
 
     scripts/benchmark.py [NAME ...] [--json FILE]
 
-Names: startup, collage, patch, fused, memory, vocabulary, regions, align, align-memory, crf, pamr, walk. Without one, all. Prints a Markdown
+Names: startup, collage, patch, fused, memory, vocabulary, regions, align, align-memory, cam, crf, pamr,
+walk. Without one, all. Prints a Markdown
 table; run it on an idle machine.
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_align
+import benchmark_cam
 import benchmark_refine
 import numpy as np
 
@@ -291,6 +293,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "memory": memory,
     "vocabulary": vocabulary,
     "regions": regions,
+    "cam": lambda _: [Row(*row) for row in benchmark_cam.speed()],
     "crf": lambda _: [Row(*row) for row in benchmark_refine.crf()],
     "pamr": lambda _: [Row(*row) for row in benchmark_refine.pamr()],
     "align": lambda _: [Row(*row) for row in benchmark_align.speed()],

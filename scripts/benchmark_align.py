@@ -19,13 +19,18 @@ from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 
 Cells = tuple[str, str, str, float, str]
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 sys.path.insert(0, {folder!r})
 import benchmark_align as bench
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 work = bench.steps({batch})[{ours!r}]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+bench.steps(2)[{ours!r}]()  # what the first step of a process loads
+Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+before = kilobytes("VmRSS")
 work()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(kilobytes("VmHWM") - before)
 """
 
 

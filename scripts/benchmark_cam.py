@@ -1,13 +1,10 @@
-"""GradCAMs per second: all classes of a picture in one backward pass against one pass a class.
+"""The rows of `scripts/benchmark.py` on GradCAM: all classes of a picture in one backward pass against one
+pass a class."""
 
-Run it as `python scripts/benchmark_cam.py`; the bundled CLIP, one picture of 256 pixels, with 1 to 5 classes.
-"""
-
-import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
+from benchmark_refine import RowTuple, timed
 from torch.nn.functional import normalize
 
 from ovtool.methods import activation_maps
@@ -29,37 +26,30 @@ def one_by_one(
     return torch.stack(found)
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """The least time of a call, after one that is not counted."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=10)
-    given = parser.parse_args()
-    clip = door.load(given.model, "cpu")
-    torch.manual_seed(0)
-    pixels = torch.randn(1, 3, given.size, given.size)
-    text = normalize(torch.randn(32, clip.embed_dim), dim=-1)
-    print("classes  together/s  one by one/s  ratio  greatest difference")
-    for classes in (1, 2, 3, 5):
-        fast = seconds(lambda n=classes: gradcam.maps(clip, pixels, text, n), given.repeats)
-        slow = seconds(lambda n=classes: one_by_one(clip, pixels, text, n), given.repeats)
-        differ = gradcam.maps(clip, pixels, text, classes) - one_by_one(clip, pixels, text, classes)
-        print(
-            f"{classes:7}  {classes / fast:10.1f}  {classes / slow:12.1f}  {slow / fast:5.2f}  "
-            f"{float(differ.abs().max()):.1e}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+def speed(repeats: int = 10) -> list[RowTuple]:
+    """A picture of 256 pixels with 1, 2 and 5 classes, the bundled CLIP; on a GPU, where one is at hand,
+    again."""
+    rows: list[RowTuple] = []
+    for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
+        clip = door.load("tiny", device)
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(1, 3, 256, 256, generator=generator).to(device)
+        text = normalize(torch.randn(32, clip.embed_dim, generator=generator), dim=-1).to(device)
+        for classes in (1, 2, 5):
+            arguments = (clip, pixels, text, classes)
+            torch.testing.assert_close(
+                gradcam.maps(*arguments), one_by_one(*arguments), rtol=1e-3, atol=1e-3
+            )
+            together, apart = timed(
+                partial(gradcam.maps, *arguments), partial(one_by_one, *arguments), repeats=repeats
+            )
+            rows.append(
+                (
+                    f"gradcam, 256 px, {classes} classes, {device}".replace("1 classes", "1 class"),
+                    f"{classes / together:.0f} maps/s",
+                    f"a pass for each class: {classes / apart:.0f} maps/s",
+                    together / apart,
+                    "reported",
+                )
+            )
+    return rows

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ovtool.datasets import collage_files, registry
+from ovtool.models import sources
 from ovtool.stages import evaluate, segment
 
 BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
@@ -24,13 +25,24 @@ ROWS: dict[str, dict[str, Any]] = {
         f"--method patch --last-block {block}": {"method": "patch", "last_block": block}
         for block in BLOCKS
     },
-    "--method patch --window 0 --short-side 128": {
+    "--method patch": {"method": "patch"},
+    "--method patch --patch-stride 8": {"method": "patch", "patch_stride": 8},
+    "--method patch --last-block naclip --patch-stride 8": {
+        "method": "patch",
+        "last_block": "naclip",
+        "patch_stride": 8,
+    },
+    "--method patch --pacl none --window 0 --short-side 128": {
+        "pacl": "none",
         "method": "patch",
         "window": 0,
         "short_side": 128,
     },
     **{f"--method fused --last-block {block}": {"last_block": block} for block in BLOCKS[1:]},
     "--method fused --window 0 --short-side 128": {"window": 0, "short_side": 128},
+    "--method fused --pacl ovtool/weights/tiny_pacl.safetensors": {
+        "pacl": str(sources.bundled_folder() / "tiny_pacl.safetensors")
+    },
     "--method fused --templates pacl": {"templates": "pacl"},
     "(nothing: the default)": {},
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the claims of PACL on the collage: alignment, segmentation, coherence, classification.
 
-    scripts/reproduce_pacl.py WORK [--seeds 0,1,2] [--steps 600] [--images 2000] [--tested 200] [--only ROW]
+    scripts/reproduce_pacl.py WORK [--seeds 0,1,2] [--steps 80] [--images 500] [--tested 100] [--only ROW]
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Heads are trained by `ovtool train-pacl` on the
@@ -22,19 +22,36 @@ from typing import Any
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
+from ovtool.models import sources
 from ovtool.stages import alignment, classify, coherence, evaluate, mapping, segment, train_pacl
 
+BUNDLED = sources.bundled_folder() / "tiny_pacl.safetensors"
 BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
 STRIDES = (16, 8, 4)
-# what the bundled head of tiny is trained with (scripts/train_tiny_pacl.py), but for the data
-RECIPE: dict[str, Any] = {"batch_size": 128, "rate": 1e-3, "nouns": True, "held_out": 0.0}
-HEADS: dict[str, dict[str, Any]] = {
+# what the bundled head of tiny is trained with (scripts/train_tiny_pacl.py), but for data and steps
+RECIPE: dict[str, Any] = {
+    "batch_size": 64,
+    "rate": 2e-3,
+    "warmup": 10,
+    "patch_scale": 20.0,
+    "logit_scale": 25.0,
+    "nouns": True,
+    "noun_weight": 3.0,
+    "naming": 6.0,
+    "last_block": "naclip+clip",
+    "held_out": 0.0,
+}
+CAPTIONS: dict[str, Any] = {"nouns": False, "naming": 0.0}
+HEADS: dict[str, dict[str, Any]] = {  # with a training for every seed
     "head": {},
-    "head, captions alone": {"nouns": False},
-    "head, captions alone, each image pooled by its own": {"nouns": False, "pairs": "own"},
-    "head, patch-softmax scale 1": {"patch_scale": 1.0},
-    "head, sparse weights": {"pooling": "sparse"},
-    "head on tokens of maskclip": {"last_block": "maskclip"},
+    "captions alone": CAPTIONS,
+    "captions alone, each image pooled by its own": {**CAPTIONS, "pairs": "own"},
+}
+ABLATED: dict[str, dict[str, Any]] = {  # with one training, of the first seed
+    "captions and nouns": {"naming": 0.0},
+    "captions and nouns, on tokens of clip": {"naming": 0.0, "last_block": "clip"},
+    "head, on tokens of clip": {"last_block": "clip"},
+    "head, on tokens of naclip": {"last_block": "naclip"},
 }
 Figures = dict[str, float]
 OVERWRITE = mapping.Run(overwrite=True)
@@ -88,7 +105,7 @@ class Bench:
                 out=str(out),
                 resume=True,
                 overwrite=True,
-                **{**RECIPE, **HEADS[name]},
+                **{**RECIPE, **{**HEADS, **ABLATED}[name]},
             )
         return out
 
@@ -130,7 +147,7 @@ class Bench:
             images=data.images,
             classes_per_image=data.classes_per_image,
             model="tiny",
-            last_block=None if head is not None else last_block,
+            last_block=last_block if head is None else "clip",
             pacl="none" if head is None else str(head),
         )
         wanted = (
@@ -187,18 +204,26 @@ def _shown(values: Sequence[float], factor: float = 100) -> str:
     return f"{mean} ({', '.join(f'{factor * value:.1f}' for value in values)})"
 
 
-def readings(bench: Bench, seeds: list[int], only: str | None) -> list[str]:
-    """Patch accuracy and mIoU of every last block without training, and of every head."""
+Way = tuple[str, list[Path | None], str]  # its name, a head for each seed, a last block without one
+
+
+def untrained() -> list[Way]:
+    """Every last block, and the head that comes with tiny."""
+    ways: list[Way] = [(f"last block {block}, no training", [None], block) for block in BLOCKS]
+    return [*ways, ("the bundled head", [BUNDLED], "")]
+
+
+def trained(bench: Bench, names: Sequence[str], seeds: list[int]) -> list[Way]:
+    """Heads by their names, of every seed."""
+    return [(name, [bench.head(name, seed) for seed in seeds], "") for name in names]
+
+
+def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
+    """Patch accuracy and mIoU of ways to read patches."""
     rows = [
         "| patches read by | patches named right | objects | grounds | mIoU | objects | grounds |",
         "|---|---|---|---|---|---|---|",
     ]
-    ways: list[tuple[str, list[Path | None], str]] = [
-        (f"last block {block}, no training", [None], block) for block in BLOCKS
-    ]
-    if only is None or any(only in name for name in HEADS):
-        chosen = [name for name in HEADS if only is None or only in name]
-        ways += [(name, [bench.head(name, seed) for seed in seeds], "") for name in chosen]
     for title, heads, block in ways:
         accuracy, miou = [], []
         for head in heads:
@@ -247,7 +272,7 @@ def coherences(bench: Bench, seeds: list[int]) -> list[str]:
 def bounds(bench: Bench, seeds: list[int]) -> list[str]:
     """log k - L over training, in nats."""
     rows = ["| log k - L, nats | first steps | last steps |", "|---|---|---|"]
-    for name in ("head", "head, captions alone"):
+    for name in ("head", "captions alone"):
         found = [bench.bound(name, seed) for seed in seeds]
         cells = [_shown([one[key] for one in found], 1) for key in ("start", "end")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
@@ -255,21 +280,24 @@ def bounds(bench: Bench, seeds: list[int]) -> list[str]:
 
 
 def grids(bench: Bench, seeds: list[int]) -> list[str]:
-    """Finer grids at test time."""
-    rows = ["| patch stride | mIoU | objects | grounds | s/picture |", "|---|---|---|---|---|"]
+    """Finer grids at test time: the first seed's head, and the best last block without a head."""
+    head = bench.head("head", seeds[0])
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "the head": (head.stem, {"pacl": str(head)}),
+        "last block naclip": ("naclip", {"last_block": "naclip", "pacl": "none"}),
+    }
+    rows = [
+        "| patch stride | patches read by | mIoU | objects | grounds | s/picture |",
+        "|---|---|---|---|---|---|",
+    ]
     for stride in STRIDES:
-        found = []
-        for seed in seeds:
-            head = bench.head("head", seed)
-            options = {"pacl": str(head), "patch_stride": stride}
-            found.append(
-                bench.cell(
-                    f"miou/{head.stem}/stride-{stride}", lambda o=options: bench.segmented(**o)
-                )
-            )
-        cells = [_shown([one[key] for one in found]) for key in ("all", "objects", "grounds")]
-        spent = statistics.mean(one["seconds_a_picture"] for one in found)
-        rows.append(f"| {stride} | {' | '.join(cells)} | {spent:.2f} |")
+        for title, (stem, options) in ways.items():
+            name = f"miou/{stem}" if stride == STRIDES[0] else f"miou/{stem}/stride-{stride}"
+            given = {**options, "patch_stride": stride}
+            found = bench.cell(name, lambda o=given: bench.segmented(**o))
+            cells = [_shown([found[key]]) for key in ("all", "objects", "grounds")]
+            spent = found["seconds_a_picture"]
+            rows.append(f"| {stride} | {title} | {' | '.join(cells)} | {spent:.2f} |")
     return rows
 
 
@@ -277,17 +305,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--images", type=int, default=2000, help="of collage:train")
-    parser.add_argument("--tested", type=int, default=200, help="of collage:test")
-    parser.add_argument("--steps", type=int, default=600, help="of every training")
+    parser.add_argument("--images", type=int, default=500, help="of collage:train")
+    parser.add_argument("--tested", type=int, default=100, help="of collage:test")
+    parser.add_argument("--steps", type=int, default=80, help="of every training")
     parser.add_argument("--only", help="heads whose name contains this text, and their row alone")
     args = parser.parse_args()
     bench = Bench(args.work, args.images, args.tested, args.steps)
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    print("\n".join(readings(bench, seeds, args.only)))
-    if args.only is None:
-        for table in (classification, coherences, bounds, grids):
-            print("\n" + "\n".join(table(bench, seeds)), flush=True)
+    if args.only is not None:
+        for names, own in ((HEADS, seeds), (ABLATED, seeds[:1])):
+            chosen = [name for name in names if args.only in name]
+            print("\n".join(readings(bench, trained(bench, chosen, own))), flush=True)
+        return
+    print("\n".join(readings(bench, [*untrained(), *trained(bench, list(HEADS), seeds)])))
+    for table in (classification, coherences, bounds, grids):
+        print("\n" + "\n".join(table(bench, seeds)), flush=True)
+    print("\n" + "\n".join(readings(bench, trained(bench, list(ABLATED), seeds[:1]))))
 
 
 if __name__ == "__main__":

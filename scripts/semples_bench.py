@@ -6,7 +6,7 @@ Nothing that is there is made again, and every training goes on where it was cut
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import semples_scores as scores
@@ -32,22 +32,36 @@ from ovtool.stages.refine_prompts import Request
 GO_ON = Run(resume=True, overwrite=True)
 MODEL = "tiny"
 HOSTS: Mapping[str, str] = {
-    "CNN classifier": "timm:resnet18",
+    "CNN classifier": "timm:resnet10t",
     "transformer classifier": "timm:vit_tiny_patch16_224",
-    "proposals": "",  # votes of superpixel proposals in the maps of matching
+    "proposals": "",  # votes of superpixel proposals in the maps of gradcam
 }
+# lambda_T of each push; for that of the foreground, to which no published weight is known, 0.2 and 0.5 were
+# looked at
+PUSH_WEIGHTS = {"none": 0.0, "text": 0.02, "foreground": 0.5}
+BEST = "foreground"  # whose prompts the chain and the hosts take
+SIMILARITY = "shifted"  # of the prompts: the tiny CLIP's cosines with other texts fall below 0
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long each training is; the rest are the stages' defaults."""
+    """How long each training is; the rest are the stages' defaults.
 
-    match_epochs: float
-    prompt_epochs: float
-    classifier_epochs: float
-    segmenter: str
-    segmenter_steps: int
-    crf: str
+    steps and batch sizes of matching, of the prompts and of the segmenter. fit_epochs: of a head to the maps
+    of a host. classifier_epochs, classifier_side: of the hosts. crf: the preset for pseudo masks.
+    """
+
+    match_steps: int = 40
+    match_batch: int = 8
+    prompt_steps: int = 300
+    prompt_batch: int = 64
+    fit_epochs: float = 2.0
+    classifier_epochs: float = 8.0
+    classifier_side: int = 128
+    segmenter: str = "clip"
+    segmenter_steps: int = 800
+    segmenter_batch: int = 8
+    crf: str = "irn"
 
 
 @dataclass
@@ -57,6 +71,7 @@ class Bench:
     work: Path
     images: Mapping[str, int]
     budget: Budget
+    only_known: bool = False
     cells: dict[str, Figures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,10 +81,14 @@ class Bench:
             self.cells = json.loads(self.known.read_text())
 
     def cell(self, name: str, measure: Callable[[], Figures]) -> Figures:
-        """Figures by their name, measured where they are not known."""
+        """Figures by their name, measured where they are not known; none with `only_known`."""
+        if name not in self.cells and self.only_known:
+            return {}
         if name not in self.cells:
             began = time.perf_counter()
             found = measure()
+            if self.known.exists():  # what another run with the same folder has measured
+                self.cells |= json.loads(self.known.read_text())
             self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
             self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
             print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
@@ -90,7 +109,7 @@ class Bench:
 
     # --- maps ---------------------------------------------------------------------------------------
     def maps(self, method: str, seed: int, split: str = "train", **options: object) -> Path:
-        """Maps of a split by a method of `cam`."""
+        """Maps of a split by a method of `cam`; what follows its colon is but a name."""
         out, data = self.file(f"{method.replace(':', '-')}.{split}", seed), self.data(split)
         if not out.exists():
             cam.run(
@@ -99,21 +118,24 @@ class Bench:
                 method=method.split(":")[0],
                 model=MODEL if method != "classifier" else None,
                 options=cam_options.Options(**options),  # type: ignore[arg-type]
-                flip=True,
                 seed=seed,
                 out=str(out),
                 how=GO_ON,
             )
         return out
 
-    def matching(self, seed: int) -> tuple[Path, Path]:
-        """Maps of `train` by matching, and the generator that made them."""
-        generator = self.file("matching.generator", seed)
+    def matching(self, start: str, seed: int, steps: int | None = None) -> tuple[Path, Path]:
+        """Maps of `train` by a generator that began at `start` and was matched, and that generator. steps:
+        0 for the start as it is."""
+        name = f"{start}-begun" if steps == 0 else start
+        generator = self.file(f"matching-{name}.generator", seed)
         if not generator.exists():
-            self.file("matching.train", seed).unlink(missing_ok=True)
+            self.file(f"matching-{name}.train", seed).unlink(missing_ok=True)
         found = self.maps(
-            "matching", seed, save_generator=generator, epochs=self.budget.match_epochs
-        )
+            f"matching:{name}", seed, save_generator=generator, start=start,
+            steps=self.budget.match_steps if steps is None else steps,
+            batch_size=self.budget.match_batch,
+        )  # fmt: skip
         return found, generator
 
     def by_generator(self, generator: Path, split: str = "val") -> Path:
@@ -126,7 +148,6 @@ class Bench:
                 method="matching",
                 model=MODEL,
                 options=cam_options.Options(generator=str(generator)),
-                flip=True,
                 out=str(out),
                 how=GO_ON,
             )
@@ -134,26 +155,14 @@ class Bench:
 
     # --- prompts ------------------------------------------------------------------------------------
     def prompts(self, push: str, seed: int) -> Path:
-        """Background prompts on the maps of matching; `list` is a list of words, not learned."""
+        """Background prompts on the maps of gradcam; `list` is a list of words, not learned."""
         out = self.file(f"prompts-{push}", seed)
         if push == "list":
             return out if out.exists() else self._word_list(out)
-        maps, generator = self.matching(seed)
+        maps = self.maps("gradcam", 0)
 
         def tuned() -> Figures:
-            found = tune_background.run(
-                maps,
-                images=self.data("train").images,
-                generator=generator,
-                words=scores.write_words(self.work / "words.txt"),
-                model=MODEL,
-                push=push,
-                epochs=self.budget.prompt_epochs,
-                seed=seed,
-                out=str(out),
-                resume=True,
-                overwrite=True,
-            )
+            found = self._tuned(maps, push, seed, out)
             return scores.nearest_hits(
                 {name: list(one) for name, one in (found.nearest or {}).items()}
             )
@@ -162,6 +171,26 @@ class Bench:
             self.cells.pop(f"nearest/{push}/{seed}", None)
         self.cell(f"nearest/{push}/{seed}", tuned)
         return out
+
+    def _tuned(
+        self, maps: Path, push: str, seed: int, out: Path
+    ) -> tune_background.TunedBackground:
+        return tune_background.run(
+            maps,
+            images=self.data("train").images,
+            words=scores.write_words(self.work / "words.txt"),
+            model=MODEL,
+            push=push,
+            push_weight=PUSH_WEIGHTS[push],
+            similarity=SIMILARITY,
+            crop_scale=1.0,
+            steps=self.budget.prompt_steps,
+            batch_size=self.budget.prompt_batch,
+            seed=seed,
+            out=str(out),
+            resume=True,
+            overwrite=True,
+        )
 
     def _word_list(self, out: Path) -> Path:
         """For every class the mean of all grounds' texts: the one list that a person would write."""
@@ -176,13 +205,13 @@ class Bench:
         background_prompts.save(out, clip, categories, nothing, mean, {"words": list(GROUNDS)})
         return out
 
-    def refined(self, push: str | None, seed: int) -> tuple[Path, Path]:
-        """Maps of `train` by a generator that learned anew with the prompts (None: without), and it."""
-        name = f"refined-{push or 'alone'}"
+    def refined(self, start: str, push: str, seed: int) -> tuple[Path, Path]:
+        """Maps of `train` by a generator that began again and learned with the prompts, and it."""
+        name = f"refined-{start}-{push}"
         out, generator = self.file(f"{name}.train", seed), self.file(f"{name}.generator", seed)
         if not out.exists() or not generator.exists():
-            prompts = None if push is None else self.prompts(push, seed)
-            self._prompts_step(self.matching(seed)[0], out, generator, prompts, seed, fit=False)
+            maps, begun = self.matching(start, seed)
+            self._prompts_step(maps, out, generator, self.prompts(push, seed), seed, begun)
         return out, generator
 
     def _prompts_step(
@@ -192,15 +221,22 @@ class Bench:
         generator: Path,
         prompts: Path | None,
         seed: int,
-        fit: bool,
-        epochs: float | None = None,
+        begun: Path | None,
+        steps: int | None = None,
     ) -> None:
-        length = self.budget.match_epochs if epochs is None else epochs
-        matching = replace(match_training.Settings(seed=seed), epochs=length)
-        request = (
-            Request(refine_weight=0.0, fit=fit, matching=matching)
-            if prompts is None
-            else Request(prompts=prompts, fit=fit, matching=matching)
+        """begun: the generator that begins again; None fits a new one to the maps first."""
+        budget = self.budget
+        matching = match_training.Settings(
+            seed=seed, batch_size=budget.match_batch,
+            steps=budget.match_steps if steps is None else steps,
+        )  # fmt: skip
+        request = Request(
+            prompts,
+            begun,
+            0.0 if prompts is None else None,
+            begun is None,
+            budget.fit_epochs,
+            matching,
         )
         refine.run(
             maps,
@@ -244,7 +280,8 @@ class Bench:
                 architecture=self.budget.segmenter,
                 model=MODEL if self.budget.segmenter == "clip" else None,
                 steps=self.budget.segmenter_steps,
-                validate_every=max(1, self.budget.segmenter_steps // 5),
+                batch_size=self.budget.segmenter_batch,
+                validate_every=0,
                 seed=seed,
                 out=file,
                 resume=True,
@@ -266,7 +303,10 @@ class Bench:
         arch = HOSTS[title]
         if arch:
             name = f"classifier:{arch.removeprefix('timm:')}"
-            return self.maps(name, seed, arch=arch, epochs=self.budget.classifier_epochs)
+            return self.maps(
+                name, seed, arch=arch, epochs=self.budget.classifier_epochs,
+                short_side=self.budget.classifier_side,
+            )  # fmt: skip
         out, data = self.file("proposals.train", seed), self.data("train")
         proposals = self.work / "train.proposals.json"
         if not proposals.exists():
@@ -275,7 +315,7 @@ class Bench:
             )
         if not out.exists():
             refine.run(
-                self.matching(seed)[0],
+                self.maps("gradcam", 0),
                 images=data.images,
                 steps="sam",
                 proposals_file=proposals,
@@ -291,20 +331,11 @@ class Bench:
         out = self.file(f"{short}-{kind}.train", seed)
         prompts = self.file(f"{short}.prompts", seed)
         if kind == "refine" and not prompts.exists():
-            tune_background.run(
-                maps,
-                images=self.data("train").images,
-                model=MODEL,
-                epochs=self.budget.prompt_epochs,
-                seed=seed,
-                out=str(prompts),
-                resume=True,
-                overwrite=True,
-            )
+            self._tuned(maps, BEST, seed, prompts)
         if not out.exists():
             self._prompts_step(
                 maps, out, self.file(f"{short}-{kind}.generator", seed),
-                prompts if kind == "refine" else None, seed, fit=True,
-                epochs=0.0 if kind == "fit" else None,
+                prompts if kind == "refine" else None, seed, None,
+                steps=0 if kind == "fit" else None,
             )  # fmt: skip
         return scores.seeds(out, self.data("train"))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the bundled PACL head of `tiny` on scenes of `collage:train` and their captions.
 
-    scripts/train_tiny_pacl.py --scenes 20000
+    scripts/train_tiny_pacl.py
 
 Needs the art of `scripts/fetch_art`. Scenes are composed and restyled once, shown to the frozen tower, and
 only their patch tokens are kept; no mask is read. Scene and captions depend on (seed, number) alone. Tokens
@@ -27,9 +27,10 @@ from ovtool.formats import parts, plots, tensors
 from ovtool.models import clip as door
 from ovtool.models import nouns, pacl
 from ovtool.stages import aligner as trainer
-from ovtool.stages import caption_batches, patch_validation
-from ovtool.stages.aligner import Aligner, Settings
+from ovtool.stages import caption_batches, pacl_settings, patch_validation
+from ovtool.stages.aligner import Aligner
 from ovtool.stages.caption_batches import Batch
+from ovtool.stages.pacl_settings import Settings
 from ovtool.training import loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
@@ -73,7 +74,8 @@ class Scenes:
             chosen = order[place * size : (place + 1) * size].tolist()
             which = np.random.default_rng([seed, 3, step]).integers(CAPTIONS, size=size)
             said = [self.captions[n][w] for n, w in zip(chosen, which, strict=True)]
-            yield Batch(None, tuple(chosen), tuple(said))
+            told = tuple(tuple(self.captions[n]) for n in chosen)
+            yield Batch(None, tuple(chosen), tuple(said), told)
             step += 1
 
 
@@ -109,13 +111,15 @@ def validation(aligner: Aligner, pictures_of_val: int) -> patch_validation.Valid
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--patch-scale", type=float, default=10.0)
-    parser.add_argument("--noun-weight", type=float, default=1.0)
-    parser.add_argument("--last-block", default="clip")
+    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--patch-scale", type=float, default=20.0)
+    parser.add_argument("--logit-scale", type=float, default=25.0)
+    parser.add_argument("--noun-weight", type=float, default=3.0)
+    parser.add_argument("--naming", type=float, default=6.0)
+    parser.add_argument("--last-block", default="naclip+clip")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validated", type=int, default=64, help="pictures of collage:val")
     parser.add_argument("--work", type=Path, default=Path("tiny_pacl_tokens"))
@@ -133,6 +137,9 @@ def main() -> None:
         patch_scale=args.patch_scale,
         nouns=args.noun_weight > 0,
         noun_weight=args.noun_weight,
+        naming=args.naming,
+        logit_scale=args.logit_scale,
+        warmup=10,
         last_block=args.last_block,
         seed=args.seed,
     ).settled(clip, args.scenes, 1)
@@ -151,7 +158,7 @@ def main() -> None:
         print(json.dumps(measured), flush=True)
         return measured
 
-    shown = dict(trainer.shown(settings)) | {"scenes": args.scenes}
+    shown = dict(pacl_settings.shown(settings)) | {"scenes": args.scenes}
     digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
     checkpoint = Checkpoint(args.work / "checkpoint", digest)
     begun = checkpoint.begin(resume=True, overwrite=False)
@@ -159,9 +166,11 @@ def main() -> None:
         args.batch_size, args.seed, 0 if begun is None else len(begun["curve"])
     )
     before = validate()
-    plan = loop.Plan(args.steps, save_every=50, validate_every=max(1, args.steps // 3))
+    plan = loop.Plan(
+        args.steps, settings.warmup, save_every=50, validate_every=max(1, args.steps // 3)
+    )
     curve = loop.train(
-        lambda step: aligner.step(step, next(batches)),
+        lambda _: aligner.step(next(batches)),
         aligner.modules,
         aligner.optimiser(),
         plan,

@@ -81,7 +81,7 @@ def cam(
         typer.Option(
             "--background",
             metavar="WORDS",
-            help="Words that compete with the classes in gradcam, or that matching's start takes away; or "
+            help="Words that compete with the classes in gradcam, or where matching starts, or "
             "none. Default: the model's stuff words, else CLIP-ES's list.",
         ),
     ] = None,
@@ -135,11 +135,11 @@ def cam(
         ),
     ] = None,
     start: Annotated[
-        Literal["text", "random"] | None,
+        Literal["rivals", "text", "random"] | None,
         typer.Option(
             "--start",
-            help="Where the generator's maps begin. text: the patches' cosines with the class, less those "
-            "with the background words. Default: text for clip, else random.",
+            help="Where the generator's maps begin. rivals: each patch's cosine with the class less that with "
+            "the best background word. text: less the mean of them. Default: rivals for clip, else random.",
         ),
     ] = None,
     save_generator: Annotated[
@@ -198,7 +198,12 @@ def cam(
         typer.Option("--epochs", min=0.01, help="How often each image is seen. Default: 10."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of a training, for --epochs.")
+        int | None,
+        typer.Option(
+            "--steps",
+            min=0,
+            help="Steps of a training, for --epochs; 0 leaves a generator as it begins.",
+        ),
     ] = None,
     rate: Annotated[
         float | None,

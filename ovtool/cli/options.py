@@ -21,7 +21,7 @@ Every flag, the commands that take it (a sub-command is joined by a hyphen), and
     --vocabulary         segment                     the words of a known data set
     --classes-per-image  segment, evaluate, probe-oracle, probe-alignment, probe-classify  the words of each image
     --background         segment, cam                     words that compete and are dropped
-    --templates          segment, mine-pairs, train-proposer, probe-oracle, probe-alignment, probe-classify  the sentences around the words
+    --templates          segment, mine-pairs, train-proposer, probe-oracle, probe-alignment, probe-classify, train-pacl  the sentences around the words
     --method             segment, cam                     how pixels get their words
     --last-block         segment, train-pacl, probe-alignment  the attention of the image tower's last block
     --short-side         segment, train-segmenter, probe-alignment, probe-coherence, cam  side at which the model sees pictures
@@ -327,8 +327,8 @@ PaclOpt = Annotated[
     typer.Option(
         "--pacl",
         metavar="FILE",
-        help="A head of train-pacl that aligns patches with text, or none. Default: the one that comes "
-        "with the model, if any and if no --last-block is given.",
+        help="A head of train-pacl that aligns patches with text, or none. Default: with "
+        "--method patch the one that comes with the model, if any and if no --last-block is given.",
     ),
 ]
 PatchStrideOpt = Annotated[

@@ -80,7 +80,7 @@ def refine(
     ] = 10.0,
     rate: Annotated[
         float, typer.Option("--rate", min=0, help="Peak rate of the mask generator.")
-    ] = 2e-3,
+    ] = 1e-3,
     crf: Annotated[
         Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"],
         typer.Option("--crf", help="The dense CRF as this paper's code has it."),

@@ -15,6 +15,7 @@ from ovtool.cli.options import (
     OverwriteOpt,
     PrecisionOpt,
     SeedOpt,
+    TemplatesOpt,
 )
 
 
@@ -98,13 +99,27 @@ def train_pacl(
     noun_weight: Annotated[
         float, typer.Option("--noun-weight", min=0, help="The weight of their loss.")
     ] = 1.0,
+    naming: Annotated[
+        float,
+        typer.Option(
+            "--naming",
+            min=0,
+            help="The weight of a loss that each patch shows one of the nouns of its image's captions. "
+            "The paper has none, which is 0.",
+        ),
+    ] = 0.0,
+    templates: TemplatesOpt = "pacl",
     start: Annotated[
         Literal["projection", "random"],
         typer.Option("--start", help="projection: the head begins as the CLIP's own."),
     ] = "projection",
     last_block: Annotated[
-        Literal["clip", "maskclip", "sclip", "clearclip", "naclip"],
-        typer.Option("--last-block", help="Which tokens the head reads; clip is the paper's."),
+        str,
+        typer.Option(
+            "--last-block",
+            help="Which tokens the head reads: clip, which is the paper's, maskclip, sclip, clearclip or "
+            "naclip; several, joined by +, side by side.",
+        ),
     ] = "clip",
     crop_size: Annotated[
         int | None,
@@ -186,6 +201,8 @@ def train_pacl(
         pairs=pairs,
         nouns=nouns,
         noun_weight=noun_weight,
+        naming=naming,
+        templates=templates,
         start=start,
         last_block=last_block,
         crop_size=crop_size,

@@ -48,7 +48,7 @@ OWN = {
         ("train", "depth", "loss", "tower_rate", "warmup", "crop_size", "held_out", "precision")
     ),
     "background": frozenset(
-        ("generator", "push", "push_weight", "length", "init", "similarity", "words")
+        ("generator", "push", "push_weight", "length", "init", "similarity", "words", "crop_scale")
     ),
 }
 
@@ -129,6 +129,16 @@ def tune_prompts(
             metavar="FILE",
             help="The words, one a line, of which the nearest to each background prompt are told. "
             "Default: what the model learned, else the nouns of the collage and words of backgrounds.",
+        ),
+    ] = None,
+    crop_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--crop-scale",
+            min=0.01,
+            max=1,
+            help="Least share of an image in a random crop for background; 1 takes whole images, whose "
+            "embeddings are kept. Default: 0.08.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -234,6 +244,7 @@ def tune_prompts(
         init=init,
         similarity=similarity,
         words=words,
+        crop_scale=crop_scale,
         batch_size=batch_size,
         epochs=epochs,
         steps=steps,

@@ -65,6 +65,11 @@ def last_block(name: str) -> LastBlock:
     return LAST_BLOCKS[name]
 
 
+def last_blocks(names: str) -> tuple[LastBlock, ...]:
+    """The variants of one name, or of several joined by `+`. UsageError as `last_block`."""
+    return tuple(last_block(name) for name in names.split("+"))
+
+
 def clip_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """CLIP's own attention: softmax(q kT / sqrt d) v."""
     return attend(q, k, v)

@@ -141,6 +141,23 @@ def own_caption_compatibility(
     return normalize(pooled, dim=-1) @ normalize(texts, dim=-1).T
 
 
+def naming(patches: Tensor, nouns: Tensor, owned: Tensor, scale: float | Tensor) -> Tensor:
+    """How little each image's patches look like what is said of it, (B,) in nats: minus the logarithm of
+    what a patch's softmax over all nouns, of scale * cosine, gives to the nouns of its image, mean over
+    the patches; 0 for an image without nouns. It is the loss of learning from partial labels: each patch
+    is one of these, nobody knows which. Not of the paper, whose loss says little of patches that
+    no text attends to.
+
+    patches (B, T, D), nouns (K, D), of any length; owned (B, K), 1 where a noun belongs to an image.
+    """
+    told = owned.sum(1) > 0
+    cosines = normalize(patches[told], dim=-1) @ normalize(nouns, dim=-1).T  # (b, T, K)
+    logits = scale * cosines
+    inside = logits.masked_fill(owned[told][:, None] == 0, -math.inf).logsumexp(-1)
+    surprise = (logits.logsumexp(-1) - inside).mean(1)
+    return surprise.new_zeros(len(told)).masked_scatter(told, surprise)
+
+
 def info_nce(scores: Tensor, scale: float | Tensor, owned: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE of scores (B, N) at a logit scale: the mean of a cross-entropy over the rows and
     of one over the columns.

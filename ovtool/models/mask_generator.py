@@ -4,22 +4,24 @@ The backbone is the CLIP's own image tower, frozen (`clip`: no other weights are
 networks (`timm:NAME`), frozen or fine-tuned. The head is a 3 x 3 convolution into `hidden` channels, ReLU,
 and a 1 x 1 convolution into the classes; with `hidden` 0 it is one 3 x 3 convolution, WeakTr's.
 
-The published generator does not begin at random weights, and a CLIP can do without a training for that: with
-the start `text` a map is at first the CLIP's own reading of its patches (MaskCLIP, Zhou et al., ECCV 2022),
+The published generator does not begin at random weights, and a CLIP can do without a training for that: its
+maps are at first the CLIP's own reading of its patches (MaskCLIP, Zhou et al., ECCV 2022),
 
-    raw_c = ReLU(SHARPNESS (x . d_c) + head_c(x))
+    raw_c = ReLU(SHARPNESS (x . t_c - mean_b x . t_b) + head_c(x))        start `text`
+    raw_c = ReLU(SHARPNESS (x . t_c - max_b  x . t_b) + head_c(x))        start `rivals`
 
-with x a patch's embedding, d_c a direction in the space of texts, such as the class's text less the mean of
-background words, and a head whose last layer begins at 0.
+with x a patch's embedding, t_c the class's text, t_b those of background words, and a head whose last layer
+begins at 0.
 
 >>> generator = Generator(Settings(), categories, clip)
 >>> raw = generator.maps(generator.features(generator.normalise(rgb)))
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +35,18 @@ from ovtool.models.clip import Clip
 
 KIND = "mask-generator"
 HIDDEN = 256
-STARTS = ("text", "random")
+STARTS = ("rivals", "text", "random")
 WINDOWS_AT_ONCE = 16
+KEPT_BYTES = 1 << 30  # of what this process has read of pictures in windows, which takes long
+_KEPT: dict[str, Tensor] = {}
 SHARPNESS = 10.0  # brings differences of cosines, of a few tenths, to the range of the head
+
+
+class Texts(NamedTuple):
+    """Where maps begin: the texts of the classes (C, D) and of background words (N, D), N from 0 on."""
+
+    classes: Tensor
+    background: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class Settings:
 
     backbone: `clip`, or `timm:NAME`. fine_tuned: whether timm's is trained too. hidden: channels of the
     head's hidden layer, 0 for none. side: the shorter side, in pixels, of a picture that it sees. start: one
-    of `STARTS`; `text` is for the CLIP's own patches.
+    of `STARTS`; all but `random` are for the CLIP's own patches.
 
     Raises UsageError for what cannot be meant.
     """
@@ -60,9 +71,9 @@ class Settings:
             raise UsageError(f"unknown --start '{self.start}'; choose from {', '.join(STARTS)}")
         if self.backbone != "clip":
             timm_backbone.name_of(self.backbone)
-            if self.start == "text":
+            if self.start != "random":
                 raise UsageError(
-                    f"--start text reads the CLIP's own patches, and {self.backbone} has others: give "
+                    f"--start {self.start} reads the CLIP's own patches, and {self.backbone} has others: give "
                     "--start random"
                 )
         elif self.fine_tuned:
@@ -76,11 +87,12 @@ class Generator(nn.Module):
     """A generator for `categories`, one channel each, in their order.
 
     clip: whose patches it reads, and in whose normalised pixels it works; with timm's backbone it is only
-    what the masks were matched with. directions: d_c (C, D) of the start `text`. What is frozen is not in
-    the parameters that `trained` gives, and not in the state but for a backbone of timm's and directions.
+    what the masks were matched with. texts: where it begins, None for the start `random`. What is frozen is
+    not in the parameters that `trained` gives, and not in the state but for a backbone of timm's and texts.
     """
 
-    directions: Tensor | None
+    classes: Tensor | None
+    background: Tensor | None
 
     def __init__(
         self,
@@ -89,15 +101,16 @@ class Generator(nn.Module):
         clip: Clip,
         seed: int = 0,
         *,
-        directions: Tensor | None = None,
+        texts: Texts | None = None,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
         self.settings, self.categories = settings, tuple(categories)
         self.clip = clip
-        if (directions is None) == (settings.start == "text"):
-            raise ValueError("the start text has directions, and no other has")
-        self.register_buffer("directions", directions)
+        if (texts is None) != (settings.start == "random"):
+            raise ValueError("every start but random has texts")
+        self.register_buffer("classes", None if texts is None else texts.classes)
+        self.register_buffer("background", None if texts is None else texts.background)
         self.backbone: timm_backbone.Backbone | None = None
         if settings.backbone == "clip":
             width = clip.embed_dim
@@ -137,7 +150,7 @@ class Generator(nn.Module):
             for module in self.head.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()
-        if self.directions is not None:  # nothing is added to them yet
+        if self.classes is not None:  # nothing is added to them yet
             for parameter in _last(self.head).parameters():
                 nn.init.zeros_(parameter)
 
@@ -169,20 +182,38 @@ class Generator(nn.Module):
         window, stride = (int(clip.dense.get(name, 0)) for name in ("window", "stride"))
         if not window or max(pixels.shape[2:]) <= window:
             return door.patch_features(clip, pixels).permute(0, 3, 1, 2)
-        height, width = (2 * side // clip.patch_size for side in pixels.shape[2:])
-        seen = windows.score_windows(
-            pixels, window, stride or window // 2,
+        return torch.stack([self._of_windows(one, window, stride or window // 2) for one in pixels])
+
+    def _of_windows(self, pixels: Tensor, window: int, stride: int) -> Tensor:
+        """The mean of the windows' embeddings of one picture (3, H, W), (D, h, w). Pictures are read one by
+        one, so that what is kept of a picture is the same to the bit as what is read anew."""
+        clip = self.clip
+        digest = hashlib.sha256(pixels.float().cpu().numpy().tobytes()).hexdigest()
+        key = f"{clip.fingerprint} {clip.device} {torch.get_num_threads()} {digest}"
+        if key in _KEPT:
+            return _KEPT[key].to(pixels.device)
+        height, width = (2 * side // clip.patch_size for side in pixels.shape[1:])
+        (seen,) = windows.score_windows(
+            pixels[None], window, stride,
             lambda crops: door.patch_features(clip, crops).permute(0, 3, 1, 2), WINDOWS_AT_ONCE,
         )  # fmt: skip
-        return torch.stack([dense_scores.rows(one, (height, width))(0, height) for one in seen])
+        found = dense_scores.rows(seen, (height, width))(0, height)
+        if sum(one.nbytes for one in _KEPT.values()) + found.nbytes <= KEPT_BYTES:
+            _KEPT[key] = found.cpu()
+        return found
 
     def logits(self, features: Tensor) -> Tensor:
         """Maps (B, C, h, w) before their ReLU, of features (B, D, h, w)."""
         found: Tensor = self.head(features)
-        if self.directions is None:
+        if self.classes is None or self.background is None:
             return found
         sharpness = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
-        return found + sharpness * torch.einsum("bdhw,cd->bchw", features, self.directions)
+        fits = torch.einsum("bdhw,cd->bchw", features, self.classes)
+        if len(self.background):
+            others = torch.einsum("bdhw,nd->bnhw", features, self.background)
+            is_best = self.settings.start == "rivals"
+            fits = fits - (others.amax(1, True) if is_best else others.mean(1, True))
+        return found + sharpness * fits
 
     def maps(self, features: Tensor) -> Tensor:
         """Raw maps (B, C, h, w) from 0 on, of features (B, D, h, w); `label_matching.normalise_maps` brings
@@ -253,8 +284,9 @@ def load(path: Path, clip: Clip) -> Generator:
     try:
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
-        directions = found["directions"] if settings.start == "text" else None
-        generator = Generator(settings, categories, clip, directions=directions, pretrained=False)
+        is_random = settings.start == "random"
+        texts = None if is_random else Texts(found["classes"], found["background"])
+        generator = Generator(settings, categories, clip, texts=texts, pretrained=False)
         wanted = generator.state_dict()
         found = {name: value.to(wanted[name].dtype) for name, value in found.items()}
         generator.load_state_dict(found)

@@ -43,7 +43,8 @@ class Head:
 
     @property
     def last_block(self) -> str:
-        """The last block whose tokens the head reads, one of `dense_clip.LAST_BLOCKS`."""
+        """The last block whose tokens the head reads, one of `dense_clip.LAST_BLOCKS`, or several joined
+        by `+`, whose tokens it reads side by side."""
         return str(self.settings.get("last_block", TOWER))
 
     @property
@@ -54,24 +55,30 @@ class Head:
         )
 
 
-def widths(clip: Clip) -> tuple[int, int]:
-    """How wide the tower's patch tokens are, and its texts."""
+def widths(clip: Clip, last_block: str = TOWER) -> tuple[int, int]:
+    """How wide the patch tokens of `tokens` are, and the CLIP's texts."""
     with torch.no_grad():
         side = clip.patch_size
         pixels = torch.zeros(1, 3, side, side, device=clip.device, dtype=clip.dtype)
-        found = tokens(clip, pixels)
+        found = tokens(clip, pixels, last_block)
     return int(found.shape[-1]), clip.embed_dim
 
 
-def projection(clip: Clip) -> Tensor | None:
-    """The tower's own projection of tokens (width, D), None where it has none. Raises UsageError where
-    it is no plain matrix, as on timm's towers with a pooling of their own."""
+def projection(clip: Clip, last_block: str = TOWER) -> Tensor | None:
+    """The tower's own projection of tokens (width, D), None where it has none. Of several last blocks
+    joined by `+` the first is projected, and the others count for nothing.
+
+    Raises UsageError where it is no plain matrix, as on timm's towers with a pooling of their own."""
     visual = clip.model.visual
+    width, out = widths(clip)
+    more = last_block.count("+")
     if hasattr(visual, "transformer"):
         found: Tensor | None = visual.proj
-        return found
-    width, out = widths(clip)
-    if width == out:
+        if not more:
+            return found
+        first = torch.eye(width) if found is None else found.detach()
+        return torch.cat([first, torch.zeros_like(first).repeat(more, 1)])
+    if width == out and not more:
         return None
     raise UsageError(f"{clip.name} projects patches by no single matrix: give --start random")
 
@@ -81,8 +88,9 @@ def tokens(clip: Clip, pixels: Tensor, last_block: str = TOWER) -> Tensor:
     """What a head reads: the patch tokens after the tower's last norm, before its projection, in the
     model's dtype. Normalised (B, 3, H, W), sides multiples of the patch, to (B, h, w, width).
 
-    last_block: `clip` is the tower as it is; the others are those of `dense_clip.LAST_BLOCKS`. Raises
-    UsageError for one that is unknown or that the tower cannot have.
+    last_block: `clip` is the tower as it is; the others are those of `dense_clip.LAST_BLOCKS`, and
+    several joined by `+` give their tokens side by side. Raises UsageError for one that is unknown or
+    that the tower cannot have.
     """
     grid = door.grid(clip, pixels)
     placed = pixels.to(device=clip.device, dtype=clip.dtype)

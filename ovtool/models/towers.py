@@ -143,7 +143,7 @@ def patch_features(
     if isinstance(visual, TimmModel):
         _require_own_block(name)
         return _pooled_alone(visual, visual.trunk.forward_features(pixels))
-    x = block_tokens(visual, pixels, grid, name, stride)
+    x = block_tokens(visual, pixels, grid, dense_clip.last_block(name).name, stride)
     return x if visual.proj is None else x @ visual.proj
 
 
@@ -151,21 +151,24 @@ def block_tokens(
     visual: nn.Module,
     pixels: Tensor,
     grid: tuple[int, int],
-    name: str,
+    names: str,
     stride: int | None = None,
 ) -> Tensor:
-    """The patches after the last block `name` and the tower's last norm, before its projection: (B,
-    h*w, width). ``clip`` is the tower as it is, and all that timm's towers have.
+    """The patches after the last block `names` and the tower's last norm, before its projection: (B,
+    h*w, width). Several names, joined by ``+``, give their tokens side by side, each of this width.
+    ``clip`` is the tower as it is, and all that timm's towers have.
     """
-    block = dense_clip.last_block(name)
+    blocks = dense_clip.last_blocks(names)
     if isinstance(visual, TimmModel):
-        _require_own_block(name)
-        return patch_tokens(visual, pixels)
+        for block in blocks:
+            _require_own_block(block.name)
+        return torch.cat([patch_tokens(visual, pixels)] * len(blocks), dim=-1)
     x, finer = _embed(visual, pixels, stride), _finer(visual, stride)
     for earlier in visual.transformer.resblocks[:-1]:
         x = _blockwise(earlier, x) if finer > 1 else earlier(x)
-    x = _last_block(visual.transformer.resblocks[-1], x, grid, block, finer)
-    return visual.ln_post(x[:, 1:])
+    last = visual.transformer.resblocks[-1]
+    found = [_last_block(last, x, grid, block, finer)[:, 1:] for block in blocks]
+    return torch.cat([visual.ln_post(tokens) for tokens in found], dim=-1)
 
 
 def _require_own_block(name: str) -> None:

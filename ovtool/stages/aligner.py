@@ -1,28 +1,29 @@
-"""The training of a PACL head: what shapes it, and its steps.
+"""The training of a PACL head: its steps.
 
 Each step compares every image of a batch with every caption of it (`methods.patch_alignment`), pulling
 each image to its own. Both encoders stay as they are. With nouns, each image is also compared with every
-noun of the batch's captions, each in a template, and pulled to the nouns of its own caption.
+noun of the batch's captions, the mean over templates, and pulled to the nouns of its own captions; with naming,
+each of its patches is pulled to those nouns too, whichever is nearest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ovtool.datasets.templates import templates
-from ovtool.errors import UsageError
 from ovtool.methods import patch_alignment
 from ovtool.methods.patch_alignment import Pooling, Reduce, VisionEmbedder
 from ovtool.stages.caption_batches import Batch
+from ovtool.stages.pacl_settings import Settings
 from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
 
@@ -31,102 +32,9 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
     from ovtool.models.nouns import Pipeline
     from ovtool.models.pacl import Head
 
-BATCH_SIZE, EPOCHS, RATE = 4096, 10.0, 5e-4
-DECAY, BETAS, EPS = 0.2, (0.9, 0.98), 1e-6
-STARTS, PAIRS = ("projection", "random"), ("all", "own")
+BETAS, EPS = (0.9, 0.98), 1e-6
 MICRO_BATCH = 64  # pictures that go through the tower together
 MOST_SCALE = 100.0  # of a learned logit scale, as CLIP bounds it
-TEMPLATES = "pacl"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What shapes a training beside model and captions; Mukhoti et al., CVPR 2023, appendix A.
-
-    steps: None for `epochs`. micro_batch: images whose scores are computed at once, None for what a bound
-    of memory allows. patch_scale, pooling: see `patch_alignment.Pooling`. logit_scale: None for that
-    of the CLIP; learn_scale: whether it is trained. pairs: `all`, or `own`, in which an image is pooled by
-    its own caption alone. nouns: whether they are texts of their own, with weight `noun_weight`. start: one of
-    `STARTS`. last_block: whose tokens are read. crop_size, window: in pixels, None for what the model
-    recommends; a window of 0 shows the whole picture at once. held_out: share of the pictures.
-
-    Raises UsageError for what cannot be meant.
-    """
-
-    batch_size: int = BATCH_SIZE
-    micro_batch: int | None = None
-    epochs: float = EPOCHS
-    steps: int | None = None
-    rate: float = RATE
-    decay: float = DECAY
-    warmup: int = 0
-    patch_scale: float = patch_alignment.SCALE
-    pooling: str = "softmax"
-    logit_scale: float | None = None
-    learn_scale: bool = False
-    pairs: str = "all"
-    nouns: bool = False
-    noun_weight: float = 1.0
-    start: str = "projection"
-    last_block: str = "clip"
-    crop_size: int | None = None
-    window: int | None = None
-    held_out: float = 0.05
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("start", self.start, STARTS), ("pairs", self.pairs, PAIRS)):
-            if value not in known:
-                raise UsageError(f"unknown --{name} '{value}'; choose from {', '.join(known)}")
-        if self.batch_size < 2:
-            raise UsageError(
-                f"--batch-size {self.batch_size}: an image is told from others, so give 2 or more"
-            )
-        if self.pairs == "own" and self.nouns:
-            raise UsageError("--pairs own pools by captions alone: leave --nouns out")
-        Pooling(self.patch_scale, self.pooling)
-
-    def settled(self, clip: Clip, images: int | None, world: int) -> Settings:
-        """The same for a model, so many pictures (None: unknown) and processes, with nothing left to
-        them. Raises UsageError."""
-        batch = self.batch_size if images is None else min(self.batch_size, images)
-        if images is not None and self.batch_size > images:
-            batch -= batch % world
-        if batch % world:
-            raise UsageError(
-                f"--batch-size {batch} cannot be shared by {world} processes: give a multiple of "
-                "their number"
-            )
-        if batch < 2:
-            raise UsageError(f"{batch} captioned image to train on: give two or more")
-        if self.steps is None and images is None:
-            raise UsageError(
-                "--steps N is needed for shards that are no local files, whose samples nobody counted"
-            )
-        steps = self.steps or max(1, round(self.epochs * ((images or 0) // batch)))
-        side, window = _view(self, clip)
-        return replace(
-            self,
-            batch_size=batch,
-            steps=steps,
-            warmup=min(self.warmup, steps // 5),
-            logit_scale=self.logit_scale or clip.logit_scale,
-            crop_size=side,
-            window=window,
-        )
-
-
-def _view(settings: Settings, clip: Clip) -> tuple[int, int]:
-    """Side and window in whole patches: those at which the model's patches are read best, else the side
-    that it was trained at, whole."""
-
-    def whole(length: int) -> int:
-        return max(1, round(length / clip.patch_size)) * clip.patch_size
-
-    recommended = int(clip.dense.get("short_side", 0)) or clip.image_size
-    side = whole(settings.crop_size or recommended)
-    window = clip.dense.get("window", 0) if settings.window is None else settings.window
-    return side, min(whole(int(window)), side) if window else 0
 
 
 @dataclass(eq=False)
@@ -149,13 +57,14 @@ class Aligner:
     def __post_init__(self) -> None:
         from ovtool.models import pacl
 
-        settings, (width, out) = self.settings, pacl.widths(self.clip)
+        settings, last_block = self.settings, self.settings.last_block
+        width, out = pacl.widths(self.clip, last_block)
         number = torch.float64 if self.clip.dtype == torch.float64 else torch.float32
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.embedder = VisionEmbedder(width, out)
         if settings.start == "projection":
-            self.embedder.start_at(pacl.projection(self.clip))
+            self.embedder.start_at(pacl.projection(self.clip, last_block))
         self.embedder.to(self.clip.device, number)
         distributed.share(self.embedder, self.ranks)
         assert settings.logit_scale is not None
@@ -167,6 +76,8 @@ class Aligner:
             partial(distributed.max_over_ranks, ranks=self.ranks),
         )
         self._nouns: dict[str, tuple[str, ...]] = {}
+        self._forms: dict[str, Tensor] = {}
+        self._templates = templates(settings.templates)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -256,21 +167,25 @@ class Aligner:
 
     # --- a step --------------------------------------------------------------------------------------
 
-    def step(self, number: int, batch: Batch) -> dict[str, float]:
-        """Leaves the gradients of step `number` and returns its losses; see `training.loop`."""
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Leaves the gradients of a step and returns its losses; see `training.loop`."""
         found = self._tokens_of(batch)
         own = self.texts(batch.captions)  # (b, D)
         groups = [(distributed.gather_rows(own, self.ranks), self._diagonal(len(own)), 1.0)]
         if self.pipeline is not None:
-            words, owned = self._noun_texts(number, batch.captions)
+            words, owned = self._noun_texts(batch.told)
             if len(words):
                 groups.append((words, owned, self.settings.noun_weight))
         texts = torch.cat([group[0] for group in groups])
         scale = self.log_scale.exp()
 
+        def patches_of(chosen: slice) -> Tensor:
+            embedded: Tensor = self.embedder(found[chosen].to(self.embedder.skip.weight))
+            return embedded
+
         def scores_of(chosen: slice) -> Tensor:
             with self._autocast():
-                patches = self.embedder(found[chosen].to(self.embedder.skip.weight))
+                patches = patches_of(chosen)
                 if self.settings.pairs == "own":
                     scores = patch_alignment.own_caption_compatibility(
                         patches, own[chosen], texts, self.pooling
@@ -299,12 +214,35 @@ class Aligner:
 
         with torch.no_grad():
             slices = self._slices(len(found), found.shape[1], len(texts))
-        loss = patch_alignment.two_pass(scores_of, slices, loss_of)
-        record = {"loss": float(loss)}
-        record["bound"] = patch_alignment.information_bound(float(losses[0]), len(groups[0][0]))
+        loss = float(patch_alignment.two_pass(scores_of, slices, loss_of))
+        bound = patch_alignment.information_bound(float(losses[0]), len(groups[0][0]))
+        record = {"loss": loss, "bound": bound}
         if len(losses) > 1:
             record |= {"captions": float(losses[0]), "nouns": float(losses[1])}
+            if self.settings.naming:
+                record["naming"] = self._named(patches_of, slices, words, owned)
+                record["loss"] += self.settings.naming * record["naming"]
         return record
+
+    def _named(
+        self,
+        patches_of: Callable[[slice], Tensor],
+        slices: Sequence[slice],
+        nouns: Tensor,
+        owned: Tensor,
+    ) -> float:
+        """Adds the gradients of `patch_alignment.naming` to those of the embedder, slice by slice, and
+        returns its mean over all processes' images. The logit scale does not learn from it."""
+        told = (owned.sum(1) > 0).sum().to(owned)
+        images = self.reduce.total(told).clamp(min=1)
+        scale, share = self.log_scale.detach().exp(), owned.new_zeros(())
+        for chosen in slices:
+            with self._autocast():
+                found = patch_alignment.naming(patches_of(chosen), nouns, owned[chosen], scale)
+            part = found.to(owned).sum() / images
+            (self.settings.naming * self.ranks.world * part).backward()  # type: ignore[no-untyped-call]
+            share = share + part.detach()
+        return float(self.reduce.total(share))
 
     def bound_scale(self, _: int) -> None:
         """Holds a learned logit scale below its bound; called after each step."""
@@ -318,22 +256,24 @@ class Aligner:
         owned[place, self.ranks.rank * rows + place] = 1
         return owned.to(self.embedder.skip.weight)
 
-    def _noun_texts(self, number: int, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The distinct nouns of all processes' captions, each in a template drawn from (seed, step), as
-        embeddings (K, D), and whose they are among this process's images: (b, K)."""
-        own = self.nouns(captions)
+    def _noun_texts(self, told: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """The distinct nouns of all captions of all processes' images, as embeddings (K, D), and whose
+        they are among this process's images: (b, K)."""
+        found = iter(self.nouns([caption for said in told for caption in said]))
+        own = [sorted({noun for _ in said for noun in next(found)}) for said in told]
         everyone = distributed.gather_objects(own, self.ranks)
         distinct = sorted({noun for rank in everyone for said in rank for noun in said})
-        forms = templates(TEMPLATES)
-        drawn = np.random.default_rng([self.settings.seed, 5, number]).integers(
-            len(forms), size=len(distinct)
-        )
         place = {noun: index for index, noun in enumerate(distinct)}
         owned = torch.zeros(len(own), len(distinct))
         for row, said in enumerate(own):
             owned[row, [place[noun] for noun in said]] = 1
-        sentences = [forms[form].format(noun) for noun, form in zip(distinct, drawn, strict=True)]
-        return self.texts(sentences), owned.to(self.embedder.skip.weight)
+        for noun in distinct:  # each by itself, so that its numbers depend on no other
+            if noun not in self._forms:
+                forms = self.texts([form.format(noun) for form in self._templates])
+                self._forms[noun] = normalize(forms.mean(0), dim=-1)
+        words = [self._forms[noun] for noun in distinct]
+        empty = self.embedder.skip.weight.new_zeros(0, self.clip.embed_dim)
+        return torch.stack(words) if words else empty, owned.to(empty)
 
     def _slices(self, images: int, patches: int, texts: int) -> list[slice]:
         if self.settings.micro_batch is None:
@@ -362,10 +302,5 @@ def all_texts(aligner: Aligner, captions: Sequence[str]) -> list[str]:
     if aligner.pipeline is None:
         return list(captions)
     nouns = dict.fromkeys(noun for said in aligner.nouns(captions) for noun in said)
-    forms = templates(TEMPLATES)
+    forms = templates(aligner.settings.templates)
     return [*captions, *(form.format(noun) for noun in nouns for form in forms)]
-
-
-def shown(settings: Settings) -> Mapping[str, Any]:
-    """The settings as a file's header has them."""
-    return dict(vars(settings))

@@ -68,13 +68,15 @@ def constant_maps(cams: Cams) -> int:
 @dataclass(frozen=True, eq=False)
 class CamBatches(Dataset[CropBatch]):
     """Batch `step` of a training, from 0 on: epochs of all images with maps in a new order, without the
-    rest that fills no batch. Crops are squares of `side` pixels: a random resized crop, and a mirror."""
+    rest that fills no batch. Crops are squares of `side` pixels: a random resized crop of at least `scale`
+    of the area, and a mirror; with a scale of 1 the whole picture, always the same."""
 
     cams: Cams
     folder: Path
     batch_size: int
     side: int
     seed: int
+    scale: float = SCALE[0]
     _decoded: "OrderedDict[str, NDArray[np.uint8]]" = field(default_factory=OrderedDict)
 
     @property
@@ -94,12 +96,15 @@ class CamBatches(Dataset[CropBatch]):
         return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
 
     def __getitem__(self, step: int) -> CropBatch:
-        rng = np.random.default_rng([self.seed, 3, step])
+        return self.of(self.chosen(step), np.random.default_rng([self.seed, 3, step]))
+
+    def of(self, numbers: Sequence[int], rng: np.random.Generator) -> CropBatch:
+        """Some images, each cut anew."""
         index = {category.id: place for place, category in enumerate(self.cams.categories)}
         images = self.images
-        pixels = torch.empty(self.batch_size, self.side, self.side, 3, dtype=torch.uint8)
+        pixels = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
         owners, classes, found = [], [], []
-        for row, number in enumerate(self.chosen(step)):
+        for row, number in enumerate(numbers):
             image = images[number]
             pixels[row], maps = self._crop(image, rng)
             found.append(maps)
@@ -109,8 +114,12 @@ class CamBatches(Dataset[CropBatch]):
 
     def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         rgb, maps = self._picture(image), self.cams.of(image.id)
-        top, left, bottom, right = random_box(rng, (0, 0, image.height, image.width), SCALE)
-        is_mirrored = rng.random() < 0.5
+        top, left, bottom, right = (0, 0, image.height, image.width)
+        is_mirrored = False
+        if self.scale < 1:
+            box = (top, left, bottom, right)
+            top, left, bottom, right = random_box(rng, box, (self.scale, SCALE[1]))
+            is_mirrored = rng.random() < 0.5
         whole = interpolate(maps[None], (image.height, image.width), mode="bilinear")[0]
         cut = torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float()
         size = (self.side, self.side)

@@ -18,11 +18,11 @@ TRAINED = ("classifier", "matching")
 class Options:
     """Options that belong to some methods; None where they are not given.
 
-    background: the words that compete in `gradcam`, and those that a generator's start takes away.
+    background: the words that compete in `gradcam`, and with the classes in a generator's start.
     sentence: around the words of `gradcam`. short_side: of pictures, in
     pixels, as the network sees them. pacl: a head. from_maps: a folder of given maps. arch: of the
     classifier. generator: `clip`, `timm:NAME`, or a file that was trained before. fine_tune: train timm's
-    backbone too. hidden: channels of the generator's head. start: where it begins, None is `text` on a
+    backbone too. hidden: channels of the generator's head. start: where it begins, None is `rivals` on a
     CLIP's own patches, else `random`. save_generator: where it goes.
     similarity, background_weight, select, label_steps: see `match_training.Settings`. crop_scale: the least share of
     a picture in a crop. box_threshold: of the affinity.
@@ -60,7 +60,7 @@ class Options:
     @property
     def trains(self) -> bool:
         """Whether a training comes before the maps."""
-        return self.method in TRAINED and not self.is_file
+        return self.method in TRAINED and not self.is_file and self.steps != 0
 
     @property
     def needs_clip(self) -> bool:
@@ -113,6 +113,8 @@ def settled(
             raise UsageError(
                 f"--{field.name.replace('_', '-')} means nothing {_why(chosen, given, field.name)}"
             )
+    if chosen == "classifier" and given.steps == 0:
+        raise UsageError("--steps 0 leaves a classifier at random weights: give 1 or more")
     if chosen == "pacl" and given.pacl is None:
         raise UsageError("--method pacl needs --pacl FILE, a head of `ovtool train-pacl`")
     if chosen == "maps":

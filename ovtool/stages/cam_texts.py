@@ -67,13 +67,6 @@ def background_words(
     return kept
 
 
-def directions(clip: Clip, categories: Sequence[coco.Category], words: Sequence[str]) -> Tensor:
-    """Where a generator begins (`models.mask_generator`): each category's text less the mean of the
-    background words' (none: nothing is taken away), float32 (C, D)."""
-    own = embed(clip, categories, PLAIN)
-    return own - embed_words(clip, words, PLAIN).mean(dim=0) if words else own
-
-
 def sharp_sentence(clip: Clip) -> str:
     """The sentence around words for maps by gradients: CLIP-ES's, but for a small model the plain one, with
     which the bundled CLIP's maps are better."""

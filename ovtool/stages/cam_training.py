@@ -64,7 +64,7 @@ def generator(
         bool(options.fine_tune),
         mask_generator.HIDDEN if options.hidden is None else options.hidden,
         options.short_side,
-        options.start or ("text" if backbone == "clip" else "random"),
+        options.start or ("rivals" if backbone == "clip" else "random"),
     )
     network = new_generator(built, labels, clip, options.background, seed)
     if network.backbone is not None:
@@ -86,23 +86,26 @@ def generator(
 def new_generator(
     settings: GeneratorSettings, labels: Labelled, clip: Clip, background: str | None, seed: int
 ) -> Generator:
-    """A generator before its training. background: the words whose mean the start `text` takes away, None
+    """A generator before its training. background: the words that its start sets against the classes, None
     for the model's own stuff words or CLIP-ES's. Raises UsageError where they are given to another start."""
     from ovtool.models import mask_generator
 
-    directions = None
-    if settings.start == "text":
+    texts = None
+    if settings.start != "random":
         words = cam_texts.background_words(clip, labels, background, alone=True)
-        directions = cam_texts.directions(clip, labels.categories, words)
+        own = cam_texts.embed(clip, labels.categories, cam_texts.PLAIN)
+        others = cam_texts.embed_words(clip, words, cam_texts.PLAIN) if words else own[:0]
+        texts = mask_generator.Texts(own, others)
     elif background is not None:
         raise UsageError("--background is of no use to a generator with --start random")
-    return mask_generator.Generator(settings, labels.categories, clip, seed, directions=directions)
+    return mask_generator.Generator(settings, labels.categories, clip, seed, texts=texts)
 
 
 def _digest(network: Generator) -> str | None:
-    """Of the directions that a generator begins with."""
-    found = network.directions
-    return None if found is None else tensors.fingerprint({"directions": found})
+    """Of the texts that a generator begins with."""
+    if network.classes is None or network.background is None:
+        return None
+    return tensors.fingerprint({"classes": network.classes, "background": network.background})
 
 
 def classifier(

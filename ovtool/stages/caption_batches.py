@@ -35,11 +35,13 @@ Rgb = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Batch:
     """This process's rows of a step. pixels: uint8 (b, 3, S, S), None where tokens are kept already;
-    index: their places in the list of pictures; captions: one each; left: what shards lacked up to here."""
+    index: their places in the list of pictures; captions: one each; told: all captions of each; left:
+    what shards lacked up to here."""
 
     pixels: Tensor | None
     index: tuple[int, ...]
     captions: tuple[str, ...]
+    told: tuple[tuple[str, ...], ...]
     left: Left | None = None
 
 
@@ -149,7 +151,8 @@ class ListedBatches(Dataset[Batch]):
                 ]
             )
         captions = tuple(self.listed.captions[index][which] for index, which in chosen)
-        return Batch(pixels, tuple(index for index, _ in chosen), captions)
+        told = tuple(self.listed.captions[index] for index, _ in chosen)
+        return Batch(pixels, tuple(index for index, _ in chosen), captions, told)
 
     def picture(self, index: int, step: int | None = None, row: int = 0) -> Tensor:
         """A picture as a row of a step shows it, or whole."""
@@ -186,7 +189,8 @@ class ShardBatches(IterableDataset[Batch]):
                 rows.append(self._decoded(*next(drawn), rng))
             pixels = torch.stack([picture for picture, _ in rows])
             left = Left(self.left.samples.copy(), dict(self.left.cut))
-            yield Batch(pixels, (), tuple(caption for _, caption in rows), left)
+            captions = tuple(caption for _, caption in rows)
+            yield Batch(pixels, (), captions, tuple((each,) for each in captions), left)
             step += 1
 
     def _decoded(

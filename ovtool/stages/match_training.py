@@ -56,7 +56,7 @@ _logger = logging.getLogger("ovtool")
 class Settings:
     """What shapes a training beside CLIP, labels and generator; SemPLeS, section 3.2.
 
-    steps: None for `epochs`. label_steps: on the labels alone, before them; None is `LABEL_STEPS` for a
+    steps: None for `epochs`; 0 of either for the start as it is. label_steps: on the labels alone, before them; None is `LABEL_STEPS` for a
     generator that begins at random, else 0. background_weight: lambda_b, None is the published 2.4, and
     0.75 for a small model (`SMALL_BACKGROUND_WEIGHT`): with more its masks are best when they cover the
     ground too. similarity: None is what `Matching.measured_similarity` says. scale: the least share of a picture that a crop shows, 1 for whole pictures. select: `last`
@@ -125,7 +125,10 @@ class Matching:
     @property
     def steps(self) -> int:
         """The number of steps of the matching, after those on labels alone."""
-        return self.settings.steps or max(1, round(self.settings.epochs * self.batches.per_epoch))
+        if self.settings.steps is not None:
+            return self.settings.steps
+        epochs = self.settings.epochs
+        return max(1, round(epochs * self.batches.per_epoch)) if epochs else 0
 
     def train(self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None) -> list[Record]:
         """Trains the generator in place and returns the curve. Raises as `loop.train`."""
@@ -136,6 +139,9 @@ class Matching:
             generator.trained(), lr=settings.rate, weight_decay=DECAY, betas=(0.9, 0.999)
         )
         total = (self.label_steps or 0) + self.steps
+        if not total:
+            generator.eval()
+            return []
         every = max(1, total // VALIDATIONS) if settings.select == "labels" else 0
         plan = Plan(total, save_every=SAVE_EVERY, validate_every=every)
 

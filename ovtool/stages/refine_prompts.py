@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, mse_loss
+from torch.nn.functional import interpolate, leaky_relu, mse_loss
 
 from ovtool.errors import UsageError
 from ovtool.formats import parts, plots, tensors
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
 
-FIT_EPOCHS, FIT_RATE = 5.0, 2e-3
+FIT_EPOCHS, FIT_RATE, LEAK = 5.0, 2e-3, 0.1
 SMALL_REFINE_WEIGHT = 2.0  # lambda_r for a small model
 HOSTS = ("matching",)  # methods of `cam` whose maps a generator made
 
@@ -44,7 +44,7 @@ class Request:
     """What is asked of the step.
 
     prompts: the file of background prompts; None for L_match alone. generator: a file whose generator is
-    taken, restarted; None builds one on the CLIP's patches, with the start `text` unless it is fitted.
+    taken, restarted; None builds one on the CLIP's patches, with the start `rivals` unless it is fitted.
     refine_weight: lambda_r; None is the published 0.05, and 2 for a small model. fit: whether the head is first
     fitted to the maps; None where no generator made them. fit_epochs: of that. matching: the rest of the
     training.
@@ -100,7 +100,7 @@ class Refinement:
             cams.categories,
         )
         if request.generator is None:
-            settings = mask_generator.Settings(start="random" if fits else "text")
+            settings = mask_generator.Settings(start="random" if fits else "rivals")
             generator = cam_training.new_generator(settings, labels, clip, None, seed)
         else:
             generator = mask_generator.load(request.generator, clip)
@@ -154,7 +154,7 @@ class Refinement:
         curve: list[Record] = []
         if self.fits:
             curve = self._fit(fitting, begun[0])
-        if self.matching.settings.epochs > 0:
+        if self.matching.steps > 0:
             learned = self.matching.train(learning, begun[1])
             curve = [*curve, *({**one, "step": one["step"] + len(curve)} for one in learned)]
         thinned = loop.thinned(curve)
@@ -174,7 +174,8 @@ class Refinement:
         return parts.settings_digest({**self.shown, **settings, "threads": torch.get_num_threads()})
 
     def _fit(self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None) -> list[Record]:
-        """Fits the head to the maps: the mean squared difference, on the generator's grid."""
+        """Fits the head to the maps: the mean squared difference, on the generator's grid. What lies below
+        0 leaks, so that a map that is nowhere above it still learns."""
         matching = self.matching
         generator = matching.generator.train(True)
         optimiser = torch.optim.AdamW(
@@ -185,7 +186,7 @@ class Refinement:
 
         def gradients(step: int) -> dict[str, float]:
             batch = matching.batches[step]
-            raw = generator.maps(matching.features_of(batch))
+            raw = leaky_relu(generator.logits(matching.features_of(batch)), LEAK)
             rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
             ours = label_matching.normalise_maps(raw[rows, classes], label_matching.TRAIN_EPS)
             wanted = []

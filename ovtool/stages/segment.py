@@ -81,8 +81,8 @@ def run(
     proposer: see `stages.proposers`; None is `regions` for `fused`, the model's default for `two-stage`.
     embeddings, prompts, ensemble, region_features, background_tokens, crop_size: of `two-stage`, see
         `stages.two_stage.Request`.
-    pacl: a file of `train-pacl`, `none`, or None for the head that comes with a bundled model; that one
-        is left out with `last_block`. scales: as `stages.views.parse_scales`.
+    pacl: a file of `train-pacl`, `none`, or None for the head that comes with a bundled model, of
+        `patch` alone; that one is left out with `last_block`. scales: as `stages.views.parse_scales`.
     segmenter_file: of `train-segmenter`, in place of a CLIP and its methods; crf: a preset for its masks
         (`stages.network_segments`).
     label_maps, overlays, heatmaps: folders for pictures of each image.

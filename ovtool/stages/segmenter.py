@@ -233,8 +233,8 @@ def load(
     """Loads the model and embeds every word of the run.
 
     stages: makes the two stages of `two-stage` around the CLIP, None for the other methods.
-    pacl: the file of a PACL head, `none`, or None for the one that comes with a bundled model; a last
-        block that was asked for stands against that one.
+    pacl: the file of a PACL head, `none`, or None for the one that comes with a bundled model; regions
+        and a last block that was asked for stand against that one.
 
     Raises ModelError, UsageError, InputError, MismatchError.
     """
@@ -245,7 +245,8 @@ def load(
     clip = door.load(model, device, devices.precision(precision, device))
     vocabulary = vocabulary.before(clip.stuff)
     head = None
-    if stages is None and (pacl is not None or settings.dense.last_block is None):
+    is_default = regions is None and settings.dense.last_block is None  # in regions it names fewer
+    if stages is None and (pacl is not None or is_default):
         head = heads.choose(pacl, clip)
     if settings.dense.patch_stride is not None:
         clip = door.with_patch_stride(clip, settings.dense.patch_stride)

@@ -23,9 +23,10 @@ from ovtool.formats.shards import Left
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
 from ovtool.stages import aligner as trainer
-from ovtool.stages import caption_batches, captioned, patch_validation
-from ovtool.stages.aligner import Aligner, Settings
+from ovtool.stages import caption_batches, captioned, pacl_settings, patch_validation
+from ovtool.stages.aligner import Aligner
 from ovtool.stages.caption_batches import Batch, Listed, ListedBatches, ShardBatches
+from ovtool.stages.pacl_settings import Settings
 from ovtool.stages.progress import Progress, no_progress
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.distributed import Ranks
@@ -73,12 +74,12 @@ def run(
     model: str | None = None,
     device: str | None = None,
     precision: str = "auto",
-    batch_size: int = trainer.BATCH_SIZE,
+    batch_size: int = pacl_settings.BATCH_SIZE,
     micro_batch: int | None = None,
-    epochs: float = trainer.EPOCHS,
+    epochs: float = pacl_settings.EPOCHS,
     steps: int | None = None,
-    rate: float = trainer.RATE,
-    decay: float = trainer.DECAY,
+    rate: float = pacl_settings.RATE,
+    decay: float = pacl_settings.DECAY,
     warmup: int = 0,
     patch_scale: float = Settings.patch_scale,
     pooling: str = "softmax",
@@ -87,6 +88,8 @@ def run(
     pairs: str = "all",
     nouns: bool = False,
     noun_weight: float = 1.0,
+    naming: float = 0.0,
+    templates: str = "pacl",
     start: str = "projection",
     last_block: str = "clip",
     crop_size: int | None = None,
@@ -107,14 +110,14 @@ def run(
     captions: a data set `NAME[:SPLIT]`, a captions JSON with the folder `images`, or shards.
     cache: whether the tokens of listed pictures are kept, which leaves random crops out: `on`, `off`, or
         `auto`, which keeps them where one process trains for more than one epoch and they have at most
-        `CACHE_BYTES`. The others are in `aligner.Settings`.
+        `CACHE_BYTES`. The others are in `pacl_settings.Settings`.
 
     Raises UsageError, ModelError, InputError, OutputExistsError, MismatchError (a checkpoint of another
     training), TrainingError (a loss that is not finite, another process that ended; the checkpoint stays).
     """
     settings = Settings(
         batch_size, micro_batch, epochs, steps, rate, decay, warmup, patch_scale, pooling, logit_scale,
-        learn_scale, pairs, nouns, noun_weight, start, last_block, crop_size, window, held_out, seed,
+        learn_scale, pairs, nouns, noun_weight, naming, templates, start, last_block, crop_size, window, held_out, seed,
     )  # fmt: skip
     if cache not in CACHES:
         raise UsageError(f"unknown --cache '{cache}'; choose from {', '.join(CACHES)}")
@@ -203,7 +206,11 @@ def _trained(request: Request, aligner: Aligner, plan: Trained, progress: Progre
     from ovtool.models import pacl
 
     clip, settings, ranks, listed = aligner.clip, aligner.settings, aligner.ranks, request.listed
-    shown = {**trainer.shown(settings), "captions": request.digest, "crops": not plan.tokens_kept}
+    shown = {
+        **pacl_settings.shown(settings),
+        "captions": request.digest,
+        "crops": not plan.tokens_kept,
+    }
     shown["precision"] = str(request.dtype).removeprefix("torch.")
     place = {"device": ranks.device.type, "world": ranks.world}
     place |= {"model": clip.fingerprint, "threads": torch.get_num_threads()}
@@ -259,11 +266,11 @@ def _fit(
     settings = aligner.settings
     assert settings.steps is not None
 
-    def gradients(step: int) -> dict[str, float]:
+    def gradients(_: int) -> dict[str, float]:
         batch = next(batches)
         if batch.left is not None:
             left.samples, left.cut = batch.left.samples, batch.left.cut
-        return aligner.step(step, batch)
+        return aligner.step(batch)
 
     every = max(1, settings.steps // VALIDATIONS)
     plan = Plan(settings.steps, settings.warmup, save_every=SAVE_EVERY, validate_every=every)
@@ -307,11 +314,8 @@ def _keeps(cache: str, listed: Listed, aligner: Aligner) -> bool:
         return cache == "on"
     settings = aligner.settings
     seen = (settings.steps or 0) * settings.batch_size
-    size = (
-        aligner.tokens_a_picture()
-        * aligner.embedder.skip.in_features
-        * _kept_type(aligner).itemsize
-    )
+    width = aligner.embedder.skip.in_features
+    size = aligner.tokens_a_picture() * width * _kept_type(aligner).itemsize
     alone = aligner.ranks.world == 1
     return alone and seen > len(listed.items) and size * len(listed.items) <= CACHE_BYTES
 

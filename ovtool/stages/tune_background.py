@@ -8,16 +8,17 @@ learn; both towers of the CLIP stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-from ovtool.datasets import nouns, vocabularies
+from ovtool.datasets import vocabularies
 from ovtool.errors import InputError, OvtoolError, UsageError
 from ovtool.formats import atomic, labelled, parts, plots
 from ovtool.formats import cams as maps_file
@@ -25,7 +26,7 @@ from ovtool.formats.cams import Cams
 from ovtool.methods import background_prompts as losses
 from ovtool.methods import label_matching
 from ovtool.runtime import device as devices
-from ovtool.stages import cam_crops, cam_texts
+from ovtool.stages import cam_crops, cam_texts, nearest_words
 from ovtool.stages.cam_crops import CamBatches, CropBatch
 from ovtool.stages.progress import Progress, no_progress
 from ovtool.training import checkpoints, distributed, loop
@@ -50,7 +51,8 @@ class Settings:
 
     push: from what a prompt is pushed, one of `PUSHES`. push_weight: lambda_T. length: K, None for 30 or as
     many as fit. init: see `learned_text.initial`. similarity: see `label_matching.similarity`; None is
-    measured. batch_size: images of a step. steps: None for `epochs`.
+    measured. batch_size: images of a step. steps: None for `epochs`. crop_scale: the least share of a picture
+    in a crop; with 1 pictures are whole, and their embeddings are kept, so that they are made once.
 
     Raises UsageError for what cannot be meant.
     """
@@ -65,6 +67,7 @@ class Settings:
     steps: int | None = None
     rate: float = RATE
     seed: int = 0
+    crop_scale: float = cam_crops.SCALE[0]
 
     def __post_init__(self) -> None:
         similarities = (None, *label_matching.SIMILARITIES)
@@ -77,10 +80,19 @@ class Settings:
                 raise UsageError(f"unknown --{name} '{value}'; choose from {choices}")
 
 
+class Seen(NamedTuple):
+    """Pairs of a picture and a class of it: the class's index (P,), and the unit embeddings of X_b and X_f
+    (P, D); the latter empty where it is not needed."""
+
+    classes: Tensor
+    background: Tensor
+    foreground: Tensor
+
+
 @dataclass(frozen=True)
 class TunedBackground:
-    """What a training left. nearest: the words nearest to each class's prompt, best first, with their
-    cosines. parameters: the number that was trained, by what they are.
+    """What a training left. nearest: the words nearest to the prompt of each class that some image shows,
+    best first, with their cosines. parameters: the number that was trained, by what they are.
     """
 
     out: str
@@ -114,6 +126,7 @@ def run(
     steps: int | None = None,
     rate: float = RATE,
     seed: int = 0,
+    crop_scale: float = cam_crops.SCALE[0],
     workers: int = 0,
     out: str | None = None,
     resume: bool = False,
@@ -133,7 +146,17 @@ def run(
     do not belong to the maps; a checkpoint of another training), TrainingError.
     """
     settings = Settings(
-        push, push_weight, length, init, similarity, batch_size, epochs, steps, rate, seed
+        push,
+        push_weight,
+        length,
+        init,
+        similarity,
+        batch_size,
+        epochs,
+        steps,
+        rate,
+        seed,
+        crop_scale,
     )
     if distributed.is_many():
         raise UsageError("tune-prompts is one process: start it without torchrun")
@@ -176,8 +199,13 @@ def run(
     vectors, curve, kind = tuner.tune(checkpoint, begun)
     with torch.no_grad():
         embedded = reader(vectors)
-    near = nearest_words(clip, embedded, vocabulary(clip, words), NEAREST)
-    nearest = dict(zip((each.name for each in found.categories), near, strict=True))
+    near = nearest_words.of(clip, embedded, nearest_words.vocabulary(clip, words), NEAREST)
+    seen = {one for image in found.images for one in image.category_ids}
+    nearest = {
+        each.name: words_of
+        for each, words_of in zip(found.categories, near, strict=True)
+        if each.id in seen
+    }
     thinned = loop.thinned(curve)
     background_prompts.save(
         target, clip, found.categories, vectors, embedded,
@@ -200,6 +228,7 @@ class Tuner:
     settings: Settings
     workers: int
     progress: Progress
+    _kept: dict[int, Seen] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -231,7 +260,7 @@ class Tuner:
         steps = settings.steps or max(1, round(settings.epochs * (images // batch)))
         settings = replace(settings, length=reader.length, batch_size=batch, steps=steps)
         side = clip.image_size
-        batches = CamBatches(found, folder, batch, side, settings.seed)
+        batches = CamBatches(found, folder, batch, side, settings.seed, settings.crop_scale)
         texts = cam_texts.embed(clip, found.categories)
         return cls(clip, reader, generator, batches, texts, settings, workers, progress)
 
@@ -254,7 +283,8 @@ class Tuner:
         loaded = self._loaded(0 if begun is None else len(begun["curve"]))
 
         def gradients(step: int) -> dict[str, float]:
-            loss, parts_of = self.loss(next(loaded), vectors, kind)
+            seen = self._whole(step) if settings.crop_scale >= 1 else self.seen(next(loaded))
+            loss, parts_of = self.loss(seen, vectors, kind)
             loss.backward()
             return {"loss": float(loss.detach()), **parts_of}
 
@@ -271,10 +301,9 @@ class Tuner:
             ) from error
         return vectors.detach(), curve, kind
 
-    def loss(self, batch: CropBatch, vectors: Tensor, kind: str) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, seen: Seen, vectors: Tensor, kind: str) -> tuple[Tensor, dict[str, float]]:
         """L_prompt of a batch, and its two terms by name."""
-        classes = batch.classes.to(self.clip.device)
-        background, foreground = self.pictures(batch)
+        classes, background, foreground = seen
         prompts = self.reader(vectors)[classes]
         pulled = losses.pull(background, prompts, kind)
         if self.settings.push == "none":
@@ -286,10 +315,19 @@ class Tuner:
         terms = {"pull": float(pulled.detach()), "push": float(pushed.detach())}
         return pulled + self.settings.push_weight * pushed, terms
 
+    def _whole(self, step: int) -> Seen:
+        """The images of a step as they are kept."""
+        chosen = self.batches.chosen(step)
+        for number in chosen:
+            if number not in self._kept:
+                batch = self.batches.of([number], np.random.default_rng(0))
+                self._kept[number] = self.seen(batch)
+        found = [self._kept[number] for number in chosen]
+        return Seen(*(torch.cat(several) for several in zip(*found, strict=True)))
+
     @torch.no_grad()
-    def pictures(self, batch: CropBatch) -> tuple[Tensor, Tensor]:
-        """The unit embeddings of X_b and X_f of each pair, (P, D) each; the latter empty where it is not
-        needed."""
+    def seen(self, batch: CropBatch) -> Seen:
+        """The pairs of a batch."""
         from ovtool.models import clip as door
 
         pixels = door.normalise(self.clip, batch.pixels)
@@ -305,14 +343,15 @@ class Tuner:
             needed = shown if self.settings.push == "foreground" else shown[:0]
             embedded = door.encode_images(self.clip, torch.cat([hidden, needed]))
             both.append((embedded[: len(some)], embedded[len(some) :]))
-        return torch.cat([one for one, _ in both]), torch.cat([one for _, one in both])
+        background, foreground = (torch.cat(each) for each in zip(*both, strict=True))
+        return Seen(classes, background, foreground)
 
     @torch.no_grad()
     def measured(self) -> str:
         """The similarity for this model: `raw`, as published, unless the clamp would leave more than a few
         of the cosines among which prompts move without a gradient: of pictures and texts of the classes, and
         of texts with each other, whether or not they belong together."""
-        background, _ = self.pictures(self.batches[0])
+        background = self.seen(self.batches[0]).background
         apart = ~torch.eye(len(self.texts), dtype=torch.bool, device=self.texts.device)
         among = (self.texts @ self.texts.T)[apart]
         cosines = torch.cat([(background @ self.texts.T).flatten(), among])
@@ -321,6 +360,8 @@ class Tuner:
 
     def _loaded(self, first: int) -> Iterator[CropBatch]:
         """The batches from a step on, cut ahead by other processes where there are several."""
+        if self.settings.crop_scale >= 1:
+            return iter(())
         steps = range(first, self.settings.steps or 0)
         if self.workers == 0:
             return (self.batches[step] for step in steps)
@@ -342,30 +383,6 @@ def require_classes(generator: Generator, found: Cams, source: str) -> None:
             f"the generator has {len(theirs)} classes and {source} {len(ours)}; they differ in "
             f"{labelled.shortened(differing)}: give the generator that `ovtool cam` saved with these maps"
         )
-
-
-def vocabulary(clip: Clip, words: Path | None) -> list[str]:
-    """The words that a prompt is compared with: those of a file, else those that the model is known to
-    have learned, else the collage's nouns and the default background words; sorted, each once."""
-    if words is not None:
-        listed = vocabularies.read_classes_file(words)
-        return sorted({synonyms[0] for synonyms in listed.classes})
-    if clip.words is not None:
-        return sorted(clip.words)
-    return sorted({*nouns.class_names(), *vocabularies.DEFAULT_BACKGROUND})
-
-
-def nearest_words(
-    clip: Clip, embedded: Tensor, words: Sequence[str], count: int
-) -> list[list[tuple[str, float]]]:
-    """The words nearest to each of some texts (C, D), best first, each with its cosine."""
-    known = cam_texts.embed_words(clip, words, cam_texts.SENTENCE)
-    cosines = normalize(embedded, dim=-1) @ known.T
-    best, places = cosines.topk(min(count, len(words)), dim=1)
-    return [
-        [(words[place], round(cosine, 4)) for cosine, place in zip(row, chosen, strict=True)]
-        for row, chosen in zip(best.tolist(), places.tolist(), strict=True)
-    ]
 
 
 def _generated(

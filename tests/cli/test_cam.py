@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_function(parsed):
 def test_every_option_reaches_the_function(parsed):
     given = {
         "background": "sky,wall", "sentence": "one {}", "short_side": 96, "pacl": Path("p"),
-        "from_maps": Path("m"), "arch": "timm:x", "generator": "clip", "hidden": 7,
+        "from_maps": Path("m"), "arch": "timm:x", "generator": "clip", "hidden": 7, "start": "text",
         "save_generator": Path("g"), "similarity": "shifted", "background_weight": 0.75,
         "select": "labels", "label_steps": 5, "batch_size": 3, "epochs": 2.5, "steps": 4, "rate": 0.5,
         "crop_scale": 0.3, "box_threshold": 0.4,

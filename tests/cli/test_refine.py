@@ -128,6 +128,7 @@ def test_backgrounds_have_the_function_s_defaults_too(monkeypatch):
         "--push": "none",
         "--init": "words",
         "--words": "w",
+        "--crop-scale": 0.5,
         "--similarity": "raw",
         "--length": 7,
     }

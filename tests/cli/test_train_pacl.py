@@ -69,6 +69,8 @@ def test_every_option_reaches_the_function(parsed):
         "logit_scale": ("--logit-scale", 20.0),
         "pairs": ("--pairs", "own"),
         "noun_weight": ("--noun-weight", 0.5),
+        "naming": ("--naming", 0.75),
+        "templates": ("--templates", "one"),
         "start": ("--start", "random"),
         "last_block": ("--last-block", "naclip"),
         "crop_size": ("--crop-size", 96),

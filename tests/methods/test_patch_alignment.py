@@ -121,6 +121,23 @@ def test_patches_that_are_zero_do_no_harm():
     assert found.isfinite().all() and patches.grad.isfinite().all()
 
 
+def test_naming_asks_each_patch_for_one_of_its_image_s_nouns(batch, random):
+    patches, nouns = batch
+    owned = torch.tensor([[1, 0, 0, 1, 0, 0]] * 3 + [[0, 0, 0, 0, 0, 0]] + [[0, 1, 0, 0, 0, 0]] * 2)
+    patches.requires_grad_()
+    found = pacl.naming(patches, nouns, owned, 7.0)
+    for i, image in enumerate(patches.detach()):
+        surprises = []
+        for patch in image:
+            raised = [math.exp(7 * float(cosine_similarity(patch, noun, dim=0))) for noun in nouns]
+            own = sum(each for each, is_own in zip(raised, owned[i], strict=True) if is_own)
+            surprises.append(-math.log(own / sum(raised)) if owned[i].any() else 0.0)
+        assert float(found[i]) == pytest.approx(sum(surprises) / len(surprises))
+    found.sum().backward()
+    assert patches.grad.isfinite().all() and not patches.grad[3].any()  # nothing is said of it
+    assert pacl.naming(patches, nouns, torch.ones(6, 6), 7.0).abs().max() < 1e-9
+
+
 def test_the_loss_is_a_cross_entropy_both_ways(random):
     scores = torch.rand(5, 5, generator=random, **D64)
     assert torch.allclose(pacl.info_nce(scores, 7.0), slow_info_nce(scores, 7.0))

@@ -1,13 +1,16 @@
 """Mask generators, on a CLIP's own patches and on backbones of timm."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, tensors
 from ovtool.models import clip as door
 from ovtool.models import mask_generator, timm_backbone
-from ovtool.models.mask_generator import Generator, Settings
+from ovtool.models.mask_generator import Generator, Settings, Texts
 
 CATEGORIES = [coco.Category(3, "cow"), coco.Category(7, "boat")]
 
@@ -22,15 +25,82 @@ def test_the_clips_own_patches_under_a_small_head(native):
     picture = generator.shown(rgb())
     assert generator.side == 96 and picture.shape == (1, 3, 96, 128)
     features = generator.features(picture)
-    assert features.shape == (1, 2 * native.embed_dim, 6, 8) and not features.requires_grad
+    assert features.shape == (1, native.embed_dim, 6, 8) and not features.requires_grad
     read = door.patch_features(native, picture)[0].permute(2, 0, 1) * native.embed_dim**0.5
-    assert torch.allclose(features[0, : native.embed_dim], read)
+    assert torch.allclose(features[0], read)
     maps = generator(picture)
     assert maps.shape == (1, 2, 6, 8) and maps.min() >= 0 and generator.is_frozen
     assert {name.split(".")[0] for name, _ in generator.named_parameters()} == {"head"}
     assert len(generator.trained()) == 4  # two convolutions
     plain = Generator(Settings(hidden=0), CATEGORIES, native)
     assert len(plain.trained()) == 2 and plain(picture).shape == maps.shape
+
+
+def texts_of(clip, words=3):
+    both = torch.randn(2 + words, clip.embed_dim, generator=torch.Generator().manual_seed(0))
+    return Texts(both[:2], both[2:])
+
+
+@pytest.mark.parametrize(
+    ("start", "words", "hidden"), [("rivals", 3, 0), ("text", 3, 5), ("rivals", 0, 5)]
+)
+def test_it_begins_with_the_texts(native, start, words, hidden):
+    given = texts_of(native, words)
+    generator = Generator(
+        Settings("clip", False, hidden, start=start), CATEGORIES, native, 3, texts=given
+    )
+    picture = generator.shown(rgb())
+    patches = door.patch_features(native, picture)[0].double()  # (h, w, D)
+    own, others = (patches @ one.double().T for one in given)
+    if words:
+        own = own - (others.amax(2, True) if start == "rivals" else others.sum(2, True) / words)
+    twin = (10 * own).relu().permute(2, 0, 1)
+    assert twin.max() > 0.1 and torch.allclose(generator(picture)[0].double(), twin, atol=1e-4)
+    assert "classes" not in {name for name, _ in generator.named_parameters()}
+    start = generator(picture)
+    with torch.no_grad():
+        for one in generator.trained():
+            one.add_(1)
+    assert not torch.allclose(generator(picture), start)
+    generator.restart(8)
+    assert torch.allclose(generator(picture), start)
+
+
+def test_what_cannot_begin(native):
+    with pytest.raises(
+        UsageError, match="unknown --start 'noise'; choose from rivals, text, random"
+    ):
+        Settings(start="noise")
+    with pytest.raises(UsageError, match="--start text reads the CLIP's own patches"):
+        Settings("timm:lcnet_035", start="text")
+    with pytest.raises(ValueError, match="every start but random has texts"):
+        Generator(Settings(start="text"), CATEGORIES, native)
+    with pytest.raises(ValueError, match="every start but random has texts"):
+        Generator(Settings(), CATEGORIES, native, texts=texts_of(native))
+
+
+def test_windows_where_the_weights_recommend_them(native):
+    recommended = {"short_side": 64, "window": 48, "stride": 16}
+    clip = dataclasses.replace(native, dense=recommended)
+    generator = Generator(Settings(hidden=0), CATEGORIES, clip)
+    picture = generator.shown(rgb())
+    assert generator.side == 64 and picture.shape == (1, 3, 64, 80)
+    found = generator.features(picture)
+    patch = clip.patch_size
+    assert found.shape == (1, clip.embed_dim, 2 * 64 // patch, 2 * 80 // patch)
+    total, count = torch.zeros(clip.embed_dim, 64, 80), torch.zeros(64, 80)
+    for top in (0, 16):
+        for left in (0, 16, 32):
+            crop = picture[:, :, top : top + 48, left : left + 48]
+            seen = door.patch_features(clip, crop).permute(0, 3, 1, 2)
+            total[:, top : top + 48, left : left + 48] += interpolate(
+                seen, size=(48, 48), mode="bilinear"
+            )[0]
+            count[top : top + 48, left : left + 48] += 1
+    twin = interpolate((total / count)[None], size=found.shape[2:], mode="bilinear")
+    assert torch.allclose(found, twin * clip.embed_dim**0.5, atol=1e-3)
+    small = torch.zeros(2, 3, 48, 48)
+    assert generator.features(small).shape[2:] == (48 // patch, 48 // patch)
 
 
 def test_a_restart_is_the_start(native):
@@ -45,9 +115,12 @@ def test_a_restart_is_the_start(native):
     assert all(torch.equal(value, start[name]) for name, value in generator.state_dict().items())
 
 
-@pytest.mark.parametrize("settings", [Settings(), Settings("timm:lcnet_035", True, 0, 64)])
+@pytest.mark.parametrize(
+    "settings", [Settings(), Settings(start="rivals"), Settings("timm:lcnet_035", True, 0, 64)]
+)
 def test_what_is_saved_is_loaded(native, tmp_path, settings):
-    made = Generator(settings, CATEGORIES, native, seed=1).eval()
+    given = None if settings.start == "random" else texts_of(native)
+    made = Generator(settings, CATEGORIES, native, seed=1, texts=given).eval()
     path = tmp_path / "g.safetensors"
     mask_generator.save(path, made, {"steps": 3})
     found = mask_generator.load(path, native)

@@ -1,5 +1,6 @@
 """The story of `cam` with a small CLIP at random weights."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -148,13 +149,47 @@ def test_the_first_loss_is_that_of_the_formula(source, tmp_path, small):
     assert float(matching.losses(batch)["loss"].detach()) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("start", ["rivals", "text"])
+def test_without_a_step_maps_are_those_of_the_start(make, source, tmp_path, small, start):
+    from ovtool.methods import activation_maps
+    from ovtool.models.mask_generator import Generator, Settings, Texts
+
+    made = make(method="matching", steps=0, start=start, background="sky,grass")
+    assert made.loss is None and not (tmp_path / "x.png").exists()
+    found, read = (
+        labels.read(str(source), tmp_path / "pictures"),
+        cams.read(tmp_path / "x.safetensors"),
+    )
+    own = cam_texts.embed(small, found.categories, "a photo of a {}.")
+    others = cam_texts.embed_words(small, ["sky", "grass"], "a photo of a {}.")
+    twin = Generator(Settings(start=start), found.categories, small, texts=Texts(own, others))
+    for n, image in enumerate(read.images):
+        rgb = torch.from_numpy(np.array(Image.open(tmp_path / "pictures" / image.file_name)))
+        places = [[one.id for one in found.categories].index(k) for k in image.category_ids]
+        expected = activation_maps.min_max(twin(twin.shown(rgb))[0, places])
+        assert torch.allclose(read.of(n + 1), expected, atol=2e-3)
+
+
+def test_weights_of_the_losses_are_published_but_for_small_models(source, tmp_path, small):
+    from ovtool.models.mask_generator import Generator, Settings
+
+    found = labels.read(str(source), tmp_path / "pictures")
+    text = cam_texts.embed(small, found.categories)
+    taught = dataclasses.replace(small, words=frozenset(["cow"]))
+    for clip, given, taken in ((small, None, 2.4), (taught, None, 0.75), (taught, 1.5, 1.5)):
+        chosen = match_training.Settings(background_weight=given, similarity="raw")
+        network = Generator(Settings(), found.categories, clip)
+        matching = match_training.Matching(clip, network, found, text, chosen)
+        assert matching.background_weight == taken and matching.label_steps == 200
+
+
 def test_the_first_steps_are_on_the_labels_alone(make, tmp_path, monkeypatch):
     calls = []
     real = match_training.Matching.losses
     monkeypatch.setattr(
         match_training.Matching, "losses", lambda self, batch: calls.append(1) or real(self, batch)
     )
-    make(method="matching", steps=2, label_steps=30, batch_size=8, rate=5e-3,
+    make(method="matching", start="random", steps=2, label_steps=30, batch_size=8, rate=5e-3,
          save_generator=tmp_path / "g.safetensors")  # fmt: skip
     header, _ = tensors.load(tmp_path / "g.safetensors")
     curve = [record["loss"] for record in header["settings"]["curve"]]
@@ -340,7 +375,11 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypat
         ({"method": "pacl"}, "--method pacl needs --pacl FILE"),
         ({"steps": 3}, "--steps means nothing to --method gradcam; it is for classifier and matching"),
         ({"box_threshold": 0.4}, "--box-threshold means nothing without --affinity"),
-        ({"method": "matching", "background": "sky"}, "--background means nothing to --method matching"),
+        ({"method": "pacl", "background": "sky"}, "--background means nothing to --method pacl; it is for "
+         "gradcam and matching"),
+        ({"method": "matching", "background": "sky", "start": "random"}, "--background is of no use to"),
+        ({"method": "matching", "generator": "timm:lcnet_035", "start": "text"}, "--start text reads the"),
+        ({"method": "classifier", "steps": 0}, "--steps 0 leaves a classifier at random weights"),
         ({"method": "matching", "similarity": "cube"}, "unknown --similarity 'cube'"),
         ({"method": "matching", "select": "truth"}, "unknown --select 'truth'; choose from last, labels"),
         ({"background": "none"}, "5 images have one label only, such as 0.png, and the softmax needs"),

@@ -124,6 +124,39 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
     assert header["settings"]["curve"][0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_whole_pictures_are_embedded_once(tune, tmp_path, small, maps, monkeypatch):
+    calls = []
+    real = tune_background.Tuner.seen
+    monkeypatch.setattr(
+        tune_background.Tuner, "seen", lambda self, batch: calls.append(1) or real(self, batch)
+    )
+    tune(steps=6, push="none", similarity="shifted", crop_scale=1.0, seed=3)
+    assert len(calls) == 12
+    header, _ = tensors.load(tmp_path / "b.safetensors")
+    found = cams.read(maps)
+    batches = cam_crops.CamBatches(found, tmp_path, 6, 48, 3)
+    reader = learned_text.LearnedText.of(small, 4)
+    with torch.no_grad():
+        prompts = reader(learned_text.initial("uniform", reader, 3, 3))
+    pairs = []
+    for number in batches.chosen(0):
+        image = batches.images[number]
+        rgb = torch.from_numpy(np.array(Image.open(tmp_path / image.file_name)))
+        square = torch.nn.functional.interpolate(
+            rgb.permute(2, 0, 1)[None].float(), (48, 48), mode="bicubic", antialias=True
+        )
+        pixels = door.normalise(small, square.round().clamp(0, 255).byte().permute(0, 2, 3, 1))
+        whole = torch.nn.functional.interpolate(found.of(image.id)[None], (40, 64), mode="bilinear")
+        masks = torch.nn.functional.interpolate(whole, (48, 48), mode="bilinear")[0]
+        for mask, category_id in zip(masks, image.category_ids, strict=True):
+            behind = door.encode_images(small, (1 - mask) * pixels)
+            place = [each.id for each in CATEGORIES].index(category_id)
+            pairs.append((behind[0], prompts[place]))
+    behind, wanted = (torch.stack(several) for several in zip(*pairs, strict=True))
+    expected = losses.pull(behind, wanted, "shifted").item()
+    assert header["settings"]["curve"][0]["loss"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_crops_and_maps_are_cut_alike(tmp_path):
     """A picture whose red is its map."""
     ramp = torch.linspace(0, 1, 64).expand(40, 64) * torch.linspace(0.2, 1, 40)[:, None]

@@ -74,7 +74,8 @@ def test_the_bundled_head_is_taken_unless_a_last_block_is_named(go, head, head_f
     assert said["pacl"] == head.fingerprint and np.array_equal(labels, asked[0])
     assert go("block", last_block="naclip")[1]["pacl"] is None
     assert go("none", pacl="none")[1]["pacl"] is None
-    assert go("fused", method="fused")[1]["pacl"] == head.fingerprint
+    assert go("fused", method="fused")[1]["pacl"] is None
+    assert go("given", method="fused", pacl=head_file)[1]["pacl"] == head.fingerprint
     assert go("two", method="two-stage", proposer="regions")[1]["pacl"] is None
 
 

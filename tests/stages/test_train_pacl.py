@@ -15,7 +15,7 @@ from ovtool.formats import coco, rle, tensors
 from ovtool.methods import patch_alignment
 from ovtool.models import clip as door
 from ovtool.models import pacl, text
-from ovtool.stages import aligner, caption_batches, patch_validation, train_pacl
+from ovtool.stages import aligner, caption_batches, pacl_settings, patch_validation, train_pacl
 from ovtool.training.loop import TrainingError
 
 COLOURS = {"cow": (200, 40, 40), "apple": (40, 200, 40), "train": (40, 40, 200)}
@@ -99,6 +99,20 @@ def test_a_head_that_starts_as_the_clip_is_the_clip(train, small, tmp_path):
     assert torch.allclose(pacl.patch_features(small, head, pixels), own, atol=1e-5)
 
 
+def test_tokens_of_several_last_blocks_lie_side_by_side(train, small, tmp_path):
+    pixels = torch.randn(2, 3, 48, 32, generator=torch.Generator().manual_seed(1))
+    both = pacl.tokens(small, pixels, "naclip+clip")
+    parts = [pacl.tokens(small, pixels, name) for name in ("naclip", "clip")]
+    assert torch.equal(both, torch.cat(parts, dim=-1))
+    train(
+        rate=1e-12, decay=0.0, steps=1, last_block="naclip+clip"
+    )  # it starts as the first of them
+    head = pacl.load(tmp_path / "h.safetensors", small)
+    found = pacl.patch_features(small, head, pixels)
+    assert head.last_block == "naclip+clip"
+    assert torch.allclose(found, door.patch_features(small, pixels, "naclip"), atol=1e-5)
+
+
 def losses(tmp_path, name):
     header, _ = tensors.load(tmp_path / name)
     return [record["loss"] for record in header["settings"]["curve"]]
@@ -127,6 +141,7 @@ def test_options_change_what_is_learned(train, tmp_path):
             {"pairs": "own"},
             {"start": "random"},
             {"last_block": "naclip"},
+            {"last_block": "naclip+clip"},
             {"logit_scale": 5.0},
             {"nouns": True},
             {"seed": 1},
@@ -158,19 +173,29 @@ def test_nouns_are_texts_of_their_own(train, tmp_path):
     assert first["loss"] == pytest.approx(first["captions"] + first["nouns"] / 2, rel=1e-4)
 
 
+def test_naming_pulls_each_patch_to_the_nouns_of_its_captions(train, tmp_path):
+    options = {"nouns": True, "steps": 60, "noun_weight": 0.0}
+    with_naming = train("n.safetensors", naming=2.0, **options)
+    curve = tensors.load(tmp_path / "n.safetensors")[0]["settings"]["curve"]
+    assert curve[0]["loss"] == pytest.approx(
+        curve[0]["captions"] + 2 * curve[0]["naming"], rel=1e-4
+    )
+    assert curve[-1]["naming"] < 0.8 * curve[0]["naming"]
+    assert with_naming.loss != pytest.approx(train(**options).loss, abs=1e-4)
+
+
 def test_the_texts_of_nouns_and_whose_they_are(small, said, tmp_path):
     from ovtool.models import nouns
     from ovtool.training.distributed import Ranks
 
-    settings = aligner.Settings(batch_size=3, nouns=True, steps=1).settled(small, 3, 1)
+    settings = pacl_settings.Settings(batch_size=3, nouns=True, steps=1).settled(small, 3, 1)
     ranks = Ranks(0, 1, torch.device("cpu"))
     one = aligner.Aligner(small, settings, torch.float32, ranks, nouns.load())
-    texts, owned = one._noun_texts(4, ["a cow on grass", "two cows", "riding happily"])
+    told = [("a cow on grass",), ("two cows", "cows"), ("riding happily",)]
+    texts, owned = one._noun_texts(told)
     assert owned.tolist() == [[1, 1], [1, 0], [0, 0]]  # cow, grass
-    again, _ = one._noun_texts(4, ["two cows", "a cow on grass", "riding happily"])
-    assert torch.allclose(texts, again, atol=1e-6)
-    other, _ = one._noun_texts(5, ["a cow on grass", "two cows", "riding happily"])
-    assert not torch.allclose(texts, other, atol=1e-3)  # other templates
+    mean = text.embed_words(small, ["cow", "grass"], "pacl")
+    assert torch.allclose(texts, mean, atol=1e-5)
 
 
 # --- cut off and gone on ---------------------------------------------------------------------------
@@ -269,7 +294,7 @@ def test_windows_are_as_few_as_cover_the_picture():
 def test_tokens_are_those_of_the_windows(small):
     from ovtool.training.distributed import Ranks
 
-    settings = aligner.Settings(4, steps=1, crop_size=64, window=32).settled(small, 4, 1)
+    settings = pacl_settings.Settings(4, steps=1, crop_size=64, window=32).settled(small, 4, 1)
     one = aligner.Aligner(small, settings, torch.float32, Ranks(0, 1, torch.device("cpu")))
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     found = one.tokens(pixels)
@@ -315,6 +340,9 @@ def test_what_cannot_be_meant(train, tmp_path):
         ({"pairs": "some"}, "unknown --pairs 'some'; choose from all, own"),
         ({"pairs": "own", "nouns": True}, "--pairs own pools by captions alone"),
         ({"pooling": "mean"}, "unknown pooling 'mean'"),
+        ({"templates": "two"}, "unknown template set 'two'"),
+        ({"naming": 2.0}, "--naming 2 compares patches with nouns: give --nouns too"),
+        ({"last_block": "naclip+first"}, "unknown last block 'first'"),
         ({"cache": "yes"}, "unknown --cache 'yes'; choose from auto, on, off"),
         ({"precision": "float16"}, "--precision float16 is too coarse"),
     ):
@@ -334,8 +362,8 @@ def test_a_single_picture_is_a_batch_of_one(train, said):
 
 def test_a_batch_that_processes_cannot_share(small):
     with pytest.raises(UsageError, match="--batch-size 9 cannot be shared by 2 processes"):
-        aligner.Settings(9, steps=1).settled(small, 100, 2)
-    assert aligner.Settings(4096, steps=1).settled(small, 99, 2).batch_size == 98
+        pacl_settings.Settings(9, steps=1).settled(small, 100, 2)
+    assert pacl_settings.Settings(4096, steps=1).settled(small, 99, 2).batch_size == 98
 
 
 # --- the head's file -------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def finished(process):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{"nouns": True, "learn_scale": True, "micro_batch": 2}, {"pairs": "own"}],
+    [{"nouns": True, "naming": 2.0, "learn_scale": True, "micro_batch": 2}, {"pairs": "own"}],
     ids=["nouns", "own"],
 )
 def test_two_processes_are_one(start, said, tmp_path, options):
