@@ -11,16 +11,14 @@ and every seed.
 """
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import measure_pairs
 import torch
+from cells import Cells, Figures, shown
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
@@ -55,7 +53,6 @@ MAX_PROPOSALS = 40
 DEPTH = 3
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
 GO_ON = mapping.Run(resume=True, overwrite=True)
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,9 @@ class Tuning:
 
 
 @dataclass
-class Bench:
+class Bench(Cells):
     """The folder that everything lies in, and the figures that are known."""
 
-    work: Path
     images: int
     steps: int
     batch_size: int
@@ -86,23 +82,6 @@ class Bench:
     tested: int
     matching: Mapping[str, Any]
     source: RegionSource | None = None
-    cells: dict[str, Figures] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.known = self.work / "cells.json"
-        if self.known.exists():
-            self.cells = json.loads(self.known.read_text())
-
-    def cell(self, name: str, measure: Callable[[], Figures]) -> Figures:
-        """A figure by its name, measured where it is not known."""
-        if name not in self.cells:
-            began = time.perf_counter()
-            found = measure()
-            self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
-            self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
-            print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
-        return self.cells[name]
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the collage, made where it is not there."""
@@ -351,17 +330,9 @@ def systems(bench: Bench, seeds: Sequence[int], only: str | None) -> list[str]:
     heads = next(iter(found.values()))[0]
     rows = [f"| tuned | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for title, several in found.items():
-        cells = [_shown([one[head] for one in several]) for head in heads]
+        cells = [shown([one[head] for one in several]) for head in heads]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
-
-
-def _shown(values: list[float]) -> str:
-    """The mean in per cent, and every seed where there are several."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(f'{100 * value:.1f}' for value in values)})"
 
 
 def main() -> None:
@@ -394,13 +365,11 @@ def main() -> None:
     print("| who names what | mIoU | masks named right |\n|---|---|---|")
     for name in ("masked", "unmasked", "proposed"):
         right = names.get(f"{name}_accuracy")
-        print(
-            f"| {name} | {_shown([names[f'{name}_miou']])} | {_shown([right]) if right else ''} |"
-        )
+        print(f"| {name} | {shown([names[f'{name}_miou']])} | {shown([right]) if right else ''} |")
     mined = bench.cell("pairs", bench.mined)
     print(
         f"\n{mined['pairs']:.0f} pairs mined from {args.images} pictures, {mined['unique_nouns']:.0f} nouns: "
-        f"{_shown([mined['share_right']])} % have the right mask\n"
+        f"{shown([mined['share_right']])} % have the right mask\n"
     )
     print("\n".join(systems(bench, seeds, args.only)), flush=True)
     if args.only is None:
@@ -408,7 +377,7 @@ def main() -> None:
         best = bench.tuned(tuning, seeds[0])
         weight, _ = bench.system(f"{tuning.name}.{seeds[0]}", best, "both")
         everything = bench.cell("test/all-words", lambda: bench.all_words(best, weight))
-        print(f"\nAll {len(class_names())} words at once: {_shown([everything['miou']])} mIoU")
+        print(f"\nAll {len(class_names())} words at once: {shown([everything['miou']])} mIoU")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ every seed.
 """
 
 import argparse
-import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cells import Cells, Figures, shown
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
@@ -53,35 +54,16 @@ ABLATED: dict[str, dict[str, Any]] = {  # with one training, of the first seed
     "head, on tokens of clip": {"last_block": "clip"},
     "head, on tokens of naclip": {"last_block": "naclip"},
 }
-Figures = dict[str, float]
 OVERWRITE = mapping.Run(overwrite=True)
 
 
 @dataclass
-class Bench:
+class Bench(Cells):
     """The folder that everything lies in, and the figures that are known."""
 
-    work: Path
     images: int
     tested: int
     steps: int
-    cells: dict[str, Figures] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.known = self.work / "cells.json"
-        if self.known.exists():
-            self.cells = json.loads(self.known.read_text())
-
-    def cell(self, name: str, measure: Callable[[], Figures]) -> Figures:
-        """A figure by its name, measured where it is not known."""
-        if name not in self.cells:
-            began = time.perf_counter()
-            found = measure()
-            self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
-            self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
-            print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
-        return self.cells[name]
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the collage, made where it is not there."""
@@ -196,14 +178,6 @@ def _grouped(shares: dict[str, float]) -> Figures:
     return {name: shares[group] for group, name in names.items()}
 
 
-def _shown(values: Sequence[float], factor: float = 100) -> str:
-    """The mean, and every seed where there are several."""
-    mean = f"{factor * statistics.mean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(f'{factor * value:.1f}' for value in values)})"
-
-
 Way = tuple[str, list[Path | None], str]  # its name, a head for each seed, a last block without one
 
 
@@ -234,7 +208,7 @@ def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
             options = {"last_block": block, "pacl": "none"} if head is None else {"pacl": str(head)}
             miou.append(bench.cell(f"miou/{name}", lambda o=options: bench.segmented(**o)))
         cells = [
-            _shown([one[key] for one in measured])
+            shown([one[key] for one in measured])
             for measured in (accuracy, miou)
             for key in ("all", "objects", "grounds")
         ]
@@ -251,7 +225,7 @@ def classification(bench: Bench, seeds: list[int]) -> list[str]:
     rows = ["| picture scored by | top-1 | objects | grounds | mAP |", "|---|---|---|---|---|"]
     for who, title in (("token", "the class token"), ("head", "PACL, compatibility")):
         keys = [f"{who}_top1_{name}" for name in ("all", "objects", "grounds")]
-        cells = [_shown([one[key] for one in found]) for key in (*keys, f"{who}_map_all")]
+        cells = [shown([one[key] for one in found]) for key in (*keys, f"{who}_map_all")]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -264,7 +238,7 @@ def coherences(bench: Bench, seeds: list[int]) -> list[str]:
     named = {**frozen, **trained}
     rows = ["| patches of | same picture | two pictures |", "|---|---|---|"]
     for name in dict.fromkeys(key.rpartition(", ")[0] for key in named if ", " in key):
-        cells = [_shown([named[f"{name}, {kind}"]]) for kind in coherence.KINDS]
+        cells = [shown([named[f"{name}, {kind}"]]) for kind in coherence.KINDS]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -274,7 +248,7 @@ def bounds(bench: Bench, seeds: list[int]) -> list[str]:
     rows = ["| log k - L, nats | first steps | last steps |", "|---|---|---|"]
     for name in ("head", "captions alone"):
         found = [bench.bound(name, seed) for seed in seeds]
-        cells = [_shown([one[key] for one in found], 1) for key in ("start", "end")]
+        cells = [shown([one[key] for one in found], 1) for key in ("start", "end")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -295,7 +269,7 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
             name = f"miou/{stem}" if stride == STRIDES[0] else f"miou/{stem}/stride-{stride}"
             given = {**options, "patch_stride": stride}
             found = bench.cell(name, lambda o=given: bench.segmented(**o))
-            cells = [_shown([found[key]]) for key in ("all", "objects", "grounds")]
+            cells = [shown([found[key]]) for key in ("all", "objects", "grounds")]
             spent = found["seconds_a_picture"]
             rows.append(f"| {stride} | {title} | {' | '.join(cells)} | {spent:.2f} |")
     return rows

@@ -18,8 +18,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import semples_scores as scores
+from cells import Figures, shown
 from semples_bench import BEST, HOSTS, Bench, Budget
-from semples_scores import Figures, shown
 
 # --- rows -----------------------------------------------------------------------------------------------
 Row = tuple[str, list[Figures]]
@@ -189,7 +189,7 @@ def main() -> None:
     args = vars(parser.parse_args())
     budget = Budget(**{one.name: args[one.name] for one in fields(Budget)})
     images = {"train": args["images"], "val": args["val_images"]}
-    bench = Bench(args["work"], images, budget, args["known"])
+    bench = Bench(args["work"], images, budget, only_known=args["known"])
     seeds = [int(seed) for seed in args["seeds"].split(",")]
     chosen = {name: table for name, table in TABLES.items() if args["only"] in (None, name)}
     for count in range(1, len(seeds) + 1):  # the first seed of everything before the second

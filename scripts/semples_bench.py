@@ -3,15 +3,13 @@
 Nothing that is there is made again, and every training goes on where it was cut off.
 """
 
-import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import semples_scores as scores
 import torch
-from semples_scores import Figures
+from cells import Cells, Figures
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
@@ -65,34 +63,11 @@ class Budget:
 
 
 @dataclass
-class Bench:
+class Bench(Cells):
     """The folder that everything lies in, and the figures that are known."""
 
-    work: Path
     images: Mapping[str, int]
     budget: Budget
-    only_known: bool = False
-    cells: dict[str, Figures] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.known = self.work / "cells.json"
-        if self.known.exists():
-            self.cells = json.loads(self.known.read_text())
-
-    def cell(self, name: str, measure: Callable[[], Figures]) -> Figures:
-        """Figures by their name, measured where they are not known; none with `only_known`."""
-        if name not in self.cells and self.only_known:
-            return {}
-        if name not in self.cells:
-            began = time.perf_counter()
-            found = measure()
-            if self.known.exists():  # what another run with the same folder has measured
-                self.cells |= json.loads(self.known.read_text())
-            self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
-            self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
-            print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
-        return self.cells[name]
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the preset, made where it is not there."""

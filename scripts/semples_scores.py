@@ -1,6 +1,5 @@
 """What `reproduce_semples.py` measures: seeds and pseudo masks of the collage against its truth."""
 
-import statistics
 from pathlib import Path
 
 import torch
@@ -90,11 +89,3 @@ def write_words(file: Path) -> Path:
     if not file.exists():
         file.write_text("".join(f"{name}\n" for name in class_names()))
     return file
-
-
-def shown(values: list[float]) -> str:
-    """The mean in per cent, and every seed where there are several."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(f'{100 * value:.1f}' for value in values)})"
