@@ -75,7 +75,9 @@ def test_samples_without_image_or_caption_are_counted(tmp_path):
     assert left.samples == {"no image": 1, "no caption": 4}
 
 
-@pytest.mark.parametrize("after", [700, -512, -200])  # in an image, between two members, in a header
+@pytest.mark.parametrize(
+    "after", [700, -512, -200]
+)  # in an image, between two members, in a header
 def test_a_shard_that_ends_in_the_middle_gives_what_is_before(shard, warned, after):
     data = shard.read_bytes()
     shard.write_bytes(data[: data.index(b"\x02" * 2000) + after])

@@ -49,7 +49,11 @@ def test_working_size(native, size, short_side, expected):
 def test_the_default_follows_the_model(native):
     settled = DenseSettings().settled(native)
     assert settled == DenseSettings(
-        native.default_last_block, dense_scores.default_short_side(native), None, None
+        native.default_last_block,
+        dense_scores.default_short_side(native),
+        None,
+        None,
+        native.patch_size,
     )
     side = dense_scores.default_short_side(native)
     assert working_size(native, (99, 99), None) == working_size(native, (99, 99), side)
