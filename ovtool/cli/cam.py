@@ -234,9 +234,9 @@ def cam(
 
     $ ovtool cam --labels labels.csv --images photos/ --method matching --save-generator g.safetensors
     """
+    from ovtool.cams.options import Options
+    from ovtool.runtime.runs import Run
     from ovtool.stages import cam as stage
-    from ovtool.stages.cam_options import Options
-    from ovtool.stages.mapping import Run
 
     found = stage.run(
         labels,

@@ -62,7 +62,7 @@ def make(
     """Make a data set: pictures with instances, semantic masks, captions, label maps, word lists.
 
     `collage` is emoji art on textured grounds. The same arguments give the same bytes, whatever the
-    number of workers. --split train is drawn with art that scripts/fetch_art fetches, the other
+    number of workers. --split train is drawn with art that scripts/bundle/fetch_art fetches, the other
     splits with Twemoji (pip install 'ovtool[demo]'). --overwrite replaces the files of the split and
     leaves all others.
 

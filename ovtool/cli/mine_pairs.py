@@ -74,8 +74,8 @@ def mine_pairs(
 
     $ ovtool mine-pairs --captions captions.json --images photos/ --captions-per-image all -o pairs.json
     """
+    from ovtool.runtime.runs import Run
     from ovtool.stages import mine_pairs as stage
-    from ovtool.stages.mapping import Run
 
     outcome = stage.run(
         captions,

@@ -154,7 +154,7 @@ def progress(
 def outcome(found: Any, verb: str, as_json: bool) -> None:
     """Says what a run over images left, and ends with exit status 3 where some of them failed.
 
-    found: a `stages.mapping.Outcome`. The table of a single image shows its masks; with `as_json`
+    found: a `runtime.runs.Outcome`. The table of a single image shows its masks; with `as_json`
     stdout gets one object with what was written, the counts and the failures, unless the result
     itself went there.
     """

@@ -50,7 +50,7 @@ def oracle(
 
     $ ovtool probe oracle collage:test
     """
-    from ovtool.stages import oracle as stage
+    from ovtool.stages import probe_oracle as stage
 
     found = stage.run(
         data_set,

@@ -55,7 +55,7 @@ def alignment(
 
     $ ovtool probe alignment collage:test
     """
-    from ovtool.stages import alignment as stage
+    from ovtool.stages import probe_alignment as stage
 
     found = stage.run(
         data_set,

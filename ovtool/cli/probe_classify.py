@@ -42,7 +42,7 @@ def classify(
 
     $ ovtool probe classify collage:test
     """
-    from ovtool.stages import classify as stage
+    from ovtool.stages import probe_classify as stage
 
     found = stage.run(
         data_set,

@@ -49,7 +49,7 @@ def coherence(
 
     $ ovtool probe coherence collage:test --picture layers.png
     """
-    from ovtool.stages import coherence as stage
+    from ovtool.stages import probe_coherence as stage
 
     found = stage.run(
         data_set,

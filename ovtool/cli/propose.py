@@ -76,8 +76,8 @@ def propose(
 
     $ ovtool propose photos/ -o photos.proposals.json
     """
+    from ovtool.runtime.runs import Run
     from ovtool.stages import propose as stage
-    from ovtool.stages.mapping import Run
 
     outcome = stage.run(
         inputs or [],

@@ -140,10 +140,10 @@ def refine(
     $ ovtool refine cams.safetensors --images train2017 --steps prompts --background-prompts
     background.safetensors -o refined.safetensors
     """
+    from ovtool.cams.prompt_refinement import Request
+    from ovtool.runtime.runs import Run
     from ovtool.stages import refine as stage
-    from ovtool.stages.mapping import Run
-    from ovtool.stages.match_training import Settings
-    from ovtool.stages.refine_prompts import Request
+    from ovtool.trainers.mask_generator import Settings
 
     has_prompts = "prompts" in steps.split(",") or background_prompts or generator
     outcome = stage.run(

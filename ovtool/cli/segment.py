@@ -117,8 +117,8 @@ def segment(
 
     $ ovtool segment photos/ --segmenter s.safetensors --scales 0.75,1,1.25 --flip --crf pydensecrf
     """
+    from ovtool.runtime.runs import Run
     from ovtool.stages import segment as stage
-    from ovtool.stages.mapping import Run
 
     outcome = stage.run(
         inputs or [],

@@ -262,9 +262,9 @@ def tune_prompts(
         "progress": partial(output.progress, unit="step"),
     }
     if kind == "background":
-        from ovtool.stages import tune_background
+        from ovtool.trainers import background_prompts as background_trainer
 
-        _tell_background(tune_background.run(Path(pairs), **given), as_json=json)
+        _tell_background(background_trainer.run(Path(pairs), **given), as_json=json)
         return
     from ovtool.stages import tune_prompts as stage
 

@@ -1,6 +1,6 @@
 """Drawings for the collage world: which styles there are, where they lie, how they are read.
 
-The styles of `TRAIN_STYLES` are fetched by `scripts/fetch_art` into the cache. Twemoji comes with the
+The styles of `TRAIN_STYLES` are fetched by `scripts/bundle/fetch_art` into the cache. Twemoji comes with the
 extra `demo` and draws `val`, `test` and `demo` alone, so that no score is ever taken on a drawing
 that a model has seen. The two kinds are read by two functions that share no path.
 """
@@ -39,7 +39,7 @@ WRONG_DRAWINGS: dict[str, frozenset[str]] = {
 
 
 def train_folder() -> Path:
-    """Where `scripts/fetch_art` puts the training drawings, one folder a style."""
+    """Where `scripts/bundle/fetch_art` puts the training drawings, one folder a style."""
     return cache.folder() / "art"
 
 
@@ -92,7 +92,7 @@ def train_drawings(
     if bare := [name for name, found in drawings.items() if not found]:
         raise InputError(
             f"no training art for {len(bare)} nouns ({bare[0]}, ...) in {folder}: "
-            "run scripts/fetch_art of the repository"
+            "run scripts/bundle/fetch_art of the repository"
         )
     return drawings
 

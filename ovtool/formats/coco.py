@@ -5,6 +5,7 @@ five sections always, ids from 1, compressed RLE with ``iscrowd`` 0, a tight ``b
 of the mask, relative file names with forward slashes.
 """
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, rle
+from ovtool.formats import atomic, parts, rle
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.rle import Rle
 
@@ -100,9 +101,7 @@ def read(
         InputError: whatever is wrong, with file, section, id and mend.
     """
     if str(source) != "-" and Path(source).is_dir():
-        from ovtool.formats import merge  # which stands on this module
-
-        dataset = merge.merge_folder(Path(source))
+        dataset = parse(parts.document(Path(source)), str(source))
         _check_root(dataset, root, str(source))
         return dataset
     where, data = checks.load_json(source)
@@ -238,6 +237,16 @@ def check(dataset: Dataset, where: str) -> None:
                 f"{place}: the mask has size {entry.segmentation['size']}, but its image is {size}: "
                 "scale one to the other"
             )
+
+
+def digest(dataset: Dataset) -> str:
+    """16 hexadecimal digits of the images and annotations of a data set, however its file is laid out."""
+    content = hashlib.sha256()
+    for image in dataset.images:
+        content.update(atomic.canonical_json(image_entry(image)).encode())
+    for entry in dataset.annotations:
+        content.update(atomic.canonical_json(annotation_entry(entry)).encode())
+    return content.hexdigest()[:16]
 
 
 def category_entry(category: Category) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """Records of parts into one COCO file; here ids are given, from 1 and in order."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ovtool.errors import InputError
 from ovtool.formats import coco, parts, rle
 
 
@@ -34,33 +32,6 @@ def merge_records(
             annotations.append(_annotation(len(annotations) + 1, image_id, entry))
     tool = {**info.get("ovtool", {}), "failures": failures}
     return coco.Dataset({**info, "ovtool": tool}, images, annotations, categories)
-
-
-def merge_folder(folder: Path) -> coco.Dataset:
-    """The data set that a folder of parts stands for, with every check of ``coco.read``.
-
-    Raises:
-        InputError: no parts, one missing or damaged, or parts that do not say their categories.
-        MismatchError: parts of different runs.
-    """
-    start = parts.read_header(folder).get("preface")
-    if not isinstance(start, dict):
-        raise InputError(f"{folder}: the parts do not say their categories: merge them instead")
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    failures: list[Any] = []
-    for record in parts.read_folder(folder):
-        if "failure" in record:
-            failures.append(record["failure"])
-            continue
-        images.append({**record["image"], "id": len(images) + 1})
-        for entry in record.get("annotations", []):
-            ids = {"id": len(annotations) + 1, "image_id": len(images)}
-            annotations.append({**entry, **ids})
-    info = dict(start.get("info", {}))
-    info["ovtool"] = {**info.get("ovtool", {}), "failures": failures}
-    sections = {"images": images, "annotations": annotations}
-    return coco.parse({**start, "info": info, **sections}, str(folder))
 
 
 def _image(image_id: int, entry: Mapping[str, Any]) -> coco.Image:

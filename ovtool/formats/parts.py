@@ -216,6 +216,31 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     return (record for path, _ in found for record in _records(path, digest))
 
 
+def document(folder: Path) -> dict[str, Any]:
+    """The COCO document that a folder of parts stands for, as plain data; ids are from 1, in order.
+
+    Raises:
+        InputError: no parts, one missing or damaged, or parts that do not say their categories.
+        MismatchError: parts of different runs.
+    """
+    start = read_header(folder).get("preface")
+    if not isinstance(start, dict):
+        raise InputError(f"{folder}: the parts do not say their categories; merge them instead")
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    failures: list[Any] = []
+    for record in read_folder(folder):
+        if "failure" in record:
+            failures.append(record["failure"])
+            continue
+        images.append({**record["image"], "id": len(images) + 1})
+        for entry in record.get("annotations", []):
+            annotations.append({**entry, "id": len(annotations) + 1, "image_id": len(images)})
+    info = dict(start.get("info", {}))
+    info["ovtool"] = {**info.get("ovtool", {}), "failures": failures}
+    return {**start, "info": info, "images": images, "annotations": annotations}
+
+
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The files and headers of the parts of a folder, which must fit together."""
     mend = "run the command that makes them again with --resume"

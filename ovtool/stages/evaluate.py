@@ -1,4 +1,4 @@
-"""`evaluate`: predicted label maps against true ones (recall of masks: `stages.recall`).
+"""`evaluate`: predicted label maps against true ones (recall of masks: `methods.recall`).
 
 What is counted, in this order:
 
@@ -28,11 +28,10 @@ from numpy.typing import NDArray
 import ovtool
 from ovtool.datasets.matching import UNLABELLED, Classes, image_stem, match_images
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, labelled
+from ovtool.formats import atomic, coco, labelled
 from ovtool.formats.labelled import LabelledImages
-from ovtool.methods import metrics
-from ovtool.stages import recall
-from ovtool.stages.progress import Progress, no_progress
+from ovtool.methods import metrics, recall
+from ovtool.runtime.progress import Progress, no_progress
 
 METRICS = ("miou", "recall")
 
@@ -63,7 +62,7 @@ def run(
         out: a file to write the result to, as JSON.
 
     Returns:
-        For `recall` see `stages.recall.run`. Else the result as JSON holds it, all measures as fractions in [0, 1]: `miou`, `pixel_accuracy`,
+        For `recall` see `methods.recall.measure`. Else the result as JSON holds it, all measures as fractions in [0, 1]: `miou`, `pixel_accuracy`,
         `mean_accuracy`, `frequency_weighted_iou`, `classes` (those that truth or prediction holds,
         each with `name`, `iou`, `accuracy`, `truth_pixels`, `predicted_pixels`, `hits`), counts,
         and in `ovtool` what made it. None stands where there is nothing to divide by.
@@ -82,7 +81,7 @@ def run(
                 "--metric recall knows no classes: leave out --with-background, --ignore-label and "
                 "--classes-per-image"
             )
-        return recall.run(
+        return _recall(
             prediction,
             ground_truth,
             missing=missing,
@@ -231,3 +230,81 @@ def _words(path: Path, pairs: Mapping[str, str], empty: Sequence[str]) -> dict[s
             "list words for every image"
         )
     return known
+
+
+def _recall(
+    prediction: str,
+    ground_truth: str,
+    *,
+    missing: str = "refuse",
+    out: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Measures the proposals of one COCO JSON (or folder of parts) by the masks of another; returns what
+    `methods.recall.measure` gives, with counts, as JSON holds it.
+
+    Raises UsageError, InputError: files that are broken, images that are missing or differ in size,
+    a truth without masks.
+    """
+    if prediction == ground_truth == "-":
+        raise UsageError("prediction and ground truth cannot both be read from stdin")
+    if out is not None:
+        atomic.check_output(out, overwrite)
+    truth = coco.read(ground_truth)
+    found = coco.read(prediction, truth=truth)
+    sizes = {image.file_name: (image.width, image.height) for image in found.images}
+    absent = [image.file_name for image in truth.images if image.file_name not in sizes]
+    if absent and missing == "refuse":
+        raise InputError(
+            f"{prediction} lacks {len(absent)} of the {len(truth.images)} images of {ground_truth} "
+            f"(the first is '{absent[0]}'); propose for them, or give --missing empty to count them "
+            "as not found or --missing skip to leave them out"
+        )
+    for image in truth.images:
+        width, height = sizes.get(image.file_name, (image.width, image.height))
+        if (width, height) != (image.width, image.height):
+            raise InputError(
+                f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
+                f"{image.width} x {image.height} pixels); propose on pictures of the truth's size"
+            )
+    true, proposed = _by_image(truth), _by_image(found)
+    if missing == "skip":
+        true = {name: masks for name, masks in true.items() if name in proposed}
+    masks = sum(not mask.extra.get("iscrowd") for each in true.values() for mask in each)
+    if not masks:
+        raise InputError(f"{ground_truth}: no mask to find in the images that count")
+    with progress(None, "measuring recall"):
+        measured = recall.measure(true, proposed)
+    counted = sum(len(proposed.get(name, ())) for name in true)
+    result = {
+        "metric": "recall",
+        **measured,
+        "truth_masks": masks,
+        "proposals": counted,
+        "proposals_per_image": counted / len(true),
+        "images": len(true),
+        "images_missing": len(absent),
+        "images_without_truth": len(set(proposed) - {image.file_name for image in truth.images}),
+        "ovtool": {
+            "version": ovtool.__version__,
+            "command": "evaluate",
+            "settings": {
+                "prediction": prediction,
+                "ground_truth": ground_truth,
+                "metric": "recall",
+                "missing": missing,
+            },
+        },
+    }
+    if out is not None:
+        atomic.write_text(out, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    return result
+
+
+def _by_image(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:
+    names = {image.id: image.file_name for image in dataset.images}
+    found: dict[str, list[coco.Annotation]] = {name: [] for name in names.values()}
+    for annotation in dataset.annotations:
+        found[names[annotation.image_id]].append(annotation)
+    return found

@@ -21,17 +21,18 @@ from ovtool.datasets.stop_words import STOP_WORDS
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, parts, rle
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import captions as captions_of
+from ovtool.inputs.captions import Mention
 from ovtool.methods import noun_matching
 from ovtool.models import nouns, resolve
 from ovtool.models.nouns import Noun, Pipeline
+from ovtool.outputs.crops import PairCrops
+from ovtool.proposers import named as named_proposers
+from ovtool.proposers import region_sources
+from ovtool.proposers.region_sources import RegionSource
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine
-from ovtool.stages import captioned as captions_of
-from ovtool.stages import mapping, proposals, proposers
-from ovtool.stages.captioned import Mention
-from ovtool.stages.mapping import Outcome, Run
-from ovtool.stages.pair_crops import PairCrops
-from ovtool.stages.proposals import RegionSource
+from ovtool.runtime import engine, runs
+from ovtool.runtime.runs import Outcome, Run
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -170,7 +171,7 @@ def part_output(items: Sequence[ImageItem], miner: Miner, crops: PairCrops) -> e
             note["batch_size"] = encode.batch_size
         return made
 
-    return engine.PartOutput(mapping.picture_records(items, one), note=note)
+    return engine.PartOutput(runs.picture_records(items, one), note=note)
 
 
 def run(
@@ -228,8 +229,8 @@ def run(
     items, captioned = captions_of.find(captions, images, limit)
     captioned = [captions_of.choose(one, captions_per_image, seed) for one in captioned]
     target = out or captions_of.default_output(captions, "pairs")
-    mapping.check_place(target, how)
-    kept = how.resume and mapping.is_begun(target)
+    runs.check_place(target, how)
+    kept = how.resume and runs.is_begun(target)
     written = PairCrops(crops)
     written.check(how.overwrite or kept)
     if model is not None:
@@ -247,10 +248,10 @@ def run(
     categories = tuple(coco.Category(number, lemma) for number, lemma in enumerate(lemmas, 1))
     regions = _regions(proposals_file, proposer, model, items, place)
     if how.dry_run:
-        return mapping.planned(items, categories, target)
+        return runs.planned(items, categories, target)
     miner = _load(model, place, precision, settings, regions, mentions, lemmas)
     written.prepare(kept)
-    outcome = mapping.map_images(
+    outcome = runs.map_images(
         items,
         lambda chunk: part_output(chunk, miner, written),
         info=_provenance(miner, pipeline),
@@ -290,8 +291,10 @@ def _regions(
             raise UsageError(
                 "--proposals are masks from a file, and --proposer makes them: give one"
             )
-        return proposals.from_file(file, items)
-    return proposals.from_proposer(proposer or proposers.default_name(model), device=device)
+        return region_sources.from_file(file, items)
+    return region_sources.from_proposer(
+        proposer or named_proposers.default_name(model), device=device
+    )
 
 
 def _load(
@@ -351,4 +354,4 @@ def _provenance(miner: Miner, pipeline: Pipeline) -> dict[str, Any]:
     }
     name = Path(clip.name).name if Path(clip.name).exists() else clip.name
     model = {"name": name, "fingerprint": clip.fingerprint}
-    return mapping.provenance("mine-pairs", shown, model)
+    return runs.provenance("mine-pairs", shown, model)

@@ -15,12 +15,13 @@ from torch import Tensor
 from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, parts, rle, tensors
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import images as sources
+from ovtool.proposers import named as named_proposers
+from ovtool.proposers import region_sources
+from ovtool.proposers.named import Proposals, ProposalSettings, Proposer, proposer_of
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine
-from ovtool.stages import inputs as sources
-from ovtool.stages import mapping, proposals, proposers
-from ovtool.stages.mapping import Outcome, Run
-from ovtool.stages.proposers import Proposals, ProposalSettings, Proposer, proposer_of
+from ovtool.runtime import engine, runs
+from ovtool.runtime.runs import Outcome, Run
 
 if TYPE_CHECKING:  # it imports open_clip, which few proposers need
     from ovtool.models.clip import Clip
@@ -55,7 +56,7 @@ def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> e
         return _record(item, found)
 
     def records() -> Iterator[parts.Record]:
-        yield from mapping.picture_records(items, one)
+        yield from runs.picture_records(items, one)
         if embed and propose.no_object is not None:
             empty = np.zeros((0, len(propose.no_object)), np.float32)
             kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)
@@ -81,8 +82,8 @@ def run(
 ) -> Outcome:
     """Writes the masks of every image as COCO JSON, class-agnostic: one category, `object`.
 
-    inputs: see `stages.inputs.find`.
-    proposer: see `stages.proposers`; None is the default of `model`.
+    inputs: see `inputs.images.find`.
+    proposer: see `proposers.named`; None is the default of `model`.
     model: the CLIP that a trained proposer must belong to; None is whichever it names.
     embeddings: a file for the embeddings of the masks, a row an annotation, and the vector of "no
         object"; only a trained proposer has them.
@@ -94,16 +95,16 @@ def run(
     """
     how = how or Run()
     place = devices.choose(device)
-    name = proposer or proposers.default_name(model)
+    name = proposer or named_proposers.default_name(model)
     settings = ProposalSettings(name, max_proposals, min_area, nms)
     items = sources.find(inputs, coco_file, images, limit)
     target = out or sources.default_output(inputs, items, coco_file, "proposals")
     categories = (coco.Category(1, "object"),)
-    mapping.check_place(target, how)
+    runs.check_place(target, how)
     if embeddings is not None:
         if str(embeddings) == "-":
             raise UsageError("--embeddings writes a safetensors file: name one")
-        begun = how.resume and mapping.is_begun(target)
+        begun = how.resume and runs.is_begun(target)
         atomic.check_output(embeddings, how.overwrite or begun)
     clip = _clip(model, place) if _is_trained(name) and model is not None else None
     propose = proposer_of(settings, clip=clip, device=place)
@@ -113,16 +114,16 @@ def run(
             "`ovtool train-proposer` made"
         )
     if how.dry_run:
-        return mapping.planned(items, categories, target)
+        return runs.planned(items, categories, target)
 
     def keep(dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]]) -> None:
         if embeddings is not None:
             write_embeddings(embeddings, dataset, found, propose)
 
-    outcome = mapping.map_images(
+    outcome = runs.map_images(
         items,
         lambda chunk: part_output(chunk, propose, embeddings is not None),
-        info=mapping.provenance("propose", _shown(settings, propose), None),
+        info=runs.provenance("propose", _shown(settings, propose), None),
         categories=categories,
         out=target,
         device=place if propose.weights is not None else torch.device("cpu"),
@@ -146,8 +147,8 @@ def write_embeddings(
     rows = torch.cat([part["embeddings"] for part in found])
     settings = {
         "annotations": len(dataset.annotations),
-        "proposals": proposals.digest_of(dataset),
-        "temperature": proposals.TEMPERATURE,
+        "proposals": coco.digest(dataset),
+        "temperature": region_sources.TEMPERATURE,
     }
     model, fingerprint = propose.model
     header = {"kind": "proposals", "model": model, "fingerprint": fingerprint, "settings": settings}
@@ -170,7 +171,7 @@ def _shown(settings: ProposalSettings, propose: Proposer) -> dict[str, Any]:
     shown: dict[str, Any] = asdict(settings) | {"proposer": propose.name}
     if propose.weights is not None:
         shown["weights"] = propose.weights
-        shown["nms"] = proposers.MAX_IOU if settings.nms is None else settings.nms
+        shown["nms"] = named_proposers.MAX_IOU if settings.nms is None else settings.nms
     elif settings.nms is None:
         del shown["nms"]
     return shown

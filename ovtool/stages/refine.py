@@ -1,8 +1,8 @@
 """`refine`: class activation maps to better ones, or to pseudo masks, step by step.
 
 This is the story of the command: the maps and their images are read, the step `prompts` trains a generator
-whose maps take the place of those that were read (`stages.refine_prompts`), the other steps go over the
-pictures one by one (`stages.refine_steps`), and what they leave is written as maps or as pseudo masks.
+whose maps take the place of those that were read (`cams.prompt_refinement`), the other steps go over the
+pictures one by one (`cams.refine_steps`), and what they leave is written as maps or as pseudo masks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ovtool.batches import maps as map_batches
+from ovtool.cams import prompt_refinement, refine_steps
+from ovtool.cams.prompt_refinement import Request
+from ovtool.cams.refine_steps import Context, StepOptions
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import coco, parts, rle
@@ -25,14 +29,12 @@ from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
 from ovtool.methods import pseudo_masks
 from ovtool.methods.pseudo_masks import Background
+from ovtool.outputs.drawings import Drawings
+from ovtool.proposers import region_sources
+from ovtool.proposers.region_sources import RegionSource
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine
-from ovtool.stages import cam_crops, mapping, proposals, refine_prompts, refine_steps
-from ovtool.stages.drawings import Drawings
-from ovtool.stages.mapping import Outcome, Run
-from ovtool.stages.proposals import RegionSource
-from ovtool.stages.refine_prompts import Request
-from ovtool.stages.refine_steps import Context, StepOptions
+from ovtool.runtime import engine, runs
+from ovtool.runtime.runs import Outcome, Run
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -157,23 +159,23 @@ def run(
     step_options = StepOptions(background=_against(background_score), **(options or {}))
     _check_request(names, step_options, target, proposals_file, prompts, label_maps or overlays)
     found = maps_file.read(cams)
-    items = cam_crops.items_of(found, images or Path(cams).resolve().parent, str(cams))
+    items = map_batches.items_of(found, images or Path(cams).resolve().parent, str(cams))
     _check_maps(found, str(cams))
     categories = found.categories if is_maps else with_background(found.categories)
     drawings = Drawings([each.name for each in categories], label_maps, overlays)
-    mapping.check_place(target, how)
-    drawings.check(items, how.overwrite or (how.resume and mapping.is_begun(target)))
+    runs.check_place(target, how)
+    drawings.check(items, how.overwrite or (how.resume and runs.is_begun(target)))
     clip = None
     if "prompts" in names or refine_steps.needs_clip(names, step_options):
         from ovtool.models import clip as door
 
         clip = door.load(model or found.model, place, torch.float32)
-    regions = None if proposals_file is None else proposals.from_file(proposals_file, items)
+    regions = None if proposals_file is None else region_sources.from_file(proposals_file, items)
     shown: dict[str, Any] = {"steps": list(names), "cams": found.digest, **asdict(step_options)}
     training = None
     if "prompts" in names:
         assert clip is not None
-        training = refine_prompts.Refinement.of(
+        training = prompt_refinement.Refinement.of(
             clip, found, items, str(cams), prompts or Request(), how.progress
         )
         shown["prompts"] = {**training.shown}
@@ -182,7 +184,7 @@ def run(
     if regions is not None:
         shown["proposals"] = regions.digest
     if how.dry_run:
-        return mapping.planned(items, categories, target)
+        return runs.planned(items, categories, target)
     kept = save_generator or Path(f"{target}.generator.safetensors")
     maps_of: MapsOf = lambda image, rgb: found.of(image.id)  # noqa: E731
     if training is not None:
@@ -208,9 +210,9 @@ def run(
                 "lower --confidence"
             )
 
-    outcome = mapping.map_images(
+    outcome = runs.map_images(
         items, work.part_output,
-        info=mapping.provenance("refine", shown, made_with),
+        info=runs.provenance("refine", shown, made_with),
         categories=categories, out=target, device=place, run=how, description="refining",
         beside=drawings.places_from(target), finish=check, write=write if is_maps else None,
     )  # fmt: skip
@@ -254,7 +256,7 @@ class Work:
             return self._masks(item, image, rgb, maps)
 
         def records() -> Iterator[parts.Record]:
-            yield from mapping.picture_records(items, one)
+            yield from runs.picture_records(items, one)
 
         return engine.PartOutput(records(), tensors=kept)
 
@@ -334,7 +336,7 @@ def _check_maps(found: Cams, source: str) -> None:
     count = sum(len(one) for one in found.maps.values())
     if not count:
         raise InputError(f"{source} has no maps: no image in it has a class")
-    if cam_crops.constant_maps(found) == count:
+    if map_batches.constant_maps(found) == count:
         raise InputError(
             f"{source}: every map has one value everywhere, so none says where its class is: make the maps "
             "again"
@@ -343,7 +345,7 @@ def _check_maps(found: Cams, source: str) -> None:
 
 def _maps_of_generator(generator: Any) -> MapsOf:
     """The maps of a trained generator, over the picture and its mirror image."""
-    from ovtool.stages import cam_sources
+    from ovtool.cams import sources as cam_sources
 
     place = {category.id: k for k, category in enumerate(generator.categories)}
     source, views = cam_sources.generator(generator), cam_sources.Views((1.0,), True)

@@ -1,7 +1,7 @@
 """`segment`: images and words to one mask a word.
 
 This is the story of the command: what it is given is checked, the model and the words are made ready
-(`stages.segmenter`), and the pictures go through them in parts.
+(`segmenters.dense`), and the pictures go through them in parts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ import torch
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import parts
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import images as sources
+from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
 from ovtool.models.dense_scores import DenseSettings
+from ovtool.outputs.drawings import Drawings
+from ovtool.proposers import region_sources
+from ovtool.proposers.region_sources import RegionSource
 from ovtool.runtime import device as devices
-from ovtool.stages import inputs as sources
-from ovtool.stages import mapping, network_segments, proposals, segmenter, two_stage, views, words
-from ovtool.stages.drawings import Drawings
-from ovtool.stages.mapping import Outcome, Run
-from ovtool.stages.proposals import RegionSource
-from ovtool.stages.segmenter import BATCH_SIZE, DEFAULT_METHOD, Segmenter, Settings
-from ovtool.stages.two_stage import Request
+from ovtool.runtime import runs
+from ovtool.runtime.runs import Outcome, Run
+from ovtool.segmenters import dense as dense_segmenter
+from ovtool.segmenters import trained as trained_segmenter
+from ovtool.segmenters import two_stage
+from ovtool.segmenters.dense import BATCH_SIZE, DEFAULT_METHOD, Segmenter, Settings
+from ovtool.segmenters.two_stage import Request
+from ovtool.settings import views
 
 
 def run(
@@ -75,16 +81,16 @@ def run(
 ) -> Outcome:
     """Segments images by words and writes one COCO JSON: a mask for each word and image.
 
-    inputs: see `stages.inputs.find`. The words: see `stages.words.gather`.
+    inputs: see `inputs.images.find`. The words: see `inputs.words.gather`.
     out: where to write; `-` is stdout, None is a name made from the input in the current folder,
         with an overlay beside it where there is one image.
-    proposer: see `stages.proposers`; None is `regions` for `fused`, the model's default for `two-stage`.
+    proposer: see `proposers.named`; None is `regions` for `fused`, the model's default for `two-stage`.
     embeddings, prompts, ensemble, region_features, background_tokens, crop_size: of `two-stage`, see
-        `stages.two_stage.Request`.
+        `segmenters.two_stage.Request`.
     pacl: a file of `train-pacl`, `none`, or None for the head that comes with a bundled model, of
-        `patch` alone; that one is left out with `last_block`. scales: as `stages.views.parse_scales`.
+        `patch` alone; that one is left out with `last_block`. scales: as `settings.views.parse_scales`.
     segmenter_file: of `train-segmenter`, in place of a CLIP and its methods; crf: a preset for its masks
-        (`stages.network_segments`).
+        (`segmenters.trained`).
     label_maps, overlays, heatmaps: folders for pictures of each image.
 
     Raises UsageError, InputError, OutputExistsError, ModelError, MismatchError. An image that cannot be read is a
@@ -93,7 +99,7 @@ def run(
     how = how or Run()
     shown = views.parse_scales(scales)
     if segmenter_file is not None:
-        network_segments.refuse(
+        trained_segmenter.refuse(
             {
                 "--vocabulary": vocabulary,
                 "--classes-per-image": classes_per_image,
@@ -118,10 +124,10 @@ def run(
                 "--batch-size": batch_size,
             }
         )
-        return network_segments.run(
+        return trained_segmenter.run(
             segmenter_file,
             inputs,
-            settings=network_segments.Settings(short_side, shown, flip, crf, min_score, precision),
+            settings=trained_segmenter.Settings(short_side, shown, flip, crf, min_score, precision),
             classes=classes,
             classes_file=classes_file,
             model=model,
@@ -147,7 +153,7 @@ def run(
     request.check(method, proposals_file, dense)
     place = devices.choose(device)
     items = sources.find(inputs, coco_file, images, limit)
-    looked_for = words.gather(
+    looked_for = word_inputs.gather(
         items,
         inputs,
         classes=classes,
@@ -165,8 +171,8 @@ def run(
         heatmaps=heatmaps,
         overlay_file=alone if out is None and len(items) == 1 else None,
     )
-    mapping.check_place(target, how)
-    drawings.check(items, how.overwrite or (how.resume and mapping.is_begun(target)))
+    runs.check_place(target, how)
+    drawings.check(items, how.overwrite or (how.resume and runs.is_begun(target)))
     regions, stages = None, None
     if method == "two-stage":
         source = two_stage.source_of(
@@ -178,13 +184,15 @@ def run(
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     if how.dry_run:
-        plan = mapping.planned(items, looked_for.categories, target)
+        plan = runs.planned(items, looked_for.categories, target)
         return replace(plan, pictures=drawings.places)
-    ready = segmenter.load(model, place, precision, looked_for, settings, regions, stages, pacl)
+    ready = dense_segmenter.load(
+        model, place, precision, looked_for, settings, regions, stages, pacl
+    )
     drawings.prepare()
-    outcome = mapping.map_images(
+    outcome = runs.map_images(
         items,
-        lambda chunk: segmenter.part_output(chunk, ready, drawings),
+        lambda chunk: dense_segmenter.part_output(chunk, ready, drawings),
         info=_provenance(ready),
         categories=looked_for.categories,
         out=target,
@@ -231,8 +239,8 @@ def _regions(
             raise UsageError("--proposals are regions, and --method patch uses none: give fused")
         return None
     if file is not None:
-        return proposals.from_file(file, items)
-    return proposals.from_proposer(proposer or "regions", device=device)
+        return region_sources.from_file(file, items)
+    return region_sources.from_proposer(proposer or "regions", device=device)
 
 
 def _provenance(ready: Segmenter) -> dict[str, Any]:
@@ -258,4 +266,4 @@ def _provenance(ready: Segmenter) -> dict[str, Any]:
         )
     name = Path(clip.name).name if Path(clip.name).exists() else clip.name
     model = {"name": name, "fingerprint": clip.fingerprint}
-    return mapping.provenance("segment", shown, model)
+    return runs.provenance("segment", shown, model)

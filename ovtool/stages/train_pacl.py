@@ -16,21 +16,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ovtool.batches import captions as caption_batches
+from ovtool.batches.captions import Batch, Listed, ListedBatches, ShardBatches
 from ovtool.datasets import registry
 from ovtool.errors import InputError, OvtoolError, UsageError
 from ovtool.formats import atomic, parts, plots, shards
 from ovtool.formats.shards import Left
+from ovtool.inputs import captions as caption_inputs
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
-from ovtool.stages import aligner as trainer
-from ovtool.stages import caption_batches, captioned, pacl_settings, patch_validation
-from ovtool.stages.aligner import Aligner
-from ovtool.stages.caption_batches import Batch, Listed, ListedBatches, ShardBatches
-from ovtool.stages.pacl_settings import Settings
-from ovtool.stages.progress import Progress, no_progress
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.trainers import pacl as trainer
+from ovtool.trainers import pacl_settings, patch_validation
+from ovtool.trainers.pacl import Aligner
+from ovtool.trainers.pacl_settings import Settings
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.distributed import Ranks
-from ovtool.training.loop import Plan, Record, TrainingError
+from ovtool.training.loop import Plan, Record, Task, TrainingError
 
 SAVE_EVERY, VALIDATIONS = 100, 5
 CACHES = ("auto", "on", "off")
@@ -275,24 +277,27 @@ def _fit(
     every = max(1, settings.steps // VALIDATIONS)
     plan = Plan(settings.steps, settings.warmup, save_every=SAVE_EVERY, validate_every=every)
     return loop.train(
-        gradients,
-        aligner.modules,
-        aligner.optimiser(),
-        plan,
+        Task(
+            name="training the head",
+            modules=aligner.modules,
+            optimizer=aligner.optimizer(),
+            plan=plan,
+            step=gradients,
+            validate=validate,
+            after_step=aligner.bound_scale,
+        ),
         checkpoint,
         begun=begun,
-        validate=validate,
-        after_step=aligner.bound_scale,
         ranks=aligner.ranks,
         progress=progress if aligner.ranks.is_first else no_progress,
-        description="training the head",
     )
 
 
 def _source(captions: str, images: Path | None, settings: Settings) -> Listed | list[str]:
     """The pictures of a list, or the shards."""
-    if captioned.is_data_set(captions) or not shards.is_shards(captions):
-        return caption_batches.find(captions, images, settings.seed, settings.held_out)
+    if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
+        source, folder = caption_inputs.locate(captions, images)
+        return caption_batches.listed(captions, source, folder, settings.seed, settings.held_out)
     if images is not None:
         raise UsageError("--images is the folder of a captions JSON, and shards hold their images")
     return shards.expand(captions)
@@ -391,7 +396,7 @@ def _training_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _default_out(captions: str) -> str:
-    if captioned.is_data_set(captions):
+    if caption_inputs.is_data_set(captions):
         return f"{registry.split_name(captions)[0]}.pacl.safetensors"
     if shards.is_shards(captions) or captions == "-":
         return "captions.pacl.safetensors"

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ovtool.batches import masks as mask_batches
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, parts, plots
 from ovtool.models import maskformer, resolve
 from ovtool.models.maskformer import MaskFormer
 from ovtool.runtime import device as devices
-from ovtool.stages import proposals, proposer_examples, proposer_training
-from ovtool.stages.progress import Progress, no_progress
-from ovtool.stages.proposer_training import Settings
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.trainers import proposer as proposer_trainer
+from ovtool.trainers.proposer import Settings
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.distributed import Ranks
 
@@ -80,25 +81,25 @@ def run(
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     dataset, folder = _read(truth, images, targets)
-    data = proposer_examples.truth_of(dataset, folder, targets, held_out_share, seed=seed)
+    data = mask_batches.truth_of(dataset, folder, targets, held_out_share, seed=seed)
     with distributed.joined(devices.choose(device)) as ranks:
         clip, words = embedded(model, data.names, templates)
         network, backbone = start(settings, clip, ranks)
         recipe = settings.recipe
-        shown = asdict(settings) | {"truth": proposals.digest_of(dataset), "backbone": backbone}
+        shown = asdict(settings) | {"truth": coco.digest(dataset), "backbone": backbone}
         digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
         checkpoint = checkpoints.beside(out, digest)
         begun = checkpoints.begin_together(checkpoint, ranks, resume, overwrite)
         words = words.to(ranks.device)
-        curve = proposer_training.fit(
+        curve = proposer_trainer.fit(
             network,
             words,
-            proposer_examples.examples_of(data, seed, batch_size, recipe.side),
+            mask_batches.examples_of(data, seed, batch_size, recipe.side),
             settings,
             checkpoint,
             frozen_norms=backbone is not None,
             begun=begun,
-            validate=(lambda: proposer_training.validation(network, words, data, recipe.side))
+            validate=(lambda: proposer_trainer.validation(network, words, data, recipe.side))
             if data.held_out
             else None,
             ranks=ranks,

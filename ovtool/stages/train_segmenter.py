@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ovtool.batches import label_maps as label_map_batches
+from ovtool.batches.label_maps import Labels
 from ovtool.errors import UsageError
 from ovtool.formats import atomic, parts, plots
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
 from ovtool.runtime import device as devices
-from ovtool.stages import segmenter_examples, segmenter_training
-from ovtool.stages.progress import Progress, no_progress
-from ovtool.stages.segmenter_examples import Labels
-from ovtool.stages.segmenter_training import Settings
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.trainers import segmenter as segmenter_trainer
+from ovtool.trainers.segmenter import Settings
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.distributed import Ranks
 
@@ -82,12 +83,12 @@ def run(
     for place in (out, picture):
         atomic.check_output(place, overwrite)
     _check_model(architecture, model)
-    data = segmenter_examples.read(labels, images, with_background)
-    rows, held_out = segmenter_examples.split(data, settings.held_out_share, seed)
+    data = label_map_batches.read(labels, images, with_background)
+    rows, held_out = label_map_batches.split(data, settings.held_out_share, seed)
     measured_on, measured_rows = data, held_out
     if validation is not None:
         folder = validation_images or images
-        measured_on = segmenter_examples.read_truth(validation, folder, data.names)
+        measured_on = label_map_batches.read_truth(validation, folder, data.names)
         measured_rows = list(range(len(measured_on.pictures)))
     with distributed.joined(devices.choose(device)) as ranks:
         network, backbone, clip = start(settings, len(data.names), model, ranks)
@@ -104,11 +105,9 @@ def run(
         )
         checkpoint = checkpoints.beside(out, digest)
         begun = checkpoints.begin_together(checkpoint, ranks, resume, overwrite)
-        curve = segmenter_training.fit(
+        curve = segmenter_trainer.fit(
             network,
-            segmenter_examples.examples_of(
-                data, rows, seed, batch_size, recipe.side, recipe.scales
-            ),
+            label_map_batches.examples_of(data, rows, seed, batch_size, recipe.side, recipe.scales),
             settings,
             checkpoint,
             frozen_norms=backbone is not None,
@@ -178,4 +177,4 @@ def _validation(
 ) -> Callable[[], Mapping[str, float]] | None:
     if not rows:
         return None
-    return lambda: segmenter_training.validation(network, labels, rows, short_side)
+    return lambda: segmenter_trainer.validation(network, labels, rows, short_side)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ovtool.batches import pairs as pair_batches
+from ovtool.batches.pairs import HELD_OUT
 from ovtool.errors import UsageError
 from ovtool.formats import atomic, parts, plots
 from ovtool.methods import mask_prompts
 from ovtool.runtime import device as devices
-from ovtool.stages import region_pairs
-from ovtool.stages.progress import Progress, no_progress
-from ovtool.stages.prompt_tuner import (
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.trainers.mask_prompts import (
     BATCH_SIZE,
     EPOCHS,
     RATE,
@@ -24,7 +25,6 @@ from ovtool.stages.prompt_tuner import (
     Settings,
     Tuner,
 )
-from ovtool.stages.region_pairs import HELD_OUT
 from ovtool.training import checkpoints, distributed, loop
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
@@ -77,7 +77,7 @@ def run(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> Tuned:
-    """Trains on pairs (see `region_pairs.read`) and writes a file of kind `mask-prompts`, with the loss
+    """Trains on pairs (see `batches.pairs.read`) and writes a file of kind `mask-prompts`, with the loss
     curve as PNG beside it.
 
     workers: processes that cut crops ahead; 0 is this one itself.
@@ -100,7 +100,7 @@ def run(
     picture = target.with_suffix(".png")
     for path in (target, picture):
         atomic.check_output(path, overwrite)
-    found = region_pairs.read(pairs, images, seed, held_out)
+    found = pair_batches.read(pairs, images, seed, held_out)
     from ovtool.models import clip as door
     from ovtool.models import region_clip
 

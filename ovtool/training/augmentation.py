@@ -50,7 +50,7 @@ def random_crop(
 def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 36 degrees, each one
     time in two (SSD's distortions; hue is turned about the grey axis)."""
-    found = rgb.astype(np.float32)
+    found: NDArray[np.float32] = rgb.astype(np.float32)
     if rng.random() < 0.5:
         found += np.float32(rng.uniform(-32, 32))
     if rng.random() < 0.5:
@@ -59,7 +59,7 @@ def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uin
         grey = (found @ _LUMA)[..., None]
         found = grey + np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
     if rng.random() < 0.5:
-        found = found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T
+        found = (found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T).astype(np.float32)
     return np.clip(found, 0, 255).round().astype(np.uint8)
 
 
@@ -67,4 +67,5 @@ def _hue_turn(angle: float) -> NDArray[np.float32]:
     """The rotation of RGB about the grey axis (Rodrigues' formula)."""
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3
-    return turn.astype(np.float32)
+    turned: NDArray[np.float32] = turn.astype(np.float32)
+    return turned

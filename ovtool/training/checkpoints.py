@@ -1,6 +1,6 @@
 """Where a training stands, in one file beside its output, so that a run that was cut off goes on.
 
-The file holds weights, optimiser, step and curve, and a digest of the settings that shape the result.
+The file holds weights, optimizer, step and curve, and a digest of the settings that shape the result.
 It is a torch file, read with `weights_only=True`, written whole or not at all.
 """
 

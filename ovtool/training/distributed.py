@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ovtool.errors import UsageError
+
 TIMEOUT = timedelta(minutes=5)  # after which the others of a lost rank give up
 
 
@@ -32,6 +34,11 @@ class Ranks:
         return self.rank == 0
 
 
+def alone(device: torch.device | None = None) -> Ranks:
+    """One process, on a device; the CPU if none is named."""
+    return Ranks(0, 1, device or torch.device("cpu"))
+
+
 def is_many() -> bool:
     """Whether torchrun started this process, among others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -41,7 +48,7 @@ def is_many() -> bool:
 def joined(device: torch.device) -> Iterator[Ranks]:
     """This process among torchrun's, or alone: gloo on CPUs, nccl on GPUs, one GPU a process."""
     if not is_many():
-        yield Ranks(0, 1, device)
+        yield alone(device)
         return
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -51,6 +58,34 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def own_rows(batch_size: int, ranks: Ranks, least: int = 1) -> range:
+    """The rows of a batch that this process computes.
+
+    Args:
+        batch_size: of all processes together.
+        ranks: this process among them.
+        least: the rows that each process needs; batch norm needs two.
+
+    Raises:
+        UsageError: the processes cannot share the batch evenly.
+    """
+    own = batch_size // ranks.world
+    if batch_size % ranks.world or own < least:
+        rest = "" if least == 1 else f", with {least} images or more for each"
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be shared by {ranks.world} processes; give a multiple of "
+            f"their number{rest}"
+        )
+    return range(ranks.rank * own, (ranks.rank + 1) * own)
+
+
+def is_of_a_connection(error: BaseException) -> bool:
+    """Whether an exception says that another process is gone."""
+    words = str(error).lower()
+    said = any(word in words for word in ("closed by peer", "reset by peer", "timed out", "gloo"))
+    return said or isinstance(error, dist.DistError)
 
 
 def share(module: nn.Module, ranks: Ranks) -> None:

@@ -6,7 +6,6 @@ a run that was cut off ends as one that was not.
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +13,16 @@ import torch
 from torch import nn
 
 from ovtool.errors import OvtoolError
+from ovtool.runtime.progress import Progress, no_progress
 from ovtool.training import distributed
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 
 Record = dict[str, float]
-# (total, description) opens a bar, whose callback takes the steps done since the last call
-Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None]]]
 
 
 class TrainingError(OvtoolError):
     """A training that cannot go on: its loss or gradients are not finite."""
-
-
-@contextmanager
-def _silent(total: int | None, description: str) -> Any:
-    yield lambda n=1: None
 
 
 @dataclass(frozen=True)
@@ -60,67 +53,92 @@ class Plan:
             "poly": (1 - done) ** 0.9,
             "constant": 1.0,
         }
-        return falls[self.shape]
+        return float(falls[self.shape])
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training as plain data.
+
+    Attributes:
+        name: what is trained, for the progress bar: "training the head".
+        modules: what a checkpoint keeps, by name.
+        optimizer: over the parameters that are trained.
+        plan: steps, learning rate schedule, and when to validate and to save.
+        step: computes step `s` (from 0 on): leaves gradients, and returns the losses by name, the one to be
+            watched as `loss`. Its batch is a function of (seed, s) alone.
+        validate: measures by name, or None where nothing is held out.
+        after_step: called with the number of a step that is done, before it may be saved.
+        memory: what makes a step smaller, for the message where the device is out of memory.
+    """
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    step: Callable[[int], Mapping[str, float]]
+    validate: Callable[[], Mapping[str, float]] | None = None
+    after_step: Callable[[int], None] | None = None
+    memory: str = "a smaller --batch-size"
 
 
 def train(
-    gradients: Callable[[int], Mapping[str, float]],
-    modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    plan: Plan,
+    task: Task,
     checkpoint: Checkpoint,
     *,
     begun: Mapping[str, Any] | None = None,
-    validate: Callable[[], Mapping[str, float]] | None = None,
-    after_step: Callable[[int], None] | None = None,
     ranks: Ranks | None = None,
-    progress: Progress = _silent,
-    description: str = "training",
+    progress: Progress = no_progress,
 ) -> list[Record]:
-    """Trains to the end and returns the curve: one record a step, `step` (from 1 on) and losses, with
-    the results of validation where there was one.
+    """Trains to the end.
 
-    gradients: computes step `s` (from 0 on): leaves gradients in the parameters, which are cleared
-        before, and returns the losses by name, the one to be watched as `loss`.
-    modules: what a checkpoint keeps; every parameter of theirs that is in the optimiser is trained.
-    begun: what `checkpoint.begin` gave.
-    after_step: called with the number of a step that is done, before it may be saved.
+    Args:
+        task: what is trained.
+        checkpoint: where the training keeps its state; the caller removes it once the result is written.
+        begun: what `checkpoint.begin` gave.
+        ranks: this process among torchrun's.
+        progress: opens a bar.
 
-    Raises TrainingError where the loss or the gradient is not finite; the checkpoint stays. The caller
-    removes the checkpoint once the result is written.
+    Returns:
+        The curve: one record a step, `step` (from 1 on) and losses, with the measures of validation where
+        there was one.
+
+    Raises:
+        TrainingError: the loss or the gradient is not finite; the checkpoint stays.
     """
-    ranks = ranks or Ranks(0, 1, torch.device("cpu"))
-    parameters = [one for group in optimiser.param_groups for one in group["params"]]
-    for group in optimiser.param_groups:
+    modules, optimizer, plan = task.modules, task.optimizer, task.plan
+    ranks = ranks or distributed.alone()
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    for group in optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     curve: list[Record] = []
     if begun is not None:
         for name, module in modules.items():
             module.load_state_dict(begun["modules"][name])
-        optimiser.load_state_dict(begun["optimiser"])
+        optimizer.load_state_dict(begun["optimizer"])
         curve = list(begun["curve"])
     first = len(curve)
-    with progress(plan.steps, description) as advance:
+    with progress(plan.steps, task.name) as advance:
         advance(first)
         for step in range(first, plan.steps):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * plan.factor(step)
-            optimiser.zero_grad(set_to_none=True)
-            losses = dict(gradients(step))
+            optimizer.zero_grad(set_to_none=True)
+            losses = dict(task.step(step))
             distributed.average_gradients(parameters, ranks)
             norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or math.inf)
             _check_finite(step + 1, losses, float(norm), checkpoint)
-            optimiser.step()
-            if after_step is not None:
-                after_step(step)
+            optimizer.step()
+            if task.after_step is not None:
+                task.after_step(step)
             curve.append({"step": step + 1, **losses})
-            if validate is not None and _is_due(step + 1, plan.validate_every, plan.steps):
-                curve[-1].update(validate())
+            if task.validate is not None and _is_due(step + 1, plan.validate_every, plan.steps):
+                curve[-1].update(task.validate())
             if ranks.is_first and _is_due(step + 1, plan.save_every, plan.steps):
                 checkpoint.save(
                     {
                         "modules": {name: one.state_dict() for name, one in modules.items()},
-                        "optimiser": optimiser.state_dict(),
+                        "optimizer": optimizer.state_dict(),
                         "curve": curve,
                     }
                 )

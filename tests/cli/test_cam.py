@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ovtool.cams.options import Options
 from ovtool.cli.errors import run
 from ovtool.formats import cams, tensors
 from ovtool.stages import cam as stage
 from ovtool.stages.cam import Made
-from ovtool.stages.cam_options import Options
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,7 +130,7 @@ def test_bad_input_is_told_in_one_line(fails, said, photos, desk):
 
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, said):
     program = (
-        "import sys; from ovtool.stages import match_training; match_training.SAVE_EVERY = 1;"
+        "import sys; from ovtool.trainers import mask_generator; mask_generator.SAVE_EVERY = 1;"
         "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
     )
     train = ["--method", "matching", "--steps", "6", "--label-steps", "2", "--batch-size", "2"]

@@ -72,7 +72,7 @@ def test_list_names_every_split():
 def test_list_says_what_is_at_hand(tmp_path):
     sets = listed()
     assert sets["collage:train"]["at_hand"] is False
-    assert "scripts/fetch_art" in sets["collage:train"]["state"]
+    assert "scripts/bundle/fetch_art" in sets["collage:train"]["state"]
     assert sets["collage:test"]["at_hand"] is True and sets["collage:test"]["folder"] is None
     assert "200 images, made when first used" in sets["collage:test"]["state"]
     assert sets["coco:val2017"]["at_hand"] is False
@@ -211,7 +211,7 @@ def test_training_art_that_was_never_fetched(tmp_path, capsys):
         assert status == 1
         assert line == (
             f"error: no training art for 209 nouns (monkey, ...) in {tmp_path / 'cache' / 'art'}: "
-            "run scripts/fetch_art of the repository"
+            "run scripts/bundle/fetch_art of the repository"
         )
     assert not (tmp_path / "set").exists()
 

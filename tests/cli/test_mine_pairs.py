@@ -18,8 +18,8 @@ from ovtool.formats import images as pictures
 from ovtool.methods import masked_crops
 from ovtool.models import clip as door
 from ovtool.models import text
+from ovtool.runtime.runs import Outcome
 from ovtool.stages import mine_pairs as stage
-from ovtool.stages.mapping import Outcome
 
 stage_run = stage.run
 

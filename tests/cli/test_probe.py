@@ -9,7 +9,7 @@ import pytest
 from ovtool.cli import probe as command
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
-from ovtool.stages import oracle as stage
+from ovtool.stages import probe_oracle as stage
 
 stage_run = stage.run
 

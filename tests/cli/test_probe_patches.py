@@ -10,9 +10,9 @@ from PIL import Image
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
 from ovtool.formats import tensors
-from ovtool.stages import alignment, classify, coherence
+from ovtool.stages import probe_alignment, probe_classify, probe_coherence
 
-STAGES = {"alignment": alignment, "coherence": coherence, "classify": classify}
+STAGES = {"alignment": probe_alignment, "coherence": probe_coherence, "classify": probe_classify}
 RUNS = {name: stage.run for name, stage in STAGES.items()}
 EMPTY = {
     "rows": [],

@@ -12,8 +12,8 @@ from ovtool.cli.errors import run
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import regions
+from ovtool.runtime.runs import Outcome
 from ovtool.stages import propose as stage
-from ovtool.stages.mapping import Outcome
 
 stage_run = stage.run
 

@@ -14,13 +14,13 @@ import torch
 
 from ovtool.cli.errors import run
 from ovtool.formats import cams, coco, tensors
+from ovtool.runtime.runs import Outcome
 from ovtool.stages import refine as stage
-from ovtool.stages import tune_background
-from ovtool.stages.mapping import Outcome
-from ovtool.stages.tune_background import TunedBackground
+from ovtool.trainers import background_prompts as background_trainer
+from ovtool.trainers.background_prompts import TunedBackground
 
 ROOT = Path(__file__).parents[2]
-stage_run, tune_run = stage.run, tune_background.run
+stage_run, tune_run = stage.run, background_trainer.run
 CATEGORIES = (coco.Category(1, "cow"), coco.Category(2, "apple"))
 
 
@@ -119,7 +119,7 @@ def test_backgrounds_have_the_function_s_defaults_too(monkeypatch):
         seen.update(options)
         return TunedBackground("x", "y", {}, 1, 1, 1, 1, is_plan=True)
 
-    monkeypatch.setattr(tune_background, "run", record)
+    monkeypatch.setattr(background_trainer, "run", record)
     assert run(["tune-prompts", "c", "--kind", "background"]) == 0
     own = {name: p.default for name, p in inspect.signature(tune_run).parameters.items()}
     del seen["progress"]
@@ -169,8 +169,8 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
 @pytest.mark.parametrize("what", ["tune-prompts", "refine"])
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, maps, what):
     program = (
-        "import sys; from ovtool.stages import match_training, tune_background;"
-        "match_training.SAVE_EVERY = tune_background.SAVE_EVERY = 1;"
+        "import sys; from ovtool.trainers import background_prompts, mask_generator;"
+        "mask_generator.SAVE_EVERY = background_prompts.SAVE_EVERY = 1;"
         "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
     )
     options = ["--kind", "background", "--steps", "20"]

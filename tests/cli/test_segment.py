@@ -17,9 +17,9 @@ from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as pictures
 from ovtool.models import clip as door
+from ovtool.runtime.runs import Outcome, Run
 from ovtool.stages import evaluate
 from ovtool.stages import segment as stage
-from ovtool.stages.mapping import Outcome, Run
 
 NAMES = ["a.png", "b.jpg", "deep/c.png"]
 WORDS = ["--classes", "cow,apple,train"]

@@ -105,7 +105,7 @@ def test_the_cache_tells_sets_apart(monkeypatch):
 
 
 def test_collage_without_its_training_art(small):
-    with pytest.raises(InputError, match="scripts/fetch_art"):
+    with pytest.raises(InputError, match="scripts/bundle/fetch_art"):
         registry.locate("collage:train")
     assert not small.exists()
 

@@ -8,13 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from ovtool.batches import labels as label_batches
+from ovtool.cams import sources as cam_sources
+from ovtool.cams.options import Options
+from ovtool.cams.sources import Source, Views
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import cams, tensors
+from ovtool.inputs import category_texts
+from ovtool.inputs import labels as label_inputs
 from ovtool.models import clip as door
-from ovtool.stages import cam, cam_sources, cam_texts, label_batches, labels, match_training
-from ovtool.stages.cam_options import Options
-from ovtool.stages.cam_sources import Source, Views
-from ovtool.stages.mapping import Run
+from ovtool.runtime.runs import Run
+from ovtool.stages import cam
+from ovtool.trainers import mask_generator as generator_trainer
 from ovtool.training.loop import TrainingError
 
 COLOURS = {"cow": (200, 30, 30), "boat": (30, 30, 200), "cat": (30, 200, 30)}
@@ -119,12 +124,12 @@ def test_the_first_loss_is_that_of_the_formula(source, tmp_path, small):
     from ovtool.formats import coco
     from ovtool.models.mask_generator import Generator, Settings
 
-    found = labels.read(str(source), tmp_path / "pictures")
+    found = label_inputs.read(str(source), tmp_path / "pictures")
     network = Generator(Settings(), found.categories, small)
     assert all(isinstance(one, coco.Category) for one in network.categories)
-    text = cam_texts.embed(small, found.categories)
-    settings = match_training.Settings(batch_size=3, similarity="shifted", background_weight=0.5)
-    matching = match_training.Matching(small, network, found, text, settings)
+    text = category_texts.embed(small, found.categories)
+    settings = generator_trainer.Settings(batch_size=3, similarity="shifted", background_weight=0.5)
+    matching = generator_trainer.Matching(small, network, found, text, settings)
     batch = matching.batches[0]
     slow_f, slow_b, pairs = 0.0, 0.0, 0
     for row in range(3):
@@ -157,11 +162,11 @@ def test_without_a_step_maps_are_those_of_the_start(make, source, tmp_path, smal
     made = make(method="matching", steps=0, start=start, background="sky,grass")
     assert made.loss is None and not (tmp_path / "x.png").exists()
     found, read = (
-        labels.read(str(source), tmp_path / "pictures"),
+        label_inputs.read(str(source), tmp_path / "pictures"),
         cams.read(tmp_path / "x.safetensors"),
     )
-    own = cam_texts.embed(small, found.categories, "a photo of a {}.")
-    others = cam_texts.embed_words(small, ["sky", "grass"], "a photo of a {}.")
+    own = category_texts.embed(small, found.categories, "a photo of a {}.")
+    others = category_texts.embed_words(small, ["sky", "grass"], "a photo of a {}.")
     twin = Generator(Settings(start=start), found.categories, small, texts=Texts(own, others))
     for n, image in enumerate(read.images):
         rgb = torch.from_numpy(np.array(Image.open(tmp_path / "pictures" / image.file_name)))
@@ -173,21 +178,23 @@ def test_without_a_step_maps_are_those_of_the_start(make, source, tmp_path, smal
 def test_weights_of_the_losses_are_published_but_for_small_models(source, tmp_path, small):
     from ovtool.models.mask_generator import Generator, Settings
 
-    found = labels.read(str(source), tmp_path / "pictures")
-    text = cam_texts.embed(small, found.categories)
+    found = label_inputs.read(str(source), tmp_path / "pictures")
+    text = category_texts.embed(small, found.categories)
     taught = dataclasses.replace(small, words=frozenset(["cow"]))
     for clip, given, taken in ((small, None, 2.4), (taught, None, 0.75), (taught, 1.5, 1.5)):
-        chosen = match_training.Settings(background_weight=given, similarity="raw")
+        chosen = generator_trainer.Settings(background_weight=given, similarity="raw")
         network = Generator(Settings(), found.categories, clip)
-        matching = match_training.Matching(clip, network, found, text, chosen)
+        matching = generator_trainer.Matching(clip, network, found, text, chosen)
         assert matching.background_weight == taken and matching.label_steps == 200
 
 
 def test_the_first_steps_are_on_the_labels_alone(make, tmp_path, monkeypatch):
     calls = []
-    real = match_training.Matching.losses
+    real = generator_trainer.Matching.losses
     monkeypatch.setattr(
-        match_training.Matching, "losses", lambda self, batch: calls.append(1) or real(self, batch)
+        generator_trainer.Matching,
+        "losses",
+        lambda self, batch: calls.append(1) or real(self, batch),
     )
     make(method="matching", start="random", steps=2, label_steps=30, batch_size=8, rate=5e-3,
          save_generator=tmp_path / "g.safetensors")  # fmt: skip
@@ -200,16 +207,16 @@ def test_the_first_steps_are_on_the_labels_alone(make, tmp_path, monkeypatch):
 def test_features_are_kept_only_where_they_never_change(source, tmp_path, small):
     from ovtool.models.mask_generator import Generator, Settings
 
-    found = labels.read(str(source), tmp_path / "pictures")
-    text = cam_texts.embed(small, found.categories)
+    found = label_inputs.read(str(source), tmp_path / "pictures")
+    text = category_texts.embed(small, found.categories)
     for settings, scale, keeps in (
         (Settings(), 1.0, True), (Settings(), 0.5, False),
         (Settings("timm:lcnet_035", True, side=64), 1.0, False),
         (Settings("timm:lcnet_035", side=64), 1.0, True),
     ):  # fmt: skip
         network = Generator(settings, found.categories, small)
-        chosen = match_training.Settings(scale=scale, similarity="raw", batch_size=2)
-        matching = match_training.Matching(small, network, found, text, chosen)
+        chosen = generator_trainer.Settings(scale=scale, similarity="raw", batch_size=2)
+        matching = generator_trainer.Matching(small, network, found, text, chosen)
         assert matching.keeps is keeps
         matching.losses(matching.batches[0])
         assert len(matching._features) == (2 if keeps else 0)
@@ -219,16 +226,18 @@ def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
     from ovtool.models.mask_generator import Generator, Settings
 
     said = []
-    monkeypatch.setattr(match_training._logger, "warning", lambda text, *of: said.append(text % of))
-    found = labels.read(str(source), tmp_path / "pictures")
+    monkeypatch.setattr(
+        generator_trainer._logger, "warning", lambda text, *of: said.append(text % of)
+    )
+    found = label_inputs.read(str(source), tmp_path / "pictures")
     network = Generator(Settings(), found.categories, small)
     features = door.encode_images(
         small, door.normalise(small, label_batches.LabelBatches(found, 48, 1, 0).of_rows([0]).rgb)
     )
     for sign, kind, lines in ((1, "raw", 0), (-1, "shifted", 1)):
         text = sign * features.expand(3, -1)
-        settings = match_training.Settings()
-        assert match_training.Matching(small, network, found, text, settings).similarity == kind
+        settings = generator_trainer.Settings()
+        assert generator_trainer.Matching(small, network, found, text, settings).similarity == kind
         assert len(said) == lines
     assert "taking --similarity shifted" in said[0] and "100 % of the pictures" in said[0]
 
@@ -241,7 +250,7 @@ def test_selection_by_labels_keeps_the_best_validation(make, tmp_path, monkeypat
         kept.append(self.generator.head[0].weight.detach().clone())
         return next(accuracies)
 
-    monkeypatch.setattr(match_training.Matching, "label_accuracy", accuracy)
+    monkeypatch.setattr(generator_trainer.Matching, "label_accuracy", accuracy)
     make(method="matching", steps=5, batch_size=2, select="labels",
          save_generator=tmp_path / "g.safetensors")  # fmt: skip
     _, content = tensors.load(tmp_path / "g.safetensors")
@@ -250,7 +259,7 @@ def test_selection_by_labels_keeps_the_best_validation(make, tmp_path, monkeypat
 
 @pytest.mark.parametrize("method", ["matching", "classifier"])
 def test_cut_off_and_resumed_it_writes_the_same_bytes(make, tmp_path, method, monkeypatch):
-    from ovtool.stages import classifier_training
+    from ovtool.trainers import classifier as classifier_trainer
 
     options = {"method": method, "steps": 4, "batch_size": 2, "short_side": 64}
     if method == "matching":
@@ -258,8 +267,8 @@ def test_cut_off_and_resumed_it_writes_the_same_bytes(make, tmp_path, method, mo
     else:
         options["arch"] = "timm:lcnet_035"
     make("whole.safetensors", **options)
-    monkeypatch.setattr(match_training, "SAVE_EVERY", 1)
-    monkeypatch.setattr(classifier_training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(generator_trainer, "SAVE_EVERY", 1)
+    monkeypatch.setattr(classifier_trainer, "SAVE_EVERY", 1)
     real = label_batches.LabelBatches.__getitem__
 
     def cut(self, step):
@@ -297,7 +306,7 @@ def test_a_run_cut_off_while_it_makes_maps_does_not_train_again(make, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         make("cut.safetensors", **options)
     monkeypatch.setattr(cam_sources, "maps_of", real)
-    monkeypatch.setattr(match_training.Matching, "_step", None)
+    monkeypatch.setattr(generator_trainer.Matching, "_step", None)
     make("cut.safetensors", **options, resume=True)
     assert (tmp_path / "cut.safetensors").read_bytes() == (
         tmp_path / "whole.safetensors"
@@ -357,12 +366,12 @@ def test_a_picture_that_is_broken_is_a_failure(make, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypatch):
-    real = match_training.Matching.losses
+    real = generator_trainer.Matching.losses
 
     def broken(self, batch):
         return {"loss": real(self, batch)["loss"] * float("nan")}
 
-    monkeypatch.setattr(match_training.Matching, "losses", broken)
+    monkeypatch.setattr(generator_trainer.Matching, "losses", broken)
     with pytest.raises(TrainingError, match="the loss is nan at step 1"):
         make(method="matching", steps=2, batch_size=2)
     assert not (tmp_path / "x.safetensors").exists()

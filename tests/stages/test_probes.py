@@ -15,7 +15,7 @@ from ovtool.methods import patch_alignment, roc
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, pacl, text
-from ovtool.stages import alignment, classify, coherence
+from ovtool.stages import probe_alignment, probe_classify, probe_coherence
 
 CLASSES = [("cow", "object"), ("apple", "object"), ("violin", "object"), ("sky", "ground")]
 NAMES = [name for name, _ in CLASSES]
@@ -88,7 +88,7 @@ def majority(labels):
 
 
 def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
-    found = alignment.run(**given, short_side=48, window=0, pacl=head_file)
+    found = probe_alignment.run(**given, short_side=48, window=0, pacl=head_file)
     head = pacl.load(head_file, small)
     words = text.embed_words(small, NAMES, cache=False)
     right = {name: {} for name in ("last block clip", "last block naclip", "PACL head")}
@@ -129,20 +129,22 @@ def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
 
 
 def test_mixed_patches_count_by_choice_and_windows_show_patches_again(given):
-    plain = alignment.run(**given, short_side=48, window=0, pacl="none")
-    mixed = alignment.run(**given, short_side=48, window=0, pacl="none", count_mixed=True)
+    plain = probe_alignment.run(**given, short_side=48, window=0, pacl="none")
+    mixed = probe_alignment.run(**given, short_side=48, window=0, pacl="none", count_mixed=True)
     assert mixed["mixed"] == 0 and mixed["ignored"] == plain["ignored"]
     assert mixed["patches"]["all"] == plain["patches"]["all"] + plain["mixed"]
-    seen = alignment.run(**given, short_side=48, window=32, stride=16, pacl="none")
+    seen = probe_alignment.run(**given, short_side=48, window=32, stride=16, pacl="none")
     total = seen["patches"]["all"] + seen["mixed"] + seen["ignored"]
     assert total == 3 * 4 * 4  # four windows of four patches each
-    assert [r["last_block"] for r in alignment.run(**given, last_block="clip")["rows"]] == ["clip"]
+    assert [r["last_block"] for r in probe_alignment.run(**given, last_block="clip")["rows"]] == [
+        "clip"
+    ]
 
 
 def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
-    monkeypatch.setattr(coherence, "BOOTSTRAP", 20)
+    monkeypatch.setattr(probe_coherence, "BOOTSTRAP", 20)
     options = {"short_side": 48, "window": 0, "pacl": "none", "layers": "1,3", "pairs": 4000}
-    found = coherence.run(**given, **options)
+    found = probe_coherence.run(**given, **options)
     assert [row["layer"] for row in found["rows"]] == [1, 3]
     for row, block in zip(found["rows"], (0, 2), strict=True):
         within, across = ([], [], []), ([], [], [])
@@ -164,35 +166,37 @@ def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
             expected = roc.auc(torch.tensor(scores), torch.tensor(same), torch.tensor(often))
             assert row[kind]["auc"] == pytest.approx(expected, abs=0.03), kind  # 4,000 are drawn
             assert row[kind]["low"] <= row[kind]["high"]
-    assert coherence.run(**given, **options) == found
-    assert coherence.run(**given, **options, seed=1) != found
+    assert probe_coherence.run(**given, **options) == found
+    assert probe_coherence.run(**given, **options, seed=1) != found
     json.dumps(found, allow_nan=False)
 
 
 def test_coherence_of_a_head_and_its_layers(given, head_file, tmp_path):
-    found = coherence.run(**given, pacl=head_file, pairs=200, picture=tmp_path / "p.png")
+    found = probe_coherence.run(**given, pacl=head_file, pairs=200, picture=tmp_path / "p.png")
     assert [row["name"] for row in found["rows"]] == ["block 1", "block 2", "block 3", "PACL head"]
-    last = coherence.run(**given, pacl="none", pairs=200, layers="last", picture=tmp_path / "l.png")
+    last = probe_coherence.run(
+        **given, pacl="none", pairs=200, layers="last", picture=tmp_path / "l.png"
+    )
     assert [row["layer"] for row in last["rows"]] == [3]
     assert last["rows"][0] == found["rows"][2]
     for name in ("p.png", "l.png"):
         assert Image.open(tmp_path / name).size == (960, 600)
     for wrong in ("0", "4", "x", "1,,2", ""):
         with pytest.raises(UsageError, match="give all, last, or blocks of 1 to"):
-            coherence.run(**given, layers=wrong)
+            probe_coherence.run(**given, layers=wrong)
 
 
 def test_patches_of_one_class_are_no_test(tmp_path, loads_small):
     truth = write_truth(tmp_path, [np.full((48, 48), 2)] * 2)
     with pytest.raises(InputError, match="there are no patches of two classes to tell apart"):
-        coherence.run(coco_file=truth, images=tmp_path, pairs=50)
+        probe_coherence.run(coco_file=truth, images=tmp_path, pairs=50)
 
 
 def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_path):
     lists = tmp_path / "lists.json"
     listed = [["cow", "apple", "violin", "sky"], ["sky", "cow", "apple"], ["drum", "cow", "violin"]]
     lists.write_text(json.dumps({f"{n}.png": each for n, each in enumerate(listed, 1)}))
-    found = classify.run(**given, classes_per_image=lists, pacl=head_file)
+    found = probe_classify.run(**given, classes_per_image=lists, pacl=head_file)
     head = pacl.load(head_file, small)
     tops, scores = {"class token": [], "PACL head": []}, {}
     for (rgb, _), own, n in zip(pictures_of(given), listed, range(3), strict=True):
@@ -224,7 +228,7 @@ def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_
     json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize("probe", [alignment, classify])
+@pytest.mark.parametrize("probe", [probe_alignment, probe_classify])
 def test_the_pictures_of_a_probe(given, probe, tmp_path):
     target = tmp_path / "p.png"
     probe.run(**given, picture=target)
@@ -234,7 +238,7 @@ def test_the_pictures_of_a_probe(given, probe, tmp_path):
     probe.run(**given, picture=target, overwrite=True)
 
 
-@pytest.mark.parametrize("probe", [alignment, coherence, classify])
+@pytest.mark.parametrize("probe", [probe_alignment, probe_coherence, probe_classify])
 def test_a_file_without_masks_is_refused(given, probe, tmp_path):
     whole = json.loads(given["coco_file"].read_text())
     bare = tmp_path / "bare.json"
@@ -245,7 +249,7 @@ def test_a_file_without_masks_is_refused(given, probe, tmp_path):
         probe.run()
 
 
-@pytest.mark.parametrize("probe", [alignment, classify])
+@pytest.mark.parametrize("probe", [probe_alignment, probe_classify])
 def test_an_image_without_a_list_of_words_is_told(given, probe, tmp_path):
     lists = tmp_path / "lists.json"
     lists.write_text(json.dumps({"1.png": ["cow"]}))

@@ -8,18 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
+from ovtool.batches import maps as map_batches
+from ovtool.cams.prompt_refinement import Request
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import cams, coco, label_maps, rle, tensors
+from ovtool.inputs import category_texts
 from ovtool.methods import background_prompts as losses
 from ovtool.methods.pseudo_masks import Background
 from ovtool.models import clip as door
 from ovtool.models import learned_text, mask_generator
 from ovtool.models.mask_generator import Generator
-from ovtool.stages import cam_crops, cam_texts, match_training, refine, tune_background
-from ovtool.stages.mapping import Run
-from ovtool.stages.match_training import Settings
+from ovtool.runtime.runs import Run
+from ovtool.stages import refine
 from ovtool.stages.refine import Masking
-from ovtool.stages.refine_prompts import Request
+from ovtool.trainers import background_prompts as background_trainer
+from ovtool.trainers import mask_generator as generator_trainer
+from ovtool.trainers.mask_generator import Settings
 
 NAMES = ("cow", "boat", "kite")
 CATEGORIES = tuple(coco.Category(3 * k, name) for k, name in enumerate(NAMES, 1))
@@ -55,7 +59,7 @@ def maps(tmp_path):
 def tune(maps, tmp_path, loads_small):
     def tuned(name="b.safetensors", source=maps, **options):
         given = {"steps": 4, "batch_size": 6, "length": 4, **options}
-        return tune_background.run(source, out=str(tmp_path / name), **given)
+        return background_trainer.run(source, out=str(tmp_path / name), **given)
 
     return tuned
 
@@ -106,7 +110,7 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
     tune(steps=1, push=push, similarity="shifted", push_weight=0.5, seed=3)
     header, _ = tensors.load(tmp_path / "b.safetensors")
     found = cams.read(maps)
-    batch = cam_crops.CamBatches(found, tmp_path, 6, 48, 3)[0]
+    batch = map_batches.CamBatches(found, tmp_path, 6, 48, 3)[0]
     pixels = door.normalise(small, batch.pixels)
     shown = batch.maps[:, None] * pixels[batch.owners]
     front, behind = (
@@ -115,7 +119,7 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
     reader = learned_text.LearnedText.of(small, 4)
     with torch.no_grad():
         prompts = reader(learned_text.initial("uniform", reader, 3, 3))[batch.classes]
-    texts = cam_texts.embed(small, CATEGORIES)[batch.classes]
+    texts = category_texts.embed(small, CATEGORIES)[batch.classes]
     expected = losses.pull(behind, prompts, "shifted")
     if push == "text":
         expected += 0.5 * losses.push_text(texts, prompts, "shifted")
@@ -126,15 +130,15 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
 
 def test_whole_pictures_are_embedded_once(tune, tmp_path, small, maps, monkeypatch):
     calls = []
-    real = tune_background.Tuner.seen
+    real = background_trainer.Tuner.seen
     monkeypatch.setattr(
-        tune_background.Tuner, "seen", lambda self, batch: calls.append(1) or real(self, batch)
+        background_trainer.Tuner, "seen", lambda self, batch: calls.append(1) or real(self, batch)
     )
     tune(steps=6, push="none", similarity="shifted", crop_scale=1.0, seed=3)
     assert len(calls) == 12
     header, _ = tensors.load(tmp_path / "b.safetensors")
     found = cams.read(maps)
-    batches = cam_crops.CamBatches(found, tmp_path, 6, 48, 3)
+    batches = map_batches.CamBatches(found, tmp_path, 6, 48, 3)
     reader = learned_text.LearnedText.of(small, 4)
     with torch.no_grad():
         prompts = reader(learned_text.initial("uniform", reader, 3, 3))
@@ -164,7 +168,7 @@ def test_crops_and_maps_are_cut_alike(tmp_path):
     Image.fromarray(torch.stack([rgb, rgb, rgb], -1).numpy()).save(tmp_path / "a.png")
     image = cams.CamImage(1, "a.png", 40, 64, (1,))
     found = cams.Cams((image,), (coco.Category(1, "cow"),), {1: ramp[None]})
-    batches = cam_crops.CamBatches(found, tmp_path, 1, 32, 0)
+    batches = map_batches.CamBatches(found, tmp_path, 1, 32, 0)
     for step in range(12):
         batch = batches[step]
         assert (batch.pixels[0, ..., 0].float() / 255 - batch.maps[0]).abs().mean() < 0.02
@@ -173,7 +177,7 @@ def test_crops_and_maps_are_cut_alike(tmp_path):
 
 
 def test_an_epoch_sees_each_picture_once(maps, tmp_path):
-    batches = cam_crops.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
+    batches = map_batches.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
     assert batches.per_epoch == 2
     epochs = [[i for s in range(2) for i in batches.chosen(2 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 10 for epoch in epochs) and epochs[0] != epochs[1]
@@ -218,9 +222,9 @@ def cut_after(monkeypatch, owner, name, count):
 
 
 def test_a_tuning_that_was_cut_off_ends_with_the_same_bytes(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune_background, "SAVE_EVERY", 2)
+    monkeypatch.setattr(background_trainer, "SAVE_EVERY", 2)
     tune("whole.safetensors")
-    mend = cut_after(monkeypatch, tune_background.Tuner, "loss", 3)
+    mend = cut_after(monkeypatch, background_trainer.Tuner, "loss", 3)
     with pytest.raises(Cut):
         tune()
     with pytest.raises(OutputExistsError, match="go on with --resume"):
@@ -357,7 +361,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(refined, tmp_path, monk
 
 
 def test_numbers_that_are_not_finite_are_told(refined, monkeypatch):
-    from ovtool.stages import refine_steps
+    from ovtool.cams import refine_steps
 
     broken = {**refine_steps.STEPS, "pamr": lambda picture, maps, context: maps * float("nan")}
     monkeypatch.setattr(refine_steps, "STEPS", broken)
@@ -436,13 +440,13 @@ def test_a_learning_that_was_cut_off_ends_with_the_same_bytes(
     tune, refined, tmp_path, monkeypatch, cut_at
 ):
     tune(similarity="shifted")
-    monkeypatch.setattr(match_training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(generator_trainer, "SAVE_EVERY", 1)
     options = {
         "steps": "prompts",
         "prompts": requested(tmp_path / "b.safetensors", fit_epochs=1.0),
     }
     refined("whole.safetensors", **options, save_generator=tmp_path / "gw.safetensors")
-    mend = cut_after(monkeypatch, match_training.Matching, "features_of", cut_at)
+    mend = cut_after(monkeypatch, generator_trainer.Matching, "features_of", cut_at)
     cut = {**options, "save_generator": tmp_path / "gc.safetensors"}
     with pytest.raises(Cut):
         refined("cut.safetensors", **cut)

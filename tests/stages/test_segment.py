@@ -11,15 +11,16 @@ from torch.nn.functional import interpolate
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import coco, label_maps, parts, rle
 from ovtool.formats import images as pictures
+from ovtool.inputs.words import Words
 from ovtool.methods import class_maps, region_scores, regions
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, text
+from ovtool.outputs.drawings import Drawings
 from ovtool.runtime import device as devices
-from ovtool.stages import segment, segmenter
-from ovtool.stages.drawings import Drawings
-from ovtool.stages.mapping import Run
-from ovtool.stages.segmenter import Settings
-from ovtool.stages.words import Words
+from ovtool.runtime.runs import Run
+from ovtool.segmenters import dense as dense_segmenter
+from ovtool.segmenters.dense import Settings
+from ovtool.stages import segment
 
 
 @pytest.fixture
@@ -248,8 +249,8 @@ def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
     settings = Settings(dense=dense_scores.DenseSettings(window=32))
     looked_for = Words((("cow",), ("sky",)))
     cpu = torch.device("cpu")
-    loaded = segmenter.load("any", cpu, "auto", looked_for, settings, None)
-    made = segmenter.part_output(pictures.find_images([str(photos)]), loaded, Drawings(()))
+    loaded = dense_segmenter.load("any", cpu, "auto", looked_for, settings, None)
+    made = dense_segmenter.part_output(pictures.find_images([str(photos)]), loaded, Drawings(()))
     assert len(list(made.records)) == 3 and made.note == {}
 
 

@@ -12,7 +12,9 @@ from ovtool.formats import images as pictures
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, pacl, text
-from ovtool.stages import segment, segmenter, views
+from ovtool.segmenters import dense as dense_segmenter
+from ovtool.settings import views
+from ovtool.stages import segment
 
 WORDS = ["cow", "apple", "train", "sky"]
 
@@ -180,7 +182,9 @@ def test_pixels_in_doubt_get_no_word(go, head_file, method, scale):
 
 def test_a_limit_that_cuts_nothing_is_told(go, monkeypatch):
     said = []
-    monkeypatch.setattr(segmenter._logger, "warning", lambda text, *rest: said.append(text % rest))
+    monkeypatch.setattr(
+        dense_segmenter._logger, "warning", lambda text, *rest: said.append(text % rest)
+    )
     go(max_entropy=1.3)
     assert said == []
     labels, _ = go("all", max_entropy=1.39)
@@ -195,7 +199,7 @@ def test_heat_maps_show_the_patch_weights(go, head, small, photos, tmp_path, sca
     weighed = pacl.Head(head.embedder, Pooling(scale), 12.5, {})
     pacl.save(tmp_path / "w.safetensors", small, weighed)
     drawn = {}
-    from ovtool.stages import drawings
+    from ovtool.outputs import drawings
 
     monkeypatch.setattr(
         drawings.overlays, "heatmap", lambda rgb, heat: drawn.setdefault(len(drawn), heat) * 0 + rgb[..., 0]

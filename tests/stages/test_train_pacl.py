@@ -9,13 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+from ovtool.batches import captions as caption_batches
 from ovtool.datasets import registry
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, rle, tensors
+from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import patch_alignment
 from ovtool.models import clip as door
 from ovtool.models import pacl, text
-from ovtool.stages import aligner, caption_batches, pacl_settings, patch_validation, train_pacl
+from ovtool.stages import train_pacl
+from ovtool.trainers import pacl as pacl_trainer
+from ovtool.trainers import pacl_settings, patch_validation
 from ovtool.training.loop import TrainingError
 
 COLOURS = {"cow": (200, 40, 40), "apple": (40, 200, 40), "train": (40, 40, 200)}
@@ -78,7 +82,7 @@ def test_a_head_is_learned_and_nothing_else(train, tmp_path, small):
 def test_the_first_loss_is_that_of_the_formula(train, said, tmp_path, small):
     train(steps=1, cache="off")
     header, _ = tensors.load(tmp_path / "h.safetensors")
-    listed = caption_batches.find(str(said), tmp_path / "photos", 0, 0.0)
+    listed = caption_batches.listed(str(said), said, tmp_path / "photos", 0, 0.0)
     batch = caption_batches.ListedBatches(listed, 48, 8, range(8), 0)[0]
     pixels = door.normalise(small, batch.pixels.permute(0, 2, 3, 1))
     patches = door.patch_features(small, pixels, "clip").flatten(1, 2)  # the zero-shot start
@@ -190,7 +194,7 @@ def test_the_texts_of_nouns_and_whose_they_are(small, said, tmp_path):
 
     settings = pacl_settings.Settings(batch_size=3, nouns=True, steps=1).settled(small, 3, 1)
     ranks = Ranks(0, 1, torch.device("cpu"))
-    one = aligner.Aligner(small, settings, torch.float32, ranks, nouns.load())
+    one = pacl_trainer.Aligner(small, settings, torch.float32, ranks, nouns.load())
     told = [("a cow on grass",), ("two cows", "cows"), ("riding happily",)]
     texts, owned = one._noun_texts(told)
     assert owned.tolist() == [[1, 1], [1, 0], [0, 0]]  # cow, grass
@@ -210,7 +214,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkey
     options = {"cache": cache, "nouns": True, "learn_scale": True}
     monkeypatch.setattr(train_pacl, "SAVE_EVERY", 2)
     train("whole.safetensors", **options)
-    step = aligner.Aligner.step
+    step = pacl_trainer.Aligner.step
 
     seen = []
 
@@ -220,14 +224,14 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkey
             raise Cut
         return step(self, batch)
 
-    monkeypatch.setattr(aligner.Aligner, "step", cut)
+    monkeypatch.setattr(pacl_trainer.Aligner, "step", cut)
     with pytest.raises(Cut):
         train(**options)
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         train(**options)
     with pytest.raises(MismatchError, match="other data or settings"):
         train(**options, resume=True, seed=1)
-    monkeypatch.setattr(aligner.Aligner, "step", step)
+    monkeypatch.setattr(pacl_trainer.Aligner, "step", step)
     train(**options, resume=True)
     for ending in ("safetensors", "png"):
         whole, resumed = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "h"))
@@ -263,7 +267,7 @@ def test_other_processes_read_the_same_pictures(train, tmp_path):
 
 
 def test_an_epoch_shows_each_picture_once_in_a_new_order(said, tmp_path):
-    listed = caption_batches.find(str(said), tmp_path / "photos", 3, 0.0)
+    listed = caption_batches.listed(str(said), said, tmp_path / "photos", 3, 0.0)
     batches = caption_batches.ListedBatches(listed, 48, 4, range(4), 3)
     epochs = [[i for s in range(3) for i, _ in batches.chosen(3 * e + s)] for e in range(2)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs) and epochs[0] != epochs[1]
@@ -273,7 +277,7 @@ def test_an_epoch_shows_each_picture_once_in_a_new_order(said, tmp_path):
 
 
 def test_ranks_share_the_rows_of_a_batch(said, tmp_path):
-    listed = caption_batches.find(str(said), tmp_path / "photos", 3, 0.0)
+    listed = caption_batches.listed(str(said), said, tmp_path / "photos", 3, 0.0)
     whole = caption_batches.ListedBatches(listed, 32, 6, range(6), 3)[1]
     halves = [
         caption_batches.ListedBatches(listed, 32, 6, range(3 * r, 3 * r + 3), 3)[1] for r in (0, 1)
@@ -289,16 +293,16 @@ def test_a_picture_smaller_than_a_patch_is_resized_like_all(train, tmp_path):
 
 
 def test_windows_are_as_few_as_cover_the_picture():
-    assert aligner._starts(48, 48, 16) == [0]
-    assert aligner._starts(160, 96, 16) == [0, 64]
-    assert aligner._starts(96, 32, 16) == [0, 32, 64]
+    assert pacl_trainer._starts(48, 48, 16) == [0]
+    assert pacl_trainer._starts(160, 96, 16) == [0, 64]
+    assert pacl_trainer._starts(96, 32, 16) == [0, 32, 64]
 
 
 def test_tokens_are_those_of_the_windows(small):
     from ovtool.training.distributed import Ranks
 
     settings = pacl_settings.Settings(4, steps=1, crop_size=64, window=32).settled(small, 4, 1)
-    one = aligner.Aligner(small, settings, torch.float32, Ranks(0, 1, torch.device("cpu")))
+    one = pacl_trainer.Aligner(small, settings, torch.float32, Ranks(0, 1, torch.device("cpu")))
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     found = one.tokens(pixels)
     assert found.shape == (3, one.tokens_a_picture(), 32) == (3, 16, 32)
@@ -446,12 +450,16 @@ def test_pictures_held_out_are_measured_and_not_trained_on(train, masked, tmp_pa
     curve = header["settings"]["curve"]
     assert [r["step"] for r in curve if "miou" in r] == [8, 16, 24, 32, 40]
     assert found.after == {name: curve[-1][name] for name in found.after}
-    listed = caption_batches.find("collage:train", None, 0, 0.25)
+    listed = caption_batches.listed(
+        "collage:train", *caption_inputs.locate("collage:train", None), 0, 0.25
+    )
     assert {one.name for one in listed.held_out}.isdisjoint(one.name for one in listed.items)
 
 
 def test_the_measures_are_those_of_a_slow_count(masked, small):
-    listed = caption_batches.find("collage:train", None, 0, 0.25)
+    listed = caption_batches.listed(
+        "collage:train", *caption_inputs.locate("collage:train", None), 0, 0.25
+    )
     validation = patch_validation.load("collage:train", listed.held_out, small)
     embedder = patch_alignment.VisionEmbedder(32, 24)
     embedder.start_at(small.model.visual.proj)
@@ -529,7 +537,7 @@ def test_shards_cut_off_end_with_the_same_bytes(train, shards, tmp_path, monkeyp
     monkeypatch.setattr(train_pacl, "SAVE_EVERY", 1)
     options = {"source": shards, "images": None, "batch_size": 5, "nouns": True}
     train("whole.safetensors", **options)
-    step = aligner.Aligner.step
+    step = pacl_trainer.Aligner.step
 
     seen = []
 
@@ -539,10 +547,10 @@ def test_shards_cut_off_end_with_the_same_bytes(train, shards, tmp_path, monkeyp
             raise Cut
         return step(self, batch)
 
-    monkeypatch.setattr(aligner.Aligner, "step", cut)
+    monkeypatch.setattr(pacl_trainer.Aligner, "step", cut)
     with pytest.raises(Cut):
         train(**options)
-    monkeypatch.setattr(aligner.Aligner, "step", step)
+    monkeypatch.setattr(pacl_trainer.Aligner, "step", step)
     train(**options, resume=True)
     assert (tmp_path / "whole.safetensors").read_bytes() == (
         tmp_path / "h.safetensors"

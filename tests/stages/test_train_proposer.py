@@ -19,8 +19,9 @@ from transformers.models.maskformer.configuration_maskformer import MaskFormerDe
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.models import mask_losses, maskformer
-from ovtool.stages import proposer_training, train_proposer
-from ovtool.stages.proposer_training import Settings
+from ovtool.stages import train_proposer
+from ovtool.trainers import proposer as proposer_trainer
+from ovtool.trainers.proposer import Settings
 from ovtool.training.loop import TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -203,8 +204,8 @@ def test_a_broken_picture_is_one_line(train, truth):
 
 def test_nothing_decays_that_should_not():
     network = maskformer.MaskFormer(micro(), 8)
-    recipe = replace(proposer_training.RECIPES["resnet50"], rate=1.0, backbone_multiplier=0.1)
-    groups = proposer_training.optimiser_of(network, recipe).param_groups
+    recipe = replace(proposer_trainer.RECIPES["resnet50"], rate=1.0, backbone_multiplier=0.1)
+    groups = proposer_trainer.optimizer_of(network, recipe).param_groups
     place = {id(p): (g["lr"], g["weight_decay"] > 0) for g in groups for p in g["params"]}
     assert len(place) == len(list(network.parameters()))
     for name, module in network.named_modules():
@@ -217,11 +218,11 @@ def test_nothing_decays_that_should_not():
 
 def test_frozen_norms_keep_their_statistics():
     network = maskformer.MaskFormer(micro(), 8)
-    proposer_training.set_mode(network, True, frozen_norms=True)
+    proposer_trainer.set_mode(network, True, frozen_norms=True)
     before = {n: b.clone() for n, b in network.named_buffers()}
     network(torch.randn(2, 3, 32, 32))
     assert all(torch.equal(b, before[n]) for n, b in network.named_buffers())
-    proposer_training.set_mode(network, True)
+    proposer_trainer.set_mode(network, True)
     network(torch.randn(2, 3, 32, 32))
     assert not all(torch.equal(b, before[n]) for n, b in network.named_buffers())
 
@@ -233,8 +234,8 @@ import numpy as np, torch
 from transformers import MaskFormerConfig, MaskFormerSwinConfig
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 from ovtool.models.maskformer import MaskFormer
-from ovtool.stages import proposer_training
-from ovtool.stages.proposer_examples import Example
+from ovtool.trainers import proposer as proposer_trainer
+from ovtool.batches.masks import Example
 from ovtool.training import checkpoints, distributed
 
 torch.set_default_dtype(torch.float64)
@@ -253,7 +254,7 @@ def example(step, row):
     masks = rng.random((count, 32, 32)) > 0.7
     return Example(rng.integers(0, 256, (32, 32, 3), np.uint8), masks, np.arange(count))
 
-settings = proposer_training.Settings("tiny", queries=5, steps=3, batch_size=4, rate=1e-3, warmup=0)
+settings = proposer_trainer.Settings("tiny", queries=5, steps=3, batch_size=4, rate=1e-3, warmup=0)
 with distributed.joined(torch.device("cpu")) as ranks:
     torch.manual_seed(3 + ranks.rank)
     if ranks.world == 1:
@@ -263,7 +264,7 @@ with distributed.joined(torch.device("cpu")) as ranks:
         torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
     distributed.share(network, ranks)
     checkpoint = checkpoints.beside(Path(sys.argv[1]), "a")
-    curve = proposer_training.fit(network, words, example, settings, checkpoint, ranks=ranks)
+    curve = proposer_trainer.fit(network, words, example, settings, checkpoint, ranks=ranks)
     if ranks.is_first:
         numbers = torch.cat([p.detach().flatten() for p in network.parameters()])
         np.save(sys.argv[1], np.array([*(r["loss"] for r in curve), *numbers.tolist()]))
@@ -298,7 +299,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
 
     network = maskformer.MaskFormer(micro(), 8)
     with pytest.raises(UsageError, match="--batch-size 5 cannot be shared by 2 processes"):
-        proposer_training.fit(
+        proposer_trainer.fit(
             network, torch.zeros(1, 8), lambda step, row: None, Settings("tiny", batch_size=5),
             checkpoints.beside(tmp_path / "x", "a"), ranks=Ranks(0, 2, torch.device("cpu")),
         )  # fmt: skip

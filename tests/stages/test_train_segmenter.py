@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ovtool.batches import label_maps as label_map_batches
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, label_maps, rle, tensors
 from ovtool.models import mask_losses, segmenter
-from ovtool.stages import segmenter_examples, segmenter_training, train_segmenter
-from ovtool.stages.segmenter_training import Settings
+from ovtool.stages import train_segmenter
+from ovtool.trainers import segmenter as segmenter_trainer
+from ovtool.trainers.segmenter import Settings
 from ovtool.training.loop import TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +107,7 @@ def train(truth, monkeypatch, tmp_path):
 
 # --- what is read ---------------------------------------------------------------------------------------
 def test_what_no_mask_covers_is_ignored(truth):
-    labels = segmenter_examples.read(str(truth[0]), truth[1])
+    labels = label_map_batches.read(str(truth[0]), truth[1])
     assert labels.names == ("apple", "cow", "background") and labels.left_out == 0
     rgb, found = labels.example(2)
     _, true = blocks(3)
@@ -115,13 +117,13 @@ def test_what_no_mask_covers_is_ignored(truth):
 
 
 def test_with_background_it_is_a_class(truth, tmp_path):
-    labels = segmenter_examples.read(str(truth[0]), truth[1], with_background=True)
+    labels = label_map_batches.read(str(truth[0]), truth[1], with_background=True)
     assert (labels.example(0)[1][-8:] == 2).all()
     dataset = coco.read(truth[0])
     kept = [one for one in dataset.annotations if one.category_id != 3]
     objects = replace(dataset, annotations=kept, categories=dataset.categories[:2])
     coco.write(objects, tmp_path / "objects.json")
-    labels = segmenter_examples.read(str(tmp_path / "objects.json"), truth[1], True)
+    labels = label_map_batches.read(str(tmp_path / "objects.json"), truth[1], True)
     assert labels.names == ("background", "apple", "cow")
     expected = blocks(5)[1]
     expected[-8:] = 0
@@ -129,7 +131,7 @@ def test_with_background_it_is_a_class(truth, tmp_path):
 
 
 def test_label_maps_say_the_same(truth, maps):
-    labels = segmenter_examples.read(str(maps), truth[1])
+    labels = label_map_batches.read(str(maps), truth[1])
     assert labels.names == ("background", "apple", "cow")
     expected = blocks(1)[1]
     expected[-8:] = -1
@@ -138,13 +140,13 @@ def test_label_maps_say_the_same(truth, maps):
 
 def test_pictures_in_which_all_is_ignored_are_left_out(truth, maps):
     label_maps.write(maps / "3.png", np.full((SIDE, SIDE), -1), 3)
-    labels = segmenter_examples.read(str(maps), truth[1])
+    labels = label_map_batches.read(str(maps), truth[1])
     assert labels.left_out == 1 and "3" not in labels.keys and len(labels.pictures) == 7
-    assert segmenter_examples.read(str(maps), truth[1], with_background=True).left_out == 0
+    assert label_map_batches.read(str(maps), truth[1], with_background=True).left_out == 0
 
 
 def test_bad_labels_are_one_line(truth, maps, tmp_path):
-    read = segmenter_examples.read
+    read = label_map_batches.read
     dataset = coco.read(truth[0])
     coco.write(replace(dataset, annotations=[]), tmp_path / "empty.json")
     with pytest.raises(InputError, match="empty.json: every pixel is ignored"):
@@ -183,7 +185,7 @@ def test_bad_labels_are_one_line(truth, maps, tmp_path):
 
 def test_a_validation_takes_the_segmenters_classes(truth, maps, tmp_path):
     def found(names, source=truth[0]):
-        return segmenter_examples.read_truth(str(source), truth[1], names).example(0)[1]
+        return label_map_batches.read_truth(str(source), truth[1], names).example(0)[1]
 
     _, true = blocks(1)
     doubt = np.arange(SIDE)[:, None].repeat(SIDE, 1) >= SIDE - 8
@@ -209,7 +211,7 @@ def test_pixels_and_labels_stay_together():
     rgb, labels = blocks(1)
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        pixels, found = segmenter_examples.augment(rng, rgb, labels, 48, (0.5, 2.0))
+        pixels, found = label_map_batches.augment(rng, rgb, labels, 48, (0.5, 2.0))
         assert pixels.shape == (48, 48, 3) and found.shape == (48, 48)
         red = pixels[..., 0].astype(int) - pixels[..., 2]
         inside = [red[found == category] for category in (1, 2)]
@@ -221,11 +223,11 @@ def test_pixels_and_labels_stay_together():
 
 
 def test_an_epoch_shows_every_picture_once(truth):
-    labels = segmenter_examples.read(str(truth[0]), truth[1])
+    labels = label_map_batches.read(str(truth[0]), truth[1])
     seen = []
     watched = replace(labels, pictures=list(range(8)))
     object.__setattr__(watched, "example", lambda row: seen.append(row) or blocks(row))
-    of = segmenter_examples.examples_of(watched, [1, 3, 5, 7], 0, 2, 32, (1.0, 1.0))
+    of = label_map_batches.examples_of(watched, [1, 3, 5, 7], 0, 2, 32, (1.0, 1.0))
     first = [of(step, row) for step in range(2) for row in range(2)]
     assert sorted(seen) == [1, 3, 5, 7]
     again = [of(step, row) for step in range(2) for row in range(2)]
@@ -261,7 +263,7 @@ def test_cross_entropy_against_a_slow_twin(monkeypatch):
     network = segmenter.build("tiny", 3).double()
     pixels = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     labels = torch.randint(-1, 3, (2, 16, 16))
-    found = segmenter_training._pixel_losses(
+    found = segmenter_trainer._pixel_losses(
         network, pixels, labels, Ranks(0, 1, torch.device("cpu"))
     )["entropy"].detach()
     with torch.no_grad():
@@ -333,7 +335,7 @@ def test_a_random_backbone_is_said_in_one_line(train, monkeypatch):
 
 def test_resume_gives_the_same_bytes(train, tmp_path, monkeypatch):
     train("whole.safetensors")
-    inner = segmenter_training._pixel_losses
+    inner = segmenter_trainer._pixel_losses
     calls = []
 
     def cut(*arguments):
@@ -342,10 +344,10 @@ def test_resume_gives_the_same_bytes(train, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return inner(*arguments)
 
-    monkeypatch.setattr(segmenter_training, "_pixel_losses", cut)
+    monkeypatch.setattr(segmenter_trainer, "_pixel_losses", cut)
     with pytest.raises(KeyboardInterrupt):
         train("cut.safetensors")
-    monkeypatch.setattr(segmenter_training, "_pixel_losses", inner)
+    monkeypatch.setattr(segmenter_trainer, "_pixel_losses", inner)
     assert not (tmp_path / "cut.safetensors").exists()
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         train("cut.safetensors")
@@ -358,7 +360,7 @@ def test_resume_gives_the_same_bytes(train, tmp_path, monkeypatch):
 
 
 def test_nan_names_the_step_and_keeps_the_checkpoint(train, tmp_path, monkeypatch):
-    inner = segmenter_training._pixel_losses
+    inner = segmenter_trainer._pixel_losses
     calls = []
 
     def broken(*arguments):
@@ -366,7 +368,7 @@ def test_nan_names_the_step_and_keeps_the_checkpoint(train, tmp_path, monkeypatc
         found = inner(*arguments)
         return {"entropy": found["entropy"] * torch.nan} if len(calls) == 4 else found
 
-    monkeypatch.setattr(segmenter_training, "_pixel_losses", broken)
+    monkeypatch.setattr(segmenter_trainer, "_pixel_losses", broken)
     with pytest.raises(TrainingError, match="nan at step 4.*last good step"):
         train(validate_every=0)
     kept = torch.load(tmp_path / "s.safetensors.checkpoint", weights_only=True)
@@ -391,7 +393,7 @@ def test_a_batch_that_cannot_be_shared(monkeypatch, tmp_path):
 
     monkeypatch.setattr(segmenter, "_light", micro)
     with pytest.raises(UsageError, match="--batch-size 5 cannot be shared by 2 processes"):
-        segmenter_training.fit(
+        segmenter_trainer.fit(
             segmenter.build("tiny", 2), lambda step, row: None, Settings("tiny", batch_size=5),
             checkpoints.beside(tmp_path / "x", "a"), ranks=Ranks(0, 2, torch.device("cpu")),
         )  # fmt: skip
@@ -401,12 +403,12 @@ def test_rates_and_decays_are_the_recipes(monkeypatch):
     monkeypatch.setattr(segmenter, "_light", micro)
     network = segmenter.build("tiny", 3)
     recipe = replace(
-        segmenter_training.RECIPES["deeplabv3_resnet50"], rate=1.0, backbone_multiplier=0.1
+        segmenter_trainer.RECIPES["deeplabv3_resnet50"], rate=1.0, backbone_multiplier=0.1
     )
-    optimiser = segmenter_training.optimiser_of(network, recipe)
-    assert isinstance(optimiser, torch.optim.SGD)
+    optimizer = segmenter_trainer.optimizer_of(network, recipe)
+    assert isinstance(optimizer, torch.optim.SGD)
     place = {
-        id(p): (g["lr"], g["weight_decay"] > 0) for g in optimiser.param_groups for p in g["params"]
+        id(p): (g["lr"], g["weight_decay"] > 0) for g in optimizer.param_groups for p in g["params"]
     }
     for name, parameter in network.named_parameters():
         expected = (0.1 if ".backbone." in name else 1.0, parameter.ndim == 4)
@@ -419,7 +421,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from ovtool.models import segmenter
-from ovtool.stages import segmenter_training
+from ovtool.trainers import segmenter as segmenter_trainer
 from ovtool.training import checkpoints, distributed
 
 torch.set_default_dtype(torch.float64)
@@ -430,14 +432,14 @@ def example(step, row):
     labels[: 4 * (row % 4)] = -1  # unevenly ignored
     return rng.integers(0, 256, (16, 16, 3), np.uint8), labels
 
-settings = segmenter_training.Settings("tiny", steps=5, batch_size=4, rate=1e-3)
+settings = segmenter_trainer.Settings("tiny", steps=5, batch_size=4, rate=1e-3)
 with distributed.joined(torch.device("cpu")) as ranks:
     torch.manual_seed(3)
     body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
     network = segmenter.Network(body)
     distributed.share(network, ranks)
     checkpoint = checkpoints.beside(Path(sys.argv[1]), "a")
-    curve = segmenter_training.fit(network, example, settings, checkpoint, ranks=ranks)
+    curve = segmenter_trainer.fit(network, example, settings, checkpoint, ranks=ranks)
     if ranks.is_first:
         numbers = torch.cat([p.detach().flatten() for p in network.parameters()])
         np.save(sys.argv[1], np.array([*(r["loss"] for r in curve), *numbers.tolist()]))

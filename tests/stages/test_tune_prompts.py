@@ -9,13 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from ovtool.batches import pairs as pair_batches
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import contrastive, masked_crops
 from ovtool.models import clip as door
 from ovtool.models import masked_tower, region_clip
-from ovtool.stages import prompt_tuner, region_pairs, tune_prompts
+from ovtool.stages import tune_prompts
+from ovtool.trainers import mask_prompts as prompt_trainer
 from ovtool.training.loop import TrainingError
 
 NOUNS = ("cow", "apple", "train")
@@ -85,9 +87,9 @@ def test_prompts_are_learned_and_nothing_else(tune, tmp_path, small):
 def test_the_first_loss_is_that_of_the_formula(tune, pairs, tmp_path, small):
     tune(steps=1, held_out=0.0)
     header, _ = tensors.load(tmp_path / "p.safetensors")
-    found = region_pairs.read(str(pairs), None, 0, 0.0)
-    cutter = region_pairs.Cutter(tmp_path, 48, small.mean, small.std)
-    batch = region_pairs.Batches(found.train, cutter, 8, 0)[0]
+    found = pair_batches.read(str(pairs), None, 0, 0.0)
+    cutter = pair_batches.Cutter(tmp_path, 48, small.mean, small.std)
+    batch = pair_batches.Batches(found.train, cutter, 8, 0)[0]
     from ovtool.methods import mask_prompts
     from ovtool.models import text
 
@@ -134,10 +136,10 @@ class Cut(Exception):
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
     tune, tmp_path, monkeypatch, train, cut_at
 ):
-    monkeypatch.setattr(prompt_tuner, "SAVE_EVERY", 2)
+    monkeypatch.setattr(prompt_trainer, "SAVE_EVERY", 2)
     tune("whole.safetensors", train=train)
     steps = 0
-    loss = prompt_tuner.Tuner._loss
+    loss = prompt_trainer.Tuner._loss
 
     def cut(self, *arguments):
         nonlocal steps
@@ -146,14 +148,14 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
             raise Cut
         return loss(self, *arguments)
 
-    monkeypatch.setattr(prompt_tuner.Tuner, "_loss", cut)
+    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", cut)
     with pytest.raises(Cut):
         tune(train=train)
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         tune(train=train)
     with pytest.raises(MismatchError, match="other data or settings"):
         tune(train=train, resume=True, seed=1)
-    monkeypatch.setattr(prompt_tuner.Tuner, "_loss", loss)
+    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", loss)
     tune(train=train, resume=True)
     for ending in ("safetensors", "png"):
         whole, resumed = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "p"))
@@ -170,16 +172,16 @@ def test_other_processes_cut_the_same_crops(tune, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(prompt_tuner, "SAVE_EVERY", 2)
+    monkeypatch.setattr(prompt_trainer, "SAVE_EVERY", 2)
     steps = 0
-    loss = prompt_tuner.Tuner._loss
+    loss = prompt_trainer.Tuner._loss
 
     def broken(self, *arguments):
         nonlocal steps
         steps += 1
         return loss(self, *arguments) * (float("nan") if steps == 4 else 1)
 
-    monkeypatch.setattr(prompt_tuner.Tuner, "_loss", broken)
+    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", broken)
     with pytest.raises(TrainingError, match="the loss is nan at step 4: train with a lower rate"):
         tune()
     assert (
@@ -204,7 +206,7 @@ def test_as_many_parameters_as_the_paper_has(name, prompts, tower):
         model = open_clip.CLIP(**open_clip.get_model_config(name))
     patch = model.visual.patch_size[0]
     clip = SimpleNamespace(model=model, name=name, image_size=224, patch_size=patch)
-    both = tune_prompts._parameters(clip, prompt_tuner.Settings("tower-then-prompts"))
+    both = tune_prompts._parameters(clip, prompt_trainer.Settings("tower-then-prompts"))
     assert both == {"prompts": prompts, "tower": tower}
 
 
@@ -309,9 +311,9 @@ def test_a_clip_that_takes_no_prompts(tune, small, monkeypatch):
 
 @pytest.fixture
 def batches(pairs, tmp_path):
-    found = region_pairs.read(str(pairs), None, 3)
-    cutter = region_pairs.Cutter(tmp_path, 48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    return region_pairs.Batches(found.train, cutter, 5, 3)
+    found = pair_batches.read(str(pairs), None, 3)
+    cutter = pair_batches.Cutter(tmp_path, 48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    return pair_batches.Batches(found.train, cutter, 5, 3)
 
 
 def test_an_epoch_sees_each_pair_once_in_a_new_order(batches):
@@ -323,11 +325,11 @@ def test_an_epoch_sees_each_pair_once_in_a_new_order(batches):
 
 
 def test_images_of_the_validation_are_not_trained_on(pairs):
-    found = region_pairs.read(str(pairs), None, 3, 0.25)
+    found = pair_batches.read(str(pairs), None, 3, 0.25)
     held = {pair.image.id for pair in found.held_out}
     assert len(held) == 3 and len(found.held_out) == 6
     assert held.isdisjoint(pair.image.id for pair in found.train)
-    assert held != {pair.image.id for pair in region_pairs.read(str(pairs), None, 4, 0.25).held_out}
+    assert held != {pair.image.id for pair in pair_batches.read(str(pairs), None, 4, 0.25).held_out}
 
 
 def test_a_crop_is_the_masked_crop_of_its_pair(batches, tmp_path):
@@ -347,18 +349,18 @@ def test_random_boxes_are_most_of_the_box():
     random = np.random.default_rng(1)
     shares, whole = [], 0
     for _ in range(300):
-        top, left, bottom, right = region_pairs.random_box(random, (10, 20, 110, 220))
+        top, left, bottom, right = pair_batches.random_box(random, (10, 20, 110, 220))
         assert 10 <= top < bottom <= 110 and 20 <= left < right <= 220
         shares.append((bottom - top) * (right - left) / 20000)
         whole += shares[-1] == 1.0
     assert 0.88 < min(shares) < 0.92 and 0 < whole < 150
-    assert region_pairs.random_box(random, (3, 4, 4, 5)) == (3, 4, 4, 5)  # a single pixel
+    assert pair_batches.random_box(random, (3, 4, 4, 5)) == (3, 4, 4, 5)  # a single pixel
 
 
 def test_a_mask_that_a_random_box_would_lose_keeps_its_whole_box(batches, tmp_path):
     mask = np.zeros((40, 64), bool)
     mask[0, 0] = mask[39, 63] = True
-    pair = region_pairs.Pair(batches.pairs[0].image, rle.encode(mask), 0)
+    pair = pair_batches.Pair(batches.pairs[0].image, rle.encode(mask), 0)
     for seed in range(20):
         found = batches.cutter.batch([pair], np.random.default_rng(seed))
         assert found.masks.any()

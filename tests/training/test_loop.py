@@ -10,7 +10,7 @@ from torch import nn
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError
 from ovtool.training import checkpoints, loop
-from ovtool.training.loop import Plan
+from ovtool.training.loop import Plan, Task
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def regression(out, steps=12, broken_at=None, killed_at=None, begun=None, digest
     """A small regression whose data depend on the step alone; the module and the curve."""
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=0.05)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.05)
     checkpoint = checkpoints.beside(out, digest)
     begun = checkpoint.begin(resume=True, overwrite=False)
 
@@ -35,7 +35,17 @@ def regression(out, steps=12, broken_at=None, killed_at=None, begun=None, digest
         return {"loss": loss.item()}
 
     plan = Plan(steps, warmup=3, save_every=save_every)
-    curve = loop.train(gradients, {"head": module}, optimiser, plan, checkpoint, begun=begun)
+    curve = loop.train(
+        Task(
+            name="training",
+            modules={"head": module},
+            optimizer=optimizer,
+            plan=plan,
+            step=gradients,
+        ),
+        checkpoint,
+        begun=begun,
+    )
     return module, curve, checkpoint
 
 
@@ -66,11 +76,18 @@ def test_nan_in_the_gradient_alone_stops_too(tmp_path):
         module.weight.grad = torch.full_like(module.weight, float("inf"))
         return {"loss": 1.0}
 
-    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     before = module.weight.detach().clone()
     with pytest.raises(loop.TrainingError, match="norm is inf at step 1.*no checkpoint"):
         loop.train(
-            gradients, {"m": module}, optimiser, Plan(3), checkpoints.beside(tmp_path / "o", "a")
+            Task(
+                name="training",
+                modules={"m": module},
+                optimizer=optimizer,
+                plan=Plan(3),
+                step=gradients,
+            ),
+            checkpoints.beside(tmp_path / "o", "a"),
         )
     assert torch.equal(module.weight, before)
 
@@ -118,6 +135,7 @@ import sys, torch
 from torch import nn
 from ovtool.training import checkpoints, distributed, loop
 from pathlib import Path
+from ovtool.training.loop import Task
 
 with distributed.joined(torch.device("cpu")) as ranks:
     torch.manual_seed(ranks.rank)
@@ -126,7 +144,7 @@ with distributed.joined(torch.device("cpu")) as ranks:
         torch.manual_seed(0)
         module = nn.Linear(3, 1).double()
     distributed.share(module, ranks)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=0.05)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.05)
     def gradients(step):
         x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step)).double()
         x = x.chunk(ranks.world)[ranks.rank]
@@ -135,7 +153,8 @@ with distributed.joined(torch.device("cpu")) as ranks:
         total = distributed.sum_over_ranks(loss.detach(), ranks) / ranks.world
         return {"loss": total.item()}
     checkpoint = checkpoints.beside(Path(sys.argv[1]), "a")
-    curve = loop.train(gradients, {"m": module}, optimiser, loop.Plan(5), checkpoint, ranks=ranks)
+    task = Task("training", {"m": module}, optimizer, loop.Plan(5), gradients)
+    curve = loop.train(task, checkpoint, ranks=ranks)
     if ranks.is_first:
         print(curve[-1]["loss"], *module.weight.flatten().tolist())
 """

@@ -1,0 +1,115 @@
+"""Batches of labelled pictures for trainings on labels: a function of (seed, step) alone.
+
+Pictures are squares of `side` pixels, whole or, with a `scale` below 1, random crops; each second one is
+mirrored. A crop has the labels of its whole picture, as published, though it may not show them all.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ovtool.batches.pairs import random_box
+from ovtool.formats import images as pictures
+from ovtool.formats.image_labels import Labelled, LabelledImage
+
+CACHE_BYTES = 1 << 30  # of pictures brought to size
+
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelBatch:
+    """rgb: uint8 (B, side, side, 3). labels: bool (B, C). rows: int64 (B,), the pictures' places in the
+    list. mirrored: bool (B,)."""
+
+    rgb: Tensor
+    labels: Tensor
+    rows: Tensor
+    mirrored: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LabelBatches:
+    """Batch `step` of a training: epochs of all pictures in a new order each. A batch is never larger
+    than the set.
+
+    scale: the least share of a picture that a crop shows; at 1 pictures are whole.
+    """
+
+    labels: Labelled
+    side: int
+    batch_size: int
+    seed: int
+    scale: float = 1.0
+    _kept: "OrderedDict[int, Rgb]" = field(default_factory=OrderedDict)
+
+    @property
+    def images(self) -> Sequence[LabelledImage]:
+        """The pictures."""
+        return self.labels.images
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of steps in which every picture is seen at most once."""
+        return max(1, len(self.images) // self.size)
+
+    @property
+    def size(self) -> int:
+        """The number of pictures in a batch."""
+        return min(self.batch_size, len(self.images))
+
+    def __getitem__(self, step: int) -> LabelBatch:
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
+        chosen = order[place * self.size : (place + 1) * self.size]
+        rng = np.random.default_rng([self.seed, 3, step])
+        mirrored = torch.from_numpy(rng.random(len(chosen)) < 0.5)
+        return self.of_rows([int(row) for row in chosen], mirrored, rng)
+
+    def of_rows(
+        self,
+        rows: Sequence[int],
+        mirrored: Tensor | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> LabelBatch:
+        """Some pictures, whole where there is no `rng`."""
+        mirrored = torch.zeros(len(rows), dtype=torch.bool) if mirrored is None else mirrored
+        rgb = torch.stack([torch.from_numpy(self._square(row, rng)) for row in rows])
+        rgb = torch.where(mirrored.view(-1, 1, 1, 1), rgb.flip(2), rgb)
+        return LabelBatch(rgb, self.label_rows(rows), torch.tensor(list(rows)), mirrored)
+
+    def label_rows(self, rows: Sequence[int]) -> Tensor:
+        """The labels of some pictures, bool (B, C), columns in the order of the categories."""
+        place = {category.id: k for k, category in enumerate(self.labels.categories)}
+        found = torch.zeros(len(rows), len(place), dtype=torch.bool)
+        for index, row in enumerate(rows):
+            found[index, [place[one] for one in self.images[row].category_ids]] = True
+        return found
+
+    def _square(self, row: int, rng: np.random.Generator | None) -> Rgb:
+        """A picture, or with `rng` and a scale below 1 a crop of it, brought to a square."""
+        if rng is not None and self.scale < 1:
+            rgb = pictures.read_rgb(self.images[row].item.path)
+            whole = (0, 0, rgb.shape[0], rgb.shape[1])
+            top, left, bottom, right = random_box(rng, whole, (self.scale, 1.0))
+            return _resized(rgb[top:bottom, left:right], self.side)
+        if row not in self._kept:
+            found = pictures.read_rgb(self.images[row].item.path)
+            self._kept[row] = _resized(found, self.side)
+            if sum(one.nbytes for one in self._kept.values()) > CACHE_BYTES:
+                self._kept.popitem(last=False)
+        return self._kept[row]
+
+
+def _resized(rgb: Rgb, side: int) -> Rgb:
+    if rgb.shape[:2] == (side, side):
+        return rgb.copy()
+    pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]
+    square = interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(square[0].permute(1, 2, 0).numpy())

@@ -1,0 +1,140 @@
+"""Random crops of pictures with the maps of their classes: what is learned from maps is learned on these.
+
+Which images a step has, and how each is cut, is a function of (seed, step) alone.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+
+from ovtool.batches.pairs import CACHE_BYTES, random_box
+from ovtool.errors import InputError
+from ovtool.formats import cams as maps_file
+from ovtool.formats import images as pictures
+from ovtool.formats.cams import CamImage, Cams
+from ovtool.formats.images import ImageItem
+
+SCALE = (0.08, 1.0)  # of the area, of a random resized crop, as published
+
+
+@dataclass(frozen=True, eq=False)
+class CropBatch:
+    """pixels: uint8 (B, S, S, 3). owners, classes: int64 (P,), for each pair of a picture and a class that
+    it is labelled with the picture's row and the index of the class. maps: float32 (P, S, S) in [0, 1].
+    """
+
+    pixels: Tensor
+    owners: Tensor
+    classes: Tensor
+    maps: Tensor
+
+
+def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
+    """The pictures that maps are of, below a folder.
+
+    Raises InputError where they are not there, MismatchError where one has another size.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
+    items = [ImageItem(folder / image.file_name, image.file_name) for image in cams.images]
+    missing = [item.name for item in items if not item.path.exists()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(items)} images of {source}, such as {missing[0]}: "
+            "give the folder that the file names start from with --images"
+        )
+    sizes = {item.name: pictures.read_size(item.path) for item in items}
+    maps_file.check_images(cams, sizes, source)
+    return items
+
+
+def constant_maps(cams: Cams) -> int:
+    """How many of the maps have one value everywhere, and so say nothing."""
+    return sum(
+        int((found.amax((1, 2)) == found.amin((1, 2))).sum())
+        for found in cams.maps.values()
+        if len(found)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CamBatches(Dataset[CropBatch]):
+    """Batch `step` of a training, from 0 on: epochs of all images with maps in a new order, without the
+    rest that fills no batch. Crops are squares of `side` pixels: a random resized crop of at least `scale`
+    of the area, and a mirror; with a scale of 1 the whole picture, always the same."""
+
+    cams: Cams
+    folder: Path
+    batch_size: int
+    side: int
+    seed: int
+    scale: float = SCALE[0]
+    _decoded: "OrderedDict[str, NDArray[np.uint8]]" = field(default_factory=OrderedDict)
+
+    @property
+    def images(self) -> Sequence[CamImage]:
+        """The images that have a map."""
+        return [image for image in self.cams.images if image.category_ids]
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of steps in which every image is seen at most once."""
+        return len(self.images) // self.batch_size
+
+    def chosen(self, step: int) -> list[int]:
+        """Which images a step has."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
+        return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+
+    def __getitem__(self, step: int) -> CropBatch:
+        return self.of(self.chosen(step), np.random.default_rng([self.seed, 3, step]))
+
+    def of(self, numbers: Sequence[int], rng: np.random.Generator) -> CropBatch:
+        """Some images, each cut anew."""
+        index = {category.id: place for place, category in enumerate(self.cams.categories)}
+        images = self.images
+        pixels = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
+        owners, classes, found = [], [], []
+        for row, number in enumerate(numbers):
+            image = images[number]
+            pixels[row], maps = self._crop(image, rng)
+            found.append(maps)
+            owners += [row] * len(maps)
+            classes += [index[category_id] for category_id in image.category_ids]
+        return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(found))
+
+    def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        rgb, maps = self._picture(image), self.cams.of(image.id)
+        top, left, bottom, right = (0, 0, image.height, image.width)
+        is_mirrored = False
+        if self.scale < 1:
+            box = (top, left, bottom, right)
+            top, left, bottom, right = random_box(rng, box, (self.scale, SCALE[1]))
+            is_mirrored = rng.random() < 0.5
+        whole = interpolate(maps[None], (image.height, image.width), mode="bilinear")[0]
+        cut = torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float()
+        size = (self.side, self.side)
+        shown = interpolate(cut[None], size, mode="bicubic", antialias=True)[0]
+        mask = interpolate(whole[None, :, top:bottom, left:right], size, mode="bilinear")[0]
+        if is_mirrored:
+            shown, mask = shown.flip(-1), mask.flip(-1)
+        return shown.round().clamp(0, 255).byte().permute(1, 2, 0), mask.clamp(0, 1)
+
+    def _picture(self, image: CamImage) -> NDArray[np.uint8]:
+        """The pixels of a picture, kept as long as there is room."""
+        rgb = self._decoded.get(image.file_name)
+        if rgb is None:
+            rgb = pictures.read_rgb(self.folder / image.file_name)
+            self._decoded[image.file_name] = rgb
+            while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:
+                self._decoded.popitem(last=False)
+        return rgb

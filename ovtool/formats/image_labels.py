@@ -1,0 +1,48 @@
+"""Image-level labels: which categories each image shows, and nothing of where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ovtool.formats import coco, parts
+from ovtool.formats.images import ImageItem
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and the ids of the categories that it shows, ascending, each once."""
+
+    item: ImageItem
+    category_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with one label or more, in the order of their source.
+
+    unlabelled: how many images of the source had none, and were left out.
+    """
+
+    source: str
+    images: tuple[LabelledImage, ...]
+    categories: tuple[coco.Category, ...]
+    unlabelled: int = 0
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of images, categories and labels."""
+        return parts.settings_digest(
+            {
+                "images": [[one.item.name, list(one.category_ids)] for one in self.images],
+                "categories": [coco.category_entry(each) for each in self.categories],
+            }
+        )
+
+    @property
+    def items(self) -> list[ImageItem]:
+        """The pictures alone."""
+        return [one.item for one in self.images]
+
+
+def of_image(labels: Labelled) -> Mapping[str, tuple[int, ...]]:
+    """File name to category ids."""
+    return {one.item.name: one.category_ids for one in labels.images}

@@ -1,0 +1,198 @@
+"""Image-level labels: which classes each picture shows, and nothing of where.
+
+They come from a data set's name, from a COCO JSON, of whose annotations only the ids are read, or from a
+file of two columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ovtool.datasets import registry, vocabularies
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import coco, labelled
+from ovtool.formats import coco_checks as checks
+from ovtool.formats.image_labels import Labelled, LabelledImage
+from ovtool.formats.images import ImageItem
+from ovtool.inputs import images as sources
+
+_logger = logging.getLogger("ovtool")
+
+
+def read(
+    spec: str, images: Path | None = None, classes: str | None = None, limit: int | None = None
+) -> Labelled:
+    """The labels that `spec` names: a data set `NAME[:SPLIT]`, a COCO JSON, or a file of two columns,
+    image and labels.
+
+    images: the folder that the names in a file start from.
+    classes: the classes that a file of two columns may name ("cow,boat"), in the order of their ids;
+        without them they are its labels, in the order of the alphabet.
+    limit: the first so many images alone.
+
+    Images without a label are left out, which one warning says.
+
+    Raises UsageError for what cannot be meant, InputError for what is broken or not there: no label at
+    all, a label that is no class, images that do not exist.
+    """
+    if sources.is_data_set([spec]):
+        if images is not None:
+            raise UsageError(f"--images is the folder of a file of labels, and {spec} has its own")
+        if classes is not None:
+            raise UsageError(f"--classes is for a file of two columns, and {spec} names its own")
+        listed, categories = _data_set(spec)
+    else:
+        if images is None:
+            raise UsageError(f"--labels {spec} needs --images DIR, the folder of its file names")
+        if not images.is_dir():
+            raise InputError(
+                f"no such folder: {images}; --images is where the names of {spec} start"
+            )
+        if Path(spec).suffix.lower() == ".json" or spec == "-":
+            if classes is not None:
+                raise UsageError(
+                    f"--classes is for a file of two columns, and {spec} names its own"
+                )
+            found, categories = _coco(spec)
+        else:
+            found, categories = _columns(Path(spec), classes)
+        listed = [(ImageItem(images / name, name), ids) for name, ids in found]
+    return _checked(spec, listed[:limit], categories)
+
+
+def _checked(
+    spec: str,
+    listed: Sequence[tuple[ImageItem, tuple[int, ...]]],
+    categories: tuple[coco.Category, ...],
+) -> Labelled:
+    if not listed:
+        raise InputError(f"{spec} lists no images")
+    kept = tuple(LabelledImage(item, ids) for item, ids in listed if ids)
+    bare = [item.name for item, ids in listed if not ids]
+    if not kept:
+        raise InputError(
+            f"none of the {len(listed)} images of {spec} has a label: name their classes"
+        )
+    if bare:
+        _logger.warning(
+            "%d of the %d images of %s have no label and are left out, such as %s",
+            len(bare), len(listed), spec, bare[0],
+        )  # fmt: skip
+    missing = [one.item for one in kept if not one.item.path.exists()]
+    if missing:
+        raise InputError(
+            f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}: "
+            "give the folder that the names start from with --images, or remove them"
+        )
+    return Labelled(spec, kept, categories, len(bare))
+
+
+def _data_set(
+    spec: str,
+) -> tuple[list[tuple[ImageItem, tuple[int, ...]]], tuple[coco.Category, ...]]:
+    files = registry.locate(spec)
+    if files.objects is not None:
+        return _voc(files, files.objects)
+    if files.instances is None or not files.instances.exists():
+        raise InputError(f"{spec} has no labels: {files.instances} is not there")
+    found, categories = _coco(str(files.instances))
+    return [(ImageItem(files.images / name, name), ids) for name, ids in found], categories
+
+
+def _coco(source: str) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
+    """The categories of each image of a COCO JSON; masks and boxes are not looked at."""
+    where, data = checks.load_json(source)
+    if not isinstance(data, dict):
+        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+    for name in ("images", "annotations", "categories"):
+        checks.section(data, name, where)
+    images, categories = coco.parse_images(data, where), coco.parse_categories(data, where)
+    by_image: dict[int, set[int]] = {image.id: set() for image in images}
+    known = {category.id: category for category in categories}
+    for index, entry in enumerate(data["annotations"]):
+        place = f"{where}: annotations entry {index}"
+        checks.check_reference(entry.get("image_id"), "image_id", by_image, "images", place)
+        checks.check_reference(entry.get("category_id"), "category_id", known, "categories", place)
+        by_image[entry["image_id"]].add(entry["category_id"])
+    return [(one.file_name, tuple(sorted(by_image[one.id]))) for one in images], tuple(categories)
+
+
+def _voc(
+    files: registry.DataSet, objects: Path
+) -> tuple[list[tuple[ImageItem, tuple[int, ...]]], tuple[coco.Category, ...]]:
+    """The names of the objects in VOC's XML files, those marked difficult among them."""
+    names = vocabularies.named("voc20").classes
+    ids = {known[0]: number for number, known in enumerate(names, start=1)}
+    listed = []
+    for item in sources.of_data_set(files):
+        path = objects / f"{item.path.stem}.xml"
+        try:
+            root = ElementTree.parse(path).getroot()
+        except FileNotFoundError:
+            raise InputError(f"no such file: {path}; it has the labels of {item.name}") from None
+        except (ElementTree.ParseError, OSError) as error:
+            raise InputError(f"{path} is no XML file that can be read: {error}") from None
+        said = {(one.findtext("name") or "").strip() for one in root.iter("object")}
+        if unknown := sorted(said - ids.keys()):
+            raise InputError(f"{path} names '{unknown[0]}', which is no class of VOC")
+        listed.append((item, tuple(sorted(ids[name] for name in said))))
+    categories = tuple(
+        coco.Category(number, known[0], synonyms=tuple(known[1:]))
+        for number, known in enumerate(names, start=1)
+    )
+    return listed, categories
+
+
+def _columns(
+    path: Path, classes: str | None
+) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
+    """A file of two columns: image, and labels parted by commas, or by blanks where there is no comma."""
+    rows = list(_rows(path))
+    if classes is not None:
+        given = vocabularies.parse_classes(classes).classes
+    else:
+        given = tuple((name,) for name in sorted({one for _, _, labels in rows for one in labels}))
+    number = {name.casefold(): k for k, known in enumerate(given, start=1) for name in known}
+    listed: dict[str, set[int]] = {}
+    for line, name, labels in rows:
+        checks.check_file_name(name, f"{path}, line {line}")
+        unknown = [one for one in labels if one.casefold() not in number]
+        if unknown:
+            known = labelled.shortened([each[0] for each in given])
+            raise InputError(
+                f"{path}, line {line}: '{unknown[0]}' is none of the classes ({known}): correct the "
+                "label, or name it with --classes"
+            )
+        listed.setdefault(name, set()).update(number[one.casefold()] for one in labels)
+    categories = tuple(
+        coco.Category(k, known[0], synonyms=tuple(known[1:])) for k, known in enumerate(given, 1)
+    )
+    return [(name, tuple(sorted(ids))) for name, ids in listed.items()], categories
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, image and labels of each line; columns are parted by a tab, or, in a file without one,
+    by the first comma or blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}, and no data set of that name") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} as a file of two columns: {error}") from None
+    tabs = "\t" in text
+    for line, row in enumerate(text.splitlines(), start=1):
+        if not row.strip() or row.startswith("#"):
+            continue
+        if tabs:
+            name, _, rest = row.partition("\t")
+        elif "," in row:
+            name, *cells = next(csv.reader([row], skipinitialspace=True))
+            rest = ",".join(cells)
+        else:
+            name, _, rest = row.strip().partition(" ")
+        labels = rest.split(",") if "," in rest else rest.split()
+        yield line, name.strip(), [one.strip() for one in labels if one.strip()]

@@ -1,0 +1,83 @@
+"""Average recall: how many true masks have a proposal like them, whatever their classes.
+
+pycocotools counts (Hosang et al., TPAMI 2016; COCO's AR): the best proposals of each image are
+assigned to its true masks one to one at each IoU from .50 to .95 in steps of .05, and the share of
+true masks that got one is averaged over those. Crowds of the truth are left out. Images are matched
+by file name.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovtool.formats import coco
+
+LIMITS = (1, 10, 100)  # the numbers of proposals of an image that are looked at
+_SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32, below 96 x 96, above
+
+Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
+
+
+def measure(truth: Masks, proposals: Masks) -> dict[str, float | None]:
+    """The recall of the images of `truth`; one that `proposals` lacks has found nothing.
+
+    Returns fractions in [0, 1], None where there is no mask of that size: `average_recall` at 100
+    proposals, `average_recall_10`, `average_recall_small`, `_medium` and `_large`, and `recall_50`,
+    at 100 proposals and IoU 0.5. A proposal without a score counts as 1; of equals the first is best.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    names = list(truth)
+    with contextlib.redirect_stdout(io.StringIO()):  # the library speaks
+        true, found = COCO(), COCO()
+        true.dataset = _as_coco([truth[name] for name in names], with_scores=False)
+        found.dataset = _as_coco([proposals.get(name, ()) for name in names], with_scores=True)
+        true.createIndex()
+        found.createIndex()
+        counted = COCOeval(true, found, "segm")
+        counted.params.useCats = 0
+        counted.params.maxDets = list(LIMITS)
+        counted.evaluate()
+        counted.accumulate()
+    recall = counted.eval["recall"][:, 0]  # (IoU, size, limit), -1 where there is no truth
+
+    def mean(size: str, limit: int, thresholds: slice = slice(None)) -> float | None:
+        values = recall[thresholds, _SIZES.index(size), LIMITS.index(limit)]
+        return None if (values < 0).any() else float(np.mean(values))
+
+    return {
+        "average_recall": mean("all", 100),
+        "average_recall_10": mean("all", 10),
+        "recall_50": mean("all", 100, slice(0, 1)),
+        **{f"average_recall_{size}": mean(size, 100) for size in _SIZES[1:]},
+    }
+
+
+def _as_coco(images: Sequence[Sequence[coco.Annotation]], with_scores: bool) -> dict[str, Any]:
+    """Masks of images, numbered from 1, as pycocotools keeps them."""
+    annotations: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
+    for image_id, masks in enumerate(images, start=1):
+        height, width = masks[0].segmentation["size"] if masks else (1, 1)
+        listed.append({"id": image_id, "height": height, "width": width})
+        for mask in masks:
+            entry: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": 1,
+                "segmentation": dict(mask.segmentation),
+                "area": mask.area,
+                "iscrowd": int(mask.extra.get("iscrowd", 0)),
+            }
+            if with_scores:
+                entry |= {"score": 1.0 if mask.score is None else mask.score, "iscrowd": 0}
+            annotations.append(entry)
+    return {
+        "images": listed,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "object"}],
+    }

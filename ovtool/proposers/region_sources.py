@@ -1,0 +1,172 @@
+"""Where the regions of a picture come from while it is segmented: a proposer, or a file of masks.
+
+What `find` gives is a `Proposals`: the masks best first, their quality and, where the proposer has
+them, soft masks and embeddings in the space of a CLIP's texts. Probabilities of words come from the
+latter: softmax over the cosines with the words and with `no_object`, each divided by `TEMPERATURE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovtool.errors import InputError, MismatchError
+from ovtool.formats import coco, labelled, rle, tensors
+from ovtool.formats.images import ImageItem
+from ovtool.methods import regions
+from ovtool.models.maskformer import TEMPERATURE
+from ovtool.proposers import named as named_proposers
+from ovtool.proposers.named import Proposals, ProposalSettings
+
+if TYPE_CHECKING:  # it imports open_clip, which masks alone do not need
+    from ovtool.models.clip import Clip
+
+__all__ = (
+    "TEMPERATURE",
+    "Proposals",
+    "RegionSource",
+    "from_file",
+    "from_proposer",
+    "read_embeddings",
+)
+
+
+@dataclass(frozen=True)
+class RegionSource:
+    """The regions of a picture: `find(item, rgb)`, with rgb uint8 (H, W, 3).
+
+    proposer: the one that makes them, or None; digest: of the masks, where they come from a file.
+    no_object: float32 (D,), the unit vector of "no object" where `find` gives embeddings, else None.
+    """
+
+    find: Callable[[ImageItem, NDArray[np.uint8]], Proposals]
+    proposer: str | None = None
+    digest: str | None = None
+    no_object: NDArray[np.float32] | None = None
+
+
+def from_proposer(
+    name: str, *, clip: Clip | None = None, device: torch.device | None = None
+) -> RegionSource:
+    """Regions made on the way; with embeddings where `clip` is the one that the proposer was trained
+    for.
+
+    Raises UsageError for a proposer that is not known, ModelError where its weights are not at hand,
+    MismatchError for one of another CLIP than `clip`.
+    """
+    loaded = named_proposers.proposer_of(ProposalSettings(name), clip=clip, device=device)
+    return RegionSource(
+        lambda item, rgb: loaded(rgb), proposer=loaded.name, no_object=loaded.no_object
+    )
+
+
+def from_file(
+    source: Path,
+    items: Sequence[ImageItem],
+    *,
+    embeddings: Path | None = None,
+    clip: Clip | None = None,
+) -> RegionSource:
+    """Regions from a COCO JSON, a folder of parts, or `-` (stdin), made for the images `items`.
+
+    embeddings: the file that `propose --embeddings` wrote beside the masks; it needs `clip`.
+
+    Raises InputError for a file that is broken, MismatchError where it lacks an image (unless it says
+    that this one could not be read) and, on finding, where a picture has another size.
+    """
+    dataset = coco.read(source)
+    images = {image.file_name: image for image in dataset.images}
+    known = images.keys() | _failed(dataset)
+    missing = [item.name for item in items if item.name not in known]
+    if missing:
+        raise MismatchError(
+            f"{source} has no proposals for {labelled.shortened(missing, 1)}: make them for the same "
+            "images"
+        )
+    vectors: dict[int, NDArray[np.float32]] = {}
+    no_object = None
+    if embeddings is not None:
+        if clip is None:
+            raise ValueError("embeddings are read in the space of a CLIP")
+        rows, column = read_embeddings(embeddings, dataset, clip)
+        no_object = column.cpu().numpy()
+        vectors = {
+            entry.id: row for entry, row in zip(dataset.annotations, rows.numpy(), strict=True)
+        }
+    masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
+    for annotation in dataset.annotations:
+        masks[annotation.image_id].append(annotation)
+
+    def find(item: ImageItem, rgb: NDArray[np.uint8]) -> Proposals:
+        image = images.get(item.name)
+        if image is None or (image.height, image.width) != rgb.shape[:2]:
+            there = "a failure" if image is None else f"{image.width} x {image.height}"
+            raise MismatchError(
+                f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here: "
+                "make the proposals for these images"
+            )
+        width = 0 if no_object is None else len(no_object)
+        own = [vectors[mask.id] for mask in masks[image.id]] if no_object is not None else None
+        stacked = None if own is None else np.array(own, np.float32).reshape(len(own), width)
+        return _regions(masks[image.id], image.height, image.width, stacked)
+
+    return RegionSource(find, digest=coco.digest(dataset), no_object=no_object)
+
+
+def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tensor, Tensor]:
+    """The embeddings of a file's proposals, float32 (M, D) in the order of `dataset.annotations`,
+    and the vector of "no object", float32 (D,); all of length 1, on the CPU.
+
+    Raises InputError for a file that is broken, MismatchError where it belongs to another CLIP or to
+    other proposals than `dataset`.
+    """
+    header, found = tensors.load(path, kind="proposals")
+    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    settings = header.get("settings", {})
+    if settings.get("proposals") != coco.digest(dataset):
+        raise MismatchError(
+            f"{path} holds the embeddings of other proposals: make both by one run of "
+            "`ovtool propose --embeddings`"
+        )
+    rows, column = found.get("embeddings"), found.get("no_object")
+    shape = (len(dataset.annotations), clip.embed_dim)
+    if rows is None or column is None or rows.shape != shape or column.shape != shape[1:]:
+        raise InputError(
+            f"{path} does not hold {shape[0]} embeddings of width {shape[1]}: remake it"
+        )
+    if not (rows.isfinite().all() and column.isfinite().all()):
+        raise InputError(f"{path} holds numbers that are not finite: make it again")
+    rows = torch.nn.functional.normalize(rows.float(), dim=-1)
+    order = np.argsort(np.argsort([entry.id for entry in dataset.annotations], kind="stable"))
+    return rows[torch.from_numpy(order)], torch.nn.functional.normalize(column.float(), dim=-1)
+
+
+def _regions(
+    found: Sequence[coco.Annotation],
+    height: int,
+    width: int,
+    embeddings: NDArray[np.float32] | None = None,
+) -> Proposals:
+    """Masks as regions, the best first; one without a score counts fully."""
+    quality = [1.0 if mask.score is None else min(1.0, max(0.0, mask.score)) for mask in found]
+    order = np.argsort([-value for value in quality], kind="stable")
+    masks = np.zeros((len(found), height, width), np.bool_)
+    for mask, index in zip(masks, order, strict=True):
+        mask[:] = rle.decode(found[index].segmentation, height, width)
+    found_regions = regions.from_masks(masks, np.array(quality, np.float32)[order])
+    return Proposals.of(found_regions, embeddings=None if embeddings is None else embeddings[order])
+
+
+def _failed(dataset: coco.Dataset) -> set[str]:
+    """The images that could not be read when the file was made, if ovtool made it."""
+    made_by = dataset.info.get("ovtool")
+    failures = made_by.get("failures") if isinstance(made_by, dict) else None
+    listed = failures if isinstance(failures, list) else []
+    return {str(failure.get("file_name")) for failure in listed if isinstance(failure, dict)}

@@ -1,0 +1,217 @@
+"""Maps images to records and records to one COCO JSON: the frame of every stage of that shape.
+
+The images are cut into parts; each part is written whole; the parts are merged at the end, in order.
+A run that is cut off goes on with `resume`, and gives the same bytes.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import ovtool
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import atomic, coco, merge, parts
+from ovtool.formats import images as pictures
+from ovtool.formats.images import ImageItem
+from ovtool.runtime import engine
+from ovtool.runtime.progress import Progress, no_progress
+
+Rgb = NDArray[np.uint8]
+
+_LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run over many images goes; none of it changes the results but `part_size`.
+
+    dry_run: check the inputs and the place of the output, and stop.
+    """
+
+    part_size: int = 256
+    resume: bool = False
+    overwrite: bool = False
+    strict: bool = False
+    dry_run: bool = False
+    progress: Progress = no_progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: the merged data set, where it was written, and what failed, with reasons.
+
+    planned: the number of images of a dry run, which leaves nothing.
+    pictures: what else was written, kind to place: `overlays` to a folder, ...
+    """
+
+    dataset: coco.Dataset
+    out: str
+    failures: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+    planned: int | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
+def provenance(
+    command: str, settings: Mapping[str, Any], model: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """`info.ovtool` of an output: version, command, model, and the settings that shape the result."""
+    made_by: dict[str, Any] = {"version": ovtool.__version__, "command": command}
+    if model is not None:
+        made_by["model"] = dict(model)
+    return {"ovtool": {**made_by, "settings": dict(settings)}}
+
+
+def check_place(out: str, run: Run) -> None:
+    """Refuses a place that the output cannot or must not be written to, before any work is done.
+
+    Raises OutputExistsError, InputError, UsageError (`resume` where no parts can be kept).
+    """
+    if run.resume and _is_stream(out):
+        raise UsageError(f"--resume needs a file as output: no parts are kept beside {out}")
+    atomic.check_output(Path(out), run.overwrite)
+
+
+def is_begun(out: str) -> bool:
+    """Whether a run to this output was cut off, in its first part or later."""
+    return _folder_beside(out).is_dir()
+
+
+def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:
+    """What a dry run leaves: the number of images, and where they would go."""
+    return Outcome(coco.Dataset({}, (), (), categories), out, planned=len(items))
+
+
+def picture_records(
+    items: Sequence[ImageItem], record: Callable[[ImageItem, Rgb], parts.Record]
+) -> Iterator[parts.Record]:
+    """`record` of each image and its pixels, uint8 (H, W, 3); what cannot be read is a failure, whose
+    reason names the image as the output does, wherever it lies."""
+    for item in items:
+        try:
+            rgb = pictures.read_rgb(item.path)
+        except InputError as error:
+            reason = str(error).replace(str(item.path), item.name)
+            yield parts.failure_record(item.name, reason)
+        else:
+            yield record(item, rgb)
+
+
+def map_images(
+    items: Sequence[ImageItem],
+    work: Callable[[Sequence[ImageItem]], engine.PartOutput],
+    *,
+    info: Mapping[str, Any],
+    categories: Sequence[coco.Category],
+    out: str,
+    device: torch.device,
+    run: Run,
+    description: str,
+    beside: Mapping[str, str] | None = None,
+    finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
+    write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
+) -> Outcome:
+    """Runs `work` over the images part by part and writes the COCO JSON `out` (`-` is stdout).
+
+    work: gives one record (`parts.image_record` or `parts.failure_record`) for each item it is given.
+    info: the output's `info`.
+    beside: what else the work writes; parts that were made with other pictures are not resumed.
+    finish: gets the merged data set and the tensors of the parts, before the output is written.
+    write: gets the same and writes `out`, where that is no COCO JSON.
+
+    Raises MismatchError (parts of another run), InputError (a place that cannot be written; with
+    `run.strict`, the first image that fails; no image that went well).
+    """
+    whole = parts.cut(len(items), run.part_size)
+    preface = merge.preface(info, categories)
+    settings = {
+        "run": _run_settings(items, device),
+        "part_size": run.part_size,
+        "pictures": dict(beside or {}),
+    }
+    digest = parts.settings_digest({**preface, **settings})
+    with _parts_folder(out) as folder:
+        store = parts.PartStore(folder, digest, settings, preface)
+        with run.progress(len(items), description) as advance:
+            engine.run_local(
+                whole,
+                store,
+                lambda part: work(items[part.start : part.stop]),
+                resume=run.resume,
+                strict=run.strict,
+                progress=_steps(advance),
+            )
+        dataset = merge.merge_records(store.records(whole), info, categories)
+        failures = dataset.info["ovtool"]["failures"]
+        if failures and not dataset.images:
+            store.remove()
+            raise InputError(
+                f"none of the {len(items)} images could be read; the first: {failures[0]['reason']}"
+            )
+        if finish is not None:
+            finish(dataset, [store.tensors(part) for part in whole])
+        if write is None:
+            coco.write(dataset, out)
+        else:
+            write(dataset, [store.tensors(part) for part in whole])
+        store.remove()
+    return Outcome(dataset, out, failures)
+
+
+def _run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str, Any]:
+    """What must agree between the parts of one run beside the stage's settings: the images, the
+    number of threads, the device's kind and the libraries."""
+    sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
+    listed = parts.settings_digest({"names": [item.name for item in items], "sizes": sizes})
+    return {
+        "images": listed,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:  # installed by other means than a package
+        return None
+
+
+def _steps(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """From the number of images done so far to the steps that a progress bar takes."""
+    seen = 0
+
+    def count(done: int) -> None:
+        nonlocal seen
+        advance(done - seen)
+        seen = done
+
+    return count
+
+
+def _is_stream(out: str) -> bool:
+    """Whether the output is stdout, a device or a pipe, beside which nothing can be kept."""
+    path = Path(out)
+    return out == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _folder_beside(out: str) -> Path:
+    return Path(f"{out}.parts")
+
+
+@contextmanager
+def _parts_folder(out: str) -> Iterator[Path]:
+    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
+    if not _is_stream(out):
+        yield _folder_beside(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
+        yield Path(scratch) / "parts"

@@ -1,0 +1,316 @@
+"""The training of a mask generator by segment-label matching (`methods.label_matching`).
+
+The CLIP is frozen; gradients go through its image tower to the masks. What the generator reads of the
+pictures is kept in memory where it never changes: its backbone is frozen and the pictures are whole.
+Mirrored pictures are then kept beside the others, so this augmentation costs nothing; random crops
+(`scale` below 1) cannot be kept.
+
+The published generator does not begin at random weights: it is WeakTr's, trained on the labels alone. Here
+a head on the CLIP's own patches begins with the texts of the classes (`models.mask_generator`); for one that
+begins at random the first `label_steps` steps are WeakTr's loss, the multi-label soft-margin of the maps'
+means, which need no image tower and are quick.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, multilabel_soft_margin_loss, normalize
+
+from ovtool.batches.labels import LabelBatch, LabelBatches
+from ovtool.errors import OvtoolError, UsageError
+from ovtool.formats.image_labels import Labelled
+from ovtool.methods import label_matching
+from ovtool.runtime import device as devices
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.training import loop
+from ovtool.training.checkpoints import Checkpoint
+from ovtool.training.loop import Plan, Record, Task
+
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+    from ovtool.models.mask_generator import Generator
+
+SELECT = ("last", "labels")
+BATCH_SIZE, EPOCHS, RATE, DECAY = 16, 10.0, 1e-3, 0.03
+LABEL_STEPS = 200  # of a generator that begins at random
+SMALL_BACKGROUND_WEIGHT = 0.75  # lambda_b for a small model
+CACHE_BYTES = 2 << 30  # of features
+VALIDATED = 64  # pictures whose labels are looked at
+VALIDATIONS = 5  # in a training
+SAVE_EVERY = 50  # steps
+AT_ONCE = 64  # masked pictures in the image tower
+
+# unit features v_f (P, D) of X_f and the class of each (P,) to a further loss
+Refine = Callable[[Tensor, Tensor], Tensor]
+_logger = logging.getLogger("ovtool")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes a training beside CLIP, labels and generator; SemPLeS, section 3.2.
+
+    steps: None for `epochs`; 0 of either for the start as it is. label_steps: on the labels alone, before them; None is `LABEL_STEPS` for a
+    generator that begins at random, else 0. background_weight: lambda_b, None is the published 2.4, and
+    0.75 for a small model (`SMALL_BACKGROUND_WEIGHT`): with more its masks are best when they cover the
+    ground too. similarity: None is what `Matching.measured_similarity` says. scale: the least share of a picture that a crop shows, 1 for whole pictures. select: `last`
+    step, or the validation at which most masked pictures got their `labels`; the published code selects
+    by pixel truth, which is not looked at here.
+    """
+
+    batch_size: int = BATCH_SIZE
+    epochs: float = EPOCHS
+    steps: int | None = None
+    label_steps: int | None = None
+    rate: float = RATE
+    background_weight: float | None = None
+    similarity: str | None = None
+    scale: float = 1.0
+    select: str = "last"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = (None, *label_matching.SIMILARITIES)
+        if self.similarity not in known:
+            listed = ", ".join(label_matching.SIMILARITIES)
+            raise UsageError(f"unknown --similarity '{self.similarity}'; choose from {listed}")
+        if self.select not in SELECT:
+            raise UsageError(f"unknown --select '{self.select}'; choose from {', '.join(SELECT)}")
+
+
+@dataclass(eq=False)
+class Matching:
+    """One training: a generator, the labelled pictures and the classes' text embeddings (C, D).
+
+    refine, refine_weight: a further loss on the foreground (`Refine`) and its weight. label_steps: None for
+    those of the settings; 0 where the head comes from elsewhere.
+
+    Once made, `background_weight`, `label_steps` and `similarity` are what is taken.
+    """
+
+    clip: Clip
+    generator: Generator
+    labels: Labelled
+    text: Tensor
+    settings: Settings
+    refine: Refine | None = None
+    refine_weight: float = 0.0
+    label_steps: int | None = None
+    progress: Progress = no_progress
+    background_weight: float = field(init=False)
+    _features: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        side, patch = self.generator.side, self.generator.divisor
+        self.batches = LabelBatches(
+            self.labels, max(1, side // patch) * patch, self.settings.batch_size, self.settings.seed,
+            self.settings.scale,
+        )  # fmt: skip
+        if self.label_steps is None:
+            self.label_steps = self.settings.label_steps
+        if self.label_steps is None:
+            self.label_steps = LABEL_STEPS if self.generator.settings.start == "random" else 0
+        own = SMALL_BACKGROUND_WEIGHT if is_small(self.clip) else label_matching.BACKGROUND_WEIGHT
+        given = self.settings.background_weight
+        self.background_weight = own if given is None else given
+        self.similarity = self.settings.similarity or self.measured_similarity()
+        self.keeps = self.generator.is_frozen and self.settings.scale >= 1 and self._fits()
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the matching, after those on labels alone."""
+        if self.settings.steps is not None:
+            return self.settings.steps
+        epochs = self.settings.epochs
+        return max(1, round(epochs * self.batches.per_epoch)) if epochs else 0
+
+    def train(self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None) -> list[Record]:
+        """Trains the generator in place and returns the curve. Raises as `loop.train`."""
+        settings, generator = self.settings, self.generator
+        generator.train(True)
+        best = _Best(generator)
+        optimizer = torch.optim.AdamW(
+            generator.trained(), lr=settings.rate, weight_decay=DECAY, betas=(0.9, 0.999)
+        )
+        total = (self.label_steps or 0) + self.steps
+        if not total:
+            generator.eval()
+            return []
+        every = max(1, total // VALIDATIONS) if settings.select == "labels" else 0
+        plan = Plan(total, save_every=SAVE_EVERY, validate_every=every)
+
+        def validate() -> dict[str, float]:
+            accuracy = self.label_accuracy()
+            best.keep(generator, accuracy)
+            return {"label_accuracy": accuracy}
+
+        try:
+            curve = loop.train(
+                Task(
+                    name="matching masks and labels",
+                    modules={"generator": generator, "best": best},
+                    optimizer=optimizer,
+                    plan=plan,
+                    step=self._step,
+                    validate=validate,
+                ),
+                checkpoint,
+                begun=begun,
+                progress=self.progress,
+            )
+        except Exception as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            raise OvtoolError(
+                f"out of memory for a batch of {settings.batch_size}: give a smaller --batch-size"
+            ) from error
+        if settings.select == "labels":
+            best.put_back(generator)
+        generator.eval()
+        return curve
+
+    def _step(self, step: int) -> dict[str, float]:
+        batch = self.batches[step]
+        torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for networks that drop something
+        on_labels = step < (self.label_steps or 0)
+        losses = self.label_losses(batch) if on_labels else self.losses(batch)
+        losses["loss"].backward()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def label_losses(self, batch: LabelBatch) -> dict[str, Tensor]:
+        """The multi-label soft-margin loss of the means of the maps, before their ReLU."""
+        logits = self.generator.logits(self.features_of(batch)).mean(dim=(2, 3))
+        truth = batch.labels.to(logits.device).float()
+        return {"loss": multilabel_soft_margin_loss(logits, truth)}
+
+    def losses(self, batch: LabelBatch) -> dict[str, Tensor]:
+        """L_match and by choice the weighted `refine` loss, and their sum as `loss`."""
+        raw = self.generator.maps(self.features_of(batch))
+        rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)  # (P,) pairs
+        foreground, background = self._pair(batch.rgb, raw[rows, classes], rows)
+        text = self.text[classes]
+        match = label_matching.match_loss(
+            label_matching.similarity(foreground, text, self.similarity),
+            label_matching.similarity(background, text, self.similarity),
+            self.background_weight,
+        )
+        if self.refine is None:
+            return {"loss": match}
+        refined = self.refine(foreground, classes)
+        return {"loss": match + self.refine_weight * refined, "match": match, "refine": refined}
+
+    def _pair(self, rgb: Tensor, raw: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The unit embeddings of X_f and X_b, each (P, D), of raw maps (P, h, w)."""
+        pixels = self._clip_pixels(rgb)
+        size = list(pixels.shape[2:])
+        grown = interpolate(raw[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
+        mask = label_matching.normalise_maps(grown, label_matching.TRAIN_EPS)
+        both = torch.cat(label_matching.masked_pair(pixels[rows], mask))
+        foreground, background = self._embed(both).chunk(2)
+        return foreground, background
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings (n, D) of normalised pictures, with gradients to them."""
+        from ovtool.models import towers
+
+        visual = self.clip.model.visual
+        found = [towers.image_features(visual, chunk).float() for chunk in pixels.split(AT_ONCE)]
+        return normalize(torch.cat(found), dim=-1)
+
+    def _clip_pixels(self, rgb: Tensor) -> Tensor:
+        """uint8 (B, S, S, 3) as the CLIP sees masked pictures: normalised, of its own size."""
+        from ovtool.models import clip as door
+
+        size = (self.clip.image_size, self.clip.image_size)
+        if tuple(rgb.shape[1:3]) != size:
+            small = interpolate(rgb.permute(0, 3, 1, 2), size=size, mode="bilinear", antialias=True)
+            rgb = small.permute(0, 2, 3, 1)
+        return door.normalise(self.clip, rgb)
+
+    # --- features that are kept ---------------------------------------------------------------------
+    def features_of(self, batch: LabelBatch) -> Tensor:
+        if not self.keeps:
+            return self.generator.features(self.generator.normalise(batch.rgb))
+        keys = list(zip(batch.rows.tolist(), batch.mirrored.tolist(), strict=True))
+        new = [place for place, key in enumerate(keys) if key not in self._features]
+        if new:
+            found = self.generator.features(self.generator.normalise(batch.rgb[new])).half()
+            for place, one in zip(new, found, strict=True):
+                self._features[keys[place]] = one
+        return torch.stack([self._features[key] for key in keys]).float()
+
+    def _fits(self) -> bool:
+        """Whether the features of all pictures, mirrored too, are few enough to be kept."""
+        blank = torch.zeros(1, self.batches.side, self.batches.side, 3, dtype=torch.uint8)
+        each = self.generator.features(self.generator.normalise(blank)).numel() * 2
+        return 2 * each * len(self.labels.images) <= CACHE_BYTES
+
+    # --- what needs no pixel truth -------------------------------------------------------------------
+    @torch.no_grad()
+    def measured_similarity(self) -> str:
+        """`raw`, the paper's, unless the clamp takes the gradient of too many pictures; then one line
+        says so."""
+        chosen = self._spread()
+        features = self._embed(self._clip_pixels(chosen.rgb))
+        rows, classes = chosen.labels.nonzero(as_tuple=True)
+        cosines = (features[rows.to(features.device)] * self.text[classes.to(features.device)]).sum(
+            1
+        )
+        share = label_matching.clamped_share(cosines)
+        if share <= label_matching.MAX_CLAMPED:
+            return "raw"
+        _logger.warning(
+            "%.0f %% of the pictures have a cosine below 0 with a label of theirs, where the raw similarity "
+            "learns nothing: taking --similarity shifted",
+            100 * share,
+        )
+        return "shifted"
+
+    @torch.no_grad()
+    def label_accuracy(self) -> float:
+        """The share of pairs of a picture and a label whose X_f is nearest to that label of all labels."""
+        self.generator.eval()
+        chosen = self._spread()
+        raw = self.generator(self.generator.normalise(chosen.rgb))
+        rows, classes = chosen.labels.to(raw.device).nonzero(as_tuple=True)
+        foreground, _ = self._pair(chosen.rgb, raw[rows, classes], rows)
+        self.generator.train(True)
+        return round(float(((foreground @ self.text.T).argmax(1) == classes).float().mean()), 6)
+
+    def _spread(self) -> LabelBatch:
+        """At most `VALIDATED` pictures from the whole list, not mirrored."""
+        count = len(self.labels.images)
+        return self.batches.of_rows(list(range(0, count, max(1, count // VALIDATED)))[:VALIDATED])
+
+
+def is_small(clip: Clip) -> bool:
+    """Whether weights of losses are those that were measured on the bundled CLIP, not the published ones."""
+    return clip.words is not None
+
+
+class _Best(nn.Module):
+    """A copy of the generator's weights at the best validation so far, and how good that was."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.weights = copy.deepcopy(generator.head).requires_grad_(False)
+        self.backbone = copy.deepcopy(generator.backbone)
+        self.register_buffer("accuracy", torch.tensor(-1.0, dtype=torch.float64))
+
+    def keep(self, generator: Generator, accuracy: float) -> None:
+        if accuracy >= float(self.accuracy):
+            self.accuracy.fill_(accuracy)
+            self.weights.load_state_dict(generator.head.state_dict())
+            if self.backbone is not None and generator.backbone is not None:
+                self.backbone.load_state_dict(generator.backbone.state_dict())
+
+    def put_back(self, generator: Generator) -> None:
+        generator.head.load_state_dict(self.weights.state_dict())
+        if self.backbone is not None and generator.backbone is not None:
+            generator.backbone.load_state_dict(self.backbone.state_dict())

@@ -1,0 +1,106 @@
+"""How well a head's patches are named, on pictures with semantic masks that no training has seen.
+
+Pictures are shown as `segment --method patch` shows them, each with its own words where the data set
+lists them, else with all categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ovtool.datasets import registry
+from ovtool.errors import InputError
+from ovtool.formats.images import ImageItem
+from ovtool.inputs import truths
+from ovtool.inputs.truths import Probed
+from ovtool.methods import class_maps, metrics, patch_labels
+from ovtool.models import dense_scores
+from ovtool.models.dense_scores import DenseSettings
+
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+    from ovtool.models.pacl import Head
+
+PICTURES = 64  # at most
+BATCH_SIZE = 8  # windows at once
+IGNORED = patch_labels.IGNORED
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Pictures with their truth, and the text embeddings (N, D) of all names of `probed.words`."""
+
+    probed: Probed
+    items: tuple[ImageItem, ...]
+    text: Tensor
+
+    @torch.no_grad()
+    def measure(self, clip: Clip, head: Head) -> dict[str, float]:
+        """`patch_accuracy`, the share of patches with one label on more than half of their pixels that
+        get it, over all windows, and `miou`; both in [0, 1]."""
+        words = self.probed.words
+        settings = DenseSettings().settled(clip, head)
+        count = len(words.classes)
+        right = patches = 0
+        total = torch.zeros(count, count + 1, dtype=torch.int64)
+        for item in self.items:
+            rgb, labels = self.probed.read(item)
+            places, owner = words.rows(item.name)
+            chosen = torch.tensor(words.chosen(item.name))
+            encode = dense_scores.encoder(clip, None, BATCH_SIZE, head)
+            names = torch.tensor(places, device=self.text.device)
+            found = dense_scores.word_cosines(
+                clip, torch.from_numpy(rgb), self.text[names], settings, encode
+            )
+            scores = class_maps.class_scores(found.scores, owner, dim=1)
+            named = chosen[scores.argmax(1).cpu()]  # (windows, h, w)
+            whole = patch_labels.majority(patch_labels.resized(labels, found.size), clip.patch_size)
+            true = _of_windows(whole.counted(), found.tops, found.lefts, found.window, clip)
+            right += int((named == true)[true >= 0].sum())
+            patches += int((true >= 0).sum())
+            size, rows = labels.shape, dense_scores.rows(found, (labels.shape[0], labels.shape[1]))
+            best = class_maps.label_blocks(
+                lambda start, stop, rows=rows, owner=owner: class_maps.class_scores(
+                    rows(start, stop), owner
+                ),
+                (size[0], size[1]),
+                len(chosen),
+            )
+            total += metrics.confusion(chosen[best.label.long()], labels, count, IGNORED)
+        miou = metrics.scores(total).miou
+        return {"patch_accuracy": round(right / max(1, patches), 6), "miou": round(miou, 6)}
+
+
+def _of_windows(
+    grid: Tensor, tops: Sequence[int], lefts: Sequence[int], window: tuple[int, int], clip: Clip
+) -> Tensor:
+    """The part of a grid of patches (h, w) that each window shows: (windows, wh, ww)."""
+    patch = clip.patch_size
+    height, width = window[0] // patch, window[1] // patch
+    starts = [(top // patch, left // patch) for top in tops for left in lefts]
+    return torch.stack([grid[y : y + height, x : x + width] for y, x in starts])
+
+
+def load(
+    spec: str, held_out: Sequence[ImageItem], clip: Clip, templates: str = "one"
+) -> Validation | None:
+    """The validation on pictures of a data set, `PICTURES` of them at most; None without pictures or
+    masks."""
+    if not held_out or not registry.is_name(spec) or Path(spec).exists():
+        return None
+    try:
+        probed = truths.open_probed(spec, None, None, None, None)
+    except InputError:  # no masks
+        return None
+    from ovtool.models import text
+
+    chosen = held_out[:: max(1, len(held_out) // PICTURES)][:PICTURES]
+    return Validation(
+        probed, tuple(chosen), text.embed_words(clip, probed.words.all_names, templates)
+    )

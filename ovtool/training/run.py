@@ -1,0 +1,216 @@
+"""The frame that stands around every training, from the check of its outputs to the file it leaves.
+
+    outputs = run.check_outputs(out, overwrite)              # before any work, and before any model is loaded
+    frame = run.Frame(outputs, shapes, title, run=how, ranks=ranks, progress=progress)
+    begun = run.begin(frame)                                 # where a run that was cut off goes on
+    curve = run.train(task, begun)                           # `training.loop`, out of memory in one line
+    run.finish(frame, curve, save)                           # the file, its curve, no checkpoint any more
+
+`complete` does the last three for a training of one task. A task is plain data, built by a function of
+`trainers/` from a model, batches and settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovtool.errors import OvtoolError
+from ovtool.formats import atomic, parts, plots
+from ovtool.runtime import device as devices
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.training import checkpoints, distributed, loop
+from ovtool.training.checkpoints import Checkpoint
+from ovtool.training.distributed import Ranks
+from ovtool.training.loop import Record, Task
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a training writes: its file, and the loss curve as PNG beside it."""
+
+    file: Path
+    curve: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What surrounds a training.
+
+    Attributes:
+        outputs: as `check_outputs` gave them.
+        shapes: all that shapes the result, as plain data without paths: settings, digests of data, the
+            fingerprint of the CLIP under `model`. It guards `resume`, and stands in the file's header.
+        title: of the curve: the command.
+        resume, overwrite: what to do with a checkpoint that is there.
+        ranks: this process among torchrun's.
+        progress: opens a bar; only the first process shows it.
+    """
+
+    outputs: Outputs
+    shapes: Mapping[str, Any]
+    title: str
+    resume: bool = False
+    overwrite: bool = False
+    ranks: Ranks = field(default_factory=distributed.alone)
+    progress: Progress = no_progress
+
+    @property
+    def digest(self) -> str:
+        """Of all that shapes the result, the kind of device, the number of processes and of threads."""
+        place = {"device": self.ranks.device.type, "world": self.ranks.world}
+        threads = {"threads": torch.get_num_threads()}
+        return parts.settings_digest({**self.shapes, **place, **threads})
+
+    def checkpoint(self, phase: str = "") -> Checkpoint:
+        """Where a training of this frame keeps its state; `phase` tells several of one command apart."""
+        file = self.outputs.file
+        return checkpoints.beside(Path(f"{file}.{phase}") if phase else file, self.digest)
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A checkpoint, and what to go on from; None at the start."""
+
+    checkpoint: Checkpoint
+    state: Mapping[str, Any] | None
+    frame: Frame
+
+    @property
+    def steps(self) -> int:
+        """How many steps were done before."""
+        return 0 if self.state is None else len(self.state["curve"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left, whatever was trained.
+
+    Attributes:
+        outputs: the file and its curve.
+        parameters: how many were trained, by what they are.
+        counts: of the data: images, pairs, classes, images held out and left out.
+        steps: of all trainings of the command.
+        last: the last record of the curve: losses, and measures of the data held out; empty for a plan.
+        before: the same measures before the first step, where they were taken.
+        notes: what only this training has to say, by name.
+        is_plan: whether nothing was trained (a dry run).
+        is_first: whether this process is the one that writes and speaks.
+    """
+
+    outputs: Outputs
+    parameters: Mapping[str, int]
+    counts: Mapping[str, int | None]
+    steps: int
+    last: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    is_plan: bool = False
+    is_first: bool = True
+
+
+def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
+    """The places that a training writes to, checked before any work.
+
+    Raises:
+        OutputExistsError: one is there, and `overwrite` was not given.
+        InputError: one cannot be written.
+    """
+    outputs = Outputs(Path(out), Path(out).with_suffix(".png"))
+    for place in (outputs.file, outputs.curve):
+        atomic.check_output(place, overwrite)
+    return outputs
+
+
+def begin(frame: Frame, phase: str = "") -> Begun:
+    """The checkpoint of a training and what it holds; look at all of them before any work.
+
+    Raises:
+        OutputExistsError: a checkpoint is there, and neither `resume` nor `overwrite` was given.
+        MismatchError: it is of a training with other data or settings.
+        InputError: it is broken.
+    """
+    checkpoint = frame.checkpoint(phase)
+    state = checkpoints.begin_together(checkpoint, frame.ranks, frame.resume, frame.overwrite)
+    return Begun(checkpoint, state, frame)
+
+
+def train(task: Task, begun: Begun) -> list[Record]:
+    """Trains to the end and returns the curve, one record a step. The checkpoint stays.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite, or another process that ended.
+        OvtoolError: the device is out of memory.
+    """
+    ranks = begun.frame.ranks
+    try:
+        progress = begun.frame.progress if ranks.is_first else no_progress
+        return loop.train(task, begun.checkpoint, begun=begun.state, ranks=ranks, progress=progress)
+    except (RuntimeError, MemoryError) as error:
+        raise plain_error(error, task, begun) from error
+
+
+def plain_error(error: BaseException, task: Task, begun: Begun) -> BaseException:
+    """An error of a training in one line, where it is one of memory or of a process that is gone."""
+    kept = f"{begun.checkpoint.path} holds the last step saved; go on with --resume"
+    if not begun.checkpoint.path.exists():
+        kept = "no checkpoint was written yet"
+    if devices.is_out_of_memory(error):
+        return OvtoolError(f"out of memory while {task.name}; give {task.memory} ({kept})")
+    ranks = begun.frame.ranks
+    if ranks.world > 1 and distributed.is_of_a_connection(error):
+        return loop.TrainingError(
+            f"another process of the training ended, so process {ranks.rank} does too ({kept})"
+        )
+    return error
+
+
+def finish(
+    frame: Frame,
+    curve: list[Record],
+    save: Callable[[Path, Mapping[str, Any]], None],
+    *checkpoints_done: Begun,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the file and its curve, and removes the checkpoints. Only the first process writes.
+
+    Args:
+        frame: of the training.
+        curve: of all its steps.
+        save: writes the file, given its place and the header's settings.
+        checkpoints_done: what is no longer needed once the file is written.
+        more: what the header says besides `shapes`, such as measures.
+    """
+    if not frame.ranks.is_first:
+        return
+    thinned = loop.thinned(curve)
+    save(frame.outputs.file, {**frame.shapes, **(more or {}), "curve": thinned})
+    plots.losses(frame.outputs.curve, thinned, frame.title)
+    for begun in checkpoints_done:
+        begun.checkpoint.remove()
+
+
+def complete(
+    frame: Frame,
+    task: Task,
+    save: Callable[[Path, Mapping[str, Any]], None],
+    more: Callable[[list[Record]], Mapping[str, Any]] | None = None,
+) -> list[Record]:
+    """A command's one training from begin to finish; returns its curve. Raises as `begin` and `train`."""
+    begun = begin(frame)
+    curve = train(task, begun)
+    finish(frame, curve, save, begun, more=more(curve) if more is not None else None)
+    return curve
+
+
+def joined_curves(*curves: list[Record]) -> list[Record]:
+    """The curves of trainings that follow each other as one; steps are counted on."""
+    whole: list[Record] = []
+    for curve in curves:
+        done = len(whole)
+        whole += [{**record, "step": record["step"] + done} for record in curve]
+    return whole

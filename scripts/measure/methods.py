@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Measures every way to segment on the collage, each picture with its own 20 words.
+
+    scripts/measure/methods.py [--model tiny] [--split test] [--images 200] [--only fused]
+
+The measure of record: 200 pictures of `test`, seed 7, 256 pixels, mIoU against the semantic masks
+(objects and grounds, every pixel counts). The default method is chosen on `val`. Prints a Markdown
+table with the options of `ovtool segment` that each row stands for.
+"""
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ovtool.datasets import collage_files, registry
+from ovtool.models import sources
+from ovtool.stages import evaluate, segment
+
+BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
+ROWS: dict[str, dict[str, Any]] = {
+    **{
+        f"--method patch --last-block {block}": {"method": "patch", "last_block": block}
+        for block in BLOCKS
+    },
+    "--method patch": {"method": "patch"},
+    "--method patch --patch-stride 8": {"method": "patch", "patch_stride": 8},
+    "--method patch --last-block naclip --patch-stride 8": {
+        "method": "patch",
+        "last_block": "naclip",
+        "patch_stride": 8,
+    },
+    "--method patch --pacl none --window 0 --short-side 128": {
+        "pacl": "none",
+        "method": "patch",
+        "window": 0,
+        "short_side": 128,
+    },
+    **{f"--method fused --last-block {block}": {"last_block": block} for block in BLOCKS[1:]},
+    "--method fused --window 0 --short-side 128": {"window": 0, "short_side": 128},
+    "--method fused --pacl ovtool/weights/tiny_pacl.safetensors": {
+        "pacl": str(sources.bundled_folder() / "tiny_pacl.safetensors")
+    },
+    "--method fused --templates pacl": {"templates": "pacl"},
+    "(nothing: the default)": {},
+}
+
+
+def measure(
+    data: registry.DataSet, model: str, options: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], float]:
+    """The scores of one way to segment, and its seconds an image, loading the model included."""
+    out = folder / "segments.json"
+    out.unlink(missing_ok=True)
+    began = time.perf_counter()
+    outcome = segment.run(
+        [str(data.images)],
+        classes_per_image=data.classes_per_image,
+        model=model,
+        out=str(out),
+        **options,
+    )
+    spent = (time.perf_counter() - began) / len(outcome.dataset.images)
+    truth = str(data.semantic)
+    return evaluate.run(str(out), truth, classes_per_image=data.classes_per_image), spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--split", default="test", choices=("val", "test"))
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--only", help="rows whose options contain this text")
+    args = parser.parse_args()
+    print("| `ovtool segment` with | mIoU | objects | grounds | pixels right | s/image |")
+    print("|---|---|---|---|---|---|")
+    with TemporaryDirectory() as scratch, contextlib.suppress(KeyboardInterrupt):
+        folder = Path(scratch)
+        spec = collage_files.CollageSpec(args.split, args.images, args.seed)
+        collage_files.make(spec, folder / "data")
+        data = registry.collage_in(folder / "data", args.split)
+        for name, options in ROWS.items():
+            if args.only and args.only not in name:
+                continue
+            scores, spent = measure(data, args.model, options, folder)
+            objects, grounds = _apart(scores)
+            cells = (scores["miou"], objects, grounds, scores["pixel_accuracy"])
+            shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)
+            print(f"| `{name}` | {shown} | {spent:.2f} |", flush=True)
+
+
+def _apart(scores: dict[str, Any]) -> tuple[float, float]:
+    """The mean IoU of the objects and of the grounds."""
+    grounds = set(collage_files.GROUNDS)
+    means = []
+    for wanted in (False, True):
+        found = [
+            one["iou"]
+            for one in scores["classes"]
+            if (one["name"] in grounds) == wanted and one["iou"] is not None
+        ]
+        means.append(sum(found) / len(found))
+    return means[0], means[1]
+
+
+if __name__ == "__main__":
+    main()

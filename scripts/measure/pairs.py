@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Measures mined pairs on the collage, where the truth is known.
+
+    scripts/measure/pairs.py [--model tiny] [--split train] [--images 500] [--proposals FILE]
+
+Of the pairs whose noun is in the scene (matched by its head noun, the table's names and synonyms), the
+share whose mask overlaps an object or a ground of that name with IoU above 0.5; strays, nouns that are
+not in the scene, apart; nouns inside and outside the base set and grounds apart. Prints one JSON
+document.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS, table
+from ovtool.formats import coco, rle
+from ovtool.stages import mine_pairs
+
+MIN_IOU = 0.5
+TARGET = 0.70
+
+
+def kinds() -> dict[str, tuple[str, str]]:
+    """For every word and its lemma, as a caption may have it: the class and its kind."""
+    from ovtool.models import nouns
+
+    pipeline = nouns.load()
+    found: dict[str, tuple[str, str]] = {}
+    for noun in table():
+        kind = "base" if noun.base else "new"
+        found |= {word: (noun.name, kind) for word in (noun.name, *noun.synonyms)}
+    found |= {ground: (ground, "ground") for ground in GROUNDS}
+    for word in list(found):  # `bricks` is mined as `brick`
+        for noun in next(nouns.find(pipeline, [f"There are some {word}."], stop=frozenset())):
+            found.setdefault(noun.lemma, found[word])
+    return found
+
+
+def measure(pairs: coco.Dataset, truths: list[coco.Dataset]) -> dict[str, Any]:
+    """The figures of a pairs file. truths: instances, semantic masks; their images by file name."""
+    known, names = kinds(), {c.id: c.name for c in pairs.categories}
+    masks: dict[tuple[str, str], list[rle.Rle]] = defaultdict(list)
+    for truth in truths:
+        files = {image.id: image.file_name for image in truth.images}
+        classes = {category.id: category.name for category in truth.categories}
+        for one in truth.annotations:
+            masks[files[one.image_id], classes[one.category_id]].append(one.segmentation)
+    files = {image.id: image.file_name for image in pairs.images}
+    right: dict[str, list[bool]] = defaultdict(list)
+    strays = unknown = 0
+    for pair in pairs.annotations:
+        noun = names[pair.category_id]
+        name, kind = known.get(noun, known.get(noun.split()[-1], ("", "")))
+        there = masks.get((files[pair.image_id], name), [])
+        if not there:
+            strays, unknown = strays + bool(name), unknown + (not name)
+            continue
+        right[kind].append(bool(np.max(rle.iou([pair.segmentation], there)) > MIN_IOU))
+    seen = [hit for hits in right.values() for hit in hits]
+    objects = right["base"] + right["new"]
+    return {
+        "images": len(pairs.images),
+        "pairs": len(pairs.annotations),
+        "pairs_per_image": len(pairs.annotations) / max(1, len(pairs.images)),
+        "unique_nouns": len({pair.category_id for pair in pairs.annotations}),
+        "strays": strays,
+        "not_in_the_table": unknown,
+        "share_right": float(np.mean(seen)) if seen else None,
+        "share_right_of_objects": float(np.mean(objects)) if objects else None,
+        "by_kind": {
+            kind: {"pairs": len(hits), "share_right": float(np.mean(hits))}
+            for kind, hits in sorted(right.items())
+        },
+        "target": TARGET,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--captions-per-image", default="1")
+    parser.add_argument("--proposer", help="default: that of `ovtool mine-pairs`")
+    parser.add_argument("--proposals", type=Path, help="masks from a file")
+    parser.add_argument("--matching", default="cosine")
+    parser.add_argument("--quality-weight", type=float, default=0.0)
+    parser.add_argument("--templates", default="one")
+    parser.add_argument("--min-similarity", type=float)
+    parser.add_argument("--data", type=Path, help="folder for the pictures; default: a scratch one")
+    options = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        folder = options.data or Path(scratch) / "collage"
+        data = registry.collage_in(folder, options.split)
+        if not registry.is_made(data):
+            spec = collage_files.CollageSpec(options.split, options.images, options.seed)
+            collage_files.make(spec, folder)
+        assert data.captions and data.instances and data.semantic
+        outcome = mine_pairs.run(
+            str(data.captions),
+            images=data.images,
+            model=options.model,
+            captions_per_image=options.captions_per_image,
+            proposer=options.proposer,
+            proposals_file=options.proposals,
+            matching=options.matching,
+            quality_weight=options.quality_weight,
+            templates=options.templates,
+            min_similarity=options.min_similarity,
+            limit=options.images,
+            out=str(Path(scratch) / "pairs.json"),
+        )
+        truths = [coco.read(data.instances), coco.read(data.semantic)]
+    print(json.dumps(measure(outcome.dataset, truths), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+"""Measures the claims of OVSeg on the collage: proposals, mined pairs, mask prompts, two stages.
+
+    scripts/reproduce/ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 80] [--images 500]
+
+Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
+is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
+drawings), lambda is chosen on `collage:val`, all figures are of `collage:test`, in per cent, each
+picture with its own 20 words and its best 40 proposals. Prints Markdown tables: mean over the seeds,
+and every seed.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from cells import Cells, Figures, shown
+
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS, class_names, table
+from ovtool.formats import coco, labelled
+from ovtool.formats import images as pictures
+from ovtool.formats.images import ImageItem
+from ovtool.inputs import words as word_inputs
+from ovtool.methods import class_maps, metrics
+from ovtool.proposers import named as named_proposers
+from ovtool.proposers.named import Proposals, ProposalSettings
+from ovtool.proposers.region_sources import RegionSource
+from ovtool.runtime import runs
+from ovtool.segmenters import dense as dense_segmenter
+from ovtool.segmenters import two_stage
+from ovtool.segmenters.dense import Settings
+from ovtool.stages import evaluate, mine_pairs, probe_oracle, propose, segment, tune_prompts
+
+sys.path.append(str(Path(__file__).parents[1] / "measure"))
+import pairs as measure_pairs  # noqa: E402
+
+if TYPE_CHECKING:
+    from ovtool.models.clip import Clip
+
+BASE = {noun.name for noun in table() if noun.base} | set(GROUNDS)
+# how nouns choose their masks; the paper's is the greatest cosine (--paper-pairs)
+MATCHING = {"templates": "vild", "matching": "softmax", "quality_weight": 1.0}
+MAX_PROPOSALS = 40
+DEPTH = 3
+LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
+GO_ON = runs.Run(resume=True, overwrite=True)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is tuned on which pairs: `captions` (mined, by proposals), `captions-truth` (mined, by true
+    masks) or `labels` (true masks and names of the base set)."""
+
+    train: str = "prompts"
+    pairs: str = "captions"
+    depth: int | None = DEPTH
+
+    @property
+    def name(self) -> str:
+        return f"{self.pairs}-{self.train}-{self.depth or 'all'}"
+
+
+@dataclass
+class Bench(Cells):
+    """The folder that everything lies in, and the figures that are known."""
+
+    images: int
+    steps: int
+    batch_size: int
+    tower_rate: float
+    proposer: str
+    chosen_on: int
+    tested: int
+    matching: Mapping[str, Any]
+    source: RegionSource | None = None
+
+    def data(self, split: str) -> registry.DataSet:
+        """A split of the collage, made where it is not there."""
+        if split != "train":
+            return registry.locate(f"collage:{split}")
+        folder = self.work / split
+        files = registry.collage_in(folder, split)
+        if not registry.is_made(files):
+            collage_files.make(collage_files.CollageSpec(split, self.images, 7), folder)
+        return files
+
+    def proposals(self, split: str) -> Path:
+        """The proposals of a split."""
+        masks = self.work / f"{split}.proposals.json"
+        if not masks.exists():
+            propose.run(
+                [str(self.data(split).images)],
+                model="tiny",
+                proposer=self.proposer,
+                max_proposals=MAX_PROPOSALS,
+                out=str(masks),
+                how=GO_ON,
+            )
+        return masks
+
+    def pairs(self, kind: str) -> Path:
+        """The pairs of a kind, the same for every seed of a tuning."""
+        out = self.work / f"{kind}.pairs.json"
+        data = self.data("train")
+        if out.exists():
+            return out
+        if kind == "labels":
+            whole = coco.read(data.semantic)
+            kept = {each.id for each in whole.categories if each.name in BASE}
+            masks = tuple(one for one in whole.annotations if one.category_id in kept)
+            named = tuple(each for each in whole.categories if each.id in kept)
+            coco.write(coco.Dataset(whole.info, whole.images, masks, named), str(out))
+            return out
+        masks = self.proposals("train") if kind == "captions" else data.semantic
+        mine_pairs.run(
+            str(data.captions),
+            images=data.images,
+            proposals_file=masks,
+            model="tiny",
+            captions_per_image="all",
+            out=str(out),
+            how=GO_ON,
+            **self.matching,
+        )
+        return out
+
+    def mined(self) -> Figures:
+        """What `measure_pairs.py` says of the mined pairs."""
+        data = self.data("train")
+        truths = [coco.read(data.instances), coco.read(data.semantic)]
+        found = measure_pairs.measure(coco.read(self.pairs("captions")), truths)
+        return {key: found[key] for key in ("pairs", "unique_nouns", "strays", "share_right")}
+
+    def tuned(self, tuning: Tuning, seed: int) -> Path:
+        """The file that a tuning leaves."""
+        out = self.work / f"{tuning.name}.{seed}.safetensors"
+        if not out.exists():
+            tune_prompts.run(
+                str(self.pairs(tuning.pairs)),
+                images=self.data("train").images,
+                model="tiny",
+                train=tuning.train,
+                depth=tuning.depth,
+                precision="bfloat16",
+                steps=self.steps,
+                batch_size=self.batch_size,
+                tower_rate=self.tower_rate,
+                seed=seed,
+                out=str(out),
+                resume=True,
+                overwrite=True,
+            )
+        return out
+
+    def regions(self, clip: "Clip") -> RegionSource:
+        """The proposer, which looks at each picture once however many systems ask for it."""
+        if self.source is None:
+            proposer = named_proposers.proposer_of(
+                ProposalSettings(self.proposer, MAX_PROPOSALS), clip=clip
+            )
+            known: dict[str, Proposals] = {}
+
+            def find(item: ImageItem, rgb: Any) -> Proposals:
+                if str(item.path) not in known:
+                    known[str(item.path)] = proposer(rgb)
+                return known[str(item.path)]
+
+            self.source = RegionSource(find, proposer.name, no_object=proposer.no_object)
+        return self.source
+
+    def lambdas(
+        self, prompts: Path | None, split: str, limit: int | None = None, features: str = "crops"
+    ) -> Figures:
+        """mIoU of `segment --method two-stage` at every lambda, of all classes and of the nouns outside
+        the base set, from one pass over a split; features: `--region-features`.
+
+        These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
+        """
+        data = self.data(split)
+        items = pictures.find_images([str(data.images)])[:limit]
+        looked_for = word_inputs.gather(
+            items, [str(data.images)], classes_per_image=data.classes_per_image
+        )
+        request = two_stage.Request(
+            prompts="none" if prompts is None else str(prompts), region_features=features
+        )
+        ready = dense_segmenter.load(
+            "tiny",
+            torch.device("cpu"),
+            "float32",
+            looked_for,
+            Settings("two-stage", batch_size=two_stage.BATCH_SIZE),
+            None,
+            lambda clip: two_stage.load(clip, request, self.regions, None),
+        )
+        truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
+        index = {name: row for row, (name, *_) in enumerate(truth.classes)}
+        names = [category.name for category in looked_for.categories]
+        weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (0.0, 1.0)
+        counts = {weight: torch.zeros(len(index), len(index) + 1).long() for weight in weights}
+        encode, stages, scale = ready.encoder(), ready.two_stage, ready.settings.logit_scale
+        assert stages is not None and scale is not None
+        for item in items:
+            rgb = pictures.read_rgb(item.path)
+            text, owner = ready.text_of(item)
+            named = stages.named(item, rgb, text, owner, scale, encode)
+            own = looked_for.of_image(item.name)
+            table = torch.tensor([index[names[row]] for row in own] + [-1])
+            true = torch.from_numpy(truth.decode(item.name)).long()
+            for weight in weights:
+                rows, classes = named.rows(weight)
+                found = class_maps.label_blocks(rows, true.shape, classes, len(own))
+                counts[weight] += metrics.confusion(table[found.label.long()], true, len(index))
+        figures = {}
+        new = torch.tensor([name not in BASE for name in index])
+        for weight, count in counts.items():
+            iou = metrics.scores(count).iou
+            there = ~iou.isnan()
+            figures[f"{weight}"] = float(iou[there].mean())
+            figures[f"{weight} new"] = float(iou[there & new].mean())
+        return figures
+
+    def oracle(self, prompts: Path | None) -> Figures:
+        """The rows of `probe oracle`."""
+        data = self.data("test")
+        found = probe_oracle.run(
+            coco_file=data.semantic,
+            images=data.images,
+            classes_per_image=data.classes_per_image,
+            model="tiny",
+            prompts="none" if prompts is None else str(prompts),
+            proposals_file=self.proposals("test"),
+            limit=self.tested,
+        )
+        short = {
+            probe_oracle.MASKED: "masked",
+            probe_oracle.PROMPTED: "prompted",
+            probe_oracle.UNMASKED: "unmasked",
+            probe_oracle.PROPOSED: "proposed",
+        }
+        figures = {}
+        for row in found["rows"]:
+            figures[f"{short[row['name']]}_miou"] = row["miou"]
+            if row["accuracy"] is not None:
+                figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
+        return figures
+
+    def system(self, name: str, prompts: Path | None, features: str) -> tuple[float, Figures]:
+        """The lambda that val chooses, and the figures of test at every lambda."""
+        kind = f"{features}/{name}"
+        chosen = self.cell(
+            f"val/{kind}", lambda: self.lambdas(prompts, "val", self.chosen_on, features)
+        )
+        tested = self.cell(
+            f"test/{kind}", lambda: self.lambdas(prompts, "test", self.tested, features)
+        )
+        weights = [each for each in LAMBDAS if f"{each}" in chosen]
+        return max(weights, key=lambda each: chosen[f"{each}"]), tested
+
+    def all_words(self, prompts: Path, weight: float) -> Figures:
+        """mIoU of two-stage with every word of the table for every picture, crops and tokens."""
+        data, out = self.data("test"), self.work / "all-word_inputs.json"
+        segment.run(
+            [str(data.images)],
+            classes=",".join(class_names()),
+            background="none",
+            model="tiny",
+            method="two-stage",
+            prompts=str(prompts),
+            proposer=self.proposer,
+            region_features="both",
+            ensemble=weight,
+            out=str(out),
+            how=GO_ON,
+        )
+        return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
+
+
+# title of the row; what is tuned, None for the CLIP as it is; --region-features
+SYSTEMS: Sequence[tuple[str, Tuning | None, str]] = (
+    ("the CLIP as it is", None, "crops"),
+    ("prompts (depth 3)", Tuning(), "crops"),
+    ("tower", Tuning("tower"), "crops"),
+    ("tower, then prompts", Tuning("tower-then-prompts"), "crops"),
+    ("tower, then prompts; crops and tokens", Tuning("tower-then-prompts"), "both"),
+    ("the CLIP as it is; crops and tokens", None, "both"),
+    ("the CLIP as it is; tokens", None, "tokens"),
+    ("tower; pairs: true masks and names of the base set", Tuning("tower", "labels"), "crops"),
+    ("tower; pairs: captions and true masks", Tuning("tower", "captions-truth"), "crops"),
+    ("prompts, depth 1", Tuning(depth=1), "crops"),
+    ("prompts, all 6 blocks", Tuning(depth=None), "crops"),
+)
+
+
+def measure(bench: Bench, tuning: Tuning | None, features: str, seed: int) -> Figures:
+    """The figures of a row of `SYSTEMS` at a seed."""
+    name = "none" if tuning is None else f"{tuning.name}.{seed}"
+    prompts = None if tuning is None else bench.tuned(tuning, seed)
+    named = bench.cell(f"oracle/{name}", lambda: bench.oracle(prompts))
+    weight, tested = bench.system(name, prompts, features)
+    return {
+        "two-stage": tested[f"{weight}"],
+        "of nouns outside the base": tested[f"{weight} new"],
+        "proposals alone": tested["0.0"],
+        "CLIP alone": tested["1.0"],
+        "lambda": weight / 100,
+        "masks named right": named.get("prompted_accuracy", named["masked_accuracy"]),
+    }
+
+
+def systems(bench: Bench, seeds: Sequence[int], only: str | None) -> list[str]:
+    """One row a system: two-stage at the lambda that val chose, the proposals' words alone, the CLIP
+    alone. The first seed of every row is measured before the second of any."""
+    found: dict[str, list[Figures]] = {}
+    for seed in seeds:
+        for title, tuning, features in SYSTEMS:
+            is_once = tuning is None or tuning.depth != DEPTH  # depths are compared at one seed
+            if (only is None or only in title) and not (is_once and title in found):
+                measured = measure(bench, tuning, features, seed)
+                found.setdefault(title, []).append(measured)
+    heads = next(iter(found.values()))[0]
+    rows = [f"| tuned | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for title, several in found.items():
+        cells = [shown([one[head] for one in several]) for head in heads]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", help="systems whose title contains this text")
+    parser.add_argument("--images", type=int, default=500, help="of collage:train")
+    parser.add_argument("--chosen-on", type=int, default=25, help="images of val for lambda")
+    parser.add_argument("--tested", type=int, default=200, help="images of test")
+    parser.add_argument("--steps", type=int, default=80, help="of every tuning")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--tower-rate", type=float, default=1e-4)
+    parser.add_argument("--proposer", help="default: the one of tiny")
+    parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
+    args = parser.parse_args()
+    bench = Bench(
+        args.work,
+        args.images,
+        args.steps,
+        args.batch_size,
+        args.tower_rate,
+        args.proposer or named_proposers.default_name("tiny"),
+        args.chosen_on,
+        args.tested,
+        {} if args.paper_pairs else MATCHING,
+    )
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    names = bench.cell("oracle/none", lambda: bench.oracle(None))
+    print("| who names what | mIoU | masks named right |\n|---|---|---|")
+    for name in ("masked", "unmasked", "proposed"):
+        right = names.get(f"{name}_accuracy")
+        print(f"| {name} | {shown([names[f'{name}_miou']])} | {shown([right]) if right else ''} |")
+    mined = bench.cell("pairs", bench.mined)
+    print(
+        f"\n{mined['pairs']:.0f} pairs mined from {args.images} pictures, {mined['unique_nouns']:.0f} nouns: "
+        f"{shown([mined['share_right']])} % have the right mask\n"
+    )
+    print("\n".join(systems(bench, seeds, args.only)), flush=True)
+    if args.only is None:
+        tuning = Tuning("tower-then-prompts")
+        best = bench.tuned(tuning, seeds[0])
+        weight, _ = bench.system(f"{tuning.name}.{seeds[0]}", best, "both")
+        everything = bench.cell("test/all-words", lambda: bench.all_words(best, weight))
+        print(f"\nAll {len(class_names())} words at once: {shown([everything['miou']])} mIoU")
+
+
+if __name__ == "__main__":
+    main()

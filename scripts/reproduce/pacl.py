@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+"""Measures the claims of PACL on the collage: alignment, segmentation, coherence, classification.
+
+    scripts/reproduce/pacl.py WORK [--seeds 0,1,2] [--steps 80] [--images 500] [--tested 100] [--only ROW]
+
+Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
+is there is not made again: a run that was cut off goes on. Heads are trained by `ovtool train-pacl` on the
+captions of `collage:train` (other drawings), all figures are of `collage:test`, in per cent, each picture with
+its own 20 words; of everything, of objects, and of grounds. Prints Markdown tables: mean over the seeds, and
+every seed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cells import Cells, Figures, shown
+
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS
+from ovtool.formats import tensors
+from ovtool.models import sources
+from ovtool.runtime import runs
+from ovtool.stages import (
+    evaluate,
+    probe_alignment,
+    probe_classify,
+    probe_coherence,
+    segment,
+    train_pacl,
+)
+
+BUNDLED = sources.bundled_folder() / "tiny_pacl.safetensors"
+BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
+STRIDES = (16, 8, 4)
+# what the bundled head of tiny is trained with (scripts/bundle/train_tiny_pacl.py), but for data and steps
+RECIPE: dict[str, Any] = {
+    "batch_size": 64,
+    "rate": 2e-3,
+    "warmup": 10,
+    "patch_scale": 20.0,
+    "logit_scale": 25.0,
+    "nouns": True,
+    "noun_weight": 3.0,
+    "naming": 6.0,
+    "last_block": "naclip+clip",
+    "held_out": 0.0,
+}
+CAPTIONS: dict[str, Any] = {"nouns": False, "naming": 0.0}
+HEADS: dict[str, dict[str, Any]] = {  # with a training for every seed
+    "head": {},
+    "captions alone": CAPTIONS,
+    "captions alone, each image pooled by its own": {**CAPTIONS, "pairs": "own"},
+}
+ABLATED: dict[str, dict[str, Any]] = {  # with one training, of the first seed
+    "captions and nouns": {"naming": 0.0},
+    "captions and nouns, on tokens of clip": {"naming": 0.0, "last_block": "clip"},
+    "head, on tokens of clip": {"last_block": "clip"},
+    "head, on tokens of naclip": {"last_block": "naclip"},
+}
+OVERWRITE = runs.Run(overwrite=True)
+
+
+@dataclass
+class Bench(Cells):
+    """The folder that everything lies in, and the figures that are known."""
+
+    images: int
+    tested: int
+    steps: int
+
+    def data(self, split: str) -> registry.DataSet:
+        """A split of the collage, made where it is not there."""
+        files = registry.collage_in(self.work / split, split)
+        if not registry.is_made(files):
+            count = self.images if split == "train" else self.tested
+            collage_files.make(collage_files.CollageSpec(split, count, 7), self.work / split)
+        return files
+
+    def head(self, name: str, seed: int) -> Path:
+        """The file of a head, trained where it is not there."""
+        out = self.work / f"{name.replace(', ', '-').replace(' ', '_')}.{seed}.safetensors"
+        if not out.exists():
+            data = self.data("train")
+            train_pacl.run(
+                str(data.captions),
+                images=data.images,
+                model="tiny",
+                steps=self.steps,
+                seed=seed,
+                out=str(out),
+                resume=True,
+                overwrite=True,
+                **{**RECIPE, **{**HEADS, **ABLATED}[name]},
+            )
+        return out
+
+    def bound(self, name: str, seed: int) -> Figures:
+        """log k - L at the start of a training and at its end: means over a twentieth of the steps."""
+        header, _ = tensors.load(self.head(name, seed), kind="pacl")
+        curve = [record["bound"] for record in header["settings"]["curve"]]
+        few = max(1, len(curve) // 20)
+        return {"start": statistics.mean(curve[:few]), "end": statistics.mean(curve[-few:])}
+
+    def segmented(self, **options: Any) -> Figures:
+        """mIoU of `segment --method patch`, and its seconds a picture."""
+        data, out = self.data("test"), self.work / "segments.json"
+        began = time.perf_counter()
+        segment.run(
+            [str(data.images)],
+            classes_per_image=data.classes_per_image,
+            model="tiny",
+            method="patch",
+            out=str(out),
+            how=OVERWRITE,
+            **options,
+        )
+        spent = (time.perf_counter() - began) / self.tested
+        found = evaluate.run(str(out), str(data.semantic), classes_per_image=data.classes_per_image)
+        rows = [one for one in found["classes"] if one["iou"] is not None]
+        parts = {
+            "objects": [one["iou"] for one in rows if one["name"] not in GROUNDS],
+            "grounds": [one["iou"] for one in rows if one["name"] in GROUNDS],
+        }
+        apart = {name: statistics.mean(values) for name, values in parts.items()}
+        return {"all": found["miou"], **apart, "seconds_a_picture": round(spent, 3)}
+
+    def aligned(self, head: Path | None, last_block: str) -> Figures:
+        """The shares of patches named right, of the head or of a last block."""
+        data = self.data("test")
+        found = probe_alignment.run(
+            coco_file=data.semantic,
+            images=data.images,
+            classes_per_image=data.classes_per_image,
+            model="tiny",
+            last_block=last_block if head is None else "clip",
+            pacl="none" if head is None else str(head),
+        )
+        wanted = (
+            (lambda row: row["pacl"]) if head else (lambda row: row["last_block"] == last_block)
+        )
+        (row,) = [row for row in found["rows"] if wanted(row)]
+        return _grouped(row["accuracy"])
+
+    def classified(self, head: Path) -> Figures:
+        """Top-1 and mAP of the class token and of the head."""
+        data = self.data("test")
+        found = probe_classify.run(
+            coco_file=data.semantic,
+            images=data.images,
+            classes_per_image=data.classes_per_image,
+            model="tiny",
+            pacl=str(head),
+        )
+        figures: Figures = {}
+        for row in found["rows"]:
+            who = "head" if row["pacl"] else "token"
+            for measure in ("top1", "map"):
+                grouped = _grouped(row[measure])
+                figures |= {f"{who}_{measure}_{name}": value for name, value in grouped.items()}
+        return figures
+
+    def coherent(self, head: Path | None) -> Figures:
+        """The areas under the ROC curves, within and across pictures, of every block."""
+        data = self.data("test")
+        found = probe_coherence.run(
+            coco_file=data.semantic,
+            images=data.images,
+            model="tiny",
+            pacl="none" if head is None else str(head),
+        )
+        return {
+            f"{row['name']}, {kind}": row[kind]["auc"]
+            for row in found["rows"]
+            for kind in probe_coherence.KINDS
+            if (row["pacl"] is not None) == (head is not None)
+        }
+
+
+def _grouped(shares: dict[str, float]) -> Figures:
+    names = {"all": "all", "things": "objects", "stuff": "grounds"}
+    return {name: shares[group] for group, name in names.items()}
+
+
+Way = tuple[str, list[Path | None], str]  # its name, a head for each seed, a last block without one
+
+
+def untrained() -> list[Way]:
+    """Every last block, and the head that comes with tiny."""
+    ways: list[Way] = [(f"last block {block}, no training", [None], block) for block in BLOCKS]
+    return [*ways, ("the bundled head", [BUNDLED], "")]
+
+
+def trained(bench: Bench, names: Sequence[str], seeds: list[int]) -> list[Way]:
+    """Heads by their names, of every seed."""
+    return [(name, [bench.head(name, seed) for seed in seeds], "") for name in names]
+
+
+def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
+    """Patch accuracy and mIoU of ways to read patches."""
+    rows = [
+        "| patches read by | patches named right | objects | grounds | mIoU | objects | grounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for title, heads, block in ways:
+        accuracy, miou = [], []
+        for head in heads:
+            name = block if head is None else head.stem
+            accuracy.append(
+                bench.cell(f"alignment/{name}", lambda h=head, b=block: bench.aligned(h, b))
+            )
+            options = {"last_block": block, "pacl": "none"} if head is None else {"pacl": str(head)}
+            miou.append(bench.cell(f"miou/{name}", lambda o=options: bench.segmented(**o)))
+        cells = [
+            shown([one[key] for one in measured])
+            for measured in (accuracy, miou)
+            for key in ("all", "objects", "grounds")
+        ]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def classification(bench: Bench, seeds: list[int]) -> list[str]:
+    """The class token beside the PACL score."""
+    found = []
+    for seed in seeds:
+        head = bench.head("head", seed)
+        found.append(bench.cell(f"classify/{head.stem}", lambda h=head: bench.classified(h)))
+    rows = ["| picture scored by | top-1 | objects | grounds | mAP |", "|---|---|---|---|---|"]
+    for who, title in (("token", "the class token"), ("head", "PACL, compatibility")):
+        keys = [f"{who}_top1_{name}" for name in ("all", "objects", "grounds")]
+        cells = [shown([one[key] for one in found]) for key in (*keys, f"{who}_map_all")]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def coherences(bench: Bench, seeds: list[int]) -> list[str]:
+    """The ROC areas of the frozen encoder's blocks and of the head."""
+    frozen = bench.cell("coherence/none", lambda: bench.coherent(None))
+    head = bench.head("head", seeds[0])
+    trained = bench.cell(f"coherence/{head.stem}", lambda: bench.coherent(head))
+    named = {**frozen, **trained}
+    rows = ["| patches of | same picture | two pictures |", "|---|---|---|"]
+    for name in dict.fromkeys(key.rpartition(", ")[0] for key in named if ", " in key):
+        cells = [shown([named[f"{name}, {kind}"]]) for kind in probe_coherence.KINDS]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def bounds(bench: Bench, seeds: list[int]) -> list[str]:
+    """log k - L over training, in nats."""
+    rows = ["| log k - L, nats | first steps | last steps |", "|---|---|---|"]
+    for name in ("head", "captions alone"):
+        found = [bench.bound(name, seed) for seed in seeds]
+        cells = [shown([one[key] for one in found], 1) for key in ("start", "end")]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def grids(bench: Bench, seeds: list[int]) -> list[str]:
+    """Finer grids at test time: the first seed's head, and the best last block without a head."""
+    head = bench.head("head", seeds[0])
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "the head": (head.stem, {"pacl": str(head)}),
+        "last block naclip": ("naclip", {"last_block": "naclip", "pacl": "none"}),
+    }
+    rows = [
+        "| patch stride | patches read by | mIoU | objects | grounds | s/picture |",
+        "|---|---|---|---|---|---|",
+    ]
+    for stride in STRIDES:
+        for title, (stem, options) in ways.items():
+            name = f"miou/{stem}" if stride == STRIDES[0] else f"miou/{stem}/stride-{stride}"
+            given = {**options, "patch_stride": stride}
+            found = bench.cell(name, lambda o=given: bench.segmented(**o))
+            cells = [shown([found[key]]) for key in ("all", "objects", "grounds")]
+            spent = found["seconds_a_picture"]
+            rows.append(f"| {stride} | {title} | {' | '.join(cells)} | {spent:.2f} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--images", type=int, default=500, help="of collage:train")
+    parser.add_argument("--tested", type=int, default=100, help="of collage:test")
+    parser.add_argument("--steps", type=int, default=80, help="of every training")
+    parser.add_argument("--only", help="heads whose name contains this text, and their row alone")
+    args = parser.parse_args()
+    bench = Bench(args.work, args.images, args.tested, args.steps)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    if args.only is not None:
+        for names, own in ((HEADS, seeds), (ABLATED, seeds[:1])):
+            chosen = [name for name in names if args.only in name]
+            print("\n".join(readings(bench, trained(bench, chosen, own))), flush=True)
+        return
+    print("\n".join(readings(bench, [*untrained(), *trained(bench, list(HEADS), seeds)])))
+    for table in (classification, coherences, bounds, grids):
+        print("\n" + "\n".join(table(bench, seeds)), flush=True)
+    print("\n" + "\n".join(readings(bench, trained(bench, list(ABLATED), seeds[:1]))))
+
+
+if __name__ == "__main__":
+    main()

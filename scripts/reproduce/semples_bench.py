@@ -1,0 +1,310 @@
+"""What `reproduce_semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
+
+Nothing that is there is made again, and every training goes on where it was cut off.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import semples_scores as scores
+import torch
+from cells import Cells, Figures
+
+from ovtool.cams import options as cam_options
+from ovtool.cams.prompt_refinement import Request
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS
+from ovtool.formats import coco
+from ovtool.runtime.runs import Run
+from ovtool.stages import cam, propose, refine, segment, train_segmenter
+from ovtool.trainers import background_prompts as background_trainer
+from ovtool.trainers import mask_generator as generator_trainer
+
+GO_ON = Run(resume=True, overwrite=True)
+MODEL = "tiny"
+HOSTS: Mapping[str, str] = {
+    "CNN classifier": "timm:resnet10t",
+    "transformer classifier": "timm:vit_tiny_patch16_224",
+    "proposals": "",  # votes of superpixel proposals in the maps of gradcam
+}
+# lambda_T of each push; for that of the foreground, to which no published weight is known, 0.2 and 0.5 were
+# looked at
+PUSH_WEIGHTS = {"none": 0.0, "text": 0.02, "foreground": 0.5}
+BEST = "foreground"  # whose prompts the chain and the hosts take
+SIMILARITY = "shifted"  # of the prompts: the tiny CLIP's cosines with other texts fall below 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each training is; the rest are the stages' defaults.
+
+    steps and batch sizes of matching, of the prompts and of the segmenter. fit_epochs: of a head to the maps
+    of a host. classifier_epochs, classifier_side: of the hosts. crf: the preset for pseudo masks.
+    """
+
+    match_steps: int = 40
+    match_batch: int = 8
+    prompt_steps: int = 300
+    prompt_batch: int = 64
+    fit_epochs: float = 2.0
+    classifier_epochs: float = 8.0
+    classifier_side: int = 128
+    segmenter: str = "clip"
+    segmenter_steps: int = 800
+    segmenter_batch: int = 8
+    crf: str = "irn"
+
+
+@dataclass
+class Bench(Cells):
+    """The folder that everything lies in, and the figures that are known."""
+
+    images: Mapping[str, int]
+    budget: Budget
+
+    def data(self, split: str) -> registry.DataSet:
+        """A split of the preset, made where it is not there."""
+        folder = self.work / split
+        files = registry.collage_in(folder, split)
+        if not registry.is_made(files):
+            spec = collage_files.CollageSpec(split, self.images[split], 7, 256, "cooccur")
+            collage_files.make(spec, folder)
+        return files
+
+    def file(self, name: str, seed: int, ending: str = "safetensors") -> Path:
+        """The place of something made from a seed."""
+        return self.work / f"{name}.{seed}.{ending}"
+
+    # --- maps ---------------------------------------------------------------------------------------
+    def maps(self, method: str, seed: int, split: str = "train", **options: object) -> Path:
+        """Maps of a split by a method of `cam`; what follows its colon is but a name."""
+        out, data = self.file(f"{method.replace(':', '-')}.{split}", seed), self.data(split)
+        if not out.exists():
+            cam.run(
+                str(data.instances),
+                images=data.images,
+                method=method.split(":")[0],
+                model=MODEL if method != "classifier" else None,
+                options=cam_options.Options(**options),  # type: ignore[arg-type]
+                seed=seed,
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    def matching(self, start: str, seed: int, steps: int | None = None) -> tuple[Path, Path]:
+        """Maps of `train` by a generator that began at `start` and was matched, and that generator. steps:
+        0 for the start as it is."""
+        name = f"{start}-begun" if steps == 0 else start
+        generator = self.file(f"matching-{name}.generator", seed)
+        if not generator.exists():
+            self.file(f"matching-{name}.train", seed).unlink(missing_ok=True)
+        found = self.maps(
+            f"matching:{name}", seed, save_generator=generator, start=start,
+            steps=self.budget.match_steps if steps is None else steps,
+            batch_size=self.budget.match_batch,
+        )  # fmt: skip
+        return found, generator
+
+    def by_generator(self, generator: Path, split: str = "val") -> Path:
+        """Maps of a split by a trained generator, which takes their labels alone."""
+        out, data = generator.with_suffix(f".{split}.safetensors"), self.data(split)
+        if not out.exists():
+            cam.run(
+                str(data.instances),
+                images=data.images,
+                method="matching",
+                model=MODEL,
+                options=cam_options.Options(generator=str(generator)),
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    # --- prompts ------------------------------------------------------------------------------------
+    def prompts(self, push: str, seed: int) -> Path:
+        """Background prompts on the maps of gradcam; `list` is a list of words, not learned."""
+        out = self.file(f"prompts-{push}", seed)
+        if push == "list":
+            return out if out.exists() else self._word_list(out)
+        maps = self.maps("gradcam", 0)
+
+        def tuned() -> Figures:
+            found = self._tuned(maps, push, seed, out)
+            return scores.nearest_hits(
+                {name: list(one) for name, one in (found.nearest or {}).items()}
+            )
+
+        if not out.exists():
+            self.cells.pop(f"nearest/{push}/{seed}", None)
+        self.cell(f"nearest/{push}/{seed}", tuned)
+        return out
+
+    def _tuned(
+        self, maps: Path, push: str, seed: int, out: Path
+    ) -> background_trainer.TunedBackground:
+        return background_trainer.run(
+            maps,
+            images=self.data("train").images,
+            words=scores.write_words(self.work / "words.txt"),
+            model=MODEL,
+            push=push,
+            push_weight=PUSH_WEIGHTS[push],
+            similarity=SIMILARITY,
+            crop_scale=1.0,
+            steps=self.budget.prompt_steps,
+            batch_size=self.budget.prompt_batch,
+            seed=seed,
+            out=str(out),
+            resume=True,
+            overwrite=True,
+        )
+
+    def _word_list(self, out: Path) -> Path:
+        """For every class the mean of all grounds' texts: the one list that a person would write."""
+        from ovtool.models import background_prompts, text
+        from ovtool.models import clip as door
+
+        clip = door.load(MODEL)
+        words = text.encode_texts(clip, [f"a photo of {ground}." for ground in GROUNDS])
+        categories = coco.read(self.data("train").instances).categories
+        mean = torch.nn.functional.normalize(words.mean(0), dim=0).expand(len(categories), -1)
+        nothing = torch.zeros(len(categories), 0, 1)
+        background_prompts.save(out, clip, categories, nothing, mean, {"words": list(GROUNDS)})
+        return out
+
+    def refined(self, start: str, push: str, seed: int) -> tuple[Path, Path]:
+        """Maps of `train` by a generator that began again and learned with the prompts, and it."""
+        name = f"refined-{start}-{push}"
+        out, generator = self.file(f"{name}.train", seed), self.file(f"{name}.generator", seed)
+        if not out.exists() or not generator.exists():
+            maps, begun = self.matching(start, seed)
+            self._prompts_step(maps, out, generator, self.prompts(push, seed), seed, begun)
+        return out, generator
+
+    def _prompts_step(
+        self,
+        maps: Path,
+        out: Path,
+        generator: Path,
+        prompts: Path | None,
+        seed: int,
+        begun: Path | None,
+        steps: int | None = None,
+    ) -> None:
+        """begun: the generator that begins again; None fits a new one to the maps first."""
+        budget = self.budget
+        matching = generator_trainer.Settings(
+            seed=seed, batch_size=budget.match_batch,
+            steps=budget.match_steps if steps is None else steps,
+        )  # fmt: skip
+        request = Request(
+            prompts,
+            begun,
+            0.0 if prompts is None else None,
+            begun is None,
+            budget.fit_epochs,
+            matching,
+        )
+        refine.run(
+            maps,
+            images=self.data("train").images,
+            steps="prompts",
+            out=str(out),
+            model=MODEL,
+            prompts=request,
+            save_generator=generator,
+            how=GO_ON,
+        )
+
+    # --- masks and segmenters -------------------------------------------------------------------------
+    def pseudo(
+        self, maps: Path, split: str, name: str, seed: int, confidence: float | None
+    ) -> Path:
+        """Pseudo masks after the CRF; confidence 0 leaves no pixel in doubt, as for measuring."""
+        out = self.file(f"{name}.{split}.pseudo", seed, "json")
+        if not out.exists():
+            refine.run(
+                maps,
+                images=self.data(split).images,
+                steps="crf",
+                options={"crf": self.budget.crf},
+                out=str(out),
+                confidence=confidence,
+                how=GO_ON,
+            )
+        return out
+
+    def segmenter(self, labels: Path, name: str, seed: int, with_background: bool) -> Figures:
+        """A segmenter on labels of `train`, measured on `val`: at one scale, and at three, mirrored and
+        with the CRF."""
+        train, val = self.data("train"), self.data("val")
+        file = self.file(f"{name}.segmenter", seed)
+        if not file.exists():
+            train_segmenter.run(
+                str(labels),
+                images=train.images,
+                with_background=with_background,
+                architecture=self.budget.segmenter,
+                model=MODEL if self.budget.segmenter == "clip" else None,
+                steps=self.budget.segmenter_steps,
+                batch_size=self.budget.segmenter_batch,
+                validate_every=0,
+                seed=seed,
+                out=file,
+                resume=True,
+                overwrite=True,
+            )
+        figures = {}
+        views = {"plain": {}, "miou": {"scales": "0.75,1,1.25", "flip": True, "crf": "pydensecrf"}}
+        for key, options in views.items():
+            out = self.file(f"{name}.{key}.segments", seed, "json")
+            segment.run(
+                [str(val.images)], segmenter_file=file, out=str(out), how=Run(overwrite=True), **options
+            )  # fmt: skip
+            figures[key] = scores.masks(out, val)["miou"]
+        return figures
+
+    # --- hosts ------------------------------------------------------------------------------------------
+    def host(self, title: str, seed: int) -> Path:
+        """The maps of `train` that a host gives."""
+        arch = HOSTS[title]
+        if arch:
+            name = f"classifier:{arch.removeprefix('timm:')}"
+            return self.maps(
+                name, seed, arch=arch, epochs=self.budget.classifier_epochs,
+                short_side=self.budget.classifier_side,
+            )  # fmt: skip
+        out, data = self.file("proposals.train", seed), self.data("train")
+        proposals = self.work / "train.proposals.json"
+        if not proposals.exists():
+            propose.run(
+                [str(data.images)], model=MODEL, proposer="regions", out=str(proposals), how=GO_ON
+            )
+        if not out.exists():
+            refine.run(
+                self.maps("gradcam", 0),
+                images=data.images,
+                steps="sam",
+                proposals_file=proposals,
+                out=str(out),
+                how=GO_ON,
+            )
+        return out
+
+    def on_host(self, title: str, kind: str, seed: int) -> Figures:
+        """A generator's head fitted to a host's maps (`fit`), then `match`, or `refine` with the prompts of
+        this host: seeds of `train`."""
+        maps, short = self.host(title, seed), title.split()[0].lower()
+        out = self.file(f"{short}-{kind}.train", seed)
+        prompts = self.file(f"{short}.prompts", seed)
+        if kind == "refine" and not prompts.exists():
+            self._tuned(maps, BEST, seed, prompts)
+        if not out.exists():
+            self._prompts_step(
+                maps, out, self.file(f"{short}-{kind}.generator", seed),
+                prompts if kind == "refine" else None, seed, None,
+                steps=0 if kind == "fit" else None,
+            )  # fmt: skip
+        return scores.seeds(out, self.data("train"))

@@ -1,0 +1,175 @@
+"""The steps of `refine`, each alone on a collage scene, their order, and what they need."""
+
+import re
+
+import pytest
+import torch
+
+from ovtool.cams import refine_steps as steps
+from ovtool.cams.refine_steps import Context, StepOptions
+from ovtool.datasets import collage_files
+from ovtool.errors import UsageError
+from ovtool.methods.pseudo_masks import Background
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A picture (80, 96) with a red disc and a blue bar on grey, and their true masks (2, 80, 96)."""
+    y, x = torch.meshgrid(torch.arange(80), torch.arange(96), indexing="ij")
+    disc = (y - 36) ** 2 + (x - 28) ** 2 < 20**2
+    bar = (x > 64) & (x < 84) & (y > 10) & (y < 70)
+    picture = torch.full((80, 96, 3), 128, dtype=torch.uint8)
+    picture[disc] = torch.tensor([220, 30, 30], dtype=torch.uint8)
+    picture[bar] = torch.tensor([20, 40, 200], dtype=torch.uint8)
+    noise = torch.randint(0, 12, picture.shape, generator=torch.Generator().manual_seed(0))
+    return picture + noise.byte(), torch.stack([disc, bar])
+
+
+@pytest.fixture(scope="module")
+def coarse(scene):
+    """Maps of the two on a coarse grid, (2, 10, 12), as a network gives them."""
+    masks = scene[1].float()[None]
+    return torch.nn.functional.interpolate(masks, size=(10, 12), mode="area")[0]
+
+
+def iou(maps, masks, background):
+    """The mean IoU of labels from maps against masks, background included."""
+    size = masks.shape[1:]
+    maps = torch.nn.functional.interpolate(maps[None], size=size, mode="bilinear")[0]
+    found = torch.cat([background.score(maps)[None], maps]).argmax(0)
+    truth = torch.where(masks.any(0), masks.float().argmax(0) + 1, 0)
+    scores = []
+    for label in range(len(masks) + 1):
+        one, other = found == label, truth == label
+        scores.append((one & other).sum() / (one | other).sum())
+    return float(torch.stack(scores).mean())
+
+
+POWER = Background("power", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("affinity", {"short_side": 48}, (3, 4)),
+        ("walk", {"short_side": 48}, (3, 4)),
+        ("walk", {"walk_on": "colour"}, (20, 24)),
+        ("pamr", {}, (80, 96)),
+        ("crf", {}, (80, 96)),
+        ("crf", {"crf": "clip-es"}, (80, 96)),
+        ("sam", {}, (80, 96)),
+    ],
+)
+def test_each_step_alone_returns_maps(scene, coarse, small, name, options, size):
+    picture, masks = scene
+    context = Context(small, masks, StepOptions(**options))
+    found = steps.STEPS[name](picture, coarse, context)
+    assert found.shape == (2, *size) and found.dtype == torch.float32
+    assert found.min() >= 0 and found.max() <= 1
+    assert found.std() > 0.01
+    assert torch.equal(found, steps.STEPS[name](picture, coarse, context))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("walk", {"walk_on": "colour"}), ("pamr", {}), ("crf", {"crf": "pydensecrf"}), ("sam", {})],
+)
+def test_steps_on_pixels_bring_maps_to_the_objects(scene, coarse, name, options):
+    picture, masks = scene
+    coarse = torch.nn.functional.interpolate(coarse[None], size=(5, 6), mode="area")[0]
+    context = Context(None, masks, StepOptions(background=POWER, **options))
+    before = iou(coarse, masks, POWER)
+    after = iou(steps.STEPS[name](picture, coarse, context), masks, POWER)
+    assert after > before + 0.01
+    assert before < 0.95
+
+
+def test_steps_follow_each_other_on_a_collage_scene(small):
+    spec = collage_files.CollageSpec("demo", 1, 3, 64)
+    picture = torch.from_numpy(next(iter(collage_files.scenes(spec))).pixels.copy())
+    maps = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    context = Context(small, torch.zeros(0, 64, 64, dtype=torch.bool), StepOptions(short_side=48))
+    order = ["affinity", "walk", "pamr", "crf", "sam"]
+    steps.check_order(order, context.options)
+    found = steps.run(picture, maps, order, context)
+    assert found.shape == (1, 64, 64) and found.isfinite().all()
+
+
+def test_sam_votes_by_the_smallest_proposal():
+    maps = torch.tensor([[[0.9, 0.8, 0.1, 0.1]], [[0.0, 0.1, 0.8, 0.0]]])  # K, 1, 4
+    proposals = torch.tensor([[[True, True, False, False]], [[True, True, True, True]]])
+    options = StepOptions(background=Background("constant", 0.5))
+    picture = torch.zeros(1, 4, 3, dtype=torch.uint8)
+    found = steps.sam(picture, maps, Context(proposals=proposals, options=options))
+    wanted = torch.tensor([[[1.0, 1.0, 0.5, 0.5]], [[0.0, 0.0, 0.25, 0.25]]])
+    torch.testing.assert_close(found, wanted)
+    one = steps.sam(picture, maps, Context(proposals=proposals[:1], options=options))
+    torch.testing.assert_close(one[:, :, 2:], maps[:, :, 2:])  # none covers them
+
+
+def test_maps_of_no_class_and_constant_maps(scene, small):
+    picture, masks = scene
+    context = Context(small, masks, StepOptions(short_side=48))
+    none = torch.zeros(0, 10, 12)
+    assert steps.run(picture, none, ["walk", "crf"], context) is none
+    for name, step in steps.STEPS.items():
+        for value in (0.0, 0.5):
+            found = step(picture, torch.full((1, 10, 12), value), context)
+            assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1, name
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "message"),
+    [
+        ([], {}, "--steps names no step; choose from prompts, affinity, walk, pamr, crf, sam"),
+        (["blur"], {}, "unknown step 'blur' in --steps; choose from prompts, affinity"),
+        (["crf", "prompts"], {}, "prompts makes new maps, which would undo crf; put prompts first"),
+        (["prompts", "prompts"], {}, "put prompts first, once"),
+        (["crf", "affinity"], {}, "affinity works on patches and would undo crf, which works on"),
+        (["pamr", "walk"], {}, "walk works on patches and would undo pamr"),
+        (["walk", "affinity"], {"walk_on": "colour"}, "put affinity before walk"),
+    ],
+)
+def test_orders_that_cannot_work(order, options, message):
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        steps.check_order(order, StepOptions(**options))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "clip"),
+    [
+        (["prompts", "affinity", "walk", "pamr", "crf", "sam"], {}, True),
+        (["crf", "walk"], {"walk_on": "colour"}, False),
+        (["crf", "pamr", "crf"], {}, False),
+        (["prompts"], {}, False),
+    ],
+)
+def test_orders_that_work_and_what_they_need(order, options, clip):
+    steps.check_order(order, StepOptions(**options))
+    assert steps.needs_clip(order, StepOptions(**options)) is clip
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("affinity", "the step affinity reads a CLIP's attention: give --model NAME"),
+        ("walk", "the step walk reads a CLIP's attention: give --model NAME"),
+        ("sam", "the step sam needs proposals: give --proposals FILE"),
+    ],
+)
+def test_a_step_without_what_it_needs(scene, coarse, name, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        steps.STEPS[name](scene[0], coarse, Context())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crf": "deeplab"}, "unknown --crf 'deeplab'; choose from pydensecrf, irn,"),
+        ({"walk_on": "edges"}, "unknown --walk-on 'edges'; choose from attention, colour"),
+    ],
+)
+def test_unknown_options(options, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        StepOptions(**options)

@@ -1,0 +1,61 @@
+"""A small CLIP at random weights, and a folder of small images, for the rooms that work on both."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from ovtool.models import clip as door
+
+# Tests of the command line share one cache, in which the bundled model's words are embedded once.
+OWN_CACHE = (
+    "batches",
+    "cams",
+    "inputs",
+    "outputs",
+    "proposers",
+    "segmenters",
+    "stages",
+    "trainers",
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, tmp_path, monkeypatch):
+    if request.path.parent.name in OWN_CACHE:
+        monkeypatch.setenv("OVTOOL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A CLIP of 48 pixels and patches of 16, always the same."""
+    torch.manual_seed(0)
+    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    vision = {"image_size": 48, "patch_size": 16, "width": 32, "head_width": 8, "layers": 3}
+    model = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
+    return door.from_model(model.eval(), "small")
+
+
+@pytest.fixture
+def loads_small(small, monkeypatch):
+    """The stages find the small CLIP, whatever model is asked for."""
+    monkeypatch.setattr(door, "load", lambda name, device, dtype: small)
+    return small
+
+
+def blocks(height, width, seed):
+    """A picture of a few flat blocks: uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (3, 4, 3), np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.NEAREST))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/a.png, photos/b.jpg and photos/deep/c.png."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.jpg", "deep/c.png")):
+        Image.fromarray(blocks(40 + 8 * seed, 64, seed)).save(folder / name)
+    return folder

@@ -1,0 +1,93 @@
+"""Captioned images of a run: where they come from, which captions, which nouns."""
+
+import json
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from ovtool.errors import InputError, UsageError
+from ovtool.formats.captions import Caption, CaptionedImage
+from ovtool.inputs import captions as caption_inputs
+from ovtool.models import nouns
+
+
+def image(name="a.jpg", texts=("a", "b", "c", "d", "e")):
+    captions = tuple(Caption(10 + n, text) for n, text in enumerate(texts))
+    return CaptionedImage(1, name, captions)
+
+
+def coco_captions(folder, split="train2017"):
+    """A COCO of one captioned image and one without, as detectron2 keeps it."""
+    images = folder / "coco" / split
+    images.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(images / "1.jpg")
+    (folder / "coco" / "annotations").mkdir(exist_ok=True)
+    data = {
+        "images": [{"id": 2, "file_name": "2.jpg"}, {"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "caption": "a dog"}],
+    }
+    (folder / "coco" / "annotations" / f"captions_{split}.json").write_text(json.dumps(data))
+
+
+def test_coco_alone_is_its_training_part(tmp_path, monkeypatch):
+    coco_captions(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for spec in ("coco", "coco:train2017"):
+        items, found = caption_inputs.find(spec, None)
+        assert [item.path for item in items] == [tmp_path / "coco" / "train2017" / "1.jpg"]
+        assert [one.file_name for one in found] == ["1.jpg"]
+    with pytest.raises(InputError, match="coco:val2017 is not at"):
+        caption_inputs.find("coco:val2017", None)
+
+
+def test_a_file_with_its_folder(tmp_path):
+    coco_captions(tmp_path)
+    file = tmp_path / "coco" / "annotations" / "captions_train2017.json"
+    items, _ = caption_inputs.find(str(file), tmp_path / "coco" / "train2017")
+    assert [item.name for item in items] == ["1.jpg"]
+    with pytest.raises(UsageError, match="needs --images DIR"):
+        caption_inputs.find(str(file), None)
+    with pytest.raises(InputError, match="no such folder"):
+        caption_inputs.find(str(file), tmp_path / "none")
+    with pytest.raises(InputError, match="none of the 1 images .* the first would be .*1.jpg"):
+        caption_inputs.find(str(file), tmp_path)
+    with pytest.raises(UsageError, match="coco is a data set"):
+        caption_inputs.find("coco", tmp_path)
+
+
+def test_the_name_of_the_output():
+    assert caption_inputs.default_output("coco", "pairs") == "coco.pairs.json"
+    assert caption_inputs.default_output("collage:train", "pairs") == "collage.pairs.json"
+    assert caption_inputs.default_output("deep/mine.json", "pairs") == "mine.pairs.json"
+    assert caption_inputs.default_output("-", "pairs") == "captions.pairs.json"
+
+
+def test_captions_are_drawn_from_the_seed_and_the_image():
+    names = [f"{n}.jpg" for n in range(400)]
+    drawn = [caption_inputs.choose(image(name), "1", 0).captions[0].text for name in names]
+    assert drawn == [caption_inputs.choose(image(name), "1", 0).captions[0].text for name in names]
+    other = [caption_inputs.choose(image(name), "1", 1).captions[0].text for name in names]
+    assert 200 < sum(a != b for a, b in zip(drawn, other, strict=True)) < 400
+    assert all(50 < count < 110 for count in Counter(drawn).values())  # 80 of each
+
+
+def test_more_captions_hold_those_of_fewer():
+    whole = image(texts="abcdefgh")
+    (one,) = caption_inputs.choose(whole, "1", 3).captions
+    five = caption_inputs.choose(whole, "5", 3).captions
+    assert one in five and len(five) == 5
+    assert [caption.id for caption in five] == sorted(caption.id for caption in five)
+    assert caption_inputs.choose(whole, "all", 3) == whole
+    assert caption_inputs.choose(image(texts="ab"), "5", 3) == image(texts="ab")
+    with pytest.raises(UsageError, match="not 2"):
+        caption_inputs.choose(whole, "2", 0)
+
+
+def test_each_lemma_of_an_image_once_where_it_is_said_first():
+    images = [image("a", ("two dogs", "a dog and a cat")), image("b", ()), image("c", ("dogs",))]
+    found = list(
+        caption_inputs.mentions(images, nouns.load(), pos=("NOUN",), chunks=False, stop=frozenset())
+    )
+    said = [[(one.noun.lemma, one.noun.surface, one.caption_id) for one in each] for each in found]
+    assert said == [[("dog", "dogs", 10), ("cat", "cat", 11)], [], [("dog", "dogs", 10)]]

@@ -1,0 +1,147 @@
+"""The words of a run: where they come from, what competes with them, what cannot be meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovtool.datasets import registry
+from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND
+from ovtool.errors import InputError, UsageError
+from ovtool.formats.images import ImageItem
+from ovtool.inputs import words as word_inputs
+
+ITEMS = [ImageItem(Path(f"/x/{name}"), name) for name in ("a.jpg", "b.jpg")]
+
+
+def gather(**options):
+    return word_inputs.gather(ITEMS, ["/x"], **options)
+
+
+def test_classes_compete_with_the_stuff_list():
+    found = gather(classes="person|man,grass")
+    assert found.classes == (("person", "man"), ("grass",))
+    assert found.background == tuple(word for word in DEFAULT_BACKGROUND if word != "grass")
+    assert found.of_image("a.jpg") == (0, 1)
+    vocabulary = found.vocabulary((1,))
+    assert vocabulary.classes == (("grass",),) and vocabulary.background == found.background
+
+
+@pytest.mark.parametrize(
+    "background, expected",
+    [("none", ()), ("wall, sky", ("wall", "sky")), ("Wall,person", ("Wall",))],
+)
+def test_the_background_can_be_chosen(background, expected):
+    assert gather(classes="person,tv", background=background).background == expected
+
+
+def test_files_and_known_vocabularies(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("teapot\n\nsofa; couch\n")
+    found = gather(classes_file=path)
+    assert found.classes == (("teapot",), ("sofa", "couch"))
+    assert found.background == DEFAULT_BACKGROUND
+    named = gather(vocabulary="voc20")
+    assert len(named.classes) == 20 and named.background == ()
+    assert gather(vocabulary="voc20", background="sky").background == ("sky",)
+
+
+def test_categories_keep_order_and_synonyms():
+    categories = gather(classes="person|man|woman,tv").categories
+    assert [(c.id, c.name, c.synonyms) for c in categories] == [
+        (1, "person", ("man", "woman")),
+        (2, "tv", ()),
+    ]
+
+
+def write(tmp_path, table):
+    path = tmp_path / "words.json"
+    path.write_text(table if isinstance(table, str) else json.dumps(table))
+    return path
+
+
+def test_words_of_each_image(tmp_path):
+    table = {
+        "b.jpg": ["Cow", "man"],
+        "a.jpg": ["person|man", "cow", "sky"],
+        "other.jpg": ["x"],
+    }
+    found = gather(classes_per_image=write(tmp_path, table), background="sky,wall")
+    assert found.classes == (("person", "man"), ("cow",), ("sky",), ("man",))
+    assert found.of_image("a.jpg") == (0, 1, 2) and found.of_image("b.jpg") == (1, 3)
+    assert found.names == ("person", "man", "cow", "sky")
+    # a word competes in those images where it is no class
+    assert found.vocabulary(found.of_image("a.jpg")).background == ("wall",)
+    assert found.vocabulary(found.of_image("b.jpg")).background == ("sky", "wall")
+    assert gather(classes_per_image=write(tmp_path, table)).background == ()
+
+
+def test_a_data_set_brings_its_own_words(tmp_path, monkeypatch):
+    path = write(tmp_path, {"a.jpg": ["cow"], "b.jpg": ["cow", "tv"]})
+    files = registry.DataSet("collage:demo", tmp_path, classes_per_image=path)
+    monkeypatch.setattr(registry, "locate", lambda text: files)
+    found = word_inputs.gather(ITEMS, ["collage:demo"])
+    assert found.per_image == {"a.jpg": (0,), "b.jpg": (0, 1)} and found.background == ()
+    assert word_inputs.gather(ITEMS, ["collage:demo"], classes="cow").per_image is None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, 'no words to look for: give --classes "teapot,apple"'),
+        ({"classes": "a", "vocabulary": "voc20"}, "--classes and --vocabulary both name the words"),
+        ({"classes": ""}, "--classes is empty"),
+        ({"classes": "a,  ,b"}, "class 2 is empty or only spaces"),
+        ({"classes": "a,b,A"}, "the class 'a' is named twice"),
+        ({"classes": "a|b,b"}, "the class 'b' is named twice"),
+        ({"classes": "a", "background": " "}, "--background is empty"),
+        ({"classes": "a", "background": "sky,Sky"}, "'sky' is named twice"),
+        ({"vocabulary": "voc21"}, "unknown vocabulary 'voc21'; choose one of voc20"),
+    ],
+)
+def test_words_that_cannot_be_meant(options, message):
+    with pytest.raises(UsageError, match=message):
+        gather(**options)
+
+
+@pytest.mark.parametrize(
+    "table, kind, message",
+    [
+        ({"a.jpg": ["cow"]}, InputError, "words.json has no list of words for b.jpg: add one"),
+        ({"c.jpg": ["cow"]}, InputError, "for a.jpg and 1 more: add one"),
+        ({"a.jpg": "cow"}, InputError, "'a.jpg' has no list of words"),
+        (["cow"], InputError, "no JSON object of file names"),
+        ("{", InputError, "is not JSON"),
+        (
+            {"a.jpg": ["cow", "Cow"], "b.jpg": ["x"]},
+            UsageError,
+            "a.jpg: the class 'cow' is named tw",
+        ),
+        ({"a.jpg": ["cow|"], "b.jpg": ["x"]}, UsageError, "a.jpg: class 1 is empty"),
+        (
+            {"a.jpg": ["cow|bull"], "b.jpg": ["cow"]},
+            UsageError,
+            "'cow' has other synonyms for b.jpg than for an image before it: write them alike",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_meant(tmp_path, table, kind, message):
+    with pytest.raises(kind, match=message):
+        gather(classes_per_image=write(tmp_path, table))
+
+
+def test_files_that_are_not_there(tmp_path):
+    for option in ("classes_file", "classes_per_image"):
+        with pytest.raises(InputError, match="gone.txt"):
+            gather(**{option: tmp_path / "gone.txt"})
+
+
+def test_a_default_background_gives_way_to_the_stuff_of_a_small_model():
+    default = word_inputs.gather([], classes="teapot,apple")
+    assert default.before(("wood", "snow")).background == ("wood", "snow")
+    assert default.before(()).background == default.background
+    chosen = word_inputs.gather([], classes="teapot", background="wall")
+    assert chosen.before(("wood",)).background == ("wall",)
+    off = word_inputs.gather([], classes="teapot", background="none")
+    assert off.before(("wood",)).background == ()
+    assert word_inputs.gather([], vocabulary="voc20").before(("wood",)).background == ()

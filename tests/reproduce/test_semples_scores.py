@@ -1,0 +1,92 @@
+"""What the reproduction of SemPLeS measures, on maps whose score is known."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from ovtool.datasets import collage_files, registry
+from ovtool.datasets.nouns import GROUNDS
+from ovtool.formats import cams, coco
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(
+        name, ROOT / "scripts" / "reproduce" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+scores = load("semples_scores")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four pictures of the preset."""
+    folder = tmp_path_factory.mktemp("cooccur")
+    collage_files.make(collage_files.CollageSpec("demo", 4, 1, 64, "cooccur"), folder)
+    return registry.collage_in(folder, "demo")
+
+
+def written(data, path, map_of):
+    """A file with the map `map_of(true, ground, number)` of each class of each picture."""
+    dataset = coco.read(data.instances)
+    images, maps = [], {}
+    for image in dataset.images:
+        ids = sorted({one.category_id for one in dataset.annotations if one.image_id == image.id})
+        images.append(cams.CamImage(image.id, image.file_name, 64, 64, tuple(ids)))
+        true, ground = scores.truth_of(data, image.file_name)
+        maps[image.id] = torch.stack([map_of(true, ground, number).float() for number in ids])
+    cams.write(path, images, dataset.categories, maps, {"method": "test"})
+    return path
+
+
+def test_the_truth_is_that_of_the_masks(data):
+    dataset = coco.read(data.instances)
+    for image in dataset.images:
+        true, ground = scores.truth_of(data, image.file_name)
+        named = {one.category_id for one in dataset.annotations if one.image_id == image.id}
+        assert {*true.unique().tolist()} - {0} == named
+        assert ((ground >= 0) == (true == 0)).all() and ground.max() < len(GROUNDS)
+
+
+def test_perfect_maps_score_all(data, tmp_path):
+    file = written(data, tmp_path / "x.safetensors", lambda true, ground, k: true == k)
+    assert scores.seeds(file, data) == {"miou": 1.0, "false": 0.0, "paired": 0.0, "grabbed": 0.0}
+
+
+def test_maps_that_take_the_paired_ground_are_caught(data, tmp_path):
+    home = scores.pairs()
+    file = written(
+        data, tmp_path / "x.safetensors", lambda true, ground, k: (true == k) | (ground == home[k])
+    )
+    found = scores.seeds(file, data)
+    assert found["miou"] < 0.9 and found["paired"] == 1.0
+    assert found["grabbed"] == found["false"] > 0.2
+    away = written(
+        data, tmp_path / "y.safetensors",
+        lambda true, ground, k: (true == k) | ((ground >= 0) & (ground != home[k])),
+    )  # fmt: skip
+    found = scores.seeds(away, data)
+    assert found["grabbed"] < 0.2 * found["false"]  # only through the other class of a picture
+
+
+def test_every_class_has_a_ground_of_its_own():
+    assert len(scores.CLASSES) == 20
+    assert all(
+        (scores.pairs()[1:] >= 0) == torch.tensor([n in scores.PAIRED for n in scores.CLASSES])
+    )
+    assert len(scores.PAIRED) >= 16
+
+
+def test_the_paired_ground_among_the_nearest():
+    nearest = {name: [(scores.HOME[name], 0.9)] for name in scores.PAIRED}
+    assert scores.nearest_hits(nearest) == {"found": 1.0}
+    late = [("cow", 0.9)] * scores.NEAREST
+    nearest |= {scores.PAIRED[0]: [*late, (scores.HOME[scores.PAIRED[0]], 0.1)]}
+    assert scores.nearest_hits(nearest)["found"] == pytest.approx(1 - 1 / len(scores.PAIRED))
