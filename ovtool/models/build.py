@@ -15,8 +15,8 @@ import torch
 from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
 
-from ovtool.errors import ModelError
 from ovtool.formats import cache, tensors
+from ovtool.models import hub
 
 
 def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
@@ -30,8 +30,7 @@ def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
         _check_text_tower(config["text_cfg"])
         model = _placed(config, weights) or _converted(config, weights)
     except Exception as error:  # safetensors, pickle, torch and timm each raise their own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot load the model in {weights}: {reason}") from error
+        raise hub.cannot_load(f"the model in {weights}", error) from error
     return model.eval().requires_grad_(False)
 
 

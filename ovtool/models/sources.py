@@ -116,7 +116,7 @@ def _read(path: Path, own: Path | str) -> _Description:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config = content.get("model_cfg", content)
-        preprocess = content.get("preprocess_cfg", {})
+        preprocess = content.get("preprocess_cfg") or {}
         complete = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is no open_clip configuration: {error}") from error

@@ -22,7 +22,7 @@ from ovtool.stages.cam_options import Options
 from ovtool.stages.cam_sources import Source, Views
 from ovtool.stages.labels import Labelled
 from ovtool.stages.mapping import Run
-from ovtool.training import distributed, loop
+from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.loop import Record
 
@@ -92,9 +92,11 @@ def run(
         raise UsageError("cam writes a safetensors file: name it with -o")
     picture = Path(target).with_suffix(".png") if chosen.trains else None
     mapping.check_place(target, how)
-    for path in (picture, chosen.save_generator):
-        if path is not None:
-            atomic.check_output(path, how.overwrite or how.resume)
+    beside = [path for path in (picture, chosen.save_generator) if path is not None]
+    begun = mapping.is_begun(target) or checkpoints.beside(Path(target), "").path.exists()
+    atomic.check_distinct([Path(target), *beside])
+    for path in beside:
+        atomic.check_output(path, how.overwrite or (how.resume and begun))
     found = labels.read(source, images, classes, limit)
     if chosen.method == "classifier":
         from ovtool.stages import classifier_training
