@@ -169,19 +169,20 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
     """
     text = files.config["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
-    if not files.tokenizer and not options:
-        return open_clip.tokenize
     context_length = text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
+    tokenizer: Callable[..., Tensor] = open_clip.tokenize
     try:
-        if not files.tokenizer:
-            return open_clip.SimpleTokenizer(context_length, **options)  # type: ignore[no-any-return]
-        return open_clip.tokenizer.HFTokenizer(  # type: ignore[no-any-return]
-            files.tokenizer,
-            context_length=context_length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            trust_remote_code=False,
-            **options,
-        )
+        if files.tokenizer:
+            tokenizer = open_clip.tokenizer.HFTokenizer(
+                files.tokenizer,
+                context_length=context_length,
+                tokenizer_mode=text.get("tokenizer_mode"),
+                trust_remote_code=False,
+                **options,
+            )
+        elif options:
+            tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)
+        return tokenizer
     except ImportError as error:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
