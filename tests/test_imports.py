@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ovtool"
 MIDDLE = {"models", "datasets", "training", "runtime", "methods", "formats"}
 ALLOWED = {  # what the files of each folder may import of ovtool, besides ovtool.errors
-    "cli": {"cli", "stages", "formats"},
-    "stages": {"stages", *MIDDLE},
+    "cli": {"cli", "stages", "formats", "runtime", "settings"},
+    "stages": {"stages", "settings", *MIDDLE},
+    "settings": {"settings"},
     "models": MIDDLE,
     "datasets": MIDDLE,
     "training": MIDDLE,
@@ -75,7 +76,7 @@ def command_lines() -> list[list[str]]:
     def walk(rows, words):
         yield words
         for name, target, _ in rows:
-            yield from [[*words, name]] if callable(target) else walk(target, [*words, name])
+            yield from [[*words, name]] if isinstance(target, str) else walk(target, [*words, name])
 
     return list(walk(COMMANDS, []))
 
