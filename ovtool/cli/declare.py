@@ -24,12 +24,10 @@ from typing import Any, Literal
 
 from typer.core import TyperArgument, TyperOption
 
-from ovtool.cli import output
 from ovtool.cli.parameters import (
     DeclaredCommand,
     FieldArgument,
     FieldOption,
-    Help,
     Shown,
     verbosity,
 )
@@ -54,6 +52,11 @@ class Plain:
     field: Field
     argument: Argument | None = None
 
+    @property
+    def name(self) -> str:
+        """The parameter."""
+        return self.field.name
+
     def parameters(self, moved: Mapping[str, str]) -> list[TyperOption | TyperArgument]:
         """Its option or argument."""
         if self.argument is not None:
@@ -68,9 +71,7 @@ class Plain:
         if value is not None:
             return value
         if self.field.is_required:
-            raise UsageError(
-                f"{self.field.flag} is missing; give {self.field.flag} {self.field.metavar}"
-            )
+            raise _missing(self.field)
         return self.field.default
 
 
@@ -168,10 +169,12 @@ class Group:
             return dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         for name, field in fields.items():
             if field.is_required and name not in own:
-                needing = f"{self.chooser} {settings.name_of(member)} needs {field.flag}"
-                missing = f"{field.flag} is missing"
-                lead = needing if len(self.members) > 1 else missing
-                raise UsageError(f"{lead}; give {field.flag} {field.metavar}")
+                if len(self.members) == 1:
+                    raise _missing(field)
+                name_of = settings.name_of(member)
+                raise UsageError(
+                    f"{self.chooser} {name_of} needs {field.flag}; give {field.flag} {field.metavar}"
+                )
         return member(**own)
 
     def _member(self, chosen: str | None, own: Mapping[str, Any]) -> type:
@@ -255,14 +258,15 @@ def command(
     if twice := {flag for flag in flags if flags.count(flag) > 1}:
         raise TypeError(f"{name} has two options {', '.join(sorted(twice))}")
 
-    def run(given: Mapping[str, Any]) -> None:
-        output.add_verbosity(given["verbose"] - given["quiet"])
-        values = [part.value(given) for part in parts]
-        names = [part.name if isinstance(part, Group) else part.field.name for part in parts]
-        function(**dict(zip(names, values, strict=True)))
+    def values(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {part.name: part.value(given) for part in parts}
 
     own = [*parameters, *verbosity()]
-    return DeclaredCommand(name, run, own, Help.of(function), old_names or {})
+    return DeclaredCommand(name, function, values, own, old_names or {})
+
+
+def _missing(field: Field) -> UsageError:
+    return UsageError(f"Missing option '{field.flag}'; give {field.flag} {field.metavar}")
 
 
 def default_text(value: Any) -> str:

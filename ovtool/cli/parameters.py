@@ -15,6 +15,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from ovtool.cli import output
 from ovtool.errors import UsageError
 from ovtool.settings.option import Argument, Field
 
@@ -90,7 +91,12 @@ class FieldOption(TyperOption):
         notes += [f"default: {self.shown.default}"] if self.shown.default else []
         notes += [self.field.range] if self.field.range else []
         notes += ["may be repeated"] if self.field.option.repeat else []
-        return notes + (["required"] if self.field.is_required and not self.shown.owners else [])
+        return notes + (["required"] if self.is_needed else [])
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it must be given; one of a single member, with that member."""
+        return self.field.is_required and len(self.shown.owners) < 2
 
 
 class FieldArgument(TyperArgument):
@@ -227,36 +233,43 @@ class DeclaredCommand(TyperCommand):
     def __init__(
         self,
         name: str,
-        run: Callable[[Mapping[str, Any]], None],
+        function: Callable[..., object],
+        values: Callable[[Mapping[str, Any]], dict[str, Any]],
         parameters: Sequence[TyperOption | TyperArgument],
-        text: Help,
         old_names: Mapping[str, str],
     ) -> None:
         """Makes the command.
 
         Args:
             name: As it is called.
-            run: Gets the parsed values, None for each that was not given.
+            function: What it does; its docstring is the help.
+            values: The arguments of the function, from what was parsed (None: not given). It raises
+                UsageError for what does not go together.
             parameters: Its options and arguments.
-            text: Its help.
             old_names: Flags of earlier versions and those that took their places.
         """
+        self.text = Help.of(function)
         super().__init__(
             name,
             params=[*parameters],
-            help=text.summary,
+            help=self.text.summary,
             rich_markup_mode=None,
         )
         self._help = help_flag()
-        self._run, self.text, self._old_names = run, text, old_names
+        self._function, self._values, self._old_names = function, values, old_names
 
     def get_help_option(self, ctx: Any) -> Flag:
         """The flag that prints the help."""
         return self._help
 
     def invoke(self, ctx: Any) -> None:
-        """Runs the command with what was parsed."""
-        self._run(ctx.params)
+        """Runs the function with what was parsed."""
+        output.add_verbosity(ctx.params["verbose"] - ctx.params["quiet"])
+        try:
+            values = self._values(ctx.params)
+        except UsageError as error:
+            ctx.fail(str(error))
+        self._function(**values)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuses flags of earlier versions by naming the new ones."""

@@ -166,7 +166,13 @@ class Field:
                 return kind(text)
             except ValueError:
                 continue
-        raise UsageError(f"{self.flag} '{text}' is not allowed; give {self._wanted()}")
+        raise self._refusal(text)
+
+    def _refusal(self, value: Any) -> UsageError:
+        if self.choices and not self.types:
+            words = ", ".join(f"'{choice}'" for choice in self.choices)
+            return UsageError(f"{self.flag} '{value}' is not one of {words}; give one of them")
+        return UsageError(f"{self.flag} '{value}' is not allowed; give {self._wanted()}")
 
     def _wanted(self) -> str:
         names = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
@@ -198,7 +204,7 @@ class Field:
         if isinstance(value, int) and not isinstance(value, bool) and int not in self.types:
             value = float(value) if float in self.types else value
         if not any(_is_of(value, kind) for kind in self.types):
-            raise UsageError(f"{self.flag} '{value}' is not allowed; give {self._wanted()}")
+            raise self._refusal(value)
         least, most = self.option.min, self.option.max
         if isinstance(value, int | float) and not isinstance(value, bool):
             in_range = (least is None or value >= least) and (most is None or value <= most)

@@ -130,7 +130,7 @@ Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "wec
 # Of a training, for methods that have defaults of their own.
 LearningRate = Annotated[float, Option("Peak learning rate.", min=0)]
 Epochs = Annotated[
-    float | None, Option("How often each image is seen. Default: see --steps.", min=0.01)
+    float | None, Option("How often each image is seen, where --steps is not given.", min=0.01)
 ]
 
 
@@ -201,7 +201,10 @@ class Compute:
 class Training:
     """How long and how fast a network is trained, and what is kept on the way."""
 
-    steps: Annotated[int | None, Option("Steps of the training. Default: --epochs.", min=1)] = None
+    steps: Annotated[
+        int | None,
+        Option("Steps of the training, in place of --epochs where that has a default.", min=1),
+    ] = None
     epochs: Epochs = None
     batch_size: Annotated[int, Option("Images of a training step, over all processes.", min=1)] = 32
     lr: LearningRate = 1e-3
