@@ -71,7 +71,7 @@ def segment(
 
 def _of_method(method: Patch | Fused | TwoStage | Trained) -> dict[str, Any]:
     """The method as the stage takes it now; this goes when the stage takes the object."""
-    own = dataclasses.asdict(method)  # type: ignore[call-overload]
+    own = dataclasses.asdict(method)
     for name in ("pacl", "prompts"):
         if own.get(name) is not None:
             own[name] = str(own[name])

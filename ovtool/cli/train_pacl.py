@@ -1,4 +1,4 @@
-"""`ovtool train-pacl --captions SPEC`: captioned pictures to a head that aligns patches with texts."""
+"""`ovtool train-pacl --captions SPEC`: a head that aligns patches with text, from captions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
+from ovtool.settings.layers import known
 from ovtool.settings.option import Option
-from ovtool.settings.pacl import Pacl
+from ovtool.settings.pacl import TRAINING, Pacl
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Training
-
-DEFAULTS = Training(epochs=10.0, batch_size=4096, lr=5e-4, weight_decay=0.2)
 
 
 def train_pacl(
@@ -41,7 +40,7 @@ def train_pacl(
             "overwrite",
             "dry_run",
         ),
-    ] = DEFAULTS,
+    ] = TRAINING,
     *,
     out: Out = None,
     json: Json = False,
@@ -73,12 +72,12 @@ def train_pacl(
         model=compute.model,
         device=compute.device,
         precision=compute.precision,
-        batch_size=training.batch_size,
-        epochs=training.epochs or 10.0,
+        batch_size=known(training.batch_size),
+        epochs=known(training.epochs),
         steps=training.steps,
-        rate=training.lr,
-        decay=training.weight_decay,
-        warmup=training.warmup,
+        rate=known(training.lr),
+        decay=known(training.weight_decay),
+        warmup=known(training.warmup),
         held_out=training.held_out,
         seed=training.seed,
         workers=training.loader_workers,

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
-from ovtool.settings.shared import Templates
+from ovtool.settings.shared import Templates, Training
+
+TRAINING = Training(epochs=10.0, batch_size=4096, lr=5e-4, weight_decay=0.2, warmup=0)
+"""How a head is trained where nothing else is given."""
 
 
 @settings(panel="Method")

@@ -127,10 +127,35 @@ Proposals = Annotated[
 ]
 Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"]
 
-# Of a training, for methods that have defaults of their own.
-LearningRate = Annotated[float, Option("Peak learning rate.", min=0)]
+# Fields of a training. None is the method's own, which a command says by its default object.
+Steps = Annotated[
+    int | None,
+    Option("Steps of the training, in place of --epochs where that has a default.", min=1),
+]
 Epochs = Annotated[
     float | None, Option("How often each image is seen, where --steps is not given.", min=0.01)
+]
+TrainingBatch = Annotated[
+    int | None, Option("Images of a training step, over all processes.", min=1)
+]
+LearningRate = Annotated[
+    float | None, Option("Peak learning rate, by default the method's own.", min=0)
+]
+WeightDecay = Annotated[float | None, Option("Weight decay of the optimiser.", min=0)]
+Warmup = Annotated[
+    int | None,
+    Option(
+        "Steps in which the learning rate rises, by default the method's own, at most a fifth of all.",
+        min=0,
+    ),
+]
+HeldOut = Annotated[
+    float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
+]
+ValidateEvery = Annotated[int | None, Option("Steps between validations; 0 is never.", min=0)]
+SaveEvery = Annotated[int | None, Option("Steps between checkpoints.", min=1, shapes=False)]
+LoaderWorkers = Annotated[
+    int, Option("Processes that read images; 0 is this one itself.", min=0, shapes=False)
 ]
 
 
@@ -199,28 +224,23 @@ class Compute:
 
 @settings(panel="Training")
 class Training:
-    """How long and how fast a network is trained, and what is kept on the way."""
+    """How long and how fast a network is trained, and what is kept on the way.
 
-    steps: Annotated[
-        int | None,
-        Option("Steps of the training, in place of --epochs where that has a default.", min=1),
-    ] = None
+    None is the training's own default, such as `settings.pacl.TRAINING`, which `layers.filled` puts in
+    its place: `Training(steps=200)` in Python and `--steps 200` mean the same.
+    """
+
+    steps: Steps = None
     epochs: Epochs = None
-    batch_size: Annotated[int, Option("Images of a training step, over all processes.", min=1)] = 32
-    lr: LearningRate = 1e-3
-    weight_decay: Annotated[float, Option("Weight decay of the optimiser.", min=0)] = 0.0
-    warmup: Annotated[
-        int, Option("Steps in which the learning rate rises, at most a fifth of all.", min=0)
-    ] = 0
-    held_out: Annotated[
-        float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
-    ] = 0.05
-    validate_every: Annotated[int, Option("Steps between validations; 0 is never.", min=0)] = 2000
-    save_every: Annotated[int, Option("Steps between checkpoints.", min=1, shapes=False)] = 500
+    batch_size: TrainingBatch = None
+    lr: LearningRate = None
+    weight_decay: WeightDecay = None
+    warmup: Warmup = None
+    held_out: HeldOut = 0.05
+    validate_every: ValidateEvery = None
+    save_every: SaveEvery = None
     seed: Seed = 0
-    loader_workers: Annotated[
-        int, Option("Processes that read images; 0 is this one itself.", min=0, shapes=False)
-    ] = 0
+    loader_workers: LoaderWorkers = 0
     resume: Resume = False
     overwrite: Overwrite = False
     dry_run: DryRun = False

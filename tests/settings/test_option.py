@@ -11,7 +11,7 @@ import pytest
 
 from ovtool.errors import UsageError
 from ovtool.settings import option
-from ovtool.settings.layers import as_data, layered
+from ovtool.settings.layers import as_data, filled, known, layered
 from ovtool.settings.option import Option, settings
 
 Side = Annotated[int | None, Option("A side. Default: the model's.", min=8)]
@@ -175,6 +175,13 @@ def test_a_layer_fills_only_what_may_be_left_open(layer):
 def test_the_value_of_a_layer_is_checked():
     with pytest.raises(UsageError, match="--side 2 is out of range"):
         layered(Way(), recommended={"side": 2})
+
+
+def test_what_is_none_takes_the_defaults_of_another_object():
+    assert filled(Way(share=0.1), Way(side=9, share=0.9)) == Way(side=9, share=0.1)
+    assert known(0) == 0
+    with pytest.raises(TypeError, match="filled by now"):
+        known(None)
 
 
 # --- data ----------------------------------------------------------------------------------------
