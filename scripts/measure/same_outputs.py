@@ -31,8 +31,9 @@ from PIL import Image
 from same_outputs_cases import CASES, RENAMED, Case
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNNER = Path(__file__).resolve().with_name("same_outputs_runner.py")
 RESULTS = "results.json"
-TIME_LIMIT = 600  # seconds a command
+TIME_LIMIT = 600  # seconds of a command
 # an option's own line in `--help`: `-o, --output FILE`, with or without the edge of a panel
 LISTED = re.compile(r"^[ │|*]{0,8}(?:-\w, )?(--[a-z][a-z0-9-]*)", re.MULTILINE)
 
@@ -51,14 +52,14 @@ class Side:
 
     Attributes:
         name: `old` or `new`.
-        checkout: The folder that holds `ovtool/`, or None where results were kept.
         work: The folder that its commands run in, each writing to a folder of its case's name.
+        runner: The process that starts them, `same_outputs_runner.py`; None where results were kept.
         kept: Results by case that were made before; empty where the commands are run.
     """
 
     name: str
-    checkout: Path | None
     work: Path
+    runner: subprocess.Popen[str] | None
     kept: Mapping[str, Result]
 
 
@@ -84,7 +85,7 @@ def main() -> int:
             different += bool(differences)
             print(f"{case.name:<28} {summary(differences)}", flush=True)
         for side in sides:
-            if side.checkout is not None:
+            if side.runner is not None:
                 write_results(side.work, results[side.name])
     seconds = time.monotonic() - began
     print(f"{len(cases)} cases, {len(cases) - different} equal, {different} not; {seconds:.0f} s")
@@ -134,19 +135,27 @@ def opened_side(place: str, name: str, work: Path) -> Iterator[Side]:
     folder = Path(place).resolve()
     if (folder / RESULTS).is_file():
         stored = json.loads((folder / RESULTS).read_text())
-        yield Side(name, None, folder, {key: Result(**value) for key, value in stored.items()})
+        yield Side(name, folder, None, {key: Result(**value) for key, value in stored.items()})
         return
     if work.exists() and any(work.iterdir()):
         sys.exit(f"{work} is not empty; remove it, or give another folder with --keep")
     write_inputs(work / "inputs")
+    with checked_out(place) as checkout, started(checkout, work.resolve()) as runner:
+        yield Side(name, work.resolve(), runner, {})
+
+
+@contextlib.contextmanager
+def checked_out(place: str) -> Iterator[Path]:
+    """A folder with the files of a commit, while it is needed; a folder that holds `ovtool/` as it is."""
+    folder = Path(place).resolve()
     if (folder / "ovtool" / "__init__.py").is_file():
-        yield checked(Side(name, folder, work.resolve(), {}))
+        yield folder
         return
     with tempfile.TemporaryDirectory() as scratch:
-        checkout = Path(scratch).resolve() / name
+        checkout = Path(scratch).resolve() / "checkout"
         git("worktree", "add", "--detach", "--quiet", str(checkout), place)
         try:
-            yield checked(Side(name, checkout, work.resolve(), {}))
+            yield checkout
         finally:
             git("worktree", "remove", "--force", str(checkout))
 
@@ -158,14 +167,38 @@ def git(*words: str) -> None:
         sys.exit(f"git {' '.join(words)} fails: {done.stderr.strip()}")
 
 
-def checked(side: Side) -> Side:
-    """The side, after a look that its own files are imported, not those of an installed ovtool."""
-    done = python(side, "-c", "import ovtool; print(ovtool.__file__)")
-    if not done.stdout.strip().startswith(f"{side.checkout}{os.sep}"):
-        sys.exit(
-            f"{side.name} imports {done.stdout.strip()}, not {side.checkout}; {done.stderr.strip()}"
-        )
-    return side
+@contextlib.contextmanager
+def started(checkout: Path, work: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs commands of a checkout on one thread of the CPU, without a network."""
+    own = ("OVTOOL_", "HF_", "XDG_", "OMP_", "MKL_", "TORCH_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    cache = work / "cache"
+    environment = kept | {
+        "PYTHONPATH": str(checkout),
+        "OVTOOL_MODEL": "tiny",
+        "OVTOOL_CACHE": str(cache / "ovtool"),
+        "XDG_CACHE_HOME": str(cache),
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+        "HF_HOME": str(cache / "huggingface"),
+        "TORCH_HOME": str(cache / "torch"),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "COLUMNS": "200",
+    }
+    where = [sys.executable, "-c", "import ovtool; print(ovtool.__file__)"]
+    done = subprocess.run(where, cwd=work, env=environment, capture_output=True, text=True)
+    if not done.stdout.startswith(f"{checkout}{os.sep}"):
+        sys.exit(f"ovtool is imported from {done.stdout}, not from {checkout}; {done.stderr}")
+    pipe = subprocess.PIPE
+    runner = [sys.executable, str(RUNNER)]
+    with subprocess.Popen(
+        runner, cwd=work, env=environment, stdin=pipe, stdout=pipe, text=True
+    ) as process:
+        yield process  # which ends when its stdin is closed
 
 
 def write_inputs(folder: Path) -> None:
@@ -186,31 +219,38 @@ def write_inputs(folder: Path) -> None:
 
 def run(case: Case, side: Side) -> Result:
     """Runs a case on a side, unless it was run before; stdout goes to `answer.json` where it is compared."""
-    if side.checkout is None:
+    if side.runner is None:
         return side.kept.get(case.name, Result(-1, "this case is not in the kept results"))
-    folder = side.work / case.name
+    folder, said = side.work / case.name, side.work / "stderr"
     folder.mkdir()
-    words = spelled(case, known_flags(side, case.command))
-    try:
-        done = python(side, "-m", "ovtool", *words)
-    except subprocess.TimeoutExpired:
-        return Result(-1, f"no end within {TIME_LIMIT} s")
-    if case.answer:
-        (folder / "answer.json").write_text(done.stdout)
-    lines = done.stderr.strip().splitlines()
-    return Result(done.returncode, lines[-1] if lines else "")
+    answer = folder / "answer.json" if case.answer else Path(os.devnull)
+    status = execute(side.runner, spelled(case, known_flags(side, case.command)), answer, said)
+    lines = said.read_text(errors="replace").strip().splitlines()
+    return Result(status, lines[-1] if lines else "")
+
+
+def execute(runner: subprocess.Popen[str], words: Sequence[str], stdout: Path, stderr: Path) -> int:
+    """Lets a runner run a command, and returns its exit status; below 0 it is the signal that ended it."""
+    assert runner.stdin is not None and runner.stdout is not None
+    request = {"words": words, "stdout": str(stdout), "stderr": str(stderr), "seconds": TIME_LIMIT}
+    runner.stdin.write(json.dumps(request) + "\n")
+    runner.stdin.flush()
+    if not (line := runner.stdout.readline()):
+        sys.exit("the process that runs the commands has ended; its error stands above")
+    return int(line)
 
 
 @functools.cache
-def _help_flags(checkout: Path, work: Path, command: str) -> frozenset[str]:
-    done = python(Side("", checkout, work, {}), "-m", "ovtool", *command.split(), "--help")
-    return frozenset(LISTED.findall(done.stdout))
+def flags_of_help(runner: subprocess.Popen[str], work: Path, command: str) -> frozenset[str]:
+    """The flags that `--help` of a command lists; none for a command that does not exist."""
+    text = work / "help"
+    execute(runner, [*command.split(), "--help"], text, Path(os.devnull))
+    return frozenset(LISTED.findall(text.read_text()))
 
 
 def known_flags(side: Side, command: str) -> frozenset[str]:
-    """The flags that a side's `--help` of a command lists; none for a command that it does not know."""
-    assert side.checkout is not None
-    return _help_flags(side.checkout, side.work, command)
+    """The flags that a side knows for a command."""
+    return frozenset() if side.runner is None else flags_of_help(side.runner, side.work, command)
 
 
 def spelled(case: Case, known: frozenset[str]) -> list[str]:
@@ -220,38 +260,6 @@ def spelled(case: Case, known: frozenset[str]) -> list[str]:
         older[word] if word in older and word not in known and older[word] in known else word
         for word in case.words
     ]
-
-
-def python(side: Side, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with a side's files, on one thread of the CPU, without a network."""
-    own = ("OVTOOL_", "HF_", "XDG_", "OMP_", "MKL_", "TORCH_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    cache = side.work / "cache"
-    environment = kept | {
-        "PYTHONPATH": str(side.checkout),
-        "OVTOOL_MODEL": "tiny",
-        "OVTOOL_CACHE": str(cache / "ovtool"),
-        "XDG_CACHE_HOME": str(cache),
-        "MPLCONFIGDIR": str(cache / "matplotlib"),
-        "HF_HOME": str(cache / "huggingface"),
-        "TORCH_HOME": str(cache / "torch"),
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "NO_COLOR": "1",
-        "TERM": "dumb",
-        "COLUMNS": "200",
-    }
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=side.work,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-    )
 
 
 def case_differences(case: Case, sides: Sequence[Side], results: Sequence[Result]) -> list[str]:
@@ -264,8 +272,8 @@ def case_differences(case: Case, sides: Sequence[Side], results: Sequence[Result
         ]
     if case.exit_status not in (None, old.exit_status):
         return [f"exit status {old.exit_status} on both sides, in new with: {new.message}"]
-    folders = [side.work / case.name for side in sides]
-    return compare.folder_differences(*folders, plots=case.plots)
+    old_folder, new_folder = (side.work / case.name for side in sides)
+    return compare.folder_differences(old_folder, new_folder, case.plots)
 
 
 def summary(differences: Sequence[str]) -> str:

@@ -90,8 +90,8 @@ def tensors_difference(old: Path, new: Path) -> str | None:
         return f"the kind is {old_header.get('kind')} in old, {new_header.get('kind')} in new"
     if old_header.get("kind") == "cams":
         for section in ("images", "categories"):
-            sections = (_setting(header, section) for header in (old_header, new_header))
-            if difference := _value_difference(*sections, f"header {section}", set()):
+            one, other = _setting(old_header, section), _setting(new_header, section)
+            if difference := _value_difference(one, other, f"header {section}", set()):
                 return difference
     if old_tensors.keys() != new_tensors.keys():
         return f"the tensors have other names: {sorted(old_tensors.keys() ^ new_tensors.keys())}"

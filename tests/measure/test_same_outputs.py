@@ -186,7 +186,7 @@ def test_cases_have_names_of_their_own_and_read_what_was_made_before(script):
 
 
 def test_a_failure_on_both_sides_is_no_equality(script, tmp_path):
-    sides = [script.Side(name, None, tmp_path / name, {}) for name in ("old", "new")]
+    sides = [script.Side(name, tmp_path / name, None, {}) for name in ("old", "new")]
     for side in sides:
         (side.work / "x").mkdir(parents=True)
     case = script.Case("x", "cam")
