@@ -207,7 +207,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "maps").mkdir(parents=True)
     (folder / "damaged").mkdir()
     (folder / "words.txt").write_text("hippo\nrooster;cock\nduck\ncheese\ndrum\nwater\nsky\n")
-    labels = ("duck,hippo", "drum", "cheese", "violin")
+    labels = ("duck,hippo", "drum,cheese", "cheese", "violin")
     lines = [f'00000{number}.jpg,"{names}"\n' for number, names in enumerate(labels, start=1)]
     (folder / "labels.csv").write_text("".join(lines))
     for number in range(1, len(labels) + 1):
