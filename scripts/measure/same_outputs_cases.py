@@ -274,9 +274,9 @@ SEGMENTS = (
         "--overlays $out/overlays --heatmaps $out/heat -o $out/s.json",
     ),
     Case(
-        "segment-fused-crf",
+        "segment-fused-proposals",
         "segment --coco $instances --images $images --classes-file inputs/words.txt --method fused "
-        "--proposals propose-tiny/p.json --background 'water,sand' --short-side 128 --crf irn "
+        "--proposals propose-tiny/p.json --background 'water,sand' --short-side 128 "
         "--limit 2 --part-size 1 -o $out/s.json",
     ),
     Case(
@@ -319,7 +319,7 @@ SEGMENTS = (
     Case(
         "segment-two-stage-tower",
         "segment $images --classes $words --method two-stage --proposals propose-few/p.json "
-        "--prompts tune-prompts-tower/p.safetensors --region-features tokens -o $out/s.json",
+        "--prompts tune-prompts-tower/p.safetensors --region-features both -o $out/s.json",
     ),
     Case(
         "segment-two-stage-trained",
@@ -382,7 +382,7 @@ ANSWERS = (
     ),
     Case(
         "probe-coherence",
-        "probe coherence --coco $semantic --images $images --layers 1,last --sample 500 "
+        "probe coherence --coco $semantic --images $images --layers 1,6 --sample 500 "
         "--pacl train-pacl/head.safetensors --plot $out/plot.png --json",
         answer=True,
         plots=("plot.png",),
