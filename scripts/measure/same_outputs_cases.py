@@ -287,7 +287,7 @@ SEGMENTS = (
     Case(
         "segment-patch-fine",
         "segment $images --vocabulary voc20 --method patch --pacl none --last-block naclip "
-        "--patch-stride 8 --scales 0.75,1 --flip --max-entropy 2 --templates pacl --limit 1 "
+        "--patch-stride 8 --scales 0.75,1 --flip --max-entropy 2.9 --templates pacl --limit 1 "
         "-o $out/s.json",
     ),
     Case(
