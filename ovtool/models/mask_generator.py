@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, tensors
+from ovtool.formats import coco, labelled, tensors
 from ovtool.methods import windows
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, timm_backbone
@@ -261,17 +261,28 @@ def save(path: Path, generator: Generator, settings: Mapping[str, Any]) -> None:
 
 
 def require_categories(
-    generator: Generator, categories: Sequence[coco.Category], where: str
+    generator: Generator, categories: Sequence[coco.Category], source: str
 ) -> None:
-    """Raises MismatchError unless a generator is for these categories, by id and name, in this order."""
-    own = [(one.id, one.name) for one in generator.categories]
-    given = [(one.id, one.name) for one in categories]
-    if own != given:
-        other = next((name for id, name in given if (id, name) not in own), None)
-        what = f"not for '{other}'" if other else "in another order or with more of them"
-        raise MismatchError(
-            f"{where} is for {len(own)} classes, {what}: train a generator on these labels"
-        )
+    """Checks that a generator makes maps of the classes of labels or maps, by name, in their order.
+
+    Args:
+        generator: Its map of index k is of its k-th class, so that the order counts; ids do not.
+        categories: Those of the labels or maps.
+        source: What they come from, for the message.
+
+    Raises:
+        MismatchError: The classes are others, or stand in another order.
+    """
+    own = [category.name for category in generator.categories]
+    given = [category.name for category in categories]
+    if own == given:
+        return
+    differing = sorted(set(own) ^ set(given))
+    how = f"they differ in {labelled.shortened(differing)}" if differing else "their order differs"
+    raise MismatchError(
+        f"the generator has {len(own)} classes and {source} has {len(given)}; {how}; give the "
+        "generator that `ovtool cam` saved for these classes"
+    )
 
 
 def load(path: Path, clip: Clip) -> Generator:

@@ -22,7 +22,7 @@ from ovtool.batches import maps as map_batches
 from ovtool.batches.maps import CamBatches, CropBatch
 from ovtool.datasets import vocabularies
 from ovtool.errors import InputError, OvtoolError, UsageError
-from ovtool.formats import atomic, labelled, parts, plots
+from ovtool.formats import atomic, parts, plots
 from ovtool.formats import cams as maps_file
 from ovtool.formats.cams import Cams
 from ovtool.inputs import category_texts, nearest_words
@@ -255,7 +255,9 @@ class Tuner:
                 "the maps again"
             )
         if generator is not None:
-            require_classes(generator, found, source)
+            from ovtool.models import mask_generator
+
+            mask_generator.require_categories(generator, found.categories, source)
         batch = min(settings.batch_size, images)
         steps = settings.steps or max(1, round(settings.epochs * (images // batch)))
         settings = replace(settings, length=reader.length, batch_size=batch, steps=steps)
@@ -377,20 +379,6 @@ class Tuner:
             self.batches, batch_size=None, sampler=list(steps), num_workers=self.workers
         )
         return iter(loader)
-
-
-def require_classes(generator: Generator, found: Cams, source: str) -> None:
-    """Raises MismatchError where a generator makes maps of other classes than those of a file of maps."""
-    from ovtool.errors import MismatchError
-
-    theirs = [each.name for each in generator.categories]
-    ours = [each.name for each in found.categories]
-    if theirs != ours:
-        differing = sorted(set(theirs) ^ set(ours)) or ours
-        raise MismatchError(
-            f"the generator has {len(theirs)} classes and {source} {len(ours)}; they differ in "
-            f"{labelled.shortened(differing)}: give the generator that `ovtool cam` saved with these maps"
-        )
 
 
 def _generated(
