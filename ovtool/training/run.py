@@ -30,6 +30,10 @@ from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Record, Task
 
+Save = Callable[
+    [Path, Mapping[str, Any]], None
+]  # writes a file, given its place and its header's settings
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -222,7 +226,7 @@ def _plain(ranks: Ranks, checkpoint: Checkpoint, doing: str, memory: str) -> Ite
 def finish(
     frame: Frame,
     curve: list[Record],
-    save: Callable[[Path, Mapping[str, Any]], None],
+    save: Save,
     *checkpoints_done: Begun,
     more: Mapping[str, Any] | None = None,
 ) -> None:
@@ -247,7 +251,7 @@ def finish(
 def complete(
     frame: Frame,
     task: Task,
-    save: Callable[[Path, Mapping[str, Any]], None],
+    save: Save,
     more: Callable[[list[Record]], Mapping[str, Any]] | None = None,
 ) -> list[Record]:
     """A command's one training from begin to finish; returns its curve. Raises as `begin` and `train`."""

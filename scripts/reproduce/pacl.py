@@ -25,6 +25,8 @@ from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
 from ovtool.models import sources
 from ovtool.runtime import runs
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import (
     evaluate,
     probe_alignment,
@@ -40,7 +42,7 @@ STRIDES = (16, 8, 4)
 # what the bundled head of tiny is trained with (scripts/bundle/train_tiny_pacl.py), but for data and steps
 RECIPE: dict[str, Any] = {
     "batch_size": 64,
-    "rate": 2e-3,
+    "lr": 2e-3,
     "warmup": 10,
     "patch_scale": 20.0,
     "logit_scale": 25.0,
@@ -86,16 +88,14 @@ class Bench(Cells):
         out = self.work / f"{name.replace(', ', '-').replace(' ', '_')}.{seed}.safetensors"
         if not out.exists():
             data = self.data("train")
+            own = {**RECIPE, **{**HEADS, **ABLATED}[name]}
             train_pacl.run(
                 str(data.captions),
-                images=data.images,
-                model="tiny",
-                steps=self.steps,
-                seed=seed,
-                out=str(out),
-                resume=True,
-                overwrite=True,
-                **{**RECIPE, **{**HEADS, **ABLATED}[name]},
+                data.images,
+                Pacl(steps=self.steps, seed=seed, **own),
+                out=out,
+                compute=Compute(model="tiny"),
+                run=Run(resume=True, overwrite=True),
             )
         return out
 
