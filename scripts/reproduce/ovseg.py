@@ -34,6 +34,8 @@ from ovtool.runtime import runs
 from ovtool.segmenters import dense as dense_segmenter
 from ovtool.segmenters import two_stage
 from ovtool.segmenters.dense import Settings
+from ovtool.settings.prompts import MaskPrompts
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import evaluate, mine_pairs, probe_oracle, propose, segment, tune_prompts
 
 sys.path.append(str(Path(__file__).parents[1] / "measure"))
@@ -72,7 +74,7 @@ class Bench(Cells):
     images: int
     steps: int
     batch_size: int
-    tower_rate: float
+    tower_lr: float
     proposer: str
     chosen_on: int
     tested: int
@@ -141,19 +143,19 @@ class Bench(Cells):
         out = self.work / f"{tuning.name}.{seed}.safetensors"
         if not out.exists():
             tune_prompts.run(
-                str(self.pairs(tuning.pairs)),
-                images=self.data("train").images,
-                model="tiny",
-                train=tuning.train,
-                depth=tuning.depth,
-                precision="bfloat16",
-                steps=self.steps,
-                batch_size=self.batch_size,
-                tower_rate=self.tower_rate,
-                seed=seed,
-                out=str(out),
-                resume=True,
-                overwrite=True,
+                self.pairs(tuning.pairs),
+                self.data("train").images,
+                MaskPrompts(
+                    train=tuning.train,
+                    depth=tuning.depth or "all",
+                    steps=self.steps,
+                    batch_size=self.batch_size,
+                    tower_lr=self.tower_lr,
+                    seed=seed,
+                ),
+                out=out,
+                compute=Compute(model="tiny", precision="bfloat16"),
+                run=Run(resume=True, overwrite=True),
             )
         return out
 
@@ -341,7 +343,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=200, help="images of test")
     parser.add_argument("--steps", type=int, default=80, help="of every tuning")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--tower-rate", type=float, default=1e-4)
+    parser.add_argument("--tower-lr", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
     parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
     args = parser.parse_args()
@@ -350,7 +352,7 @@ def main() -> None:
         args.images,
         args.steps,
         args.batch_size,
-        args.tower_rate,
+        args.tower_lr,
         args.proposer or named_proposers.default_name("tiny"),
         args.chosen_on,
         args.tested,

@@ -17,9 +17,11 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import coco
 from ovtool.runtime.runs import Run
-from ovtool.stages import cam, propose, refine, segment, train_segmenter
-from ovtool.trainers import background_prompts as background_trainer
+from ovtool.settings import shared
+from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.stages import cam, propose, refine, segment, train_segmenter, tune_prompts
 from ovtool.trainers import mask_generator as generator_trainer
+from ovtool.training.run import Trained
 
 GO_ON = Run(resume=True, overwrite=True)
 MODEL = "tiny"
@@ -133,7 +135,7 @@ class Bench(Cells):
         def tuned() -> Figures:
             found = self._tuned(maps, push, seed, out)
             return scores.nearest_hits(
-                {name: list(one) for name, one in (found.nearest or {}).items()}
+                {name: list(one) for name, one in found.notes["nearest"].items()}
             )
 
         if not out.exists():
@@ -141,24 +143,23 @@ class Bench(Cells):
         self.cell(f"nearest/{push}/{seed}", tuned)
         return out
 
-    def _tuned(
-        self, maps: Path, push: str, seed: int, out: Path
-    ) -> background_trainer.TunedBackground:
-        return background_trainer.run(
+    def _tuned(self, maps: Path, push: str, seed: int, out: Path) -> Trained:
+        return tune_prompts.run(
             maps,
-            images=self.data("train").images,
-            words=scores.write_words(self.work / "words.txt"),
-            model=MODEL,
-            push=push,
-            push_weight=PUSH_WEIGHTS[push],
-            similarity=SIMILARITY,
-            crop_scale=1.0,
-            steps=self.budget.prompt_steps,
-            batch_size=self.budget.prompt_batch,
-            seed=seed,
-            out=str(out),
-            resume=True,
-            overwrite=True,
+            self.data("train").images,
+            BackgroundPrompts(
+                words=scores.write_words(self.work / "words.txt"),
+                push=push,
+                push_weight=PUSH_WEIGHTS[push],
+                similarity=SIMILARITY,
+                crop_scale=1.0,
+                steps=self.budget.prompt_steps,
+                batch_size=self.budget.prompt_batch,
+                seed=seed,
+            ),
+            out=out,
+            compute=shared.Compute(model=MODEL),
+            run=shared.Run(resume=True, overwrite=True),
         )
 
     def _word_list(self, out: Path) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ovtool.batches import captions as caption_batches
 from ovtool.datasets import registry
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import patch_alignment
@@ -240,6 +240,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkey
         train(**options)
     with pytest.raises(MismatchError, match="other data or settings"):
         train(**options, resume=True, seed=1)
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads + 1)
+        with pytest.raises(MismatchError, match="other data or settings"):
+            train(**options, resume=True)
     monkeypatch.setattr(pacl_trainer.PaclTraining, "step", step)
     train(**options, resume=True)
     for ending in ("safetensors", "png"):
@@ -262,6 +267,31 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(train, tmp_path, monk
         train(micro_batch=8, save_every=2)
     assert not (tmp_path / "h.safetensors").exists()
     assert (tmp_path / "h.safetensors.checkpoint").exists()
+
+
+@pytest.mark.parametrize("where", ["step", "tokens"])
+def test_out_of_memory_is_one_line(train, monkeypatch, where):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    owner = pacl_trainer.PaclTraining if where == "step" else pacl_features.Features
+    monkeypatch.setattr(owner, where, full)
+    said = "out of memory while .*training.*; give a smaller --micro-batch or --batch-size"
+    with pytest.raises(OvtoolError, match=said):
+        train()
+
+
+def test_validation_may_be_left_out(train, masked):
+    options = {"source": "collage:train", "images": None, "held_out": 0.25}
+    found = train(validate_every=0, **options)
+    assert found.before == {} == found.after and found.counts["held_out"] == 3
+
+
+def test_the_header_says_where_values_come_from(train, tmp_path):
+    train(steps=1, crop_size=64)
+    origins = tensors.load(tmp_path / "h.safetensors")[0]["settings"]["origins"]
+    assert (origins["crop_size"], origins["logit_scale"]) == ("given", "model")
+    assert origins["epochs"] == "default" and "loader_workers" not in origins
 
 
 def test_other_processes_read_the_same_pictures(train, tmp_path):
