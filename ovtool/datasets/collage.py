@@ -196,13 +196,13 @@ def compose(
     object_map = np.full((size, size), -1, np.int16)
     names: list[str] = []
     whole: list[int] = []  # pixels of each object when nothing hides it
-    for noun, ground in places:
+    for noun, own_ground in places:
         choices = drawings[noun.name]
-        drawing = choices[rng.integers(len(choices))]
+        drawing = choices[int(rng.integers(len(choices)))]
         if restyle is not None:
             drawing = restyle(rng, drawing)
         sprite = _pose(rng, law, drawing, size)
-        allowed = None if ground is None else ground_map == grounds.index(ground)
+        allowed = None if own_ground is None else ground_map == grounds.index(own_ground)
         pixels = int((sprite[..., 3] > 0.5).sum())
         for _ in range(12 if names else 100):  # a scene without any object is none
             corner = _place(rng, sprite.shape, size, law.visible, allowed)

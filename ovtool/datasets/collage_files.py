@@ -180,7 +180,7 @@ def _masks(
 ) -> coco.Dataset:
     """The COCO file of the instances or of the semantic masks."""
     ids = {name: index for index, name in enumerate(names, start=1)}
-    annotations = []
+    annotations: list[coco.Annotation] = []
     for image_id, record in enumerate(records, start=1):
         for name, mask in getattr(record, kind):
             annotations.append(

@@ -29,7 +29,7 @@ def save(
     """Writes the prompts of `categories`, a row each. Raises InputError."""
     header = {
         "kind": KIND,
-        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
+        "model": clip.name,
         "fingerprint": clip.fingerprint,
         "settings": {
             **settings,

@@ -30,7 +30,8 @@ class Classifier(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """The last feature map of normalised pictures (B, 3, H, W): (B, D, h, w)."""
-        return self.backbone(pixels)
+        features: Tensor = self.backbone(pixels)
+        return features
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, C)."""

@@ -169,12 +169,15 @@ class Generator(nn.Module):
         of half a patch.
         """
         if self.backbone is None:
-            return self._patches(pixels) * self.clip.embed_dim**0.5
+            scale: float = self.clip.embed_dim**0.5
+            return self._patches(pixels) * scale
         if self.settings.fine_tuned:
-            return self.backbone(pixels).float()
+            features: Tensor = self.backbone(pixels)
+            return features.float()
         self.backbone.eval()
         with torch.no_grad():
-            return self.backbone(pixels).float()
+            features = self.backbone(pixels)
+        return features.float()
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """The embeddings of patches, (B, D, h, w)."""
@@ -207,7 +210,7 @@ class Generator(nn.Module):
         found: Tensor = self.head(features)
         if self.classes is None or self.background is None:
             return found
-        sharpness = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
+        sharpness: float = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
         fits = torch.einsum("bdhw,cd->bchw", features, self.classes)
         if len(self.background):
             others = torch.einsum("bdhw,nd->bnhw", features, self.background)
@@ -249,7 +252,7 @@ def save(path: Path, generator: Generator, settings: Mapping[str, Any]) -> None:
     state = {name: value.float() for name, value in generator.state_dict().items()}
     header = {
         "kind": KIND,
-        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
+        "model": clip.name,
         "fingerprint": clip.fingerprint,
         "settings": {
             **settings,

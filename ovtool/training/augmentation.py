@@ -57,7 +57,8 @@ def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uin
         found *= np.float32(rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
         grey = (found @ _LUMA)[..., None]
-        found = grey + np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
+        saturation: NDArray[np.float32] = np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
+        found = grey + saturation
     if rng.random() < 0.5:
         found = (found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T).astype(np.float32)
     return np.clip(found, 0, 255).round().astype(np.uint8)
