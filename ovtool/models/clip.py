@@ -204,7 +204,7 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
                 **options,
             )
         elif options:
-            tokenizer = open_clip.SimpleTokenizer(context_length, **options)
+            tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)
         return tokenizer
     except ImportError as error:
         mend = "install it with `pip install transformers sentencepiece`"

@@ -92,6 +92,13 @@ def test_a_tokenizer_of_the_folder_runs_no_code(folder_with, ran, asks_no_one):
     assert not ran.exists() and "\n" not in str(e.value) and "trust" not in str(e.value)
 
 
+def test_a_tokenizer_of_open_clip_takes_its_options(folder_with):
+    clip = door.load(folder_with("text_cfg", "tokenizer_kwargs", {"clean": "canonicalize"}))
+    tokens = clip.tokenizer(["A cow, standing."], context_length=24)
+    assert torch.equal(tokens, open_clip.tokenize(["a cow standing"], context_length=24))
+    assert clip.tokenizer(["a"]).shape == (1, 24)
+
+
 def test_a_text_tower_beside_the_working_directory_runs_no_code(
     folder_with, ran, tmp_path, monkeypatch, asks_no_one
 ):
