@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, tensors
+from ovtool.formats import coco
 from ovtool.methods import windows
+from ovtool.models import artefacts, dense_scores, timm_backbone
 from ovtool.models import clip as door
-from ovtool.models import dense_scores, timm_backbone
 from ovtool.models.clip import Clip
 
 KIND = "mask-generator"
@@ -250,17 +250,11 @@ def save(path: Path, generator: Generator, settings: Mapping[str, Any]) -> None:
     """Writes a generator, with `settings` of its training beside its own. Raises InputError."""
     clip = generator.clip
     state = {name: value.float() for name, value in generator.state_dict().items()}
-    header = {
-        "kind": KIND,
-        "model": clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": {
-            **settings,
-            "generator": asdict(generator.settings) | {"side": generator.side},
-            "categories": [coco.category_entry(each) for each in generator.categories],
-        },
+    own = {
+        "generator": asdict(generator.settings) | {"side": generator.side},
+        "categories": [coco.category_entry(category) for category in generator.categories],
     }
-    tensors.save(path, state, header)
+    artefacts.save(path, KIND, clip, state, {**settings, **own})
 
 
 def require_categories(
@@ -282,8 +276,7 @@ def load(path: Path, clip: Clip) -> Generator:
 
     Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
     """
-    header, found = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, KIND, clip, "train the generator again")
     try:
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
@@ -298,6 +291,4 @@ def load(path: Path, clip: Clip) -> Generator:
         raise InputError(
             f"{path} does not hold a whole mask generator ({reason}): train it again"
         ) from None
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the generator again")
     return generator.eval()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ovtool.errors import InputError, ModelError
 from ovtool.formats import tensors
-from ovtool.models import hub
+from ovtool.models import artefacts, hub
 
 if TYPE_CHECKING:
     from transformers import MaskFormerConfig
@@ -135,13 +135,8 @@ def save(
     }
     config = network.config.to_dict()
     config.pop("transformers_version", None)
-    header = {
-        "kind": "proposer",
-        "model": clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": {**settings, "config": config, "embed_dim": network.embed_dim},
-    }
-    tensors.save(path, {**kept, "words": words.half()}, header)
+    settings = {**settings, "config": config, "embed_dim": network.embed_dim}
+    artefacts.save(path, "proposer", clip, {**kept, "words": words.half()}, settings)
 
 
 def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu") -> Trained:
@@ -152,9 +147,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or of another CLIP (both are named).
     """
-    header, found = tensors.load(path, kind="proposer")
-    if clip is not None:
-        tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, "proposer", clip, "train the proposer again")
     hub.quiet()
     from transformers import MaskFormerConfig
 
@@ -174,8 +167,6 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
         raise InputError(
             f"{path} does not hold a whole proposer ({reason}): make it again"
         ) from None
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the proposer again")
     digest = tensors.fingerprint(found)
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))

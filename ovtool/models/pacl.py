@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
+from ovtool.models import artefacts, sources, towers
 from ovtool.models import clip as door
-from ovtool.models import sources, towers
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import is_native
 
@@ -120,13 +120,7 @@ def save(path: Path, clip: Clip, head: Head, half: bool = False) -> None:
         content = {name: value.half() for name, value in content.items()}
     own = {"scale": head.pooling.scale, "kind": head.pooling.kind}
     settings = {**head.settings, "pooling": own, "logit_scale": head.logit_scale}
-    header = {
-        "kind": KIND,
-        "model": clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": settings,
-    }
-    tensors.save(path, content, header)
+    artefacts.save(path, KIND, clip, content, settings)
 
 
 def load(path: Path, clip: Clip) -> Head:
@@ -134,10 +128,7 @@ def load(path: Path, clip: Clip) -> Head:
 
     Raises InputError for a file that is broken, MismatchError for another kind or another CLIP.
     """
-    header, content = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
-    if not all(value.isfinite().all() for value in content.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the head again")
+    header, content = artefacts.load(path, KIND, clip, "train the head again")
     settings = header["settings"]
     try:
         out, width = content["skip.weight"].shape

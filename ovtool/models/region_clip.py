@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import tensors
 from ovtool.methods import mask_prompts, masked_crops, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
+from ovtool.models import artefacts, dense_scores, masked_tower, sources, towers
 from ovtool.models import clip as door
-from ovtool.models import dense_scores, masked_tower, sources, towers
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import ImageTower, NativeTower
 from ovtool.runtime import device as devices
@@ -202,13 +201,7 @@ def save_prompts(
     if tower is not None:
         state = tower.state_dict()
         content |= {_TOWER + name: value.half() for name, value in state.items()}
-    header = {
-        "kind": KIND,
-        "model": clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": settings,
-    }
-    tensors.save(path, content, header)
+    artefacts.save(path, KIND, clip, content, settings)
 
 
 def with_prompts(
@@ -221,10 +214,7 @@ def with_prompts(
     takes no prompts.
     """
     visual = require_mask_prompts(clip)
-    header, found = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: tune the prompts again")
+    header, found = artefacts.load(path, KIND, clip, "tune the prompts again")
     values = found.pop("prompts", None)
     if found:
         clip = _with_tower(clip, {k.removeprefix(_TOWER): v for k, v in found.items()}, path)
