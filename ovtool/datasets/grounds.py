@@ -178,7 +178,7 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, int], Texture]] = {
 
 @lru_cache(maxsize=512)
 def sheet(split_code: int, ground: str, variant: int, size: int) -> NDArray[np.uint8]:
-    """A sheet of texture, twice the picture's side: uint8 (2 size, 2 size, 3)."""
+    """A sheet of texture, twice the image's side: uint8 (2 size, 2 size, 3)."""
     rng = np.random.default_rng([split_code, GROUNDS.index(ground), variant, 977])
     return np.clip(_PAINTERS[ground](rng, 2 * size), 0, 255).astype(np.uint8)
 
@@ -186,7 +186,7 @@ def sheet(split_code: int, ground: str, variant: int, size: int) -> NDArray[np.u
 def ground_patch(
     rng: np.random.Generator, split_code: int, ground: str, size: int
 ) -> NDArray[np.float32]:
-    """A picture of one ground: a random crop of a random sheet, mirrored, tinted; (size, size, 3)."""
+    """An image of one ground: a random crop of a random sheet, mirrored, tinted; (size, size, 3)."""
     texture = sheet(split_code, ground, int(rng.integers(VARIANTS)), size)
     top, left = rng.integers(0, size + 1, 2)
     patch = texture[top : top + size, left : left + size].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Files of kind `background-prompts`: what the pictures of each class show beside it, as learned text.
+"""Files of kind `background-prompts`: what the images of each class show beside it, as learned text.
 
 Two float32 tensors, `vectors` (C, K, width), the learned tokens, and `embeddings` (C, D), the sentences
 that they make, of length 1; the header's settings hold the categories and the nearest words of each.

@@ -1,4 +1,4 @@
-"""The mask generator: a picture to one map a class, by a small trained head on a backbone.
+"""The mask generator: an image to one map a class, by a small trained head on a backbone.
 
 The backbone is the CLIP's own image tower, frozen (`clip`: no other weights are needed), or any of timm's
 networks (`timm:NAME`), frozen or fine-tuned. The head is a 3 x 3 convolution into `hidden` channels, ReLU,
@@ -37,7 +37,7 @@ KIND = "mask-generator"
 HIDDEN = 256
 STARTS = ("rivals", "text", "random")
 WINDOWS_AT_ONCE = 16
-KEPT_BYTES = 1 << 30  # of what this process has read of pictures in windows, which takes long
+KEPT_BYTES = 1 << 30  # of what this process has read of images in windows, which takes long
 _KEPT: dict[str, Tensor] = {}
 SHARPNESS = 10.0  # brings differences of cosines, of a few tenths, to the range of the head
 
@@ -54,7 +54,7 @@ class Settings:
     """What a generator is built of.
 
     backbone: `clip`, or `timm:NAME`. fine_tuned: whether timm's is trained too. hidden: channels of the
-    head's hidden layer, 0 for none. side: the shorter side, in pixels, of a picture that it sees. start: one
+    head's hidden layer, 0 for none. side: the shorter side, in pixels, of an image that it sees. start: one
     of `STARTS`; all but `random` are for the CLIP's own patches.
 
     Raises UsageError for what cannot be meant.
@@ -125,13 +125,13 @@ class Generator(nn.Module):
 
     @property
     def side(self) -> int:
-        """The shorter side of a picture that it sees, in pixels."""
+        """The shorter side of an image that it sees, in pixels."""
         own = self.clip.dense.get("short_side") if self.backbone is None else None
         return self.settings.side or int(own or 2 * self.clip.image_size)
 
     @property
     def divisor(self) -> int:
-        """What the sides of a picture must be multiples of."""
+        """What the sides of an image must be multiples of."""
         return self.clip.patch_size if self.backbone is None else self.backbone.divisor
 
     @property
@@ -155,7 +155,7 @@ class Generator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def normalise(self, rgb: Tensor) -> Tensor:
-        """Pictures uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
+        """Images uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
         if self.backbone is None:
             return door.normalise(self.clip, rgb)
         return timm_backbone.normalise(rgb.to(self.clip.device))
@@ -188,8 +188,8 @@ class Generator(nn.Module):
         return torch.stack([self._of_windows(one, window, stride or window // 2) for one in pixels])
 
     def _of_windows(self, pixels: Tensor, window: int, stride: int) -> Tensor:
-        """The mean of the windows' embeddings of one picture (3, H, W), (D, h, w). Pictures are read one by
-        one, so that what is kept of a picture is the same to the bit as what is read anew."""
+        """The mean of the windows' embeddings of one image (3, H, W), (D, h, w). Images are read one by
+        one, so that what is kept of an image is the same to the bit as what is read anew."""
         clip = self.clip
         digest = hashlib.sha256(pixels.float().cpu().numpy().tobytes()).hexdigest()
         key = f"{clip.fingerprint} {clip.device} {torch.get_num_threads()} {digest}"
@@ -228,7 +228,7 @@ class Generator(nn.Module):
         return self.maps(self.features(pixels))
 
     def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
-        """A picture uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
+        """An image uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
         multiples of `divisor`; normalised (1, 3, h, w)."""
         return self.normalise(timm_backbone.resized(rgb, round(scale * self.side), self.divisor))
 

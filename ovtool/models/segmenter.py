@@ -257,7 +257,7 @@ def cached_weights(architecture: str) -> Path | None:
 class Trained:
     """A network with what its file says beside the weights.
 
-    names: of the classes, in the order of the logits. short_side: of pictures as the network sees
+    names: of the classes, in the order of the logits. short_side: of images as the network sees
     them. model, fingerprint: of the CLIP that it stands on, None for one that stands alone.
     weights: the digest of what was trained.
     """
@@ -330,7 +330,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
 
 # --- use ----------------------------------------------------------------------------------------------
 def working_size(size: tuple[int, int], short_side: float, multiple: int) -> tuple[int, int]:
-    """The (height, width) at which a picture of `size` is shown: its shorter side as wanted, both
+    """The (height, width) at which an image of `size` is shown: its shorter side as wanted, both
     sides of the multiple, the longer at most eight times the shorter."""
     scale = short_side / min(size)
     height, width = (
@@ -349,7 +349,7 @@ def rows(
     flip: bool = False,
     run: Callable[[Tensor], Iterable[Tensor]] | None = None,
 ) -> Rows:
-    """The class logits (K, stop - start, W) of any rows of a picture, uint8 (H, W, 3), as
+    """The class logits (K, stop - start, W) of any rows of an image, uint8 (H, W, 3), as
     `class_maps.label_blocks` takes them: their mean over the scales, and over the mirror images.
 
     run: what shows the network pixels (B, 3, h, w) in pieces, None for the network itself.

@@ -1,4 +1,4 @@
-"""Where the regions of a picture come from while it is segmented: a proposer, or a file of masks.
+"""Where the regions of an image come from while it is segmented: a proposer, or a file of masks.
 
 What `find` gives is a `Proposals`: the masks best first, their quality and, where the proposer has
 them, soft masks and embeddings in the space of a CLIP's texts. Probabilities of words come from the
@@ -41,7 +41,7 @@ __all__ = (
 
 @dataclass(frozen=True)
 class RegionSource:
-    """The regions of a picture: `find(item, rgb)`, with rgb uint8 (H, W, 3).
+    """The regions of an image: `find(item, rgb)`, with rgb uint8 (H, W, 3).
 
     proposer: the one that makes them, or None; digest: of the masks, where they come from a file.
     no_object: float32 (D,), the unit vector of "no object" where `find` gives embeddings, else None.
@@ -80,7 +80,7 @@ def from_file(
     embeddings: the file that `propose --embeddings` wrote beside the masks; it needs `clip`.
 
     Raises InputError for a file that is broken, MismatchError where it lacks an image (unless it says
-    that this one could not be read) and, on finding, where a picture has another size.
+    that this one could not be read) and, on finding, where an image has another size.
     """
     dataset = coco.read(source)
     images = {image.file_name: image for image in dataset.images}

@@ -122,7 +122,7 @@ def map_images(
 
     work: gives one record (`parts.image_record` or `parts.failure_record`) for each item it is given.
     info: the output's `info`.
-    beside: what else the work writes; parts that were made with other pictures are not resumed.
+    beside: what else the work writes; parts that were made with other images are not resumed.
     finish: gets the merged data set and the tensors of the parts, before the output is written.
     write: gets the same and writes `out`, where that is no COCO JSON.
 
