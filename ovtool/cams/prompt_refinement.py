@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, leaky_relu, mse_loss
 
 from ovtool.cams import training as cam_training
-from ovtool.errors import UsageError
+from ovtool.errors import MismatchError, UsageError
 from ovtool.formats import parts, plots, tensors
 from ovtool.formats.cams import Cams
 from ovtool.formats.image_labels import Labelled, LabelledImage
@@ -150,6 +150,11 @@ class Refinement:
             settings = tensors.read_header(kept)["settings"]
             if settings.get("digest") == digest:
                 return mask_generator.load(kept, generator.clip)
+            if not overwrite:
+                raise MismatchError(
+                    f"{kept} holds a generator of other data or settings; give the same ones, name another "
+                    "file with --save-generator, or replace it with --overwrite"
+                )
         fitting = checkpoints.beside(Path(f"{kept}.fit"), digest)
         learning = checkpoints.beside(kept, digest)
         begun = [one.begin(resume, overwrite) for one in (fitting, learning)]

@@ -10,12 +10,12 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ovtool.errors import InputError, OutputExistsError
+from ovtool.errors import InputError, OutputExistsError, UsageError
 
 _MENDS = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
@@ -32,6 +32,29 @@ _MENDS = {
 }
 # what the disk says while bytes are written, as against errors of whoever makes the bytes
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
+    """`check_output` of all that one command writes.
+
+    Raises:
+        UsageError: two of them are one file, such as a curve drawn in ``x.png`` beside an output of
+            that name.
+        OutputExistsError, InputError: as ``check_output``.
+    """
+    check_distinct(paths)
+    for path in paths:
+        check_output(path, overwrite)
+
+
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Raise UsageError where two outputs of one command are one file."""
+    seen: set[str] = set()
+    for path in paths:
+        place = os.path.realpath(path)
+        if place in seen:
+            raise UsageError(f"{path} would hold two outputs of this command; name another file")
+        seen.add(place)
 
 
 def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> None:

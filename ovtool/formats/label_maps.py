@@ -97,7 +97,12 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
     for name in names:
         if not name.strip() or len(name.splitlines()) != 1:
             raise InputError(f"cannot write {path}: {name!r} is not a name of one line")
-    atomic.write_text(path, "".join(f"{name}\n" for name in names))
+    atomic.write_text(path, classes_text(names))
+
+
+def classes_text(names: Sequence[str]) -> str:
+    """What a file of classes holds."""
+    return "".join(f"{name}\n" for name in names)
 
 
 def read_classes(path: Path) -> list[str]:

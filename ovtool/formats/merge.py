@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ovtool.errors import InputError
 from ovtool.formats import coco, parts, rle
 
 
@@ -18,11 +19,20 @@ def merge_records(
 
     Failures make no image; they are listed, with ``file_name`` and ``reason``, in
     ``info["ovtool"]["failures"]``, which is always there. ``info`` itself is not changed.
+
+    Raises:
+        InputError: a record that is damaged, as ``parts.check_record`` finds.
     """
     images: list[coco.Image] = []
     annotations: list[coco.Annotation] = []
     failures: list[Mapping[str, Any]] = []
     for record in records:
+        try:
+            parts.check_record(record)
+        except InputError as error:
+            raise InputError(
+                f"a part is damaged ({error}); run the command again with --resume"
+            ) from None
         if "failure" in record:
             failures.append(record["failure"])
             continue

@@ -7,6 +7,7 @@ given when parts are merged (``formats.merge``), so a part depends on its own im
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +18,10 @@ from typing import Any, TypeAlias
 import torch
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, tensors
+from ovtool.formats import atomic, rle, tensors
+from ovtool.formats import coco_checks as checks
 
+_logger = logging.getLogger("ovtool")
 Record: TypeAlias = Mapping[str, Any]
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
 _TENSORS = ".safetensors"
@@ -64,6 +67,41 @@ def failure_record(file_name: str, reason: object) -> dict[str, Any]:
     return {"failure": {"file_name": file_name, "reason": " ".join(str(reason).split())}}
 
 
+def check_record(record: Record) -> None:
+    """Check a record that was read from a file, before its masks are used.
+
+    Raises:
+        InputError: sizes, names, boxes or scores that are none, or a mask that is no compressed RLE of
+            its image's size. pycocotools would crash on such a mask.
+    """
+    if isinstance(record.get("failure"), dict):
+        for field in ("file_name", "reason"):
+            checks.text(record["failure"], field, "a failure")
+        return
+    image, annotations = record.get("image"), record.get("annotations")
+    if not isinstance(image, dict) or not isinstance(annotations, list):
+        raise InputError(
+            f"a record is {checks.short(record)}: it must have an image and annotations"
+        )
+    place = checks.text(image, "file_name", "an image")
+    height, width = checks.side(image, "height", place), checks.side(image, "width", place)
+    for entry in annotations:
+        if not isinstance(entry, dict) or type(entry.get("category_id")) is not int:
+            raise InputError(f"{place}: an annotation is {checks.short(entry)}, without a category")
+        mask: Any = entry.get("segmentation")
+        is_text = isinstance(mask, dict) and isinstance(mask.get("counts"), str)
+        if not is_text or not isinstance(mask.get("size"), list):
+            raise InputError(f"{place}: a mask is {checks.short(mask)}, not a compressed RLE")
+        if any(type(side) is not int for side in mask["size"]):
+            raise InputError(f"{place}: the size of a mask is {checks.short(mask['size'])}")
+        rle.compress(mask, height, width)
+        for field in ("score", "area"):
+            if entry.get(field) is not None:
+                checks.number(entry[field], field, place)
+        if entry.get("bbox") is not None:
+            checks.box(entry["bbox"], place)
+
+
 @dataclass(frozen=True)
 class PartStore:
     """A folder of parts of one run.
@@ -78,7 +116,7 @@ class PartStore:
     preface: Mapping[str, Any] | None = None
 
     def exists(self, part: Part) -> bool:
-        """Whether a part is there, whole, and of this run.
+        """Whether a part is there, whole, and of this run; each of its records is read and checked.
 
         Raises:
             MismatchError: it comes from other settings, or from another cut of the list.
@@ -94,7 +132,17 @@ class PartStore:
                 f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}: "
                 f"run without --resume, or remove {self.folder}"
             )
-        return end is not None and (not end.get("tensors") or path.with_suffix(_TENSORS).exists())
+        if end is None or (end.get("tensors") and not path.with_suffix(_TENSORS).exists()):
+            return False
+        try:
+            if end.get("tensors"):
+                tensors.read_header(path.with_suffix(_TENSORS))
+            for record in _records(path, self.digest):
+                check_record(record)
+        except InputError as error:
+            _logger.warning("%s is damaged (%s), and its images are done again", path, error)
+            return False
+        return True
 
     def write(
         self,
@@ -299,7 +347,10 @@ def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     header = _object(first).get("ovtool")
     last = tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :] if tail.endswith(b"\n") else b""
     end = _object(last)
-    return header if isinstance(header, dict) else None, end if "end" in end else None
+    numbers = ("part", "start", "stop", "items")
+    if not isinstance(header, dict) or any(type(header.get(key)) is not int for key in numbers):
+        header = None
+    return header, end if type(end.get("end")) is int else None
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -318,7 +369,7 @@ def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
     _check_digest(header, digest, path)
     with open(path, "rb") as handle:
         handle.readline()
-        for _ in range(int(end["end"])):
+        for _ in range(end["end"]):
             record = _object(handle.readline())
             if not ("image" in record or "failure" in record):
                 raise damaged

@@ -1,6 +1,6 @@
 """WebDataset shards: tar files whose members of one name, such as `000.jpg` and `000.txt`, are a sample.
 
-They are local files or any URL that the `webdataset` package opens. A shard that ends in the middle
+They are local files or URLs of `SCHEMES`, which the `webdataset` package opens. A shard that ends in the middle
 gives the samples before that place; what was left out is counted.
 """
 
@@ -12,9 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, UsageError
 
+SCHEMES = ("file", "http", "https", "ftps", "sftp", "scp", "gs", "hf")
+# what a shell could read as more than a part of an address: old releases of webdataset start one for `curl`
+_UNSAFE = frozenset(" '\"`$\\|;<>(){}") | {chr(code) for code in (*range(32), 127)}
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTION, RECORD = "txt", "json"  # a text, or an object with a `caption`
 _logger = logging.getLogger("ovtool")
@@ -51,9 +55,12 @@ def is_local(url: str) -> bool:
 def expand(spec: str) -> list[str]:
     """The shards that a SPEC names, in its order.
 
-    Raises InputError where `webdataset` is not installed, or where a file is not there.
+    Raises UsageError for an address that webdataset would open by a command of its own, such as
+    `pipe:`, and InputError where `webdataset` is not installed, or where a file is not there.
     """
     found = [str(url) for url in _webdataset().shardlists.expand_urls(spec)]
+    for url in found:
+        _check_address(url)
     missing = [url for url in found if is_local(url) and not Path(url).is_file()]
     if missing:
         raise InputError(
@@ -62,12 +69,34 @@ def expand(spec: str) -> list[str]:
     return found
 
 
+def _check_address(url: str) -> None:
+    """Raise UsageError unless a shard is a file or has an address of `SCHEMES`.
+
+    The scheme is read as webdataset reads it, so that neither capitals nor a space before it hide it.
+    """
+    try:
+        scheme = urlparse(url).scheme
+    except ValueError as error:
+        raise UsageError(f"the shard {url!r:.80} has no address: {error}") from None
+    if scheme and scheme not in SCHEMES:
+        reason = "runs a command" if scheme == "pipe" else "is not opened"
+        raise UsageError(
+            f"the shard {url!r:.80} {reason}: give files or addresses that begin with "
+            f"{', '.join(SCHEMES[1:-1])} or {SCHEMES[-1]}, or fetch the shards first"
+        )
+    if scheme not in ("", "file") and not _UNSAFE.isdisjoint(url):
+        raise UsageError(
+            f"the address {url!r:.80} holds characters that a shell reads; write them as %20, %27 and so on"
+        )
+
+
 def read(url: str, left: Left) -> Iterator[Sample]:
     """The samples of a shard in its order; those without an image or a caption are counted in `left`.
 
-    A shard that ends in the middle is told in one warning. Raises InputError for one that gives
-    nothing: no tar file, an address that does not answer.
+    A shard that ends in the middle is told in one warning. Raises UsageError as `expand`, and InputError
+    for one that gives nothing: no tar file, an address that does not answer.
     """
+    _check_address(url)
     problems: list[Exception] = []
 
     def go_on(error: Exception) -> bool:

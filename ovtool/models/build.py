@@ -15,8 +15,8 @@ import torch
 from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
 
-from ovtool.errors import ModelError
 from ovtool.formats import cache, tensors
+from ovtool.models import hub
 
 
 def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
@@ -27,11 +27,23 @@ def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
     file is broken, is not plain tensors, or does not fit the configuration.
     """
     try:
+        _check_text_tower(config["text_cfg"])
         model = _placed(config, weights) or _converted(config, weights)
     except Exception as error:  # safetensors, pickle, torch and timm each raise their own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot load the model in {weights}: {reason}") from error
+        raise hub.cannot_load(f"the model in {weights}", error) from error
     return model.eval().requires_grad_(False)
+
+
+def _check_text_tower(text: Mapping[str, Any]) -> None:
+    """Raise ValueError where transformers would need code of the repository for a text tower.
+
+    open_clip asks transformers without saying whether such code is trusted, so that it would ask on
+    stdin; a folder of the working directory can have the name of a repository.
+    """
+    if name := text.get("hf_model_name"):
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def _class_of(config: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:

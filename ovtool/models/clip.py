@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from ovtool.errors import InputError, ModelError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import dense_clip
-from ovtool.models import build, resolve, sources, towers
+from ovtool.models import build, hub, resolve, sources, towers
 
 Triple = tuple[float, float, float]
 
@@ -163,21 +163,31 @@ def _embed_dim(model: nn.Module) -> int:
 
 
 def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
-    """The tokenizer of a model: open_clip's own, already made, unless its configuration names
-    another.
+    """The tokenizer of a model: open_clip's own, already made, unless its configuration names another.
+
+    A tokenizer that needs code of its own is an error: such code is never run, and no one is asked.
     """
     text = files.config["text_cfg"]
-    if not text.get("hf_tokenizer_name") and not text.get("tokenizer_kwargs"):
-        return open_clip.tokenize
+    options = text.get("tokenizer_kwargs") or {}
+    context_length = text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
+    tokenizer: Callable[..., Tensor] = open_clip.tokenize
     try:
-        tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(files.tokenizer)
+        if files.tokenizer:
+            tokenizer = open_clip.tokenizer.HFTokenizer(
+                files.tokenizer,
+                context_length=context_length,
+                tokenizer_mode=text.get("tokenizer_mode"),
+                trust_remote_code=False,
+                **options,
+            )
+        elif options:
+            tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)
         return tokenizer
     except ImportError as error:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
     except Exception as error:  # transformers and the hub raise their own
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot load the tokenizer of {name}: {reason}") from error
+        raise hub.cannot_load(f"the tokenizer of {name}", error) from error
 
 
 def _settings(weights: Path) -> dict[str, Any]:

@@ -4,12 +4,16 @@ Nothing here imports transformers, so that a name that cannot be had is told at 
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ovtool.errors import ModelError
 from ovtool.models import sources
 
 CONFIG = "config.json"
+# what every loader of transformers is given: nothing is fetched, and code of a repository is neither run
+# nor asked about on stdin
+DOOR: Mapping[str, bool] = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
 
@@ -54,6 +58,17 @@ def obtain(name: str, flag: str = "--proposer") -> str:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"cannot fetch {name}: {reason}; {mend}") from error
     return name
+
+
+def cannot_load(what: str, error: Exception) -> ModelError:
+    """The error, in one line, for whatever transformers raised while it loaded `what`.
+
+    transformers advises to trust a repository that needs code of its own; ovtool never runs such code.
+    """
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    if "custom code" in str(error):
+        reason = "it needs code of its own, which ovtool never runs; name another model"
+    return ModelError(f"cannot load {what}: {reason}")
 
 
 def quiet() -> None:

@@ -161,6 +161,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     try:
         words = found.pop("words").float()
         config = MaskFormerConfig.from_dict(settings["config"])
+        _check_backbone(config)
         with torch.random.fork_rng(devices=[]):
             network = MaskFormer(config, int(settings["embed_dim"]))
         wanted = network.state_dict()
@@ -178,6 +179,13 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))
     return Trained(network, words.to(device), names, short_side, model, mark, digest)
+
+
+def _check_backbone(config: MaskFormerConfig) -> None:
+    """Raise ValueError where a configuration has timm fetch its backbone from a repository."""
+    timm_name = str(getattr(config.backbone_config, "backbone", None) or "")
+    if ":" in timm_name:
+        raise ValueError(f"its backbone {timm_name} is in another repository, which is not loaded")
 
 
 def no_object_vector(network: MaskFormer) -> NDArray[np.float32]:
@@ -257,16 +265,18 @@ def load_hub(name: str, device: torch.device | str = "cpu") -> HubMaskFormer:
     from transformers import AutoConfig, AutoImageProcessor, MaskFormerForInstanceSegmentation
 
     try:
-        kind = AutoConfig.from_pretrained(place, local_files_only=True).model_type
-        if kind != "maskformer":
-            raise ModelError(f"{name} is a {kind}, not a MaskFormer: name another model")
-        processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
-        network = MaskFormerForInstanceSegmentation.from_pretrained(place, local_files_only=True)
+        config = AutoConfig.from_pretrained(place, **hub.DOOR)
+        if config.model_type != "maskformer":
+            raise ModelError(
+                f"{name} is a {config.model_type}, not a MaskFormer: name another model"
+            )
+        _check_backbone(config)
+        processor = AutoImageProcessor.from_pretrained(place, **hub.DOOR)
+        network = MaskFormerForInstanceSegmentation.from_pretrained(place, **hub.DOOR)
     except ModelError:
         raise
     except Exception as error:  # transformers raises what its parts raise
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot load {name}: {reason}") from error
+        raise hub.cannot_load(name, error) from error
     network = network.eval().requires_grad_(False)
     return HubMaskFormer(network.to(device), processor, tensors.fingerprint(network.state_dict()))
 
@@ -375,7 +385,7 @@ def start_backbone(network: MaskFormer, architecture: str) -> str | None:
     from transformers import AutoModel
 
     hub.quiet()
-    state = AutoModel.from_pretrained(name, local_files_only=True).state_dict()
+    state = AutoModel.from_pretrained(name, **hub.DOOR).state_dict()
     encoder = network.model.pixel_level_module.encoder
     wanted = encoder.state_dict()
     fitting = _fitting(state, wanted)

@@ -38,16 +38,15 @@ def load(name: str, device: torch.device | str = "cpu") -> Sam:
     from transformers.pipelines import MaskGenerationPipeline
 
     try:
-        kind = AutoConfig.from_pretrained(place, local_files_only=True).model_type
+        kind = AutoConfig.from_pretrained(place, **hub.DOOR).model_type
         if kind != "sam":
             raise ModelError(f"{name} is a {kind}, not a SAM: name another model")
-        processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
-        network = SamModel.from_pretrained(place, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(place, **hub.DOOR)
+        network = SamModel.from_pretrained(place, **hub.DOOR)
     except ModelError:
         raise
     except Exception as error:  # transformers raises what its parts raise
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot load {name}: {reason}") from error
+        raise hub.cannot_load(name, error) from error
     network = network.eval().requires_grad_(False)
     pipeline = MaskGenerationPipeline(
         model=network, image_processor=processor, device=torch.device(device)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
+from ovtool.models import configurations
 
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
 PROBE_SECONDS = 3.0
@@ -26,8 +27,8 @@ class Files:
     """What a CLIP is made of.
 
     `config` is open_clip's model configuration, `preprocess` its image normalisation (``mean``,
-    ``std``, RGB in 0..1), `weights` a file of `WEIGHTS_SUFFIXES`, `tokenizer` the name that
-    open_clip's `get_tokenizer` takes.
+    ``std``, RGB in 0..1), `weights` a file of `WEIGHTS_SUFFIXES`, `tokenizer` where transformers finds
+    the tokenizer (a folder, or a name of the hub), empty for open_clip's own.
     """
 
     config: Mapping[str, Any]
@@ -39,7 +40,7 @@ class Files:
 def check_architecture(name: str, config: Mapping[str, Any]) -> None:
     """Raise ModelError unless the configuration is of a vision transformer that ovtool reads."""
     vision = config.get("vision_cfg", {})
-    trunk = vision.get("timm_model_name", "")
+    trunk = str(vision.get("timm_model_name") or "")
     if (
         isinstance(vision.get("layers"), list)
         or (trunk and not trunk.startswith("vit_"))
@@ -62,7 +63,7 @@ def bundled(name: str) -> Files:
     weights, config = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not weights.is_file() or not config.is_file():
         raise ModelError(f"the bundled model '{name}' is not in {folder}; install ovtool again")
-    return _with_config(config, weights, tokenizer="")
+    return _read(config, folder).with_weights(weights)
 
 
 def local(path: Path) -> Files:
@@ -79,7 +80,7 @@ def local(path: Path) -> Files:
         raise ModelError(f"{weights} is no weights file that is safe to read; use one of {choices}")
     for config in (weights.with_suffix(".json"), folder / _CONFIG):
         if config.is_file():
-            return _with_config(config, weights, tokenizer=f"local-dir:{folder}")
+            return _read(config, folder).with_weights(weights)
     raise ModelError(f"no configuration beside {weights}; put open_clip's {_CONFIG} there")
 
 
@@ -95,18 +96,37 @@ def _only_weights(folder: Path) -> Path:
     raise ModelError(f"no weights in {folder}; it needs one .safetensors file and {_CONFIG}")
 
 
-def _with_config(path: Path, weights: Path, tokenizer: str) -> Files:
+@dataclass(frozen=True)
+class _Description:
+    """What a model's own configuration says, checked; the fields are those of `Files`."""
+
+    config: Mapping[str, Any]
+    tokenizer: str
+    preprocess: Mapping[str, Any]
+
+    def with_weights(self, weights: Path) -> Files:
+        return Files(self.config, weights, self.tokenizer, self.preprocess)
+
+
+def _read(path: Path, own: Path | str) -> _Description:
+    """Read and check a configuration that came with weights; `own` is the model's folder or repository.
+
+    Raises ModelError for one that is not whole, or that could do more than describe a network.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config = content.get("model_cfg", content)
-        preprocess = content.get("preprocess_cfg", {})
+        preprocess = content.get("preprocess_cfg") or {}
         complete = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is no open_clip configuration: {error}") from error
-    if not complete:
+    towers = [config.get(name) for name in ("vision_cfg", "text_cfg")]
+    if not complete or not all(isinstance(tower, dict) for tower in towers):
         raise ModelError(f"{path} is no open_clip configuration: it needs model_cfg, whole")
     check_architecture(str(path), config)
-    return Files(config, weights, tokenizer, preprocess)
+    configurations.check(config, str(path))
+    tokenizer = configurations.tokenizer_of(config, own, str(path))
+    return _Description(config, tokenizer, configurations.preprocessing(preprocess, str(path)))
 
 
 def pretrained(architecture: str, tag: str) -> Files:
@@ -128,12 +148,14 @@ def pretrained(architecture: str, tag: str) -> Files:
         fetch_command(architecture, tag),
         lambda: download_pretrained(settings),
     )
-    return Files(config, weights, architecture, settings)
+    tokenizer = str(config["text_cfg"].get("hf_tokenizer_name") or "")
+    return Files(config, weights, tokenizer, settings)
 
 
 def hub(repository: str) -> Files:
-    """The files of an open_clip model on the hub, downloaded if need be; errors as for
-    `pretrained`.
+    """The files of an open_clip model on the hub, downloaded if need be; errors as for `pretrained`.
+
+    The configuration comes first, and nothing else is fetched unless it passes the checks.
     """
     from open_clip.pretrained import download_pretrained_from_hf
 
@@ -141,10 +163,11 @@ def hub(repository: str) -> Files:
     config = _cached(repository, (_CONFIG,)) or _download(
         name, command, lambda: download_pretrained_from_hf(repository, filename=_CONFIG)
     )
+    description = _read(config, repository)
     weights = _cached(repository, _HUB_WEIGHTS) or _download(
         name, command, lambda: download_pretrained_from_hf(repository)
     )
-    return _with_config(config, weights, tokenizer=name)
+    return description.with_weights(weights)
 
 
 def _download(name: str, command: str, fetch: Callable[[], str]) -> Path:

@@ -61,15 +61,24 @@ class PairCrops:
         folder = os.path.dirname(os.path.abspath(out))
         return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
 
-    def check(self, overwrite: bool) -> None:
-        """Refuses a place that must not be written to. Raises OutputExistsError, InputError."""
+    def check(self, overwrite: bool, begun: bool) -> None:
+        """Refuse a place that must not be written to.
+
+        Args:
+            overwrite: what is there may be replaced.
+            begun: a run to the same output was cut off, and left the crops that a tar is packed from.
+
+        Raises:
+            OutputExistsError, InputError.
+        """
         if self.target is None:
             return
         if self._is_tar:
             atomic.check_output(self.target, overwrite)
-        elif self.target.is_dir() and not overwrite and any(self.target.iterdir()):
+        is_filled = self._folder.is_dir() and any(self._folder.iterdir())
+        if is_filled and not overwrite and not (begun and self._is_tar):
             raise OutputExistsError(
-                f"{self.target} holds files: empty it, choose another folder, or give --overwrite"
+                f"{self._folder} holds files: empty it, choose another place, or give --overwrite"
             )
 
     def prepare(self, keep: bool) -> None:

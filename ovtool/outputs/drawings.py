@@ -69,6 +69,8 @@ class Drawings:
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
             _check_targets(folder, items, read)
+        if self.label_maps is not None and not overwrite:
+            _check_classes(self.label_maps / CLASSES_FILE, self.names)
         if self.overlay_file is not None:
             atomic.check_output(self.overlay_file, overwrite)
             _check_no_input(self.overlay_file, read)
@@ -161,6 +163,14 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     if filled and filled != {CLASSES_FILE} and not overwrite:
         raise OutputExistsError(
             f"{folder} is not empty: choose another folder, or give --overwrite"
+        )
+
+
+def _check_classes(path: Path, names: Sequence[str]) -> None:
+    """A file of classes is replaced by itself alone, as after a run that was killed at its start."""
+    if path.is_file() and path.read_bytes() != label_maps.classes_text(names).encode():
+        raise OutputExistsError(
+            f"{path} names other classes: choose another folder, or give --overwrite"
         )
 
 

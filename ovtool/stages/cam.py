@@ -25,7 +25,7 @@ from ovtool.inputs import labels as label_inputs
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.runs import Run
-from ovtool.training import distributed, loop
+from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.loop import Record
 
@@ -95,9 +95,11 @@ def run(
         raise UsageError("cam writes a safetensors file: name it with -o")
     picture = Path(target).with_suffix(".png") if chosen.trains else None
     runs.check_place(target, how)
-    for path in (picture, chosen.save_generator):
-        if path is not None:
-            atomic.check_output(path, how.overwrite or how.resume)
+    beside = [path for path in (picture, chosen.save_generator) if path is not None]
+    begun = runs.is_begun(target) or checkpoints.beside(Path(target), "").path.exists()
+    atomic.check_distinct([Path(target), *beside])
+    for path in beside:
+        atomic.check_output(path, how.overwrite or (how.resume and begun))
     found = label_inputs.read(source, images, classes, limit)
     if chosen.method == "classifier":
         from ovtool.trainers import classifier as classifier_trainer

@@ -230,9 +230,10 @@ def run(
     captioned = [captions_of.choose(one, captions_per_image, seed) for one in captioned]
     target = out or captions_of.default_output(captions, "pairs")
     runs.check_place(target, how)
-    kept = how.resume and runs.is_begun(target)
+    begun = runs.is_begun(target)
+    kept = how.resume and begun
     written = PairCrops(crops)
-    written.check(how.overwrite or kept)
+    written.check(how.overwrite or kept, begun)
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     pipeline = nouns.load(spacy_model, chunks=chunks)

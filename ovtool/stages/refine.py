@@ -23,8 +23,8 @@ from ovtool.cams import prompt_refinement, refine_steps
 from ovtool.cams.prompt_refinement import Request
 from ovtool.cams.refine_steps import Context, StepOptions
 from ovtool.errors import InputError, UsageError
+from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import cams as maps_file
-from ovtool.formats import coco, parts, rle
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
 from ovtool.methods import pseudo_masks
@@ -165,6 +165,9 @@ def run(
     drawings = Drawings([each.name for each in categories], label_maps, overlays)
     runs.check_place(target, how)
     drawings.check(items, how.overwrite or (how.resume and runs.is_begun(target)))
+    kept = save_generator or Path(f"{target}.generator.safetensors")
+    if "prompts" in names:
+        _check_generator(kept, target, how)
     clip = None
     if "prompts" in names or refine_steps.needs_clip(names, step_options):
         from ovtool.models import clip as door
@@ -185,7 +188,6 @@ def run(
         shown["proposals"] = regions.digest
     if how.dry_run:
         return runs.planned(items, categories, target)
-    kept = save_generator or Path(f"{target}.generator.safetensors")
     maps_of: MapsOf = lambda image, rgb: found.of(image.id)  # noqa: E731
     if training is not None:
         generator = training.trained(kept, how.resume, how.overwrite)
@@ -329,6 +331,20 @@ def _check_request(
             "--background-prompts and --generator belong to the step prompts: add it to --steps, or leave "
             "them out"
         )
+
+
+def _check_generator(kept: Path, target: str, how: Run) -> None:
+    """Refuse places that the generator and its curve must not be written to, before any work is done.
+
+    A run that goes on may find its own generator there, which `Refinement.trained` looks into.
+
+    Raises UsageError, OutputExistsError, InputError.
+    """
+    curve = kept.with_suffix(".png")
+    atomic.check_distinct((Path(target), kept, curve))
+    goes_on = how.resume and kept.exists()
+    for path in (kept, curve):
+        atomic.check_output(path, how.overwrite or goes_on)
 
 
 def _check_maps(found: Cams, source: str) -> None:

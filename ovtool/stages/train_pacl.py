@@ -126,8 +126,7 @@ def run(
     place = devices.choose(device)
     dtype = _training_dtype(precision, place)
     target = Path(out or _default_out(captions))
-    for path in (target, target.with_suffix(".png")):
-        atomic.check_output(path, overwrite)
+    atomic.check_outputs((target, target.with_suffix(".png")), overwrite)
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     source = _source(captions, images, settings)

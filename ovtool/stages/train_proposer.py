@@ -76,8 +76,7 @@ def run(
         precision, held_out_share, validate_every, class_weight=class_weight,
     )  # fmt: skip
     picture = out.with_suffix(".png")
-    for place in (out, picture):
-        atomic.check_output(place, overwrite)
+    atomic.check_outputs((out, picture), overwrite)
     if model is not None:
         resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
     dataset, folder = _read(truth, images, targets)

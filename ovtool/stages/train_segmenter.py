@@ -80,8 +80,7 @@ def run(
         held_out_share if validation is None else 0.0, validate_every,
     )  # fmt: skip
     picture = out.with_suffix(".png")
-    for place in (out, picture):
-        atomic.check_output(place, overwrite)
+    atomic.check_outputs((out, picture), overwrite)
     _check_model(architecture, model)
     data = label_map_batches.read(labels, images, with_background)
     rows, held_out = label_map_batches.split(data, settings.held_out_share, seed)

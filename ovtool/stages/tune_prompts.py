@@ -98,8 +98,7 @@ def run(
     dtype = _training_dtype(precision, place)
     target = Path(out or _default_out(pairs))
     picture = target.with_suffix(".png")
-    for path in (target, picture):
-        atomic.check_output(path, overwrite)
+    atomic.check_outputs((target, picture), overwrite)
     found = pair_batches.read(pairs, images, seed, held_out)
     from ovtool.models import clip as door
     from ovtool.models import region_clip

@@ -164,8 +164,7 @@ def run(
     place = devices.choose(device)
     target = Path(out or f"{Path(cams).stem.removesuffix('.cams')}.background.safetensors")
     picture = target.with_suffix(".png")
-    for path in (target, picture):
-        atomic.check_output(path, overwrite)
+    atomic.check_outputs((target, picture), overwrite)
     found = maps_file.read(cams)
     folder = images or Path(cams).resolve().parent
     map_batches.items_of(found, folder, str(cams))

@@ -121,8 +121,7 @@ def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
         InputError: one cannot be written.
     """
     outputs = Outputs(Path(out), Path(out).with_suffix(".png"))
-    for place in (outputs.file, outputs.curve):
-        atomic.check_output(place, overwrite)
+    atomic.check_outputs((outputs.file, outputs.curve), overwrite)
     return outputs
 
 

@@ -92,3 +92,7 @@ def test_outputs_that_exist_are_kept(mining, desk, fails):
     assert "crops holds files" in fails(1, *mining, "-o", "o.json", "--crops", "crops")
     Path("x.tar").write_text("mine")
     assert "x.tar exists" in fails(1, *mining, "-o", "o.json", "--crops", "x.tar")
+    (desk / "y.tar.crops").mkdir()  # where crops lie until the tar is packed
+    Path("y.tar.crops/own.txt").write_text("mine")
+    assert "y.tar.crops holds files" in fails(1, *mining, "-o", "o.json", "--crops", "y.tar")
+    assert Path("y.tar.crops/own.txt").read_text() == "mine"

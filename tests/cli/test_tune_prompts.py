@@ -154,7 +154,7 @@ def test_bad_input_is_told_in_one_line(fails, pairs, photos):
 @pytest.mark.parametrize("train", ["prompts", "tower"])
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, pairs, train):
     program = (
-        "import sys; from ovtool.stages import prompt_tuner; prompt_tuner.SAVE_EVERY = 1;"
+        "import sys; from ovtool.trainers import mask_prompts; mask_prompts.SAVE_EVERY = 1;"
         "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
     )
     options = ["tune-prompts", *pairs, "--train", train, "--steps", "12", "--batch-size", "3"]

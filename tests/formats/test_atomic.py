@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ovtool.errors import InputError, OutputExistsError
+from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import atomic
 
 
@@ -155,3 +155,15 @@ def test_canonical_json() -> None:
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
             atomic.canonical_json({"a": bad})
+
+
+def test_outputs_of_one_command_are_files_of_their_own(tmp_path):
+    places = (tmp_path / "a.safetensors", tmp_path / "a.png")
+    atomic.check_outputs(places, overwrite=False)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(OutputExistsError, match="a.png exists"):
+        atomic.check_outputs(places, overwrite=False)
+    atomic.check_outputs(places, overwrite=True)
+    same = (tmp_path / "a.png", tmp_path / "." / "a.png")
+    with pytest.raises(UsageError, match="would hold two outputs of this command"):
+        atomic.check_outputs(same, overwrite=True)

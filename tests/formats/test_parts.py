@@ -125,6 +125,50 @@ def test_damaged_parts_do_not_exist_and_are_not_read(tmp_path: Path) -> None:
             list(kept.read(cuts[0]))
 
 
+def damages() -> list[tuple[list[Any], Any]]:
+    """What is put in place of a field of the record of 001.jpg, by the path to it."""
+    mask = ["annotations", 0, "segmentation"]
+    return [
+        ([*mask, "size"], [0, 128]), ([*mask, "size"], [-6, -8]), ([*mask, "size"], [2**31, 2**31]),
+        ([*mask, "size"], [8, 6]), ([*mask, "size"], [6.0, 8.0]), ([*mask, "size"], "68"), ([*mask, "size"], [6]),
+        ([*mask, "counts"], "11"), ([*mask, "counts"], ""), ([*mask, "counts"], "ooooooooo"),
+        ([*mask, "counts"], [-48, 96]), ([*mask, "counts"], None), (mask, None), (mask, [[1, 2, 3, 4, 5, 6]]),
+        (["annotations", 0, "category_id"], None), (["annotations", 0, "score"], "x"),
+        (["annotations", 0, "bbox"], [1, 2]), (["annotations"], None), (["image", "height"], 0),
+        (["image", "width"], -8), (["image", "file_name"], None), (["image"], 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), damages())
+def test_a_part_with_a_damaged_record_does_not_exist_and_is_not_merged(
+    tmp_path: Path, path: list[Any], value: Any
+) -> None:
+    kept, (part, *_) = fill(tmp_path, 4)
+    damaged: Any = json.loads(json.dumps(record(1)))
+    place = damaged
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(InputError, match="a part is damaged .* again with --resume") as caught:
+        merge.merge_records([record(0), damaged], {}, CATEGORIES)
+    assert "\n" not in str(caught.value)
+    file = kept.folder / "part-00000.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    lines[2] = json.dumps(damaged) + "\n"
+    assert kept.exists(part)
+    file.write_text("".join(lines))
+    assert not kept.exists(part)
+
+
+@pytest.mark.parametrize("end", ['{"end": "4"}', '{"end": null}', '{"end": 9}', '{"end": 3}'])
+def test_a_part_with_a_damaged_end_does_not_exist(tmp_path: Path, end: str) -> None:
+    kept, (part, *_) = fill(tmp_path, 4)
+    file = kept.folder / "part-00000.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + end + "\n")
+    assert not kept.exists(part)
+
+
 def test_an_interrupted_part_is_not_there(tmp_path: Path) -> None:
     kept = store(tmp_path)
 

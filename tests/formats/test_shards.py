@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, UsageError
 from ovtool.formats import shards
 from ovtool.formats.shards import Left
 
@@ -137,3 +137,31 @@ def test_without_the_package_the_mend_is_named(shard, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     with pytest.raises(InputError, match=r"pip install 'ovtool\[shards\]'"):
         shards.expand(str(shard))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "pipe:touch RAN; cat a.tar", "pipe:touch RAN; cat {a,b}.tar", "{pipe:touch RAN;,x}a.tar",
+        "{pip,x}e:touch RAN; cat a.tar", "a.tar::pipe:touch RAN; cat a.tar", "${hidden}:touch RAN; cat a.tar",
+        "PIPE:touch RAN; cat a.tar", " pipe:touch RAN; cat a.tar", "pi\tpe:touch RAN; cat a.tar",
+        "ais:touch RAN; cat a.tar", "htgs:x/a.tar", "s3://x/a.tar", "http://x/a'; touch RAN; '.tar",
+        "gs://x/$(touch RAN).tar", "https://x/`touch RAN`.tar", "http://[x/a.tar",
+    ],
+)  # fmt: skip
+def test_an_address_that_runs_a_command_is_refused(shard, spec, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WDS_hidden", "pipe")
+    shard.rename("a.tar")
+    for use in (shards.expand, lambda url: list(shards.read(url, Left()))):
+        if use is not shards.expand and any(sign in spec for sign in ("{", "::")):
+            continue  # what `read` gets is expanded
+        with pytest.raises(UsageError) as caught:
+            use(spec)
+        assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_addresses_that_are_opened():
+    for url in ("https://x/a%27b.tar?key=1&b=2", "gs://x/a.tar", "hf://datasets/x/y/a.tar"):
+        assert shards.expand(url) == [url]

@@ -316,9 +316,11 @@ def test_a_tokenizer_that_is_not_installed_is_named(save, build, native_config, 
     native_config["text_cfg"]["hf_tokenizer_name"] = "org/tokenizer"
     weights = save(build(native_config), native_config)
 
-    def missing(*_):
+    (weights.parent / "tokenizer.json").write_text("{}")
+
+    def missing(*_, **__):
         raise ImportError("No module named 'transformers'")
 
-    monkeypatch.setattr(open_clip, "get_tokenizer", missing)
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", missing)
     with pytest.raises(ModelError, match="needs transformers; install it with `pip install"):
         door.load(str(weights))

@@ -50,6 +50,14 @@ def test_names_of_classes_alone_do_not_fill_a_folder(tmp_path):
     drawn.check([item("x.jpg")], overwrite=False)
 
 
+def test_names_of_other_classes_are_not_replaced(tmp_path):
+    (tmp_path / "classes.txt").write_text("the words of someone else\n")
+    drawn = Drawings(NAMES, label_maps=tmp_path)
+    with pytest.raises(OutputExistsError, match="classes.txt names other classes"):
+        drawn.check([item("x.jpg")], overwrite=False)
+    drawn.check([item("x.jpg")], overwrite=True)
+
+
 def test_the_one_overlay_is_not_overwritten(tmp_path):
     drawn = Drawings(NAMES, overlay_file=tmp_path / "x.overlay.png")
     drawn.check([item("x.jpg")], overwrite=False)

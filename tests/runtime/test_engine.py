@@ -119,3 +119,22 @@ def test_a_record_for_each_item(tmp_path: Path) -> None:
             CUTS, store(tmp_path), lambda part: engine.PartOutput([parts.failure_record("a", "b")])
         )
     assert not store(tmp_path).exists(CUTS[0])
+
+
+def test_a_damaged_mask_is_made_again_on_resume(tmp_path: Path) -> None:
+    """pycocotools ends the process with SIGFPE where a mask has no rows."""
+    kept = store(tmp_path)
+    engine.run_local(CUTS, kept, Work())
+    path = kept.folder / "part-00001.jsonl"
+    whole, mask = path.read_bytes(), {"size": [0, 128], "counts": "0"}
+    entry = {"category_id": 1, "segmentation": mask}
+    damaged = parts._line(parts.image_record("4.jpg", 4, 4, [entry]))
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], damaged, *lines[2:]]))
+    again = Work()
+    engine.run_local(CUTS, kept, again, resume=True)
+    assert again.done == [4, 5, 6, 7] and path.read_bytes() == whole
+    tensors = kept.folder / "part-00002.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-3])
+    engine.run_local(CUTS, kept, again, resume=True)
+    assert again.done[4:] == [8, 9] and kept.tensors(CUTS[2])["t"] == 2

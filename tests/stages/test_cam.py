@@ -291,6 +291,18 @@ def test_cut_off_and_resumed_it_writes_the_same_bytes(make, tmp_path, method, mo
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+@pytest.mark.parametrize("there", ["g.safetensors", "x.png"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_generator_and_a_curve_replace_nothing(make, tmp_path, monkeypatch, there, resume):
+    """`--resume` of a run that was never begun is no leave to replace files."""
+    (tmp_path / there).write_bytes(b"of someone else")
+    monkeypatch.setattr(generator_trainer.Matching, "train", None)
+    kept = tmp_path / "g.safetensors"
+    with pytest.raises(OutputExistsError, match=f"{there} exists"):
+        make(method="matching", steps=2, batch_size=2, save_generator=kept, resume=resume)
+    assert (tmp_path / there).read_bytes() == b"of someone else"
+
+
 def test_a_run_cut_off_while_it_makes_maps_does_not_train_again(make, tmp_path, monkeypatch):
     options = {"method": "matching", "steps": 2, "batch_size": 2}
     make("whole.safetensors", **options)

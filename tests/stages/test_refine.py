@@ -458,6 +458,46 @@ def test_a_learning_that_was_cut_off_ends_with_the_same_bytes(
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+def never(*_, **__):
+    pytest.fail("work was done")
+
+
+@pytest.mark.parametrize("there", ["g.safetensors", "g.png"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_generator_and_its_curve_replace_nothing(refined, tmp_path, monkeypatch, there, resume):
+    (tmp_path / there).write_bytes(b"of someone else")
+    monkeypatch.setattr(generator_trainer.Matching, "train", never)
+    monkeypatch.setattr(door, "load", never)
+    if resume and there == "g.safetensors":
+        monkeypatch.undo()  # whether it is that of this run is told by its content
+    options = {"steps": "prompts", "prompts": requested(refine_weight=0.0, epochs=0.0)}
+    with pytest.raises((OutputExistsError, InputError), match="g.safetensors|g.png exists") as e:
+        refined(**options, save_generator=tmp_path / "g.safetensors", how={"resume": resume})
+    assert "\n" not in str(e.value) and not (tmp_path / "x.json").exists()
+    assert (tmp_path / there).read_bytes() == b"of someone else"
+
+
+def test_a_generator_of_other_settings_is_not_replaced_on_resume(refined, tmp_path):
+    kept = tmp_path / "g.safetensors"
+    request = requested(refine_weight=0.0, epochs=0.0, fit_epochs=1.0)
+    refined("a.json", steps="prompts", prompts=request, save_generator=kept)
+    before = kept.read_bytes(), kept.with_suffix(".png").read_bytes()
+    options = {"steps": "prompts", "save_generator": kept}
+    other = requested(refine_weight=0.0, epochs=0.0, fit_epochs=2.0)
+    with pytest.raises(MismatchError, match="g.safetensors holds a generator of other data or set"):
+        refined("b.json", **options, prompts=other, how={"resume": True})
+    assert (kept.read_bytes(), kept.with_suffix(".png").read_bytes()) == before
+    refined("b.json", **options, prompts=other, how={"overwrite": True})
+    assert kept.read_bytes() != before[0]
+
+
+@pytest.mark.parametrize("name", ["g.png", "x.safetensors"])
+def test_a_generator_has_a_file_of_its_own(refined, tmp_path, name):
+    request = requested(refine_weight=0.0)
+    with pytest.raises(UsageError, match="would hold two outputs of this command"):
+        refined("x.safetensors", steps="prompts", prompts=request, save_generator=tmp_path / name)
+
+
 def test_prompts_that_do_not_belong(tune, refined, tmp_path, maps, monkeypatch, small):
     tune(similarity="shifted")
     prompts = tmp_path / "b.safetensors"

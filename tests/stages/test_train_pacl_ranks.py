@@ -22,7 +22,8 @@ import numpy as np, open_clip, torch
 from ovtool.errors import OvtoolError
 from ovtool.models import clip as door
 from ovtool.models import text
-from ovtool.stages import aligner, train_pacl
+from ovtool.stages import train_pacl
+from ovtool.trainers import pacl as aligner
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
