@@ -89,7 +89,7 @@ def command_lines() -> list[list[str]]:
     def walk(rows, words):
         yield words
         for name, target, _ in rows:
-            yield from [[*words, name]] if callable(target) else walk(target, [*words, name])
+            yield from [[*words, name]] if isinstance(target, str) else walk(target, [*words, name])
 
     return list(walk(COMMANDS, []))
 

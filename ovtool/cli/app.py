@@ -1,127 +1,267 @@
-"""The `ovtool` program: a table of commands and the frame around them.
+"""The `ovtool` program: a table of commands, each of which is imported when it is asked for.
 
-Command modules import only the standard library, typer and each other's options at the top; the
-stage behind a command is imported when the command runs.
+A command is declared by its signature (`cli.declare`); one that still has Typer's own options works
+beside it. The stage behind a command is imported when the command runs.
 """
 
+from __future__ import annotations
+
 import functools
+import importlib
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from ovtool.cli import (
-    cam,
-    check,
-    data,
-    doctor,
-    evaluate,
-    info,
-    mine_pairs,
-    output,
-    probe,
-    probe_alignment,
-    probe_classify,
-    probe_coherence,
-    propose,
-    refine,
-    segment,
-    train_pacl,
-    train_proposer,
-    train_segmenter,
-    tune_prompts,
-)
-from ovtool.cli.options import QuietOpt, VerboseOpt
+from ovtool.cli import declare, output
+from ovtool.cli.old_names import OLD_NAMES
+from ovtool.cli.parameters import HELP_NAMES, Flag, help_flag, verbosity
 
-# (name, function, one line of help); in place of a function, rows of sub-commands.
-COMMANDS: tuple[tuple[str, Any, str], ...] = (
-    ("segment", segment.segment, "Cut pictures up by words."),
-    ("propose", propose.propose, "Find masks of whatever is in the pictures."),
-    ("mine-pairs", mine_pairs.mine_pairs, "Pair the nouns of captions with masks."),
-    (
+
+class Row(NamedTuple):
+    """A command of the table.
+
+    Attributes:
+        name: As it is called.
+        target: Its function, as `module:function` or itself; or the rows of its sub-commands.
+        help: One line.
+    """
+
+    name: str
+    target: str | Callable[..., object] | tuple[Row, ...]
+    help: str
+
+
+COMMANDS: tuple[Row, ...] = (
+    Row("segment", "ovtool.cli.segment:segment", "Segment images by words."),
+    Row("propose", "ovtool.cli.propose:propose", "Find class-agnostic masks in images."),
+    Row("mine-pairs", "ovtool.cli.mine_pairs:mine_pairs", "Pair the nouns of captions with masks."),
+    Row(
         "train-proposer",
-        train_proposer.train_proposer,
-        "Train a network that finds masks and compares them with words.",
+        "ovtool.cli.train_proposer:train_proposer",
+        "Train a network that proposes masks and compares them with words.",
     ),
-    (
+    Row(
         "train-segmenter",
-        train_segmenter.train_segmenter,
-        "Train a network on pseudo masks, or on any labels of pixels.",
+        "ovtool.cli.train_segmenter:train_segmenter",
+        "Train a segmentation network on pseudo masks or labels.",
     ),
-    (
+    Row(
         "train-pacl",
-        train_pacl.train_pacl,
-        "Align a CLIP's patches with words, from captions alone.",
+        "ovtool.cli.train_pacl:train_pacl",
+        "Align the patches of a CLIP with words, from captions alone.",
     ),
-    ("cam", cam.cam, "Make class activation maps from image-level labels."),
-    ("refine", refine.refine, "Refine class activation maps, and make pseudo masks of them."),
-    (
+    Row("cam", "ovtool.cli.cam:cam", "Make class activation maps from image-level labels."),
+    Row(
+        "refine",
+        "ovtool.cli.refine:refine",
+        "Refine class activation maps, and make pseudo masks of them.",
+    ),
+    Row(
         "tune-prompts",
-        tune_prompts.tune_prompts,
-        "Teach a CLIP prompts, for masked crops or backgrounds.",
+        "ovtool.cli.tune_prompts:tune_prompts",
+        "Tune prompts of a CLIP for masked crops or backgrounds.",
     ),
-    ("evaluate", evaluate.evaluate, "Measure predictions against a ground truth."),
-    ("info", info.info, "Say what a file is and what made it."),
-    ("check", check.check, "Validate files; the exit status is the answer."),
-    ("doctor", doctor.doctor, "List versions, device, caches and weights, and what is missing."),
-    (
+    Row("evaluate", "ovtool.cli.evaluate:evaluate", "Compare predictions with a ground truth."),
+    Row("info", "ovtool.cli.info:info", "Print what a file is and what made it."),
+    Row("check", "ovtool.cli.check:check", "Validate files; the exit status is the answer."),
+    Row(
+        "doctor",
+        "ovtool.cli.doctor:doctor",
+        "List versions, device, caches and weights, and what is missing.",
+    ),
+    Row(
         "probe",
         (
-            ("oracle", probe.oracle, "Say whether masks or names are the bottleneck."),
-            ("alignment", probe_alignment.alignment, "Say which patches say what they show."),
-            ("coherence", probe_coherence.coherence, "Say whether patches of a class look alike."),
-            ("classify", probe_classify.classify, "Say how well whole images are named."),
+            Row("oracle", "ovtool.cli.probe:oracle", "Measure whether masks or names cost more."),
+            Row(
+                "alignment",
+                "ovtool.cli.probe_alignment:alignment",
+                "Measure how often a patch is closest to the word of its class.",
+            ),
+            Row(
+                "coherence",
+                "ovtool.cli.probe_coherence:coherence",
+                "Measure whether patches of one class are alike.",
+            ),
+            Row(
+                "classify",
+                "ovtool.cli.probe_classify:classify",
+                "Measure how well whole images are classified.",
+            ),
         ),
-        "The papers' diagnoses of a model.",
+        "Diagnose a model as the papers do.",
     ),
-    (
+    Row(
         "data",
         (
-            ("list", data.list_, "List the data sets that are known by name."),
-            ("make", data.make, "Make a data set that needs no download."),
+            Row("list", "ovtool.cli.data:list_", "List the data sets that are known by name."),
+            Row("make", "ovtool.cli.data:make", "Make a data set that needs no download."),
         ),
-        "Data sets by name.",
+        "List and make data sets.",
     ),
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        import ovtool
+def _print_version(context: Any, flag: Any) -> None:
+    import ovtool
 
-        print(ovtool.__version__)
-        raise typer.Exit()
+    print(ovtool.__version__)
+    raise typer.Exit()
 
 
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-    verbose: VerboseOpt = 0,
-    quiet: QuietOpt = 0,
-) -> None:
+def _install_completion(context: Any, flag: Any) -> None:
+    from typer._completion_classes import completion_init
+    from typer.completion import install_callback
+
+    completion_init()
+    install_callback(context, flag, True)
+
+
+def _show_completion(context: Any, flag: Any) -> None:
+    from typer._completion_classes import completion_init
+    from typer.completion import show_callback
+
+    completion_init()
+    show_callback(context, flag, True)
+
+
+class Group(TyperGroup):
+    """A command with sub-commands, which are imported when they are asked for."""
+
+    def __init__(self, rows: Sequence[Row], path: str = "", **attributes: Any) -> None:
+        attributes |= {"callback": None}
+        super().__init__(**{**attributes, "rich_markup_mode": None, "invoke_without_command": True})
+        self._rows = {row.name: row for row in rows}
+        self._path = path
+        self.commands = cast(Any, dict.fromkeys(self._rows))  # the names, for "Did you mean"
+        self._help = help_flag()
+
+    def get_help_option(self, ctx: Any) -> Flag:
+        """The flag that prints the help."""
+        return self._help
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, made now; None where there is none."""
+        row = self._rows.get(cmd_name)
+        if row is not None and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = cast(Any, made(row, self._path))
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the table of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(row.name, row.help) for row in self._rows.values()])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the sub-command; without one the help is an error of usage."""
+        if not ctx._protected_args:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(2)
+        return super().invoke(ctx)
+
+
+class Program(Group):
     """Segment images by words, and build the models that do it.
 
     Data goes to stdout and files, everything for people to stderr. Exit status: 0 done, 1 error,
     2 usage, 3 done but some items failed, 130 interrupted, 141 broken pipe.
     """
-    output.set_verbosity(verbose - quiet)
-    _help_if_bare(context)
+
+    rows: Sequence[Row] = COMMANDS
+
+    def __init__(self, **attributes: Any) -> None:
+        for own in ("name", "params", "help", "commands"):
+            attributes.pop(own, None)
+        show = "Show completion for the current shell, to copy it or customize the installation."
+        options = [
+            Flag("version", "Print the version and exit.", _print_version),
+            *verbosity(),
+            Flag(
+                "install-completion",
+                "Install completion for the current shell.",
+                _install_completion,
+            ),
+            Flag("show-completion", show, _show_completion),
+        ]
+        text = inspect.getdoc(Program)
+        super().__init__(self.rows, name="ovtool", params=options, help=text, **attributes)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Sets how much is said, and runs the command."""
+        output.set_verbosity(ctx.params["verbose"] - ctx.params["quiet"])
+        return super().invoke(ctx)
+
+    def _main_shell_completion(self, *arguments: Any, **named: Any) -> None:
+        """Answers a shell that asks for completions."""
+        import os
+
+        if "_OVTOOL_COMPLETE" in os.environ:
+            from typer._completion_classes import completion_init
+
+            completion_init()
+        super()._main_shell_completion(*arguments, **named)
 
 
-def _help_if_bare(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
+def made(row: Row, path: str = "") -> TyperCommand | Group:
+    """The command of a row.
+
+    Args:
+        row: The row.
+        path: The names of the groups above it, each with a space behind it.
+    """
+    if isinstance(row.target, tuple):
+        return Group(row.target, f"{path}{row.name} ", name=row.name, help=row.help)
+    function = imported(row.target) if isinstance(row.target, str) else row.target
+    if is_typers(function):
+        return _typers_command(function, row)
+    return declare.command(function, row.name, OLD_NAMES.get(path + row.name))
+
+
+def imported(target: str) -> Callable[..., object]:
+    """The function that `module:function` names."""
+    module, _, name = target.partition(":")
+    function: Callable[..., object] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def program(rows: Sequence[Row]) -> typer.Typer:
+    """A program with these commands, in the frame of `ovtool`."""
+    shell = typer.Typer(
+        cls=type("Program", (Program,), {"rows": rows}),
+        callback=lambda: None,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    return shell
+
+
+# --- commands with Typer's own options, until the last one is declared --------------------------------
+
+
+def is_typers(function: Callable[..., object]) -> bool:
+    """Whether a signature has options of Typer."""
+    hints = get_type_hints(function, include_extras=True).values()
+    marks = [mark for hint in hints for mark in getattr(hint, "__metadata__", ())]
+    return any(isinstance(mark, typer.models.ParameterInfo) for mark in marks)
+
+
+def _typers_command(function: Callable[..., object], row: Row) -> TyperCommand:
+    alone = typer.Typer(
+        add_completion=False, rich_markup_mode=None, context_settings=dict(HELP_NAMES)
+    )
+    alone.command(row.name, short_help=row.help)(with_verbosity(function))
+    return cast(TyperCommand, typer.main.get_command(alone))
 
 
 def with_verbosity(function: Callable[..., object]) -> Callable[..., None]:
     """The same command with `-v` and `-q`, and with no return value (Typer takes one for a status)."""
+    count = functools.partial(typer.Option, count=True, show_default=False)
+    more = Annotated[int, count("--verbose", "-v", help="Say more on stderr; may be repeated.")]
+    less = Annotated[int, count("--quiet", "-q", help="Say less on stderr; may be repeated.")]
 
     @functools.wraps(function)
     def command(*, verbose: int, quiet: int, **options: Any) -> None:
@@ -133,34 +273,11 @@ def with_verbosity(function: Callable[..., object]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             *(parameter.replace(kind=named) for parameter in own),
-            inspect.Parameter("verbose", named, default=0, annotation=VerboseOpt),
-            inspect.Parameter("quiet", named, default=0, annotation=QuietOpt),
+            inspect.Parameter("verbose", named, default=0, annotation=more),
+            inspect.Parameter("quiet", named, default=0, annotation=less),
         ]
     )
     return command
 
 
-def _new(callback: Callable[..., None], help: str | None, **settings: Any) -> typer.Typer:
-    return typer.Typer(
-        callback=callback,
-        help=help,
-        invoke_without_command=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **settings,
-    )
-
-
-def build(commands: tuple[tuple[str, Any, str], ...], program: typer.Typer) -> typer.Typer:
-    """Adds the rows of a command table to a program, and returns it."""
-    for name, target, line in commands:
-        if callable(target):
-            program.command(name, short_help=line)(with_verbosity(target))
-        else:
-            group = build(target, _new(_help_if_bare, line, add_completion=False))
-            program.add_typer(group, name=name)
-    return program
-
-
-app = build(COMMANDS, _new(_root, inspect.getdoc(_root)))
+app = program(COMMANDS)

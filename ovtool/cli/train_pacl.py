@@ -1,168 +1,50 @@
-"""`ovtool train-pacl --captions SPEC`: captioned pictures to a head that aligns patches with texts."""
+"""`ovtool train-pacl --captions SPEC`: a head that aligns patches with text, from captions."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-import typer
+from typing import Annotated
 
 from ovtool.cli import output
-from ovtool.cli.options import (
-    DeviceOpt,
-    DryRunOpt,
-    ImagesOpt,
-    JsonOpt,
-    ModelOpt,
-    OutputOpt,
-    OverwriteOpt,
-    PrecisionOpt,
-    SeedOpt,
-    TemplatesOpt,
-)
+from ovtool.cli.declare import Only
+from ovtool.settings.layers import known
+from ovtool.settings.option import Option
+from ovtool.settings.pacl import TRAINING, Pacl
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Training
 
 
 def train_pacl(
     captions: Annotated[
         str,
-        typer.Option(
-            "--captions",
+        Option(
+            "A data set (coco means coco:train2017 here), a COCO captions JSON with --images DIR, or "
+            'WebDataset shards such as "x/{00000..00331}.tar".',
             metavar="SPEC",
-            help="A data set (coco means coco:train2017 here), a COCO captions JSON with --images DIR, "
-            'or WebDataset shards such as "x/{00000..00331}.tar".',
+            panel="Images",
         ),
     ],
-    images: ImagesOpt = None,
-    model: ModelOpt = None,
-    device: DeviceOpt = None,
-    precision: PrecisionOpt = "auto",
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size", help="Images of a step, over all processes, told from each other."
+    images: ImagesFolder = None,
+    pacl: Pacl = Pacl(),
+    training: Annotated[
+        Training,
+        Only(
+            "steps",
+            "epochs",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "held_out",
+            "seed",
+            "loader_workers",
+            "resume",
+            "overwrite",
+            "dry_run",
         ),
-    ] = 4096,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            "--micro-batch",
-            min=1,
-            help="Images compared with all texts at once, which bounds the memory and changes nothing "
-            "else. Default: as many as 32 MiB of scores hold.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        float, typer.Option("--epochs", min=0.01, help="How often each image is seen.")
-    ] = 10.0,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", min=1, help="Steps, for --epochs; needed for shards at a URL."),
-    ] = None,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak learning rate.")] = 5e-4,
-    decay: Annotated[float, typer.Option("--decay", min=0, help="Weight decay.")] = 0.2,
-    warmup: Annotated[
-        int, typer.Option("--warmup", min=0, help="Steps of linear rise, at most a fifth of all.")
-    ] = 0,
-    patch_scale: Annotated[
-        float,
-        typer.Option(
-            "--patch-scale",
-            min=0,
-            help="Multiplies cosines in the softmax over patches; the paper shows none, which is 1.",
-        ),
-    ] = 10.0,
-    pooling: Annotated[
-        Literal["softmax", "sparse"],
-        typer.Option(
-            "--pooling", help="The weights of patches; sparse drops the lesser ones, as SPARC."
-        ),
-    ] = "softmax",
-    logit_scale: Annotated[
-        float | None,
-        typer.Option(
-            "--logit-scale",
-            min=0.01,
-            help="Multiplies scores in the loss. Default: the CLIP's own.",
-        ),
-    ] = None,
-    learn_scale: Annotated[
-        bool, typer.Option("--learn-scale", help="Train the logit scale too, up to 100.")
-    ] = False,
-    pairs: Annotated[
-        Literal["all", "own"],
-        typer.Option(
-            "--pairs",
-            help="all: each text weighs the patches of each image. own: an image's own caption does.",
-        ),
-    ] = "all",
-    nouns: Annotated[
-        bool,
-        typer.Option("--nouns", help="The nouns of captions are texts of their own, in templates."),
-    ] = False,
-    noun_weight: Annotated[
-        float, typer.Option("--noun-weight", min=0, help="The weight of their loss.")
-    ] = 1.0,
-    naming: Annotated[
-        float,
-        typer.Option(
-            "--naming",
-            min=0,
-            help="The weight of a loss that each patch shows one of the nouns of its image's captions. "
-            "The paper has none, which is 0.",
-        ),
-    ] = 0.0,
-    templates: TemplatesOpt = "pacl",
-    start: Annotated[
-        Literal["projection", "random"],
-        typer.Option("--start", help="projection: the head begins as the CLIP's own."),
-    ] = "projection",
-    last_block: Annotated[
-        str,
-        typer.Option(
-            "--last-block",
-            help="Which tokens the head reads: clip, which is the paper's, maskclip, sclip, clearclip or "
-            "naclip; several, joined by +, side by side.",
-        ),
-    ] = "clip",
-    crop_size: Annotated[
-        int | None,
-        typer.Option(
-            "--crop-size",
-            min=8,
-            help="Side of the square that an image is brought to. Default: what the model recommends, "
-            "else the one that it was trained at.",
-        ),
-    ] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            "--window",
-            min=0,
-            help="Side of the windows that an image is shown in; 0 shows it whole. Default: what the "
-            "model recommends, else whole.",
-        ),
-    ] = None,
-    held_out: Annotated[
-        float,
-        typer.Option("--held-out", min=0, max=0.9, help="The share of the images for validation."),
-    ] = 0.05,
-    cache: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option(
-            "--cache",
-            help="Keep the tokens of listed images, which are then never cropped; auto does where one "
-            "process sees them more than once and they have at most 4 GiB.",
-        ),
-    ] = "auto",
-    seed: SeedOpt = 0,
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=0, help="Processes that read images; 0 is this one itself."),
-    ] = 0,
-    out: OutputOpt = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a training that was cut off.")
-    ] = False,
-    overwrite: OverwriteOpt = False,
-    dry_run: DryRunOpt = False,
-    json: JsonOpt = False,
+    ] = TRAINING,
+    *,
+    out: Out = None,
+    json: Json = False,
+    compute: Compute = Compute(),
 ) -> None:
     """Align a CLIP's patches with its texts, from captions alone (PACL).
 
@@ -179,42 +61,30 @@ def train_pacl(
     """
     from functools import partial
 
+    from ovtool.runtime import device
     from ovtool.stages import train_pacl as stage
 
+    device.set_threads(compute.threads)
     found = stage.run(
         captions,
         images=images,
-        model=model,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        micro_batch=micro_batch,
-        epochs=epochs,
-        steps=steps,
-        rate=rate,
-        decay=decay,
-        warmup=warmup,
-        patch_scale=patch_scale,
-        pooling=pooling,
-        logit_scale=logit_scale,
-        learn_scale=learn_scale,
-        pairs=pairs,
-        nouns=nouns,
-        noun_weight=noun_weight,
-        naming=naming,
-        templates=templates,
-        start=start,
-        last_block=last_block,
-        crop_size=crop_size,
-        window=window,
-        held_out=held_out,
-        cache=cache,
-        seed=seed,
-        workers=workers,
+        **vars(pacl),
+        model=compute.model,
+        device=compute.device,
+        precision=compute.precision,
+        batch_size=known(training.batch_size),
+        epochs=known(training.epochs),
+        steps=training.steps,
+        rate=known(training.lr),
+        decay=known(training.weight_decay),
+        warmup=known(training.warmup),
+        held_out=training.held_out,
+        seed=training.seed,
+        workers=training.loader_workers,
         out=out,
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
+        resume=training.resume,
+        overwrite=training.overwrite,
+        dry_run=training.dry_run,
         progress=partial(output.progress, unit="step"),
     )
     if not found.is_first:

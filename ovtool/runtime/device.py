@@ -42,6 +42,15 @@ def choose(device: str | None = None) -> torch.device:
     return torch.device(device)
 
 
+def set_threads(threads: int | None) -> None:
+    """Sets how many threads compute on the CPU; None leaves it to torch.
+
+    Their number can change the last bits of a sum, so it is part of every digest.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def precision(name: str | None, device: torch.device) -> torch.dtype:
     """The dtype to compute in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
 

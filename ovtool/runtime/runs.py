@@ -23,6 +23,7 @@ from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
 from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings import shared as settings
 
 Rgb = NDArray[np.uint8]
 
@@ -31,7 +32,7 @@ _LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
 
 @dataclass(frozen=True)
 class Run:
-    """How a run over many images goes; none of it changes the results but `part_size`.
+    """How a run over many images goes, for stages whose options are not yet `settings.shared.Run`.
 
     dry_run: check the inputs and the place of the output, and stop.
     """
@@ -69,7 +70,7 @@ def provenance(
     return {"ovtool": {**made_by, "settings": dict(settings)}}
 
 
-def check_place(out: str, run: Run) -> None:
+def check_place(out: str, run: Run | settings.Run) -> None:
     """Refuses a place that the output cannot or must not be written to, before any work is done.
 
     Raises OutputExistsError, InputError, UsageError (`resume` where no parts can be kept).
@@ -104,42 +105,64 @@ def picture_records(
             yield record(item, rgb)
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a run over images makes.
+
+    Attributes:
+        info: the output's `info`.
+        categories: of the output.
+        out: the COCO JSON that is written; `-` is stdout.
+        device: where the work is computed.
+        description: for the progress bar.
+        beside: what else the work writes, kind to place; parts made with other places are not resumed.
+        finish: gets the merged data set and the tensors of the parts, before the output is written.
+        write: gets the same and writes `out`, where that is no COCO JSON.
+    """
+
+    info: Mapping[str, Any]
+    categories: Sequence[coco.Category]
+    out: str
+    device: torch.device
+    description: str
+    beside: Mapping[str, str] = field(default_factory=dict)
+    finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
+    write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
+
+
 def map_images(
     items: Sequence[ImageItem],
     work: Callable[[Sequence[ImageItem]], engine.PartOutput],
-    *,
-    info: Mapping[str, Any],
-    categories: Sequence[coco.Category],
-    out: str,
-    device: torch.device,
-    run: Run,
-    description: str,
-    beside: Mapping[str, str] | None = None,
-    finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
-    write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None,
+    job: Job,
+    run: Run | settings.Run,
+    progress: Progress = no_progress,
 ) -> Outcome:
-    """Runs `work` over the images part by part and writes the COCO JSON `out` (`-` is stdout).
+    """Runs `work` over the images part by part and writes the output of the job.
 
-    work: gives one record (`parts.image_record` or `parts.failure_record`) for each item it is given.
-    info: the output's `info`.
-    beside: what else the work writes; parts that were made with other pictures are not resumed.
-    finish: gets the merged data set and the tensors of the parts, before the output is written.
-    write: gets the same and writes `out`, where that is no COCO JSON.
+    Args:
+        items: the images.
+        work: gives one record (`parts.image_record` or `parts.failure_record`) for each item of a part.
+        job: what is made.
+        run: how the run goes.
+        progress: opens a bar.
 
-    Raises MismatchError (parts of another run), InputError (a place that cannot be written; with
-    `run.strict`, the first image that fails; no image that went well).
+    Raises:
+        MismatchError: parts of another run.
+        InputError: a place that cannot be written; with `run.strict`, the first image that fails; no image
+            that went well.
     """
+    info, categories, out = job.info, job.categories, job.out
     whole = parts.cut(len(items), run.part_size)
     preface = merge.preface(info, categories)
     settings = {
-        "run": _run_settings(items, device),
+        "run": _run_settings(items, job.device),
         "part_size": run.part_size,
-        "pictures": dict(beside or {}),
+        "pictures": dict(job.beside),
     }
     digest = parts.settings_digest({**preface, **settings})
     with _parts_folder(out) as folder:
         store = parts.PartStore(folder, digest, settings, preface)
-        with run.progress(len(items), description) as advance:
+        with progress(len(items), job.description) as advance:
             engine.run_local(
                 whole,
                 store,
@@ -155,12 +178,12 @@ def map_images(
             raise InputError(
                 f"none of the {len(items)} images could be read; the first: {failures[0]['reason']}"
             )
-        if finish is not None:
-            finish(dataset, [store.tensors(part) for part in whole])
-        if write is None:
+        if job.finish is not None:
+            job.finish(dataset, [store.tensors(part) for part in whole])
+        if job.write is None:
             coco.write(dataset, out)
         else:
-            write(dataset, [store.tensors(part) for part in whole])
+            job.write(dataset, [store.tensors(part) for part in whole])
         store.remove()
     return Outcome(dataset, out, failures)
 

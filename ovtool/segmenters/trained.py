@@ -230,13 +230,16 @@ def run(
     outcome = runs.map_images(
         items,
         lambda chunk: dense_segmenter.part_output(chunk, ready, drawings),
-        info=_provenance(ready),
-        categories=looked_for.categories,
-        out=target,
-        device=place,
-        run=how,
-        description="segmenting",
-        beside=drawings.places_from(target),
+        runs.Job(
+            info=_provenance(ready),
+            categories=looked_for.categories,
+            out=target,
+            device=place,
+            description="segmenting",
+            beside=drawings.places_from(target),
+        ),
+        how,
+        how.progress,
     )
     return replace(outcome, pictures=drawings.places)
 

@@ -268,13 +268,16 @@ def _map(
     outcome = runs.map_images(
         found.items,
         work,
-        info=runs.provenance("cam", settings, model),
-        categories=found.categories,
-        out=target,
-        device=place,
-        run=how,
-        description="making maps",
-        write=write,
+        runs.Job(
+            info=runs.provenance("cam", settings, model),
+            categories=found.categories,
+            out=target,
+            device=place,
+            description="making maps",
+            write=write,
+        ),
+        how,
+        how.progress,
     )
     if constant:
         _logger.warning("%d maps have one value everywhere and say nothing of where", constant)

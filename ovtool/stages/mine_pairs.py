@@ -255,13 +255,16 @@ def run(
     outcome = runs.map_images(
         items,
         lambda chunk: part_output(chunk, miner, written),
-        info=_provenance(miner, pipeline),
-        categories=categories,
-        out=target,
-        device=place,
-        run=how,
-        description="mining",
-        beside=written.places_from(target),
+        runs.Job(
+            info=_provenance(miner, pipeline),
+            categories=categories,
+            out=target,
+            device=place,
+            description="mining",
+            beside=written.places_from(target),
+        ),
+        how,
+        how.progress,
     )
     written.finish(outcome.dataset)
     return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=written.places)

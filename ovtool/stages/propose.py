@@ -123,14 +123,17 @@ def run(
     outcome = runs.map_images(
         items,
         lambda chunk: part_output(chunk, propose, embeddings is not None),
-        info=runs.provenance("propose", _shown(settings, propose), None),
-        categories=categories,
-        out=target,
-        device=place if propose.weights is not None else torch.device("cpu"),
-        run=how,
-        description="proposing",
-        beside={} if embeddings is None else {"embeddings": "safetensors"},
-        finish=keep,
+        runs.Job(
+            info=runs.provenance("propose", _shown(settings, propose), None),
+            categories=categories,
+            out=target,
+            device=place if propose.weights is not None else torch.device("cpu"),
+            description="proposing",
+            beside={} if embeddings is None else {"embeddings": "safetensors"},
+            finish=keep,
+        ),
+        how,
+        how.progress,
     )
     written = {} if embeddings is None else {"embeddings": str(embeddings)}
     return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=written)

@@ -212,12 +212,7 @@ def run(
                 "lower --confidence"
             )
 
-    outcome = runs.map_images(
-        items, work.part_output,
-        info=runs.provenance("refine", shown, made_with),
-        categories=categories, out=target, device=place, run=how, description="refining",
-        beside=drawings.places_from(target), finish=check, write=write if is_maps else None,
-    )  # fmt: skip
+    outcome = runs.map_images(items, work.part_output, runs.Job(info=runs.provenance("refine", shown, made_with), categories=categories, out=target, device=place, description="refining", beside=drawings.places_from(target), finish=check, write=write if is_maps else None,), how, how.progress,)  # fmt: skip
     places = dict(drawings.places)
     if training is not None and save_generator is None:
         kept.unlink(missing_ok=True)

@@ -284,7 +284,10 @@ def test_proposals_for_images_of_another_size(desk, photos, capsys):
             ["--window", "32", "--stride", "64"],
             "--stride 64 is more than --window 32: pixels would",
         ),
-        (["--method", "patch", "--proposals", "p.json"], "--method patch uses none: give fused"),
+        (
+            ["--method", "patch", "--proposals", "p.json"],
+            "--proposals belongs to --method fused or two-stage",
+        ),
         (["--resume", "-o", "-"], "--resume needs a file as output"),
         (["--coco", "x.json", "--images", "."], "not both"),
         (["--label-maps", "x", "--overlays", "x"], "need a folder each"),

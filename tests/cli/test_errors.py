@@ -140,7 +140,7 @@ INTERRUPTIBLE = textwrap.dedent(
         print("ready", flush=True)
         time.sleep(60)
 
-    frame.app = frame.build((("wait", wait, "Wait."),), frame._new(frame._root, None))
+    frame.app = frame.program((frame.Row("wait", wait, "Wait."),))
     sys.exit(errors.run(["wait"]))
     """
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovtool.cli import segment as command
+from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
 from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
@@ -42,6 +42,10 @@ def labels_of(dataset, image):
 # --- what is parsed ------------------------------------------------------------------------------
 
 
+def command_of(name):
+    return made(next(row for row in COMMANDS if row.name == name))
+
+
 @pytest.fixture
 def parsed(monkeypatch):
     """What the command hands to the stage."""
@@ -65,62 +69,112 @@ def test_the_command_and_its_function_have_the_same_defaults(parsed):
         for name, parameter in inspect.signature(stage_run).parameters.items()
         if name not in ("inputs", "how")
     }
-    assert parsed == own
+    assert own | parsed == own
 
 
 stage_run = stage.run
 
 
-def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "classes": ("--classes", "a"),
-        "classes_file": ("--classes-file", Path("c.txt")),
-        "vocabulary": ("--vocabulary", "voc20"),
-        "classes_per_image": ("--classes-per-image", Path("w.json")),
-        "background": ("--background", "none"),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "float16"),
-        "batch_size": ("--batch-size", 3),
-        "method": ("--method", "patch"),
-        "last_block": ("--last-block", "sclip"),
+EVERY = {
+    "classes": ("--classes", "a"),
+    "classes_file": ("--classes-file", Path("c.txt")),
+    "vocabulary": ("--vocabulary", "voc20"),
+    "classes_per_image": ("--classes-per-image", Path("w.json")),
+    "background": ("--background", "none"),
+    "model": ("--model", "tiny"),
+    "device": ("--device", "cpu"),
+    "precision": ("--precision", "float16"),
+    "batch_size": ("--batch-size", 3),
+    "min_score": ("--min-score", 0.25),
+    "label_maps": ("--label-maps", Path("l")),
+    "overlays": ("--overlays", Path("o")),
+    "heatmaps": ("--heatmaps", Path("h")),
+    "coco_file": ("--coco", Path("i.json")),
+    "images": ("--images", Path("i")),
+    "limit": ("--limit", 7),
+    "out": ("-o", "x.json"),
+}
+VIEWS = {
+    "short_side": ("--short-side", 99),
+    "scales": ("--scales", "0.75,1"),
+    "flip": ("--flip", True),
+}
+PATCHES = {
+    **VIEWS,
+    "last_block": ("--last-block", "sclip"),
+    "window": ("--window", 32),
+    "stride": ("--stride", 16),
+    "logit_scale": ("--logit-scale", 2.5),
+    "templates": ("--templates", "vild"),
+    "pacl": ("--pacl", "none"),
+    "patch_stride": ("--patch-stride", 4),
+    "max_entropy": ("--max-entropy", 1.5),
+}
+MASKS = {"proposer": ("--proposer", "regions"), "proposals_file": ("--proposals", Path("p.json"))}
+METHODS = {
+    "patch": PATCHES,
+    "fused": PATCHES | MASKS,
+    "two-stage": {
+        **MASKS,
         "short_side": ("--short-side", 99),
-        "window": ("--window", 32),
-        "stride": ("--stride", 16),
         "logit_scale": ("--logit-scale", 2.5),
         "templates": ("--templates", "vild"),
-        "min_score": ("--min-score", 0.25),
-        "pacl": ("--pacl", "none"),
-        "patch_stride": ("--patch-stride", 4),
-        "scales": ("--scales", "0.75,1"),
         "max_entropy": ("--max-entropy", 1.5),
-        "proposer": ("--proposer", "regions"),
-        "proposals_file": ("--proposals", Path("p.json")),
         "embeddings": ("--embeddings", Path("e.safetensors")),
         "prompts": ("--prompts", "none"),
         "ensemble": ("--ensemble", 0.4),
-        "region_features": ("--region-features", "tokens"),
+        "region_features": ("--region-features", "both"),
         "background_tokens": ("--background-tokens", "drop"),
         "crop_size": ("--crop-size", 96),
+    },
+    "trained": {
+        **VIEWS,
         "segmenter_file": ("--segmenter", Path("s.safetensors")),
         "crf": ("--crf", "irn"),
-        "label_maps": ("--label-maps", Path("l")),
-        "overlays": ("--overlays", Path("o")),
-        "heatmaps": ("--heatmaps", Path("h")),
-        "coco_file": ("--coco", Path("i.json")),
-        "images": ("--images", Path("i")),
-        "limit": ("--limit", 7),
-        "out": ("-o", "x.json"),
-    }
-    line = [str(part) for pair in arguments.values() for part in pair]
+    },
+}
+
+
+def as_line(arguments):
+    """Flags and values as the words of a command line; of a switch the flag alone."""
+    return [str(p) for flag, value in arguments.values() for p in (flag, value) if p is not True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_reaches_the_function(parsed, method):
+    arguments = EVERY | METHODS[method]
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    assert run(["segment", *line, *flags, "--flip"]) == 0
-    assert parsed.pop("flip")
+    assert run(["segment", "--method", method, *as_line(arguments), *flags]) == 0
     how = parsed.pop("how")
     assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
-    assert parsed == {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
-    options = inspect.signature(command.segment).parameters
-    assert len(options) == len(arguments) + len(flags) + 2  # with json, flip, and inputs
+    expected = {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
+    assert parsed == expected | ({"method": method} if method != "trained" else {})
+
+
+def test_no_option_is_left_out_of_the_test():
+    declared = {flag for o in command_of("segment").params for flag in o.opts if flag[:2] == "--"}
+    tested = {flag for options in (EVERY, *METHODS.values()) for flag, _ in options.values()}
+    run_flags = {"--resume", "--overwrite", "--strict", "--dry-run", "--part-size"}
+    others = {"--method", "--output", "--json", "--threads", "--verbose", "--quiet"}
+    assert declared == (tested - {"-o"}) | run_flags | others
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_option_of_another_method_is_refused_by_name(fails, method):
+    own = METHODS[method]
+    for name, arguments in {k: v for m in METHODS.values() for k, v in m.items()}.items():
+        if name not in own:
+            needed = ["--segmenter", "s"] if method == "trained" else []
+            line = ["segment", "x.jpg", "--method", method, *needed, *as_line({name: arguments})]
+            said = fails(2, *line)
+            owners = [m for m in METHODS if name in METHODS[m]]
+            assert said.startswith(f"{arguments[0]} belongs to --method {' or '.join(owners)}, not")
+            assert said.split(";")[0].endswith(f"not to {method}")
+
+
+def test_a_segmenter_says_which_method_is_meant(parsed):
+    assert run(["segment", "x.jpg", "--segmenter", "s.safetensors"]) == 0
+    assert parsed["segmenter_file"] == Path("s.safetensors")
 
 
 # --- what is written -----------------------------------------------------------------------------

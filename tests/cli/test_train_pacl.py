@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ovtool.cli import train_pacl as command
+from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
 from ovtool.formats import tensors
 from ovtool.stages import train_pacl as stage
@@ -47,6 +47,7 @@ def test_the_command_and_its_function_have_the_same_defaults(parsed):
     del parsed["progress"]
     own = inspect.signature(stage_run).parameters.items()
     expected = {name: p.default for name, p in own if name not in ("captions", "progress")}
+    assert len(parsed) == len(expected) + 1
     assert parsed == expected | {"captions": "coco"}
 
 
@@ -61,13 +62,13 @@ def test_every_option_reaches_the_function(parsed):
         "micro_batch": ("--micro-batch", 3),
         "epochs": ("--epochs", 2.5),
         "steps": ("--steps", 7),
-        "rate": ("--rate", 0.5),
-        "decay": ("--decay", 0.25),
+        "rate": ("--lr", 0.5),
+        "decay": ("--weight-decay", 0.25),
         "warmup": ("--warmup", 3),
         "patch_scale": ("--patch-scale", 1.0),
         "pooling": ("--pooling", "sparse"),
         "logit_scale": ("--logit-scale", 20.0),
-        "pairs": ("--pairs", "own"),
+        "pairs": ("--pairs", "all"),
         "noun_weight": ("--noun-weight", 0.5),
         "naming": ("--naming", 0.75),
         "templates": ("--templates", "one"),
@@ -78,7 +79,7 @@ def test_every_option_reaches_the_function(parsed):
         "held_out": ("--held-out", 0.5),
         "cache": ("--cache", "off"),
         "seed": ("--seed", 4),
-        "workers": ("--workers", 2),
+        "workers": ("--loader-workers", 2),
         "out": ("-o", "x.safetensors"),
     }
     line = [str(part) for pair in arguments.values() for part in pair]
@@ -93,8 +94,14 @@ def test_every_option_reaches_the_function(parsed):
     del parsed["progress"]
     expected = {name: value for name, (_, value) in arguments.items()}
     assert parsed == expected | dict.fromkeys(flags, True)
-    options = inspect.signature(command.train_pacl).parameters
-    assert len(options) == len(arguments) + len(flags) + 1  # with json
+    declared = made(next(row for row in COMMANDS if row.name == "train-pacl")).params
+    others = ["json", "threads", "verbose", "quiet"]
+    assert len(declared) == len(arguments) + len(flags) + len(others)
+
+
+def test_pairs_reach_the_function_without_nouns(parsed):
+    assert run(["train-pacl", "--captions", "coco", "--pairs", "own"]) == 0
+    assert parsed["pairs"] == "own"
 
 
 def test_a_head_is_written_and_known(desk, spoken, capsys):
@@ -190,3 +197,11 @@ def test_killed_and_resumed_it_writes_the_same_bytes(desk, spoken):
     for ending in ("safetensors", "png"):
         assert Path(f"cut.{ending}").read_bytes() == Path(f"whole.{ending}").read_bytes()
     assert not list(desk.glob("*.checkpoint")) and not list(desk.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("--rate", "--lr"), ("--decay", "--weight-decay"), ("--workers", "--loader-workers")],
+)
+def test_old_names_of_options_are_answered_with_the_new_ones(fails, old, new):
+    assert fails(2, "train-pacl", "--captions", "x", old, "1").startswith(f"{old} is now {new}")

@@ -11,7 +11,8 @@ from ovtool.formats import coco, parts
 from ovtool.formats import images as pictures
 from ovtool.runtime import runs
 from ovtool.runtime.engine import PartOutput
-from ovtool.runtime.runs import Run
+from ovtool.runtime.progress import no_progress
+from ovtool.settings.shared import Run
 
 CATEGORIES = (coco.Category(1, "thing", synonyms=("object",)),)
 
@@ -38,17 +39,22 @@ class Stage:
         return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], [])
 
 
-def run(items, out, work=None, settings=None, categories=CATEGORIES, beside=None, **how):
+def run(
+    items, out, work=None, settings=None, categories=CATEGORIES, beside=None, bar=no_progress, **how
+):
     return runs.map_images(
         items,
         work or Stage(),
-        info=runs.provenance("try", settings or {"a": 1}, {"name": "m", "fingerprint": "f"}),
-        categories=categories,
-        out=str(out),
-        device=torch.device("cpu"),
-        run=Run(**{"part_size": 1, **how}),
-        description="trying",
-        beside=beside,
+        runs.Job(
+            info=runs.provenance("try", settings or {"a": 1}, {"name": "m", "fingerprint": "f"}),
+            categories=categories,
+            out=str(out),
+            device=torch.device("cpu"),
+            description="trying",
+            beside=beside or {},
+        ),
+        Run(**{"part_size": 1, **how}),
+        bar,
     )
 
 
@@ -89,7 +95,7 @@ def test_resuming_does_only_what_is_left(items, tmp_path):
         def __exit__(self, *_):
             return None
 
-    run(items, out, rest, resume=True, progress=lambda total, text: Bar())
+    run(items, out, rest, resume=True, bar=lambda total, text: Bar())
     assert rest.seen == ["deep/c.png"] and sum(steps) == 3
     assert out.read_bytes() == whole.read_bytes() and not (tmp_path / "o.json.parts").exists()
 

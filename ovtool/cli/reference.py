@@ -1,0 +1,98 @@
+"""The reference of all options, as Markdown, made from what the commands declare.
+
+python -m ovtool.cli.reference > examples/options.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import typer
+
+from ovtool.cli.app import COMMANDS, Row, made
+from ovtool.cli.parameters import DeclaredCommand, FieldArgument, FieldOption
+
+PREFACE = """# All commands and their options
+
+Every command also takes `-v` (say more on stderr), `-q` (say less) and `-h` (show its help). "For" names
+the values of the choosing option, such as `--method`, that an option belongs to; where nothing stands, it
+belongs to all. This page is made by `python -m ovtool.cli.reference > examples/options.md`.
+"""
+
+
+def text(rows: Sequence[Row] = COMMANDS) -> str:
+    """The whole reference."""
+    return PREFACE + "".join(_section(row, command, path) for row, command, path in _leaves(rows))
+
+
+def _leaves(rows: Sequence[Row], path: str = "") -> Iterator[tuple[Row, Any, str]]:
+    """Every command that does something, with the words that call it."""
+    for row in rows:
+        if isinstance(row.target, tuple):
+            yield from _leaves(row.target, f"{path}{row.name} ")
+        else:
+            yield row, made(row, path), path + row.name
+
+
+def _section(row: Row, command: Any, name: str) -> str:
+    lines = [f"\n## ovtool {name}\n", row.help, ""]
+    if isinstance(command, DeclaredCommand):
+        lines += _declared(command)
+    else:
+        lines += _typers(command)
+    return "\n".join(lines) + "\n"
+
+
+def _declared(command: DeclaredCommand) -> list[str]:
+    lines = []
+    if command.text.examples:
+        lines += ["```sh", *command.text.examples, "```", ""]
+    arguments = [one for one in command.params if isinstance(one, FieldArgument)]
+    for argument in arguments:
+        lines.append(f"- {_code(argument.get_usage_pieces(None)[0])}: {argument.argument.help}")
+    lines += [""] if arguments else []
+    for panel, options in command.panels().items():
+        lines += [
+            f"**{panel}**",
+            "",
+            "| option | for | default | range | |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [_line(option) for option in options]
+        lines.append("")
+    return lines[:-1]
+
+
+def _line(option: FieldOption) -> str:
+    field, shown = option.field, option.shown
+    default = _code(shown.default) if shown.default else ""
+    if option.is_needed:
+        default = "required"
+    cells = [_code(option.usage()), ", ".join(shown.owners), default, field.range]
+    return "| " + " | ".join([*cells, _cell(field.option.help)]) + " |"
+
+
+def _typers(command: Any) -> list[str]:
+    """The options of a command that has Typer's own."""
+    context = typer.Context(command)
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    rows = [f"| {_code(record[0])} | {_cell(record[1])} |" for record in records if record]
+    return ["| option | |", "|---|---|", *rows]
+
+
+def _code(words: str) -> str:
+    return f"`{_cell(words)}`"
+
+
+def _cell(words: str) -> str:
+    return " ".join(words.split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Prints the reference."""
+    print(text(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""A setting said once: the decorator `@settings`, and what an `Option` says about a field.
+
+    @settings(panel="Method")
+    class TwoStage:
+        '''Name each proposal by what the CLIP sees of it (OVSeg, section 3).'''
+
+        ensemble: Annotated[float | None, Option("The CLIP's share in a name.", min=0, max=1)] = None
+
+The command line, its reference, the Python interface, the provenance in files and the digest that
+guards `--resume` are all made from such classes. This module imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    overload,
+)
+
+from ovtool.errors import UsageError
+
+T = TypeVar("T")
+_SEQUENCES = (tuple, list, Sequence)
+_FIELDS = "__settings_fields__"
+_PANEL = "__settings_panel__"
+_NAME = "__settings_name__"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field of a settings class, or a parameter of a command, says as an option.
+
+    Attributes:
+        help: One full sentence. Where the default is None it ends with who decides ("Default: ...").
+        min: The least number that is allowed; of a tuple, for each of its items.
+        max: The greatest number that is allowed.
+        panel: The heading in `--help`; None for that of the class.
+        flag: The name on the command line; None for the field's name with hyphens.
+        short: A second name of one letter, such as `-o`.
+        metavar: What stands for the value in `--help`; None for a word made from the type.
+        shapes: Whether the value shapes the result, and so belongs to the digest and the provenance.
+        repeat: Whether a tuple is given by repeating the flag; otherwise by one list with commas.
+    """
+
+    help: str
+    min: float | None = None
+    max: float | None = None
+    panel: str | None = None
+    flag: str | None = None
+    short: str | None = None
+    metavar: str | None = None
+    shapes: bool = True
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a positional parameter of a command says: its help, and the word that stands for it."""
+
+    help: str
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a settings class, or a parameter of a command, as the command line needs it.
+
+    Attributes:
+        name: The name in Python.
+        annotation: The type, without the option.
+        option: What it says on the command line.
+        default: The value where none is given, or `dataclasses.MISSING` where one is required.
+    """
+
+    name: str
+    annotation: Any
+    option: Option
+    default: Any = MISSING
+
+    @property
+    def flag(self) -> str:
+        """The long name on the command line, such as `--min-score`."""
+        return self.option.flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is MISSING
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag takes no value."""
+        return self.types == (bool,)
+
+    @property
+    def is_tuple(self) -> bool:
+        """Whether the value is a tuple (or any sequence) of any length."""
+        return any(get_origin(kind) in _SEQUENCES for kind in _members(self.annotation))
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """The types that a value, or an item of a tuple, may have, without None and literals."""
+        return tuple(kind for kind in self._item_types() if get_origin(kind) is not Literal)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words of a `Literal`; empty where there is none."""
+        literals = (kind for kind in self._item_types() if get_origin(kind) is Literal)
+        return tuple(str(word) for kind in literals for word in get_args(kind))
+
+    def _item_types(self) -> list[Any]:
+        items: list[Any] = []
+        for kind in _members(self.annotation):
+            items += _members(get_args(kind)[0]) if get_origin(kind) in _SEQUENCES else [kind]
+        return [kind for kind in items if kind is not type(None)]
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in `--help`, such as `one|pacl` or `FILE`."""
+        if self.option.metavar is not None:
+            return self.option.metavar
+        names = {int: "N", float: "X", Path: "FILE", str: "TEXT"}
+        words = [*self.choices, *(names.get(kind, "VALUE") for kind in self.types)]
+        return "|".join(words) + (",..." if self.is_tuple and not self.option.repeat else "")
+
+    @property
+    def range(self) -> str:
+        """The numbers that are allowed, in words; empty where all are."""
+        least, most = self.option.min, self.option.max
+        if least is not None and most is not None:
+            return f"{least:g} to {most:g}"
+        if least is not None:
+            return f"{least:g} or more"
+        return "" if most is None else f"{most:g} or less"
+
+    def parsed(self, texts: Sequence[str]) -> Any:
+        """The value that the texts behind a flag stand for; several where the flag was repeated.
+
+        Raises:
+            UsageError: It is none of the choices, not of the type, or out of range.
+        """
+        if not self.is_tuple:
+            return self.checked(self._item(texts[-1]))
+        if not self.option.repeat:
+            texts = [part.strip() for part in texts[-1].split(",")]
+        return self.checked(tuple(self._item(text) for text in texts))
+
+    def _item(self, text: str) -> Any:
+        if text in self.choices:
+            return text
+        for kind in self.types:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        raise self._refusal(text)
+
+    def _refusal(self, value: Any) -> UsageError:
+        if self.choices and not self.types:
+            words = ", ".join(f"'{choice}'" for choice in self.choices)
+            return UsageError(f"{self.flag} '{value}' is not one of {words}; give one of them")
+        return UsageError(f"{self.flag} '{value}' is not allowed; give {self._wanted()}")
+
+    def _wanted(self) -> str:
+        names = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
+        kinds = [names.get(kind, str(kind)) for kind in self.types]
+        words = ["one of " + ", ".join(self.choices)] if self.choices else []
+        return " or ".join([*words, *kinds])
+
+    def checked(self, value: Any) -> Any:
+        """The value as the class keeps it: a path for a text that names one, a tuple for a list.
+
+        Raises:
+            UsageError: It is none of the choices, not of the type, or out of range.
+        """
+        if value is None and type(None) in _members(self.annotation):
+            return None
+        if self.is_tuple:
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise UsageError(f"{self.flag} takes a list; give a tuple, not {value!r}")
+            return tuple(self._checked_item(item) for item in value)
+        return self._checked_item(value)
+
+    def _checked_item(self, value: Any) -> Any:
+        if isinstance(value, str) and value in self.choices:
+            return value
+        if isinstance(value, str) and Path in self.types:
+            return Path(value)
+        if isinstance(value, Path) and Path not in self.types and str in self.types:
+            return str(value)
+        if isinstance(value, int) and not isinstance(value, bool) and int not in self.types:
+            value = float(value) if float in self.types else value
+        if not any(_is_of(value, kind) for kind in self.types):
+            raise self._refusal(value)
+        least, most = self.option.min, self.option.max
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            in_range = (least is None or value >= least) and (most is None or value <= most)
+            if not in_range:  # NaN is in no range
+                raise UsageError(f"{self.flag} {value} is out of range; give {self.range}")
+        return value
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value has a plain type; True and False are no numbers."""
+    if not isinstance(kind, type):
+        return True
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+@overload
+def settings(cls: type[T], /) -> type[T]: ...
+
+
+@overload
+def settings(
+    *, panel: str | None = None, name: str | None = None
+) -> Callable[[type[T]], type[T]]: ...
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def settings(
+    cls: type[T] | None = None, /, *, panel: str | None = None, name: str | None = None
+) -> type[T] | Callable[[type[T]], type[T]]:
+    """Makes a class of settings: a frozen dataclass that takes keywords only and checks its values.
+
+    Every field is `Annotated[TYPE, Option(...)]`, or a named alias of that, and may be of bool, int,
+    float, str, Path, Literal, a tuple of them, and a union of them with None, which means not given.
+    A class may have a method `check(self) -> None` that raises UsageError for values that do not go
+    together. Its docstring's first line says in `--help` what choosing the class means.
+
+    Args:
+        cls: The class, where the decorator has no brackets.
+        panel: The heading of its options in `--help`; default: Options.
+        name: What chooses the class where a command has several; default: its name with hyphens.
+
+    Raises:
+        TypeError: A field has no Option, or the class inherits from another class of settings.
+    """
+    if cls is None:
+        return lambda own: _made(own, panel, name)
+    return _made(cls, panel, name)
+
+
+def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
+    if any(is_settings(base) for base in cls.__mro__[1:]):
+        raise TypeError(f"{cls.__name__} inherits settings; share a field by a named alias instead")
+    options: dict[str, Option] = {}
+    plain: dict[str, Any] = {}
+    for field, annotation in inspect.get_annotations(cls, eval_str=True).items():
+        plain[field], option = split(annotation)
+        if not isinstance(option, Option):
+            raise TypeError(
+                f"{cls.__name__}.{field} has no Option; write Annotated[..., Option(...)]"
+            )
+        options[field] = option
+    cls.__annotations__ = plain
+    setattr(cls, "__post_init__", _check)  # noqa: B010
+    setattr(cls, "__repr__", _repr)  # noqa: B010
+    made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
+    read = (
+        Field(item.name, plain[item.name], options[item.name], item.default)
+        for item in dataclasses.fields(made)  # type: ignore[arg-type]
+    )
+    setattr(made, _FIELDS, {field.name: field for field in read})
+    setattr(made, _PANEL, panel or "Options")
+    setattr(made, _NAME, name or _hyphened(cls.__name__))
+    return made
+
+
+def split(annotation: Any) -> tuple[Any, Any]:
+    """A type and the Option, Argument or other mark that `Annotated` ties to it (None without one)."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, None
+    kind, *marks = get_args(annotation)
+    return kind, marks[-1]
+
+
+def _hyphened(name: str) -> str:
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
+
+
+def _check(self: Any) -> None:
+    """Keeps each value as its field wants it, then lets the class check how they go together."""
+    for name, field in fields(type(self)).items():
+        value = getattr(self, name)
+        checked = field.checked(value)
+        if checked is not value:
+            object.__setattr__(self, name, checked)
+    own = getattr(self, "check", None)
+    if own is not None:
+        own()
+
+
+def _repr(self: Any) -> str:
+    """The class with what differs from its defaults."""
+    given = [
+        f"{name}={getattr(self, name)!r}"
+        for name, field in fields(type(self)).items()
+        if field.is_required or getattr(self, name) != field.default
+    ]
+    return f"{type(self).__name__}({', '.join(given)})"
+
+
+def is_settings(cls: Any) -> bool:
+    """Whether this is a class made by `@settings`."""
+    return isinstance(cls, type) and _FIELDS in vars(cls)
+
+
+def fields(cls: type) -> dict[str, Field]:
+    """The fields of a class of settings, name to field, in their order."""
+    own: dict[str, Field] = getattr(cls, _FIELDS)
+    return own
+
+
+def panel_of(cls: type) -> str:
+    """The heading of the options of a class of settings."""
+    return str(getattr(cls, _PANEL))
+
+
+def name_of(cls: type) -> str:
+    """What chooses a class of settings on the command line, such as `two-stage`."""
+    return str(getattr(cls, _NAME))
+
+
+def members(annotation: Any) -> tuple[type, ...]:
+    """The classes of settings in a type, which may be a union; empty where there is none."""
+    return tuple(kind for kind in _members(annotation) if is_settings(kind))

@@ -1,0 +1,226 @@
+"""The ways to give pixels their words, and what is drawn of the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ovtool.errors import UsageError
+from ovtool.settings.option import Option, settings
+from ovtool.settings.shared import (
+    OUTPUT,
+    Crf,
+    CropSize,
+    LogitScale,
+    PaclHead,
+    Prompts,
+    Proposals,
+    Proposer,
+    ShortSide,
+    Stride,
+    Templates,
+    Window,
+)
+
+LastBlock = Annotated[
+    Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
+    Option(
+        "The attention of the image tower's last block. Default: what the weights recommend, else "
+        "naclip; clip on timm towers."
+    ),
+]
+PatchStride = Annotated[
+    int | None,
+    Option(
+        "Step between patches in pixels, a divisor of their size: 4 of patches of 16 gives finer masks "
+        "for 16 times the work. Default: their size.",
+        min=1,
+        metavar="PIXELS",
+    ),
+]
+Scales = Annotated[
+    tuple[float, ...],
+    Option(
+        "Show each image at several sizes, as shares of the short side, such as 0.75,1,1.25.",
+        min=0.1,
+        max=10,
+        metavar="LIST",
+    ),
+]
+Flip = Annotated[bool, Option("Show the mirror image of each image too.")]
+MinScore = Annotated[float, Option("Below this probability a pixel gets no word.", min=0, max=1)]
+MaxEntropy = Annotated[
+    float | None,
+    Option(
+        "Above this entropy of its words' probabilities a pixel gets no word; of K words it is ln K at "
+        "most. Default: no bound.",
+        min=0,
+        metavar="NATS",
+    ),
+]
+
+
+@settings(panel="Method")
+class Patch:
+    """Each patch takes the word that is closest to it."""
+
+    last_block: LastBlock = None
+    short_side: ShortSide = None
+    window: Window = None
+    stride: Stride = None
+    logit_scale: LogitScale = None
+    pacl: PaclHead = None
+    patch_stride: PatchStride = None
+    scales: Scales = (1.0,)
+    flip: Flip = False
+    templates: Templates = "one"
+    min_score: MinScore = 0.0
+    max_entropy: MaxEntropy = None
+
+    def check(self) -> None:
+        """Raises UsageError for fields that do not go together."""
+        check_views(self.window, self.stride, self.scales)
+        check_head(self.pacl, self.last_block)
+
+
+@settings(panel="Method")
+class Fused:
+    """The scores of patches are pooled in class-agnostic regions."""
+
+    proposer: Proposer = None
+    proposals: Proposals = None
+    last_block: LastBlock = None
+    short_side: ShortSide = None
+    window: Window = None
+    stride: Stride = None
+    logit_scale: LogitScale = None
+    pacl: PaclHead = None
+    patch_stride: PatchStride = None
+    scales: Scales = (1.0,)
+    flip: Flip = False
+    templates: Templates = "one"
+    min_score: MinScore = 0.0
+    max_entropy: MaxEntropy = None
+
+    def check(self) -> None:
+        """Raises UsageError for fields that do not go together."""
+        check_views(self.window, self.stride, self.scales)
+        check_head(self.pacl, self.last_block)
+
+
+@settings(panel="Method")
+class TwoStage:
+    """Each proposal is named by what the CLIP sees of it (OVSeg)."""
+
+    proposer: Proposer = None
+    proposals: Proposals = None
+    embeddings: Annotated[
+        Path | None, Option("Embeddings of the --proposals, as propose saved them.")
+    ] = None
+    prompts: Prompts = None
+    ensemble: Annotated[
+        float | None,
+        Option(
+            "The CLIP's share (lambda) in the name of a proposal that has an embedding. Default: 0.7.",
+            min=0,
+            max=1,
+        ),
+    ] = None
+    region_features: Annotated[
+        Literal["crops", "tokens", "both"] | None,
+        Option(
+            "crops: a masked crop of each region. tokens: one pass over the image, a class token for "
+            "each region. both: the mean of the two. Default: crops."
+        ),
+    ] = None
+    background_tokens: Annotated[
+        Literal["keep", "drop"] | None,
+        Option(
+            "drop leaves out the patches of a crop that show nothing of the mask, and prompts with "
+            "them. Default: keep."
+        ),
+    ] = None
+    crop_size: CropSize = None
+    short_side: ShortSide = None
+    logit_scale: LogitScale = None
+    templates: Templates = "one"
+    min_score: MinScore = 0.0
+    max_entropy: MaxEntropy = None
+
+    def check(self) -> None:
+        """Raises UsageError for fields that do not go together."""
+        if self.embeddings is not None and self.proposals is None:
+            raise UsageError("--embeddings go with the masks of --proposals: give that file too")
+        if self.region_features == "tokens":
+            if self.crop_size is not None:
+                raise UsageError("--crop-size belongs to --region-features crops")
+            if self.background_tokens == "drop":
+                raise UsageError("--background-tokens belongs to --region-features crops")
+            if self.prompts not in (None, "none"):
+                raise UsageError(
+                    "--prompts stand for the blank patches of masked crops: give "
+                    "--region-features crops"
+                )
+        elif self.region_features != "both" and self.short_side is not None:
+            raise UsageError(
+                "--short-side is for --region-features tokens and both: leave it out with "
+                "--method two-stage"
+            )
+
+
+@settings(panel="Method")
+class Trained:
+    """A network of train-segmenter gives its own classes; --classes chooses among them."""
+
+    segmenter: Annotated[Path, Option("The network, a file of train-segmenter.")]
+    short_side: ShortSide = None
+    scales: Scales = (1.0,)
+    flip: Flip = False
+    crf: Annotated[
+        Crf | None,
+        Option("Let masks follow edges by a dense CRF of this preset. Default: none."),
+    ] = None
+    min_score: MinScore = 0.0
+
+    def check(self) -> None:
+        """Raises UsageError for fields that do not go together."""
+        check_views(None, None, self.scales)
+
+
+@settings(panel=OUTPUT)
+class Drawn:
+    """What is drawn of each image, in folders."""
+
+    label_maps: Annotated[
+        Path | None, Option("Write label maps here, as PNG.", metavar="DIR", shapes=False)
+    ] = None
+    overlays: Annotated[
+        Path | None,
+        Option("Write the images with their masks here.", metavar="DIR", shapes=False),
+    ] = None
+    heatmaps: Annotated[
+        Path | None,
+        Option("Write the score of each word here, as PNG.", metavar="DIR", shapes=False),
+    ] = None
+
+
+def check_views(window: int | None, stride: int | None, scales: tuple[float, ...]) -> None:
+    """Raises UsageError for windows with gaps, and for a size that is named twice."""
+    if stride is not None and not window:
+        raise UsageError("--stride is the step of --window: give that too")
+    if window is not None and stride is not None and stride > window:
+        raise UsageError(
+            f"--stride {stride} is more than --window {window}: pixels would be missed"
+        )
+    if not scales or len(set(scales)) < len(scales):
+        listed = ",".join(f"{scale:g}" for scale in scales)
+        raise UsageError(f"--scales '{listed}' names a size twice; name each once")
+
+
+def check_head(pacl: Path | Literal["none"] | None, last_block: str | None) -> None:
+    """Raises UsageError for a head that is given together with the block that it reads."""
+    if pacl not in (None, "none") and last_block is not None:
+        raise UsageError(
+            "--pacl reads the last block that it was trained on: leave out --last-block, or give "
+            "--pacl none"
+        )

@@ -1,0 +1,246 @@
+"""Settings that many commands share. No flag means two things.
+
+A command that takes only some fields of a class says so: `Annotated[Compute, Only("model")]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ovtool.settings.option import Argument, Option, settings
+
+OUTPUT = "Output"
+
+# --- parameters of commands ------------------------------------------------------------------------
+Inputs = Annotated[
+    Sequence[str],
+    Argument(
+        "Image files, folders (with all below them), - for a list on stdin, or one data set: "
+        "collage:demo.",
+        metavar="IMAGES",
+    ),
+]
+Captions = Annotated[
+    str,
+    Option(
+        "A data set (coco means coco:train2017 here), or a COCO captions JSON with --images DIR.",
+        metavar="SPEC",
+        panel="Images",
+    ),
+]
+ImagesFolder = Annotated[
+    Path | None,
+    Option("The folder that the file names start from.", metavar="DIR", panel="Images"),
+]
+Out = Annotated[
+    str | None,
+    Option(
+        "Where the result goes; - is stdout. Default: a name made from the input, in the current folder.",
+        flag="--output",
+        short="-o",
+        metavar="FILE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
+Json = Annotated[bool, Option("Print one JSON document on stdout.", panel=OUTPUT, shapes=False)]
+Plot = Annotated[
+    Path | None,
+    Option("Draw the result here, as PNG.", metavar="FILE", panel=OUTPUT, shapes=False),
+]
+
+# --- fields that several classes have ----------------------------------------------------------------
+Resume = Annotated[
+    bool, Option("Go on with a run that was cut off, from what it left.", shapes=False)
+]
+Overwrite = Annotated[bool, Option("Replace an output that exists.", shapes=False)]
+DryRun = Annotated[
+    bool, Option("Print what would be read, done and written, and stop.", shapes=False)
+]
+Seed = Annotated[int, Option("The start of every random choice.", min=0)]
+BatchSize = Annotated[
+    int | None,
+    Option(
+        "Images or crops at once; halved when memory runs out. Default: what the method takes.",
+        min=1,
+    ),
+]
+Templates = Annotated[
+    Literal["one", "pacl", "vild", "openai"],
+    Option("The sentences around the words: 1, 7, 14 or 80."),
+]
+ShortSide = Annotated[
+    int | None,
+    Option(
+        "Shorter side of an image as the model sees it, in pixels. Default: what the weights "
+        "recommend, else 1.5 times the model's own; of a trained segmenter, its own.",
+        min=8,
+    ),
+]
+Window = Annotated[
+    int | None,
+    Option(
+        "Side of the sliding windows, in pixels of the resized image; 0 shows it whole. Default: what "
+        "the weights recommend, else 0.",
+        min=0,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    Option("Step of the sliding windows, in pixels. Default: half the window.", min=1),
+]
+CropSize = Annotated[
+    int | None,
+    Option("Side of the crops that the model sees, in pixels. Default: the model's.", min=8),
+]
+LogitScale = Annotated[
+    float | None,
+    Option("Multiplies cosines before the softmax over words. Default: the model's.", min=0),
+]
+Prompts = Annotated[
+    Path | Literal["none"] | None,
+    Option(
+        "Mask prompts (and a tuned tower) of tune-prompts, or none. Default: those that come with the "
+        "model, if any.",
+    ),
+]
+PaclHead = Annotated[
+    Path | Literal["none"] | None,
+    Option(
+        "A head of train-pacl that aligns patches with text, or none. Default: for patch the one that "
+        "comes with the model, if any, unless --last-block is given.",
+    ),
+]
+Proposer = Annotated[
+    str | None,
+    Option(
+        "Where class-agnostic masks come from: regions, tiny, maskformer[:ID], sam[:ID], or a file of "
+        "train-proposer. Default: regions for fused, else tiny on the model tiny, and on others "
+        "maskformer if it is cached, else regions.",
+        metavar="NAME",
+    ),
+]
+Proposals = Annotated[
+    Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
+]
+Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"]
+
+# Fields of a training. None is the method's own, which a command says by its default object.
+Steps = Annotated[
+    int | None,
+    Option("Steps of the training, in place of --epochs where that has a default.", min=1),
+]
+Epochs = Annotated[
+    float | None, Option("How often each image is seen, where --steps is not given.", min=0.01)
+]
+TrainingBatch = Annotated[
+    int | None, Option("Images of a training step, over all processes.", min=1)
+]
+LearningRate = Annotated[
+    float | None, Option("Peak learning rate, by default the method's own.", min=0)
+]
+WeightDecay = Annotated[float | None, Option("Weight decay of the optimiser.", min=0)]
+Warmup = Annotated[
+    int | None,
+    Option(
+        "Steps in which the learning rate rises, by default the method's own, at most a fifth of all.",
+        min=0,
+    ),
+]
+HeldOut = Annotated[
+    float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
+]
+ValidateEvery = Annotated[int | None, Option("Steps between validations; 0 is never.", min=0)]
+SaveEvery = Annotated[int | None, Option("Steps between checkpoints.", min=1, shapes=False)]
+LoaderWorkers = Annotated[
+    int, Option("Processes that read images; 0 is this one itself.", min=0, shapes=False)
+]
+
+
+# --- classes -----------------------------------------------------------------------------------------
+
+
+@settings(panel="Images")
+class Source:
+    """Which images a run takes, beside those that are named as arguments."""
+
+    coco: Annotated[
+        Path | None,
+        Option("Take the images of a COCO JSON; - is stdin.", metavar="FILE", shapes=False),
+    ] = None
+    images: Annotated[
+        Path | None,
+        Option("The folder that the file names start from.", metavar="DIR", shapes=False),
+    ] = None
+    limit: Annotated[int | None, Option("Stop after this many images.", min=1)] = None
+
+
+@settings(panel="Run")
+class Run:
+    """How a run over many images goes."""
+
+    batch_size: BatchSize = None
+    part_size: Annotated[
+        int, Option("Images in a part, the unit of --resume.", min=1, shapes=False)
+    ] = 256
+    resume: Resume = False
+    overwrite: Overwrite = False
+    strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
+    dry_run: DryRun = False
+
+
+@settings(panel="Model and device")
+class Compute:
+    """Which CLIP, and where and how its work is computed."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else "
+            "ViT-B-16/openai if it can be had, else tiny.",
+            metavar="NAME",
+            shapes=False,
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        Option(
+            "Where to compute: cpu, cuda, cuda:1, mps. Default: the best.",
+            metavar="NAME",
+            shapes=False,
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Option("Number type of the networks; auto follows the device."),
+    ] = "auto"
+    threads: Annotated[
+        int | None,
+        Option("Threads that compute on the CPU. Default: one for each core.", min=1, shapes=False),
+    ] = None
+
+
+@settings(panel="Training")
+class Training:
+    """How long and how fast a network is trained, and what is kept on the way.
+
+    None is the training's own default, such as `settings.pacl.TRAINING`, which `layers.filled` puts in
+    its place: `Training(steps=200)` in Python and `--steps 200` mean the same.
+    """
+
+    steps: Steps = None
+    epochs: Epochs = None
+    batch_size: TrainingBatch = None
+    lr: LearningRate = None
+    weight_decay: WeightDecay = None
+    warmup: Warmup = None
+    held_out: HeldOut = 0.05
+    validate_every: ValidateEvery = None
+    save_every: SaveEvery = None
+    seed: Seed = 0
+    loader_workers: LoaderWorkers = 0
+    resume: Resume = False
+    overwrite: Overwrite = False
+    dry_run: DryRun = False

@@ -1,0 +1,38 @@
+"""The words that images are segmented by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ovtool.settings.option import Option, settings
+
+
+@settings(panel="Words")
+class Words:
+    """The words that are looked for, and those that compete with them."""
+
+    classes: Annotated[
+        str | None,
+        Option(
+            'The words: "person|man,tv"; | stands between synonyms. Default: those of the data set.',
+            metavar="WORDS",
+        ),
+    ] = None
+    classes_file: Annotated[
+        Path | None, Option("The words of a file, a class a line; ; stands between synonyms.")
+    ] = None
+    vocabulary: Annotated[
+        Literal["voc20", "coco80", "coco171", "ade150"] | None,
+        Option("The words of a known data set."),
+    ] = None
+    classes_per_image: Annotated[
+        Path | None, Option("The words of each image: JSON, file name to list of words.")
+    ] = None
+    background: Annotated[
+        str | None,
+        Option(
+            "Words that compete and are dropped, or none. Default with --classes: a list of stuff words.",
+            metavar="WORDS",
+        ),
+    ] = None
