@@ -1,6 +1,6 @@
 """The documents cannot drift: their commands and code run, and what they name is there.
 
-In `README.md` and `examples/*.md` a block fenced as `sh` is run, and so is one fenced as `python`; one
+In `README.md` and the guides of `examples/` a block fenced as `sh` is run, and so is one fenced as `python`; one
 fenced as `text` is not: an output, or a command that needs a download, several processes or a clone.
 All `sh` blocks of a document are one script, so a variable that one exports holds in the next; then its
 `python` blocks are one program, in the same folder. The folder holds nothing but `examples/`, there is
@@ -21,12 +21,13 @@ from ovtool.cli.app import COMMANDS, app
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDES = sorted(path for path in (ROOT / "examples").glob("*.md") if path.name != "options.md")
+INDEX = ROOT / "examples" / "README.md"
+GUIDES = sorted({*INDEX.parent.glob("*.md")} - {INDEX, INDEX.parent / "options.md"})
 RUN = [README, *GUIDES]
 RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
-# Options in these documents that are no option of ovtool: those of torchrun and of scripts.
-OTHERS = {"--nproc-per-node", "--only", "--photographs", "--pictures"}
+# What these documents name beside the options of commands: those of torchrun and of scripts, and help.
+OTHERS = {"--help", "--nproc-per-node", "--only", "--photographs", "--pictures"}
 
 
 def name(document: Path) -> str:
@@ -65,9 +66,11 @@ def test_commands_and_code_run(document, tmp_path, cache):
         finish([sys.executable, "-c", program], tmp_path, cache)
 
 
-def test_every_guide_has_commands_or_code():
-    for document in RUN:
-        assert "ovtool" in code(document, "sh") + code(document, "python"), name(document)
+def test_every_guide_has_commands_and_a_place_in_the_index():
+    assert len(GUIDES) >= 6
+    for document in GUIDES:
+        assert "ovtool" in code(document, "sh"), name(document)
+        assert f"({document.name})" in INDEX.read_text(encoding="utf-8"), name(document)
 
 
 def test_every_block_says_its_language():
@@ -99,7 +102,7 @@ def options() -> set[str]:
     return flags
 
 
-@pytest.mark.parametrize("document", [*RUN, *RESULTS, *CARDS], ids=name)
+@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
 def test_options_that_are_named_exist(document):
     """In commands that are not run, and in sentences; commands of scripts are left out."""
     lines = document.read_text(encoding="utf-8").splitlines()
@@ -108,7 +111,7 @@ def test_options_that_are_named_exist(document):
     assert named <= options(), sorted(named - options())
 
 
-@pytest.mark.parametrize("document", [*RUN, *RESULTS, *CARDS], ids=name)
+@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
 def test_local_links_lead_somewhere(document):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
