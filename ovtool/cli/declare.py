@@ -11,7 +11,8 @@ out: Out = None)`, and each of its parameters is one of these:
 - `Annotated[TYPE, Option(...)]`: one option; `Annotated[TYPE, Argument(...)]`: a positional argument.
 
 Only what was given is handed to a class, so that every default exists once: in the class, or in the
-object that the command has as its default (`training: Training = Training(lr=5e-4)`).
+object that the command has as its default (`run: Run = Run(part_size=64)`). The settings of a training
+inherit `Training`, and declare a field again where its default is their own.
 """
 
 from __future__ import annotations

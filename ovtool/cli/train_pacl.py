@@ -6,10 +6,9 @@ from typing import Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.layers import known
 from ovtool.settings.option import Option
-from ovtool.settings.pacl import TRAINING, Pacl
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Training
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
 
 
 def train_pacl(
@@ -24,27 +23,11 @@ def train_pacl(
     ],
     images: ImagesFolder = None,
     pacl: Pacl = Pacl(),
-    training: Annotated[
-        Training,
-        Only(
-            "steps",
-            "epochs",
-            "batch_size",
-            "lr",
-            "weight_decay",
-            "warmup",
-            "held_out",
-            "seed",
-            "loader_workers",
-            "resume",
-            "overwrite",
-            "dry_run",
-        ),
-    ] = TRAINING,
     *,
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
+    run: Annotated[Run, Only("resume", "overwrite", "dry_run")] = Run(),
 ) -> None:
     """Align a CLIP's patches with its texts, from captions alone (PACL).
 
@@ -68,23 +51,21 @@ def train_pacl(
     found = stage.run(
         captions,
         images=images,
-        **vars(pacl),
         model=compute.model,
         device=compute.device,
         precision=compute.precision,
-        batch_size=known(training.batch_size),
-        epochs=known(training.epochs),
-        steps=training.steps,
-        rate=known(training.lr),
-        decay=known(training.weight_decay),
-        warmup=known(training.warmup),
-        held_out=training.held_out,
-        seed=training.seed,
-        workers=training.loader_workers,
+        rate=pacl.lr,
+        decay=pacl.weight_decay,
+        workers=pacl.loader_workers,
+        **{
+            name: value
+            for name, value in vars(pacl).items()
+            if name not in ("lr", "weight_decay", "loader_workers", "validate_every", "save_every")
+        },
         out=out,
-        resume=training.resume,
-        overwrite=training.overwrite,
-        dry_run=training.dry_run,
+        resume=run.resume,
+        overwrite=run.overwrite,
+        dry_run=run.dry_run,
         progress=partial(output.progress, unit="step"),
     )
     if not found.is_first:

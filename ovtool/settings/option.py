@@ -244,6 +244,8 @@ def settings(
 
     Every field is `Annotated[TYPE, Option(...)]`, or a named alias of that, and may be of bool, int,
     float, str, Path, Literal, a tuple of them, and a union of them with None, which means not given.
+    A class may inherit one other, such as `Training`: it has its fields, under their own heading, and
+    may declare one again to give it another default.
     A class may have a method `check(self) -> None` that raises UsageError for values that do not go
     together. Its docstring's first line says in `--help` what choosing the class means.
 
@@ -253,7 +255,7 @@ def settings(
         name: What chooses the class where a command has several; default: its name with hyphens.
 
     Raises:
-        TypeError: A field has no Option, or the class inherits from another class of settings.
+        TypeError: A field has no Option, or the class inherits from two classes of settings.
     """
     if cls is None:
         return lambda own: _made(own, panel, name)
@@ -261,8 +263,10 @@ def settings(
 
 
 def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
-    if any(is_settings(base) for base in cls.__mro__[1:]):
-        raise TypeError(f"{cls.__name__} inherits settings; share a field by a named alias instead")
+    bases = [base for base in cls.__mro__[1:] if is_settings(base)]
+    if len(bases) > 1:
+        raise TypeError(f"{cls.__name__} inherits from more than one class of settings")
+    inherited = fields(bases[0]) if bases else {}
     options: dict[str, Option] = {}
     plain: dict[str, Any] = {}
     for field, annotation in inspect.get_annotations(cls, eval_str=True).items():
@@ -271,19 +275,29 @@ def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
             raise TypeError(
                 f"{cls.__name__}.{field} has no Option; write Annotated[..., Option(...)]"
             )
+        if option.panel is None and field in inherited:
+            option = dataclasses.replace(option, panel=inherited[field].option.panel)
         options[field] = option
-    cls.__annotations__ = plain
+    cls.__annotations__ = dict(plain)
+    for field, known in inherited.items():
+        plain.setdefault(field, known.annotation)
+        options.setdefault(field, known.option)
     setattr(cls, "__post_init__", _check)  # noqa: B010
     setattr(cls, "__repr__", _repr)  # noqa: B010
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
     read = (
-        Field(item.name, plain[item.name], options[item.name], item.default)
+        Field(item.name, plain[item.name], _under(options[item.name], panel), item.default)
         for item in dataclasses.fields(made)  # type: ignore[arg-type]
     )
     setattr(made, _FIELDS, {field.name: field for field in read})
     setattr(made, _PANEL, panel or "Options")
     setattr(made, _NAME, name or _hyphened(cls.__name__))
     return made
+
+
+def _under(option: Option, panel: str | None) -> Option:
+    """An option under the heading of its class, unless it has one of its own."""
+    return option if option.panel else dataclasses.replace(option, panel=panel or "Options")
 
 
 def split(annotation: Any) -> tuple[Any, Any]:

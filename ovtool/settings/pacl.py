@@ -6,16 +6,26 @@ from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
-from ovtool.settings.shared import Templates, Training
-
-TRAINING = Training(epochs=10.0, batch_size=4096, lr=5e-4, weight_decay=0.2, warmup=0)
-"""How a head is trained where nothing else is given."""
+from ovtool.settings.shared import (
+    Epochs,
+    LearningRate,
+    Templates,
+    Training,
+    TrainingBatch,
+    Warmup,
+    WeightDecay,
+)
 
 
 @settings(panel="Method")
-class Pacl:
+class Pacl(Training):
     """Patch aligned contrastive learning: a head on frozen patches, trained on captions alone."""
 
+    epochs: Epochs = 10.0
+    batch_size: TrainingBatch = 4096
+    lr: LearningRate = 5e-4
+    weight_decay: WeightDecay = 0.2
+    warmup: Warmup = 0
     micro_batch: Annotated[
         int | None,
         Option(

@@ -226,8 +226,8 @@ class Compute:
 class Training:
     """How long and how fast a network is trained, and what is kept on the way.
 
-    None is the training's own default, such as `settings.pacl.TRAINING`, which `layers.filled` puts in
-    its place: `Training(steps=200)` in Python and `--steps 200` mean the same.
+    The settings of every training inherit this class (`Pacl(steps=200)`), and declare a field again
+    where its default is their own. None is left to the training: its help says who decides.
     """
 
     steps: Steps = None
@@ -241,6 +241,3 @@ class Training:
     save_every: SaveEvery = None
     seed: Seed = 0
     loader_workers: LoaderWorkers = 0
-    resume: Resume = False
-    overwrite: Overwrite = False
-    dry_run: DryRun = False

@@ -73,11 +73,38 @@ def test_an_option_inside_the_union_is_an_error():
             side: inner | None = None
 
 
-def test_inheriting_settings_is_an_error():
-    with pytest.raises(TypeError, match="named alias"):
+def test_a_class_has_the_fields_of_the_one_that_it_inherits():
+    @settings(panel="Shared")
+    class Base:
+        steps: Annotated[int, Option("Steps.", min=1)] = 10
+        rate: Annotated[float, Option("Rate.")] = 0.5
+
+    @settings(panel="Own")
+    class Child(Base):
+        rate: Annotated[float, Option("Rate.", max=1)] = 0.1
+        depth: Annotated[int, Option("Depth.")] = 3
+
+    read = option.fields(Child)
+    assert [(name, field.default, field.option.panel) for name, field in read.items()] == [
+        ("steps", 10, "Shared"), ("rate", 0.1, "Shared"), ("depth", 3, "Own"),
+    ]  # fmt: skip
+    assert repr(Child(steps=4)) == "Child(steps=4)" and Child(steps=4).depth == 3
+    assert option.fields(Base)["rate"].default == 0.5
+    with pytest.raises(UsageError, match="--steps 0 is out of range"):
+        Child(steps=0)
+    with pytest.raises(UsageError, match="--rate 2"):
+        Child(rate=2.0)
+
+
+def test_inheriting_two_classes_is_an_error():
+    @settings
+    class Other:
+        pass
+
+    with pytest.raises(TypeError, match="more than one class of settings"):
 
         @settings
-        class Child(Way):
+        class Child(Way, Other):
             pass
 
 
