@@ -2,8 +2,8 @@
 
 In `README.md` and the guides of `examples/` a block fenced as `sh` is run, and so is one fenced as `python`; one
 fenced as `text` is not: an output, or a command that needs a download, several processes or a clone.
-All `sh` blocks of a document are one script, so a variable that one exports holds in the next; then its
-`python` blocks are one program, in the same folder. The folder holds nothing but `examples/`, there is
+All `sh` blocks of a document are one script, at whose end its `python` blocks run as one program, so a
+variable that is exported holds in all that follows. The folder holds nothing but `examples/`, there is
 no network, and the first command that fails ends the script.
 """
 
@@ -40,18 +40,6 @@ def code(document: Path, language: str) -> str:
     return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
 
 
-def finish(command: list[str], folder: Path, cache: Path) -> None:
-    """Runs a command in a folder as a newcomer would, but with no network."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OVTOOL_CACHE": str(cache)}
-    environment["PYTHONPATH"] = str(ROOT)  # this tree, wherever ovtool is installed from
-    environment.pop("OVTOOL_MODEL", None)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """One cache for all documents, so that the same words are embedded once."""
@@ -60,10 +48,22 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("document", RUN, ids=name)
 def test_commands_and_code_run(document, tmp_path, cache):
+    """As a newcomer would run them, but with no network, and with this tree's ovtool."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    finish(["bash", "-euxo", "pipefail", "-c", code(document, "sh")], tmp_path, cache)
-    if program := code(document, "python"):
-        finish([sys.executable, "-c", program], tmp_path, cache)
+    places = {"PYTHONPATH": str(ROOT), "OVTOOL_CACHE": str(cache)}
+    environment = {**os.environ, **places, "HF_HUB_OFFLINE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.pop("OVTOOL_MODEL", None)
+    script = code(document, "sh") + '\npython -c "$1"\n'
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script, "bash", code(document, "python")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
 
 
 def test_every_guide_has_commands_and_a_place_in_the_index():
