@@ -1,7 +1,12 @@
-"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON."""
+"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON; and
+what Python holds as an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
@@ -10,6 +15,7 @@ from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 
 Inputs = str | Path | Sequence[str | Path]
+AnyImage = NDArray[np.uint8] | Image.Image | str | Path
 
 
 def names_of(inputs: Inputs) -> list[str]:
@@ -102,3 +108,29 @@ def default_output(
         path = Path(inputs[0])
         stem = path.resolve().name if path.is_dir() else path.stem
     return f"{stem or 'images'}.{kind}.json"
+
+
+def pixels_of(image: AnyImage) -> NDArray[np.uint8]:
+    """The pixels of an image, uint8 (H, W, 3).
+
+    Raises:
+        UsageError: It is an array of another shape or type.
+        TypeError: It is no image.
+        InputError: The file is not there or cannot be read.
+    """
+    if isinstance(image, str | Path):
+        return pictures.read_rgb(Path(image))
+    if isinstance(image, Image.Image):
+        return pictures.of_pillow(image)
+    if not isinstance(image, np.ndarray):
+        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+        raise TypeError(
+            f"the image is {kind}; give an array (H, W, 3) uint8, a PIL image or a path"
+        )
+    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+    if not is_rgb or image.dtype != np.uint8:
+        raise UsageError(
+            f"the array is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) with values of 0 to "
+            "255, such as np.asarray(PIL.Image.open(path).convert('RGB'))"
+        )
+    return np.ascontiguousarray(image)

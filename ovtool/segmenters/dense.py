@@ -145,7 +145,8 @@ class DenseSegmenter:
             cosines = _mean_rows(seen, grid)(0, grid[0]) / (self.logit_scale or 1.0)
             weights = patch_alignment.weights_of_cosines(cosines.flatten(1), head.pooling, 1)
             low, high = weights.amin(1, keepdim=True), weights.amax(1, keepdim=True)
-            return ((weights - low) / (high - low).clamp(min=1e-12)).unflatten(1, grid)
+            scaled = (weights - low) / (high - low).clamp(min=1e-12)
+            return scaled.reshape(-1, *grid)
 
         return lambda start, stop: upsample_rows(shares(), size, start, stop)
 

@@ -109,7 +109,7 @@ def refined(rows: Rows, rgb: NDArray[np.uint8], classes: int, preset: dense_crf.
     """Rows of logits after a dense CRF over the classes that are best somewhere."""
     size = (rgb.shape[0], rgb.shape[1])
     best = class_maps.label_blocks(rows, size, classes).label
-    present, local = best.unique(return_inverse=True)
+    present, local = torch.unique(best, return_inverse=True)
     if len(present) < 2:
         return rows
     if preset.unary == "hard":

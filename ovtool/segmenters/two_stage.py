@@ -210,8 +210,8 @@ class TwoStageSegmenter:
         pixels = torch.from_numpy(rgb)
         step = max(1, MAX_MASK_PIXELS // superpixels.numel())
         embedded = []
-        for some in members.split(step):
-            masks = some[:, superpixels]
+        for start in range(0, len(members), step):
+            masks = members[start : start + step][:, superpixels]
             parts = []
             if self.untuned is not None:
                 parts.append(

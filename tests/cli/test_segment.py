@@ -65,7 +65,7 @@ def parsed(monkeypatch):
 
 def test_the_command_and_its_function_have_the_same_defaults(parsed):
     assert run(["segment", "x.jpg"]) == 0
-    assert parsed.pop("inputs") == ["x.jpg"] and parsed.pop("progress") is output.progress
+    assert parsed.pop("inputs") == ("x.jpg",) and parsed.pop("progress") is output.progress
     own = {
         name: parameter.default
         for name, parameter in inspect.signature(stage_run).parameters.items()
