@@ -130,7 +130,7 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
 
     pairs = pair_batches.read(place.source, place.images, settings.seed, settings.held_out)
     clip = door.load(place.model, place.ranks.device, torch.float32)
-    region_clip.require_mask_prompts(clip)
+    visual = region_clip.require_mask_prompts(clip)
     settings = mask_prompts.settled(settings, clip, pairs)
     parameters = mask_prompts.parameters(clip, settings)
     counts = {
@@ -150,8 +150,8 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
     of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
     with training.plain_errors(frame, "naming the crops held out"):
         crops = NamedCrops.of(clip, pairs, settings, place.dtype)
-        before = crops.accuracy(clip.model.visual, None)
-    visual, learned, curves = clip.model.visual, None, []
+        before = crops.accuracy(visual, None)
+    learned, curves = None, []
     if "tower" in parameters:
         visual = mask_prompts.trainable_tower(clip)
         curves.append(training.train(mask_prompts.tower_task(crops, visual), of_tower))

@@ -226,7 +226,7 @@ def task(images: MaskedImages, vectors: nn.Parameter, similarity: str) -> Task:
 
     def step(number: int) -> dict[str, float]:
         loss, terms = images.loss(seen(number), vectors, similarity)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return {"loss": float(loss.detach()), **terms}
 
     return Task(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,9 @@ from ovtool.settings import prompts as prompt_settings
 from ovtool.settings.layers import known
 from ovtool.training.loop import Plan, Task
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
+    from ovtool.models.tower_types import NativeTower
 
 Settings = prompt_settings.MaskPrompts
 TOWER_DECAY = 0.2
@@ -46,7 +47,7 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
     """
     from ovtool.models import region_clip
 
-    blocks = len(clip.model.visual.transformer.resblocks)
+    blocks = len(region_clip.require_mask_prompts(clip).transformer.resblocks)
     depth = _depth(settings, clip)
     if depth > blocks:
         raise UsageError(
@@ -76,8 +77,10 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
 
 def _depth(settings: Settings, clip: Clip) -> int:
     """At how many places prompts replace tokens."""
+    from ovtool.models import region_clip
+
     if settings.depth == "all":
-        return len(clip.model.visual.transformer.resblocks)
+        return len(region_clip.require_mask_prompts(clip).transformer.resblocks)
     return settings.depth
 
 
@@ -85,7 +88,7 @@ def parameters(clip: Clip, settings: Settings) -> dict[str, int]:
     """How many parameters are trained, by what they are, in the order of the trainings."""
     from ovtool.models import region_clip
 
-    visual = clip.model.visual
+    visual = region_clip.require_mask_prompts(clip)
     height, width = region_clip.grid_of(clip, settings.crop_size)
     counts = {}
     if settings.train != "prompts":
@@ -129,7 +132,7 @@ class NamedCrops:
         held_out = cutter.batch(pairs.held_out[::every][:VALIDATED])
         return cls(clip, settings, dtype, batches, held_out, texts)
 
-    def embed(self, batch: Batch, visual: nn.Module, prompts: MaskPrompts | None) -> Tensor:
+    def embed(self, batch: Batch, visual: NativeTower, prompts: MaskPrompts | None) -> Tensor:
         """The unit embeddings of a batch, float32 (B, D), crops alike in their blank patches together."""
         from ovtool.models import masked_tower
 
@@ -152,7 +155,7 @@ class NamedCrops:
         return contrastive.shared_info_nce(regions, texts, nouns, scale)
 
     @torch.no_grad()
-    def accuracy(self, visual: nn.Module, prompts: MaskPrompts | None) -> dict[str, float]:
+    def accuracy(self, visual: NativeTower, prompts: MaskPrompts | None) -> dict[str, float]:
         """`accuracy`, the share of the held-out crops whose nearest noun, of all nouns of the pairs, is
         theirs; nothing where none is held out, or with `--validate-every 0`."""
         nouns = self.held_out.nouns
@@ -166,12 +169,14 @@ class NamedCrops:
         return {"accuracy": round(right / len(nouns), 6)}
 
 
-def trainable_tower(clip: Clip) -> nn.Module:
+def trainable_tower(clip: Clip) -> NativeTower:
     """A copy of the image tower that learns."""
-    return copy.deepcopy(clip.model.visual).requires_grad_(True)
+    from ovtool.models import region_clip
+
+    return copy.deepcopy(region_clip.require_mask_prompts(clip)).requires_grad_(True)
 
 
-def tower_task(crops: NamedCrops, visual: nn.Module) -> Task:
+def tower_task(crops: NamedCrops, visual: NativeTower) -> Task:
     """The training of an image tower on masked crops without prompts."""
     matrices = [one for one in visual.parameters() if one.ndim >= 2]
     vectors = [one for one in visual.parameters() if one.ndim < 2]
@@ -180,11 +185,11 @@ def tower_task(crops: NamedCrops, visual: nn.Module) -> Task:
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=crops.settings.tower_lr, betas=BETAS, eps=EPS)
-    modules = {"tower": visual}
+    modules = {"tower": cast(nn.Module, visual)}
     return _task("tuning the tower", crops, modules, optimizer, lambda: (visual, None))
 
 
-def round_as_stored(visual: nn.Module) -> None:
+def round_as_stored(visual: NativeTower) -> None:
     """Ends the training of a tower: its numbers are those that its file will hold, float16."""
     visual.requires_grad_(False)
     for tensor in visual.state_dict().values():
@@ -198,12 +203,12 @@ def initial_prompts(clip: Clip, settings: Settings) -> MaskPrompts:
 
     grid = region_clip.grid_of(clip, settings.crop_size)
     generator = torch.Generator().manual_seed(settings.seed)
-    width = int(clip.model.visual.class_embedding.shape[0])
+    width = int(region_clip.require_mask_prompts(clip).class_embedding.shape[0])
     start = mask_prompts.initial(_depth(settings, clip), grid, width, generator)
     return MaskPrompts(nn.Parameter(start.values.to(clip.device)), grid)
 
 
-def prompts_task(crops: NamedCrops, visual: nn.Module, learned: MaskPrompts) -> Task:
+def prompts_task(crops: NamedCrops, visual: NativeTower, learned: MaskPrompts) -> Task:
     """The training of prompts for a tower that stays as it is."""
     values = learned.values
     assert isinstance(values, nn.Parameter)
@@ -219,7 +224,7 @@ def _task(
     crops: NamedCrops,
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    current: Callable[[], tuple[nn.Module, MaskPrompts | None]],
+    current: Callable[[], tuple[NativeTower, MaskPrompts | None]],
 ) -> Task:
     settings = crops.settings
     batches = Loader(crops.batches, known(settings.steps), settings.loader_workers)
@@ -228,7 +233,7 @@ def _task(
         batch = batches(number)
         regions = crops.embed(batch, *current())
         loss = crops.loss(regions, batch.nouns.to(crops.clip.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return {"loss": float(loss.detach())}
 
     return Task(

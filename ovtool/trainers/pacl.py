@@ -239,7 +239,7 @@ class PaclTraining:
             with devices.autocast(self.features.clip.device, self.dtype):
                 losses = patch_alignment.naming(patches_of(rows), nouns, owned[rows], scale)
             part = losses.to(owned).sum() / images
-            (self.settings.naming * self.ranks.world * part).backward()  # type: ignore[no-untyped-call]
+            (self.settings.naming * self.ranks.world * part).backward()
             share = share + part.detach()
         return float(self.reduce.total(share))
 

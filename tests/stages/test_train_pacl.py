@@ -646,7 +646,7 @@ def test_a_shard_cut_in_the_middle_and_broken_pictures_are_counted(
 def test_shards_ask_for_what_they_need(train, shards, tmp_path):
     with pytest.raises(UsageError, match="shards hold their images"):
         train(source=shards)
-    with pytest.raises(UsageError, match="--cache on keeps the tokens of listed pictures"):
+    with pytest.raises(UsageError, match="--cache on keeps the tokens of listed images"):
         train(source=shards, images=None, cache="on")
     with pytest.raises(UsageError, match="--steps N is needed for shards that are no local files"):
         train(source="https://example.org/{0..1}.tar", images=None, steps=None)

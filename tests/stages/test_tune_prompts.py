@@ -243,7 +243,9 @@ def test_as_many_parameters_as_the_paper_has(name, prompts, tower):
     with torch.device("meta"):
         model = open_clip.CLIP(**open_clip.get_model_config(name))
     patch = model.visual.patch_size[0]
-    clip = SimpleNamespace(model=model, name=name, image_size=224, patch_size=patch)
+    clip = SimpleNamespace(
+        model=model, name=name, image_size=224, patch_size=patch, pooling="token"
+    )
     both = prompt_trainer.parameters(clip, MaskPrompts(train="tower-then-prompts"))
     assert both == {"prompts": prompts, "tower": tower}
 
