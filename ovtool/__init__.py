@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ovtool.masks import Masks
     from ovtool.segmenter import Segmenter
     from ovtool.settings.pacl import Pacl
+    from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
     from ovtool.settings.shared import Compute, Run, Source, Training
     from ovtool.settings.words import Words
@@ -54,10 +55,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BackgroundPrompts",
     "Compute",
     "Drawn",
     "Fused",
     "InputError",
+    "MaskPrompts",
     "Masks",
     "MismatchError",
     "ModelError",
@@ -104,6 +107,7 @@ _MODULES = {
     **dict.fromkeys(("Compute", "Run", "Source", "Training"), "settings.shared"),
     "Words": "settings.words",
     "Pacl": "settings.pacl",
+    **dict.fromkeys(("MaskPrompts", "BackgroundPrompts"), "settings.prompts"),
     "TrainingError": "training.loop",
 }
 _ELSEWHERE = {"list_data": ("stages.data", "listing"), "make_data": ("stages.data", "make")}

@@ -24,9 +24,9 @@ def train_pacl(
             panel="Images",
         ),
     ],
-    images: ImagesFolder = None,
     pacl: Pacl = Pacl(),
     *,
+    images: ImagesFolder = None,
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
@@ -51,8 +51,8 @@ def train_pacl(
 
     trained = stage.run(
         captions,
-        images,
         pacl,
+        images=images,
         out=out,
         compute=compute,
         run=run,

@@ -23,9 +23,9 @@ def tune_prompts(
             metavar="PAIRS",
         ),
     ],
-    images: ImagesFolder = None,
     kind: MaskPrompts | BackgroundPrompts = MaskPrompts(),
     *,
+    images: ImagesFolder = None,
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
@@ -56,8 +56,8 @@ def tune_prompts(
 
     trained = stage.run(
         pairs,
-        images,
         kind,
+        images=images,
         out=out,
         compute=compute,
         run=run,

@@ -40,9 +40,9 @@ if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
 
 def run(
     captions: str | Path,
-    images: str | Path | None = None,
     pacl: Pacl = Pacl(),
     *,
+    images: str | Path | None = None,
     out: str | Path | None = None,
     compute: Compute = Compute(),
     run: Run = Run(),
@@ -53,8 +53,8 @@ def run(
 
     Args:
         captions: A data set `NAME[:SPLIT]`, a captions JSON with the folder `images`, or shards.
-        images: The folder that the file names of a captions JSON start from.
         pacl: What shapes the training.
+        images: The folder that the file names of a captions JSON start from.
         out: Where to write. Default: a name made from the captions', in the current folder.
         compute: Which CLIP, and where and how its work is computed.
         run: Whether to resume, to overwrite, or only to plan.

@@ -71,9 +71,9 @@ class _Place:
 
 def run(
     pairs: str | Path,
-    images: str | Path | None = None,
     kind: MaskPrompts | BackgroundPrompts = MaskPrompts(),
     *,
+    images: str | Path | None = None,
     out: str | Path | None = None,
     compute: Compute = Compute(),
     run: Run = Run(),
@@ -84,8 +84,8 @@ def run(
     Args:
         pairs: Masks with names: a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]`. For
             background prompts the maps that `cam` wrote.
-        images: The folder of the images. Default: that of the data set, or the one that the file is in.
         kind: What the prompts stand for, and what shapes them.
+        images: The folder of the images. Default: that of the data set, or the one that the file is in.
         out: Where to write. Default: a name made from that of the pairs, in the current folder.
         compute: Which CLIP, and where and how its work is computed.
         run: Whether to resume, to overwrite, or only to plan.

@@ -144,7 +144,6 @@ class Bench(Cells):
         if not out.exists():
             tune_prompts.run(
                 self.pairs(tuning.pairs),
-                self.data("train").images,
                 MaskPrompts(
                     train=tuning.train,
                     depth=tuning.depth or "all",
@@ -153,6 +152,7 @@ class Bench(Cells):
                     tower_lr=self.tower_lr,
                     seed=seed,
                 ),
+                images=self.data("train").images,
                 out=out,
                 compute=Compute(model="tiny", precision="bfloat16"),
                 run=Run(resume=True, overwrite=True),

@@ -91,8 +91,8 @@ class Bench(Cells):
             own = {**RECIPE, **{**HEADS, **ABLATED}[name]}
             train_pacl.run(
                 str(data.captions),
-                data.images,
                 Pacl(steps=self.steps, seed=seed, **own),
+                images=data.images,
                 out=out,
                 compute=Compute(model="tiny"),
                 run=Run(resume=True, overwrite=True),

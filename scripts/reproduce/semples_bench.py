@@ -146,7 +146,6 @@ class Bench(Cells):
     def _tuned(self, maps: Path, push: str, seed: int, out: Path) -> Trained:
         return tune_prompts.run(
             maps,
-            self.data("train").images,
             BackgroundPrompts(
                 words=scores.write_words(self.work / "words.txt"),
                 push=push,
@@ -157,6 +156,7 @@ class Bench(Cells):
                 batch_size=self.budget.prompt_batch,
                 seed=seed,
             ),
+            images=self.data("train").images,
             out=out,
             compute=shared.Compute(model=MODEL),
             run=shared.Run(resume=True, overwrite=True),

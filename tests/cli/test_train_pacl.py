@@ -37,8 +37,8 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(captions, images, pacl, **options):
-        seen.update(options, captions=captions, images=images, pacl=pacl)
+    def record(captions, pacl, **options):
+        seen.update(options, captions=captions, pacl=pacl)
         notes = {"left": {}, "cut": (), "too_long": 0}
         counts = {"images": 2, "held_out": 0, "batch_size": 2}
         outputs = Outputs(Path("x"), Path("y"))

@@ -44,8 +44,8 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(pairs, images, kind, **options):
-        seen.update(options, pairs=pairs, images=images, kind=kind)
+    def record(pairs, kind, **options):
+        seen.update(options, pairs=pairs, kind=kind)
         counts = {"pairs": 2, "images": 2, "held_out": 0, "nouns": 1, "classes": 1}
         outputs = Outputs(Path("x"), Path("y"))
         return Trained(outputs, {"prompts": 1}, counts, 1, notes={"length": 3}, is_plan=True)

@@ -62,8 +62,8 @@ def train(said, tmp_path, loads_small):
         how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
         return train_pacl.run(
             source,
-            images,
             Pacl(**given),
+            images=images,
             out=tmp_path / name,
             compute=Compute(precision=precision),
             run=Run(**how),

@@ -50,7 +50,8 @@ def kept(task, *arguments, ranks, **named):
 loop.train = kept
 compute = Compute(precision="float32")
 try:
-    train_pacl.run(captions, images, Pacl(save_every=1, **options), out=out, compute=compute, run=run)
+    pacl = Pacl(save_every=1, **options)
+    train_pacl.run(captions, pacl, images=images, out=out, compute=compute, run=run)
 except OvtoolError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(1)

@@ -62,8 +62,8 @@ def tune(pairs, tmp_path, loads_small):
         how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
         return tune_prompts.run(
             source,
-            images,
             MaskPrompts(**given),
+            images=images,
             out=tmp_path / name,
             compute=Compute(precision=precision),
             run=Run(**how),
