@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from ovtool.masks import Masks
     from ovtool.segmenter import Segmenter
     from ovtool.settings.pacl import Pacl
+    from ovtool.settings.proposer import ProposerTraining
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+    from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
     from ovtool.settings.words import Words
     from ovtool.stages.cam import run as cam
@@ -65,8 +67,10 @@ __all__ = [
     "OvtoolError",
     "Pacl",
     "Patch",
+    "ProposerTraining",
     "Run",
     "Segmenter",
+    "SegmenterTraining",
     "Source",
     "Trained",
     "Training",
@@ -104,6 +108,8 @@ _MODULES = {
     **dict.fromkeys(("Compute", "Run", "Source", "Training"), "settings.shared"),
     "Words": "settings.words",
     "Pacl": "settings.pacl",
+    "ProposerTraining": "settings.proposer",
+    "SegmenterTraining": "settings.segmenter",
     "TrainingError": "training.loop",
 }
 _ELSEWHERE = {"list_data": ("stages.data", "listing"), "make_data": ("stages.data", "make")}
