@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ovtool.segmenter import Segmenter
     from ovtool.settings.pacl import Pacl
     from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
+    from ovtool.settings.proposer import ProposerTraining
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+    from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
     from ovtool.settings.words import Words
     from ovtool.stages.cam import run as cam
@@ -68,8 +70,10 @@ __all__ = [
     "OvtoolError",
     "Pacl",
     "Patch",
+    "ProposerTraining",
     "Run",
     "Segmenter",
+    "SegmenterTraining",
     "Source",
     "Trained",
     "Training",
@@ -108,6 +112,8 @@ _MODULES = {
     "Words": "settings.words",
     "Pacl": "settings.pacl",
     **dict.fromkeys(("MaskPrompts", "BackgroundPrompts"), "settings.prompts"),
+    "ProposerTraining": "settings.proposer",
+    "SegmenterTraining": "settings.segmenter",
     "TrainingError": "training.loop",
 }
 _ELSEWHERE = {"list_data": ("stages.data", "listing"), "make_data": ("stages.data", "make")}

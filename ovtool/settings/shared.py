@@ -160,6 +160,20 @@ Warmup = Annotated[
         min=0,
     ),
 ]
+# of trainings in which the architecture decides
+ArchitectureRate = Annotated[
+    float | None, Option("Peak learning rate. Default: the architecture's.", min=0)
+]
+ArchitectureDecay = Annotated[
+    float | None, Option("Weight decay of the optimiser. Default: the architecture's.", min=0)
+]
+ArchitectureWarmup = Annotated[
+    int | None,
+    Option(
+        "Steps in which the learning rate rises, at most a tenth of all. Default: the architecture's.",
+        min=0,
+    ),
+]
 HeldOut = Annotated[
     float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
 ]

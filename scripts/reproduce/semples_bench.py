@@ -19,6 +19,8 @@ from ovtool.formats import coco
 from ovtool.runtime.runs import Run
 from ovtool.settings import shared
 from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.settings.segmenter import SegmenterTraining
+from ovtool.settings.shared import Compute
 from ovtool.stages import cam, propose, refine, segment, train_segmenter, tune_prompts
 from ovtool.trainers import mask_generator as generator_trainer
 from ovtool.training.run import Trained
@@ -244,18 +246,19 @@ class Bench(Cells):
         file = self.file(f"{name}.segmenter", seed)
         if not file.exists():
             train_segmenter.run(
-                str(labels),
+                labels,
+                SegmenterTraining(
+                    with_background=with_background,
+                    architecture=self.budget.segmenter,
+                    steps=self.budget.segmenter_steps,
+                    batch_size=self.budget.segmenter_batch,
+                    validate_every=0,
+                    seed=seed,
+                ),
                 images=train.images,
-                with_background=with_background,
-                architecture=self.budget.segmenter,
-                model=MODEL if self.budget.segmenter == "clip" else None,
-                steps=self.budget.segmenter_steps,
-                batch_size=self.budget.segmenter_batch,
-                validate_every=0,
-                seed=seed,
                 out=file,
-                resume=True,
-                overwrite=True,
+                compute=Compute(model=MODEL if self.budget.segmenter == "clip" else None),
+                run=shared.Run(resume=True, overwrite=True),
             )
         figures = {}
         views = {"plain": {}, "miou": {"scales": "0.75,1,1.25", "flip": True, "crf": "pydensecrf"}}

@@ -29,9 +29,6 @@ BACKGROUND = {"kind": BackgroundPrompts()}
 def test_a_result_that_ends_as_its_curve_is_refused(stage, options, tmp_path):
     out = tmp_path / "x.png"
     for overwrite in (False, True):
-        how = {"overwrite": overwrite}
-        if stage in (train_pacl, tune_prompts):
-            how = {"run": Run(overwrite=overwrite)}
         with pytest.raises(UsageError, match="x.png would hold two outputs of this command"):
-            stage.run("nowhere.json", out=out, **how, **options)
+            stage.run("nowhere.json", out=out, run=Run(overwrite=overwrite), **options)
     assert not out.exists()
