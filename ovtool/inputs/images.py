@@ -9,20 +9,34 @@ from ovtool.formats import coco
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 
+Inputs = str | Path | Sequence[str | Path]
+
+
+def listed(inputs: Inputs) -> list[str]:
+    """What a run is given as a list of texts: a text or a path alone is one input."""
+    return [str(inputs)] if isinstance(inputs, str | Path) else [str(given) for given in inputs]
+
 
 def find(
-    inputs: Sequence[str],
+    inputs: Inputs,
     coco_file: Path | None = None,
     images: Path | None = None,
     limit: int | None = None,
 ) -> list[ImageItem]:
     """The images to work on, in the order in which their results are written.
 
-    inputs: image files, folders, `-` (a list on stdin), or one data set `NAME[:SPLIT]`, where no file
-    of that name exists. Instead of them, `coco_file` with the folder `images` of its file names.
+    Args:
+        inputs: an image file, a folder, or several of them; `-` (a list on stdin); or one data set
+            `NAME[:SPLIT]`, where no file of that name exists.
+        coco_file: a COCO JSON whose images are taken instead of `inputs`.
+        images: the folder that its file names start from.
+        limit: the greatest number of images.
 
-    Raises UsageError for both or neither, InputError for what is not there.
+    Raises:
+        UsageError: inputs and a COCO JSON are both given, or neither.
+        InputError: something is not there.
     """
+    inputs = listed(inputs)
     if coco_file is not None:
         if inputs:
             raise UsageError("give images, or --coco FILE --images DIR, not both")
@@ -45,8 +59,9 @@ def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     return [ImageItem(files.images / name, name) for name in files.file_names]
 
 
-def is_data_set(inputs: Sequence[str]) -> bool:
+def is_data_set(inputs: Inputs) -> bool:
     """Whether the inputs are one data set's name, and no file of that name is there."""
+    inputs = listed(inputs)
     return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
@@ -62,10 +77,11 @@ def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
 
 
 def default_output(
-    inputs: Sequence[str], items: Sequence[ImageItem], coco_file: Path | None, kind: str
+    inputs: Inputs, items: Sequence[ImageItem], coco_file: Path | None, kind: str
 ) -> str:
     """The file that a command writes in the current folder when no -o names one:
     `photo.segments.json` for photo.jpg, `collage.segments.json` for collage:test, ..."""
+    inputs = listed(inputs)
     if coco_file is not None:
         stem = "images" if str(coco_file) == "-" else coco_file.stem
     elif len(inputs) != 1 or inputs[0] == "-":

@@ -30,7 +30,7 @@ from ovtool.methods.windows import WindowScores, upsample_rows
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
 from ovtool.outputs.drawings import Drawings
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.device import Halving
@@ -108,7 +108,7 @@ class Segmenter:
     settings: Settings
     text: Tensor
     embedded: Mapping[str, int]
-    regions: RegionSource | None = None
+    regions: ProposalSource | None = None
     two_stage: TwoStage | None = None
     head: Head | None = None
 
@@ -194,7 +194,7 @@ class Segmenter:
 
     def _fused_rows(
         self,
-        source: RegionSource,
+        source: ProposalSource,
         rows: Rows,
         classes: int,
         item: ImageItem,
@@ -225,7 +225,7 @@ def load(
     precision: str,
     vocabulary: Words,
     settings: Settings,
-    regions: RegionSource | None,
+    regions: ProposalSource | None,
     stages: Callable[[Clip], TwoStage] | None = None,
     pacl: str | None = None,
 ) -> Segmenter:

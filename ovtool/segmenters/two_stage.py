@@ -25,9 +25,8 @@ from ovtool.formats.images import ImageItem
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
 from ovtool.models.dense_scores import DenseSettings
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import by_name, proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime.device import Halving
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
@@ -185,7 +184,7 @@ class TwoStage:
     """
 
     clip: Clip
-    regions: RegionSource
+    regions: ProposalSource
     settings: TwoStageSettings
     prompts: MaskPrompts | None = None
     short_side: int | None = None
@@ -230,7 +229,7 @@ class TwoStage:
             vectors = torch.from_numpy(found.embeddings[valid])
             nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
             own = ensemble.proposal_probabilities(
-                cosines(vectors), nothing, region_sources.TEMPERATURE
+                cosines(vectors), nothing, proposal_sources.TEMPERATURE
             )
         seen = (cosines(embedded) * scale).softmax(1)
         soft = None if found.soft is None else found.soft[valid]
@@ -286,7 +285,7 @@ class TwoStage:
 def load(
     clip: Clip,
     request: Request,
-    source: Callable[[Clip], RegionSource],
+    source: Callable[[Clip], ProposalSource],
     short_side: int | None,
 ) -> TwoStage:
     """The CLIP with its prompts, and the source of regions in its space. Where that gives no embeddings,
@@ -331,23 +330,23 @@ def source_of(
     items: Sequence[ImageItem],
     device: torch.device,
     dry_run: bool,
-) -> Callable[[Clip], RegionSource]:
+) -> Callable[[Clip], ProposalSource]:
     """Where regions come from once the CLIP is there; what can be checked before that is checked.
 
     Raises UsageError, InputError, MismatchError.
     """
     if file is None:
         if proposer is not None:
-            named_proposers.check_name(proposer)
-        return lambda clip: region_sources.from_proposer(
-            proposer or named_proposers.default_name(clip.name), clip=clip, device=device
+            by_name.check_name(proposer)
+        return lambda clip: proposal_sources.from_proposer(
+            proposer or by_name.default_name(clip.name), clip=clip, device=device
         )
     if embeddings is not None and not embeddings.is_file():
         raise InputError(f"no such file: {embeddings}")
     if embeddings is None or dry_run:
-        found = region_sources.from_file(file, items)
+        found = proposal_sources.from_file(file, items)
         return lambda clip: found
-    return lambda clip: region_sources.from_file(file, items, embeddings=embeddings, clip=clip)
+    return lambda clip: proposal_sources.from_file(file, items, embeddings=embeddings, clip=clip)
 
 
 def prompts_file(clip: Clip, prompts: str | None) -> Path | None:

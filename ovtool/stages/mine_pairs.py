@@ -27,9 +27,8 @@ from ovtool.methods import noun_matching
 from ovtool.models import nouns, resolve
 from ovtool.models.nouns import Noun, Pipeline
 from ovtool.outputs.crops import PairCrops
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import by_name, proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.runs import Outcome, Run
@@ -81,7 +80,7 @@ class Miner:
 
     clip: Clip
     settings: Settings
-    regions: RegionSource
+    regions: ProposalSource
     mentions: Mapping[str, Sequence[Mention]]
     category: Mapping[str, int]
     text: Tensor
@@ -288,17 +287,15 @@ def _regions(
     model: str | None,
     items: Sequence[ImageItem],
     device: torch.device,
-) -> RegionSource:
+) -> ProposalSource:
     """Where the masks come from. Raises UsageError, InputError, MismatchError, ModelError."""
     if file is not None:
         if proposer is not None:
             raise UsageError(
                 "--proposals are masks from a file, and --proposer makes them: give one"
             )
-        return region_sources.from_file(file, items)
-    return region_sources.from_proposer(
-        proposer or named_proposers.default_name(model), device=device
-    )
+        return proposal_sources.from_file(file, items)
+    return proposal_sources.from_proposer(proposer or by_name.default_name(model), device=device)
 
 
 def _load(
@@ -306,7 +303,7 @@ def _load(
     device: torch.device,
     precision: str,
     settings: Settings,
-    regions: RegionSource,
+    regions: ProposalSource,
     mentions: Mapping[str, Sequence[Mention]],
     lemmas: Sequence[str],
 ) -> Miner:

@@ -25,8 +25,7 @@ from ovtool.inputs import truths
 from ovtool.inputs.truths import CompetingWords
 from ovtool.methods import class_maps, metrics
 from ovtool.methods import oracle as method
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
+from ovtool.proposers import by_name, proposal_sources
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.segmenters import two_stage
@@ -94,10 +93,10 @@ def run(
 
     clip = door.load(model, place, devices.precision(precision, place))
     regions = (
-        region_sources.from_file(proposals_file, items)
+        proposal_sources.from_file(proposals_file, items)
         if proposals_file is not None
-        else region_sources.from_proposer(
-            proposer or named_proposers.default_name(clip.name), device=place
+        else proposal_sources.from_proposer(
+            proposer or by_name.default_name(clip.name), device=place
         )
     )
     rows = [Naming(MASKED, clip), Naming(UNMASKED, clip, fill=False)]

@@ -22,8 +22,8 @@ from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
 from ovtool.models.dense_scores import DenseSettings
 from ovtool.outputs.drawings import Drawings
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
 from ovtool.runtime.runs import Outcome, Run
@@ -235,15 +235,15 @@ def _regions(
     file: Path | None,
     items: Sequence[ImageItem],
     device: torch.device,
-) -> RegionSource | None:
+) -> ProposalSource | None:
     """Where a method that needs regions gets them. Raises UsageError, InputError, MismatchError."""
     if method == "patch":
         if file is not None:
             raise UsageError("--proposals are regions, and --method patch uses none: give fused")
         return None
     if file is not None:
-        return region_sources.from_file(file, items)
-    return region_sources.from_proposer(proposer or "regions", device=device)
+        return proposal_sources.from_file(file, items)
+    return proposal_sources.from_proposer(proposer or "regions", device=device)
 
 
 def _provenance(ready: Segmenter) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from ovtool.formats import coco, rle
 from ovtool.methods import metrics, recall
 from ovtool.models import maskformer
 from ovtool.models.maskformer import MaskFormer
-from ovtool.proposers import named as named_proposers
+from ovtool.proposers import proposals
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.propose import Propose
 from ovtool.training import distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
@@ -236,8 +237,8 @@ def validation(network: MaskFormer, words: Tensor, truth: Truth, side: int) -> d
         soft, embeddings = maskformer.predict(network, rgb, side)
         probabilities = network.class_logits(embeddings, words.float()).softmax(-1)
         quality = maskformer.scores(soft, probabilities[:, -1])
-        bounds = named_proposers.ProposalSettings(min_area=0.0)
-        kept = named_proposers.bounded(soft.cpu().numpy(), quality.cpu().numpy(), bounds)
+        bounds = Propose(min_area=0.0)
+        kept = proposals.bounded(soft.cpu().numpy(), quality.cpu().numpy(), bounds)
         true[name] = _annotations(masks, None)
         found[name] = _annotations(kept.masks(), kept.quality)
         best = torch.einsum("nk,nhw->khw", probabilities[:, :-1], soft).argmax(0)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from cells import Cells, Figures, shown
+from ovtool.proposers.named import Proposals, Propose
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
@@ -27,9 +28,8 @@ from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
 from ovtool.methods import class_maps, metrics
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers.named import Proposals, ProposalSettings
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import by_name
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import runs
 from ovtool.segmenters import dense as dense_segmenter
 from ovtool.segmenters import two_stage
@@ -77,7 +77,7 @@ class Bench(Cells):
     chosen_on: int
     tested: int
     matching: Mapping[str, Any]
-    source: RegionSource | None = None
+    source: ProposalSource | None = None
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the collage, made where it is not there."""
@@ -157,12 +157,10 @@ class Bench(Cells):
             )
         return out
 
-    def regions(self, clip: "Clip") -> RegionSource:
+    def regions(self, clip: "Clip") -> ProposalSource:
         """The proposer, which looks at each picture once however many systems ask for it."""
         if self.source is None:
-            proposer = named_proposers.proposer_of(
-                ProposalSettings(self.proposer, MAX_PROPOSALS), clip=clip
-            )
+            proposer = by_name.load(Propose(self.proposer, MAX_PROPOSALS), clip=clip)
             known: dict[str, Proposals] = {}
 
             def find(item: ImageItem, rgb: Any) -> Proposals:
@@ -170,7 +168,7 @@ class Bench(Cells):
                     known[str(item.path)] = proposer(rgb)
                 return known[str(item.path)]
 
-            self.source = RegionSource(find, proposer.name, no_object=proposer.no_object)
+            self.source = ProposalSource(find, proposer.name, no_object=proposer.no_object)
         return self.source
 
     def lambdas(
@@ -351,7 +349,7 @@ def main() -> None:
         args.steps,
         args.batch_size,
         args.tower_rate,
-        args.proposer or named_proposers.default_name("tiny"),
+        args.proposer or by_name.default_name("tiny"),
         args.chosen_on,
         args.tested,
         {} if args.paper_pairs else MATCHING,
