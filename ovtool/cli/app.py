@@ -97,8 +97,14 @@ COMMANDS: tuple[Row, ...] = (
     Row(
         "data",
         (
-            Row("list", "ovtool.cli.data:list_", "List the data sets that are known by name."),
-            Row("make", "ovtool.cli.data:make", "Make a data set that needs no download."),
+            Row(
+                "list",
+                "ovtool.cli.data_list:data_list",
+                "List the data sets that are known by name.",
+            ),
+            Row(
+                "make", "ovtool.cli.data_make:data_make", "Make a data set that needs no download."
+            ),
         ),
         "List and make data sets.",
     ),
