@@ -88,6 +88,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         message("  ".join(cells).rstrip())
 
 
+def per_cent(value: float | None) -> str:
+    """A fraction for a table, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def print_json(document: object) -> None:
     """Prints one JSON document on stdout.
 

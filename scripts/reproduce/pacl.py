@@ -25,6 +25,7 @@ from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
 from ovtool.models import sources
 from ovtool.runtime import runs
+from ovtool.settings.evaluate import MeanIou
 from ovtool.stages import (
     evaluate,
     probe_alignment,
@@ -120,7 +121,8 @@ class Bench(Cells):
             **options,
         )
         spent = (time.perf_counter() - began) / self.tested
-        found = evaluate.run(str(out), str(data.semantic), classes_per_image=data.classes_per_image)
+        counted = MeanIou(classes_per_image=data.classes_per_image)
+        found = evaluate.run(out, data.semantic, counted)
         rows = [one for one in found["classes"] if one["iou"] is not None]
         parts = {
             "objects": [one["iou"] for one in rows if one["name"] not in GROUNDS],
