@@ -57,7 +57,9 @@ class Nouns:
     ] = None
 
     def check(self) -> None:
-        """Raises UsageError for a list of words to leave out, and none to leave out."""
+        """Raises UsageError for no part of speech, and for words to leave out together with none."""
+        if not self.pos:
+            raise UsageError("--pos names no part of speech; give NOUN, PROPN or both")
         if self.stop is not None and self.no_stop:
             raise UsageError(
                 "--stop names words to leave out, and --no-stop leaves out none; give one of the two"

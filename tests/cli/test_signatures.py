@@ -9,6 +9,7 @@ from ovtool.cli.app import COMMANDS, imported
 
 STAGES = {
     "propose": "propose",
+    "mine-pairs": "mine_pairs",
     "evaluate": "evaluate",
     "info": "info",
     "check": "check",
