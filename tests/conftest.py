@@ -40,7 +40,7 @@ def small():
 @pytest.fixture
 def loads_small(small, monkeypatch):
     """The stages find the small CLIP, whatever model is asked for."""
-    monkeypatch.setattr(door, "load", lambda name, device, dtype: small)
+    monkeypatch.setattr(door, "load", lambda *_: small)
     return small
 
 

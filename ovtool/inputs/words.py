@@ -93,11 +93,12 @@ def gather(
         competing = vocabularies.background_words(background)
         return _per_image(items, classes_per_image, competing)
     if vocabulary is not None:
-        found, default = vocabularies.named(vocabulary), ()
+        found = vocabularies.named(vocabulary)
     elif classes_file is not None:
-        found, default = vocabularies.read_classes_file(classes_file), DEFAULT_BACKGROUND
+        found = vocabularies.read_classes_file(classes_file)
     else:
-        found, default = vocabularies.parse_classes(classes or ""), DEFAULT_BACKGROUND
+        found = vocabularies.parse_classes(classes or "")
+    default = DEFAULT_BACKGROUND if vocabulary is None else ()
     competing = vocabularies.background_words(background, default)
     whole = vocabularies.with_background(found, competing)
     by_default = background is None and bool(default)

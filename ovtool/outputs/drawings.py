@@ -1,4 +1,4 @@
-"""The pictures that `segment` writes beside its JSON: label maps, overlays, heat maps."""
+"""The images that `segment` writes beside its JSON: label maps, overlays, heat maps."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -22,7 +22,7 @@ _HALF_WRITTEN = ".*." + 12 * "[0-9a-f]" + ".tmp"  # what `atomic.writing` writes
 
 @dataclass(frozen=True)
 class Drawings:
-    """Where pictures go; None writes none of that kind.
+    """Where images go; None writes none of that kind.
 
     names: the name of every class of the run.
     label_maps, overlays, heatmaps: folders, with the images' own relative names below them.
@@ -60,7 +60,7 @@ class Drawings:
         """Refuses places that cannot or must not be written to, before any work is done.
 
         Raises OutputExistsError where a folder holds something already, or the overlay is there;
-        UsageError where pictures would replace each other, or an image that is read; InputError
+        UsageError where images would replace each other, or an image that is read; InputError
         where a folder cannot be made or written to.
         """
         if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
@@ -94,7 +94,7 @@ class Drawings:
         labels: NDArray[np.int32],
         scores: Mapping[int, float],
     ) -> None:
-        """Writes label map and overlay of a picture.
+        """Writes label map and overlay of an image.
 
         labels: int32 (H, W), indices of `names`, -1 unlabelled. scores: by index, in [0, 1].
         """
@@ -118,7 +118,7 @@ class Drawings:
         chosen: Sequence[int] | NDArray[np.int32],
         heat: Rows | None = None,
     ) -> None:
-        """Writes the probability of each of a picture's words as a picture of its own.
+        """Writes the probability of each of an image's words as an image of its own.
 
         rows: logits of all `classes`, of which the first are the words `chosen`, by index.
         heat: what is drawn instead of their probabilities, in [0, 1].
@@ -151,7 +151,7 @@ def _heat_blocks(
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    """A folder for pictures: empty, apart from names of classes, or yet to be made."""
+    """A folder for images: empty, apart from names of classes, or yet to be made."""
     above = folder.absolute()
     while not above.exists():
         above = above.parent
@@ -175,7 +175,7 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
 
 
 def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
-    """Images that differ in their endings alone would have one picture."""
+    """Images that differ in their endings alone would have one image."""
     taken: dict[Path, ImageItem] = {}
     for item in items:
         target = _target(folder, item)

@@ -203,12 +203,12 @@ def _tiny(settings: Propose, clip: Clip | None, device: torch.device) -> Propose
 
 def _hub_maskformer(name: str, settings: Propose, device: torch.device) -> Proposer:
     """Any MaskFormer of the hub, its classes put aside."""
-    from ovtool.models import maskformer
+    from ovtool.models import hub_maskformer
 
-    loaded = maskformer.load_hub(name, device)
+    loaded = hub_maskformer.load(name, device)
 
     def find(rgb: Rgb) -> Proposals:
-        soft, quality = maskformer.propose_hub(loaded, rgb)
+        soft, quality = hub_maskformer.propose(loaded, rgb)
         return bounded(soft, quality, settings)
 
     return Proposer(f"maskformer:{_shown(name)}", find, loaded.weights)

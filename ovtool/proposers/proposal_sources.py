@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, labelled, rle, tensors
+from ovtool.formats import coco, labelled, rle
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
+from ovtool.models import artefacts
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name
 from ovtool.proposers.proposals import Proposals
@@ -147,8 +148,7 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
         InputError: the file is broken.
         MismatchError: it belongs to another CLIP, or to other proposals than `dataset`.
     """
-    header, found = tensors.load(path, kind="proposals")
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, "proposals", clip, "make it again")
     settings = header.get("settings", {})
     if settings.get("proposals") != coco.digest(dataset):
         raise MismatchError(
@@ -161,8 +161,6 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
         raise InputError(
             f"{path} does not hold {shape[0]} embeddings of width {shape[1]}: remake it"
         )
-    if not (rows.isfinite().all() and column.isfinite().all()):
-        raise InputError(f"{path} holds numbers that are not finite: make it again")
     rows = torch.nn.functional.normalize(rows.float(), dim=-1)
     order = np.argsort(np.argsort([entry.id for entry in dataset.annotations], kind="stable"))
     return rows[torch.from_numpy(order)], torch.nn.functional.normalize(column.float(), dim=-1)

@@ -172,7 +172,7 @@ def run(
     if "prompts" in names or refine_steps.needs_clip(names, step_options):
         from ovtool.models import clip as door
 
-        clip = door.load(model or found.model, place, torch.float32)
+        clip = door.load(model, place, torch.float32, found.model)
     regions = None if proposals_file is None else proposal_sources.from_file(proposals_file, items)
     shown: dict[str, Any] = {"steps": list(names), "cams": found.digest, **asdict(step_options)}
     training = None

@@ -84,7 +84,7 @@ def run(
     inputs: see `inputs.images.find`. The words: see `inputs.words.gather`.
     out: where to write; `-` is stdout, None is a name made from the input in the current folder,
         with an overlay beside it where there is one image.
-    proposer: see `proposers.named`; None is `regions` for `fused`, the model's default for `two-stage`.
+    proposer: see `proposers.by_name`; None is `regions` for `fused`, the model's default for `two-stage`.
     embeddings, prompts, ensemble, region_features, background_tokens, crop_size: of `two-stage`, see
         `segmenters.two_stage.Request`.
     pacl: a file of `train-pacl`, `none`, or None for the head that comes with a bundled model, of

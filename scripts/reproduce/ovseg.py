@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from cells import Cells, Figures, shown
-from ovtool.proposers.named import Proposals, Propose
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
@@ -30,6 +29,7 @@ from ovtool.inputs import words as word_inputs
 from ovtool.methods import class_maps, metrics
 from ovtool.proposers import by_name
 from ovtool.proposers.proposal_sources import ProposalSource
+from ovtool.proposers.proposals import Proposals
 from ovtool.runtime import runs
 from ovtool.segmenters import dense as dense_segmenter
 from ovtool.segmenters import two_stage
