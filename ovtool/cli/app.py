@@ -75,20 +75,24 @@ COMMANDS: tuple[Row, ...] = (
     Row(
         "probe",
         (
-            Row("oracle", "ovtool.cli.probe:oracle", "Measure whether masks or names cost more."),
+            Row(
+                "oracle",
+                "ovtool.cli.probe_oracle:probe_oracle",
+                "Measure whether masks or names cost more.",
+            ),
             Row(
                 "alignment",
-                "ovtool.cli.probe_alignment:alignment",
+                "ovtool.cli.probe_alignment:probe_alignment",
                 "Measure how often a patch is closest to the word of its class.",
             ),
             Row(
                 "coherence",
-                "ovtool.cli.probe_coherence:coherence",
+                "ovtool.cli.probe_coherence:probe_coherence",
                 "Measure whether patches of one class are alike.",
             ),
             Row(
                 "classify",
-                "ovtool.cli.probe_classify:classify",
+                "ovtool.cli.probe_classify:probe_classify",
                 "Measure how well whole images are classified.",
             ),
         ),

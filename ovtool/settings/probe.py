@@ -7,7 +7,7 @@ from typing import Annotated
 from ovtool.errors import UsageError
 from ovtool.settings.option import Argument, Option, settings
 from ovtool.settings.propose import check_regions
-from ovtool.settings.segment import LastBlock
+from ovtool.settings.segment import LastBlock, check_windows
 from ovtool.settings.shared import (
     CropSize,
     PaclHead,
@@ -62,6 +62,10 @@ class Alignment:
         bool, Option("Count patches without a majority too, by their most frequent class.")
     ] = False
 
+    def check(self) -> None:
+        """Raises UsageError for windows that leave gaps."""
+        check_windows(self.window, self.stride)
+
 
 @settings(panel="Method")
 class Coherence:
@@ -84,7 +88,8 @@ class Coherence:
     seed: Seed = 0
 
     def check(self) -> None:
-        """Raises UsageError for a list of blocks that cannot be read."""
+        """Raises UsageError for windows that leave gaps, and for blocks that cannot be read."""
+        check_windows(self.window, self.stride)
         self.blocks(None)
 
     def blocks(self, depth: int | None) -> list[int]:

@@ -289,5 +289,5 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
         "precision": str(clip.dtype).removeprefix("torch."),
     }
     del settings["class"]
-    name = Path(clip.name).name if Path(clip.name).exists() else clip.name
-    return runs.provenance("mine-pairs", settings, {"name": name, "fingerprint": clip.fingerprint})
+    model = {"name": clip.name, "fingerprint": clip.fingerprint}
+    return runs.provenance("mine-pairs", settings, model)

@@ -26,6 +26,8 @@ from ovtool.formats import tensors
 from ovtool.models import sources
 from ovtool.runtime import runs
 from ovtool.settings.evaluate import MeanIou
+from ovtool.settings.probe import Alignment, Classify, Coherence
+from ovtool.settings.shared import Compute, Source
 from ovtool.stages import (
     evaluate,
     probe_alignment,
@@ -36,6 +38,7 @@ from ovtool.stages import (
 )
 
 BUNDLED = sources.bundled_folder() / "tiny_pacl.safetensors"
+TINY = Compute(model="tiny")
 BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
 STRIDES = (16, 8, 4)
 # what the bundled head of tiny is trained with (scripts/bundle/train_tiny_pacl.py), but for data and steps
@@ -135,12 +138,13 @@ class Bench(Cells):
         """The shares of patches named right, of the head or of a last block."""
         data = self.data("test")
         found = probe_alignment.run(
-            coco_file=data.semantic,
-            images=data.images,
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            last_block=last_block if head is None else "clip",
-            pacl="none" if head is None else str(head),
+            alignment=Alignment(
+                classes_per_image=data.classes_per_image,
+                last_block=last_block if head is None else "clip",
+                pacl="none" if head is None else head,
+            ),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         wanted = (
             (lambda row: row["pacl"]) if head else (lambda row: row["last_block"] == last_block)
@@ -152,11 +156,9 @@ class Bench(Cells):
         """Top-1 and mAP of the class token and of the head."""
         data = self.data("test")
         found = probe_classify.run(
-            coco_file=data.semantic,
-            images=data.images,
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            pacl=str(head),
+            classify=Classify(classes_per_image=data.classes_per_image, pacl=head),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         figures: Figures = {}
         for row in found["rows"]:
@@ -170,10 +172,9 @@ class Bench(Cells):
         """The areas under the ROC curves, within and across pictures, of every block."""
         data = self.data("test")
         found = probe_coherence.run(
-            coco_file=data.semantic,
-            images=data.images,
-            model="tiny",
-            pacl="none" if head is None else str(head),
+            coherence=Coherence(pacl="none" if head is None else head),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         return {
             f"{row['name']}, {kind}": row[kind]["auc"]

@@ -17,6 +17,8 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import coco
 from ovtool.runtime.runs import Run
+from ovtool.settings import shared
+from ovtool.settings.propose import Propose
 from ovtool.stages import cam, propose, refine, segment, train_segmenter
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
@@ -280,7 +282,11 @@ class Bench(Cells):
         proposals = self.work / "train.proposals.json"
         if not proposals.exists():
             propose.run(
-                [str(data.images)], model=MODEL, proposer="regions", out=str(proposals), how=GO_ON
+                data.images,
+                Propose(proposer="regions"),
+                out=proposals,
+                run=shared.Run(resume=True, overwrite=True),
+                compute=shared.Compute(model=MODEL),
             )
         if not out.exists():
             refine.run(
