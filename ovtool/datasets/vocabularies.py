@@ -7,6 +7,7 @@ VOC (Everingham et al. 2010), COCO (Lin et al. 2014), COCO-Stuff (Caesar et al. 
 English (``diningtable``, ``wall-brick``), the plain words follow as a synonym.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def _synonyms(text: str, separator: str, where: str) -> tuple[str, ...]:
 
 
 def parse_classes(text: str) -> Vocabulary:
-    """The vocabulary of ``--classes``: a comma between classes, ``|`` between synonyms.
+    """The vocabulary of ``--classes``: a comma between classes, ``|`` between synonyms; ``\\,`` is a
+    comma of a name.
 
     >>> parse_classes("person|man,tv").classes
     (('person', 'man'), ('tv',))
@@ -77,7 +79,7 @@ def parse_classes(text: str) -> Vocabulary:
     """
     if not text.strip():
         raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
-    parts = text.split(",")
+    parts = [part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text)]
     return Vocabulary(tuple(_synonyms(p, "|", f"class {i}") for i, p in enumerate(parts, start=1)))
 
 

@@ -71,6 +71,11 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         return _upright(image, Path(name))
 
 
+def of_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """As ``read_rgb`` for a Pillow image. Raises InputError for pixels without a known range."""
+    return _upright(image, Path("the image"))
+
+
 def _upright(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     image.load()
     turn = _TURNS.get(_orientation(image))  # after loading: TIFF is turned by then

@@ -87,26 +87,49 @@ def from_file(
 ) -> ProposalSource:
     """Proposals from a COCO JSON, a folder of parts, or `-` (stdin).
 
-    Args:
-        source: the file.
-        items: the images that it was made for.
-        embeddings: the file that `propose --save-embeddings` wrote beside the masks; it needs `clip`.
-        clip: the CLIP in whose space the embeddings lie.
+    Raises and arguments as of `read_masks` and `of_masks`.
+    """
+    return of_masks(read_masks(source, items), source, embeddings=embeddings, clip=clip)
+
+
+def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
+    """The masks of a COCO JSON, a folder of parts, or `-` (stdin), made for the images `items`.
 
     Raises:
-        InputError: a file is broken.
-        MismatchError: it lacks an image (unless it says that this one could not be read); and, on
-            finding, an image has another size.
+        InputError: The file is broken.
+        MismatchError: It lacks an image, and does not say that this one could not be read.
     """
     dataset = coco.read(source)
-    images = {image.file_name: image for image in dataset.images}
-    known = images.keys() | _failed(dataset)
+    known = {image.file_name for image in dataset.images} | _failed(dataset)
     missing = [item.name for item in items if item.name not in known]
     if missing:
         raise MismatchError(
             f"{source} has no proposals for {labelled.shortened(missing, 1)}: make them for the same "
             "images"
         )
+    return dataset
+
+
+def of_masks(
+    dataset: coco.Dataset,
+    source: Path,
+    *,
+    embeddings: Path | None = None,
+    clip: Clip | None = None,
+) -> ProposalSource:
+    """Regions from masks that were read; on finding, an image of another size raises MismatchError.
+
+    Args:
+        dataset: The masks, as of `read_masks`.
+        source: Their file, as messages name it.
+        embeddings: The file that `propose --save-embeddings` wrote beside the masks; it needs `clip`.
+        clip: The CLIP whose space the embeddings lie in.
+
+    Raises:
+        InputError: The file of embeddings is broken.
+        MismatchError: It belongs to another CLIP or to other masks.
+    """
+    images = {image.file_name: image for image in dataset.images}
     vectors: dict[int, NDArray[np.float32]] = {}
     no_object = None
     if embeddings is not None:

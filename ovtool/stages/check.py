@@ -21,7 +21,7 @@ def run(files: str | Path | Sequence[str | Path]) -> list[dict[str, Any]]:
         For each of them `file`, `kind` (None if the file is not there, or nothing that ovtool knows) and
         `defects`: one line for each, with what, where and how to mend it; none if all is right.
     """
-    return [_report(file) for file in sources.listed(files)]
+    return [_report(file) for file in sources.names_of(files)]
 
 
 def _report(source: str) -> dict[str, Any]:
