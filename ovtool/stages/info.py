@@ -112,7 +112,7 @@ def _safetensors(path: Path) -> Facts:
 
 
 def _label_map(path: Path) -> Facts:
-    """Size, and the share of the picture that each class has."""
+    """Size, and the share of the image that each class has."""
     labels = label_maps.read(path)
     file = classes_of(path)
     names = [] if file is None else label_maps.read_classes(file)
