@@ -104,6 +104,11 @@ def written(outputs: Any, is_plan: bool) -> None:
     message(f"{verb} {outputs.file}, {outputs.curve}")
 
 
+def per_cent(value: float | None) -> str:
+    """A fraction for a table, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def print_json(document: object) -> None:
     """Prints one JSON document on stdout.
 

@@ -34,6 +34,7 @@ ImagesFolder = Annotated[
     Path | None,
     Option("The folder that the file names start from.", metavar="DIR", panel="Images"),
 ]
+Limit = Annotated[int | None, Option("Stop after this many images.", min=1, panel="Images")]
 Out = Annotated[
     str | None,
     Option(
@@ -199,7 +200,7 @@ class Source:
         Path | None,
         Option("The folder that the file names start from.", metavar="DIR", shapes=False),
     ] = None
-    limit: Annotated[int | None, Option("Stop after this many images.", min=1)] = None
+    limit: Limit = None
 
 
 @settings(panel="Run")

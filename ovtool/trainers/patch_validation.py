@@ -98,7 +98,7 @@ def load(
     if not held_out or not registry.is_name(spec) or Path(spec).exists():
         return None
     try:
-        probed = truths.open_probed(spec, None, None, None, None)
+        probed = truths.open_probed(spec)
     except InputError:  # no masks
         return None
     from ovtool.models import text

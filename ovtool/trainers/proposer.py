@@ -21,9 +21,10 @@ from ovtool.formats import coco, rle
 from ovtool.methods import metrics, recall
 from ovtool.models import maskformer
 from ovtool.models.maskformer import MaskFormer
-from ovtool.proposers import named as named_proposers
+from ovtool.proposers import proposals
 from ovtool.runtime import device as devices
 from ovtool.settings.layers import Origin, known
+from ovtool.settings.propose import Propose
 from ovtool.settings.proposer import ProposerTraining
 from ovtool.trainers import pixel_networks
 from ovtool.training import distributed
@@ -254,8 +255,8 @@ def validation(
         soft, embeddings = maskformer.predict(network, rgb, short_side)
         probabilities = network.class_logits(embeddings, words.float()).softmax(-1)
         quality = maskformer.scores(soft, probabilities[:, -1])
-        bounds = named_proposers.ProposalSettings(min_area=0.0)
-        kept = named_proposers.bounded(soft.cpu().numpy(), quality.cpu().numpy(), bounds)
+        bounds = Propose(min_area=0.0)
+        kept = proposals.bounded(soft.cpu().numpy(), quality.cpu().numpy(), bounds)
         true[name] = _annotations(masks, None)
         proposed[name] = _annotations(kept.masks(), kept.quality)
         best = torch.einsum("nk,nhw->khw", probabilities[:, :-1], soft).argmax(0)

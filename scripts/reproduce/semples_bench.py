@@ -19,6 +19,7 @@ from ovtool.formats import coco
 from ovtool.runtime.runs import Run
 from ovtool.settings import shared
 from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.settings.propose import Propose
 from ovtool.settings.segmenter import SegmenterTraining
 from ovtool.settings.shared import Compute
 from ovtool.stages import cam, propose, refine, segment, train_segmenter, tune_prompts
@@ -284,7 +285,11 @@ class Bench(Cells):
         proposals = self.work / "train.proposals.json"
         if not proposals.exists():
             propose.run(
-                [str(data.images)], model=MODEL, proposer="regions", out=str(proposals), how=GO_ON
+                data.images,
+                Propose(proposer="regions"),
+                out=proposals,
+                run=shared.Run(resume=True, overwrite=True),
+                compute=shared.Compute(model=MODEL),
             )
         if not out.exists():
             refine.run(

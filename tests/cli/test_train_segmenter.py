@@ -101,11 +101,12 @@ def test_old_flags_answer_with_the_new_ones(fails):
 
 
 def test_the_presets_of_the_crf_are_those_of_the_library():
-    from ovtool.cli import options
-    from ovtool.methods import dense_crf
+    from typing import get_args
 
-    help = options.CrfOpt.__metadata__[0].help
-    assert all(name in help for name in dense_crf.PRESETS)
+    from ovtool.methods import dense_crf
+    from ovtool.settings import shared
+
+    assert set(get_args(shared.Crf)) == set(dense_crf.PRESETS)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,10 @@
 """Proposers by name: the function from an image to class-agnostic masks.
 
-    regions                  merged superpixels; nothing to load
-    maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
-    sam[:ID]                 Segment Anything, a grid of points
-    FILE.safetensors         what `ovtool train-proposer` wrote
-    tiny                     the bundled one, where it is installed, with superpixels for its outlines
-
-Where masks come from a network, they are bounded here: a least area, non-maximum suppression, a
-greatest number.
+regions                  merged superpixels; nothing to load
+maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
+sam[:ID]                 Segment Anything, a grid of points
+FILE.safetensors         what `ovtool train-proposer` wrote
+tiny                     the bundled one, where it is installed, with superpixels for its outlines
 """
 
 from __future__ import annotations
@@ -29,6 +26,9 @@ from ovtool.errors import UsageError
 from ovtool.methods import mask_nms, regions
 from ovtool.methods.regions import Regions
 from ovtool.models import hub, resolve, sources
+from ovtool.proposers.proposals import Proposals, bounded, completed
+from ovtool.settings.layers import known
+from ovtool.settings.propose import Propose
 
 if TYPE_CHECKING:  # heavy, and `regions` needs none of it
     from ovtool.models.clip import Clip
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # heavy, and `regions` needs none of it
 Rgb = NDArray[np.uint8]
 
 WORKING_SIDE = 512  # longer side at which `regions` looks; larger images are reduced
-MAX_IOU = 0.85  # of two masks of a network that are both kept
 MASKFORMER = "facebook/maskformer-swin-base-coco"
 SAM = "facebook/sam-vit-base"
 
@@ -44,47 +43,15 @@ _logger = logging.getLogger("ovtool")
 
 
 @dataclass(frozen=True)
-class ProposalSettings:
-    """max_proposals: the most masks of an image, after non-maximum suppression.
-    min_area: the least share of the image that a mask has.
-    nms: the greatest IoU of two masks that are both kept; None is 0.85, which for `regions` counts on
-    superpixels."""
-
-    proposer: str = "regions"
-    max_proposals: int = 100
-    min_area: float = 0.001
-    nms: float | None = None
-
-
-@dataclass(frozen=True)
-class Proposals(Regions):
-    """Regions of one image with what the proposer's network says beside them, rows alike.
-
-    soft: float32 (N, H, W), the probability of each pixel to be in the mask, or None.
-    embeddings: float32 (N, D), unit vectors in the space of a CLIP's texts, or None.
-    """
-
-    soft: NDArray[np.float32] | None = None
-    embeddings: NDArray[np.float32] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        found: Regions,
-        soft: NDArray[np.float32] | None = None,
-        embeddings: NDArray[np.float32] | None = None,
-    ) -> Proposals:
-        """Regions with what belongs to their rows."""
-        return cls(found.superpixels, found.members, found.quality, soft, embeddings)
-
-
-@dataclass(frozen=True)
 class Proposer:
     """A proposer that is ready: call it with an image, uint8 (H, W, 3).
 
-    name: what an output says made it; no path. weights: the digest of its network, or None.
-    model: name and fingerprint of the CLIP in whose space its embeddings lie, or None.
-    no_object: float32 (D,), the unit vector of "no object", where there are embeddings.
+    Attributes:
+        name: what an output says made it; no path.
+        find: the function from an image to its proposals, best first.
+        weights: the digest of its network, or None.
+        model: name and fingerprint of the CLIP in whose space its embeddings lie, or None.
+        no_object: float32 (D,), the unit vector of "no object", where there are embeddings.
     """
 
     name: str
@@ -109,11 +76,13 @@ def tiny_weights() -> Path:
 
 
 def default_name(model: str | None = None) -> str:
-    """The proposer for a CLIP where none is named: on `tiny` the bundled one where it is installed; on
-    any other `maskformer` where its weights are cached; else `regions`.
+    """The proposer for a CLIP where none is named.
 
-    model: the CLIP's name, None for the one that would be used. Falling back to `regions` on a real
-    CLIP that was named is said in one warning.
+    On `tiny` it is the bundled one where that is installed; on any other `maskformer` where its weights
+    are cached; else `regions`. Falling back to `regions` on a CLIP that was named is said in one warning.
+
+    Args:
+        model: the CLIP's name, None for the one that would be used.
     """
     named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
     has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
@@ -145,32 +114,44 @@ def check_name(name: str) -> None:
         raise UsageError(f"unknown proposer '{name}'; choose from {', '.join(choices())}")
 
 
-def proposer_of(
-    settings: ProposalSettings, *, clip: Clip | None = None, device: torch.device | None = None
+def is_trained(name: str) -> bool:
+    """Whether a proposer of this name belongs to a CLIP, and has embeddings."""
+    return name == "tiny" or Path(name).suffix == ".safetensors"
+
+
+def load(
+    settings: Propose, *, clip: Clip | None = None, device: torch.device | None = None
 ) -> Proposer:
-    """The proposer of a name, loaded.
+    """Loads the proposer that settings name.
 
-    clip: the CLIP that its embeddings must belong to, None for whichever it says.
+    Args:
+        settings: its name, which is given here, and the bounds of its masks.
+        clip: the CLIP that its embeddings must belong to, None for whichever it names.
+        device: where it computes; None for the CPU.
 
-    Raises UsageError for an unknown name, ModelError where weights are not at hand, InputError for a
-    broken file, MismatchError for a proposer of another CLIP than `clip`.
+    Raises:
+        UsageError: the name is unknown.
+        ModelError: weights are not at hand.
+        InputError: a file is broken.
+        MismatchError: the proposer belongs to another CLIP than `clip`.
     """
-    check_name(settings.proposer)
-    kind, _, name = settings.proposer.partition(":")
+    name = known(settings.proposer)
+    check_name(name)
+    kind, _, network = name.partition(":")
     place = device or torch.device("cpu")
-    if settings.proposer == "regions":
+    if name == "regions":
         return Proposer("regions", lambda rgb: _by_merging(rgb, settings))
     if kind == "maskformer":
-        return _hub_maskformer(name or MASKFORMER, settings, place)
+        return _hub_maskformer(network or MASKFORMER, settings, place)
     if kind == "sam":
-        return _sam(name or SAM, settings, place)
-    if settings.proposer == "tiny":
+        return _sam(network or SAM, settings, place)
+    if name == "tiny":
         return _tiny(settings, clip, place)
-    path = Path(settings.proposer)
+    path = Path(name)
     return _trained(path, path.name, settings, clip, place)
 
 
-def _by_merging(rgb: Rgb, settings: ProposalSettings) -> Proposals:
+def _by_merging(rgb: Rgb, settings: Propose) -> Proposals:
     """The regions of an image, found at a longer side of `WORKING_SIDE` and as large as it is."""
     height, width = rgb.shape[:2]
     scale = WORKING_SIDE / max(height, width)
@@ -189,26 +170,8 @@ def _by_merging(rgb: Rgb, settings: ProposalSettings) -> Proposals:
     return Proposals.of(found)
 
 
-def bounded(
-    soft: NDArray[np.float32],
-    quality: NDArray[np.float32],
-    settings: ProposalSettings,
-    embeddings: NDArray[np.float32] | None = None,
-    threshold: float = 0.5,
-) -> Proposals:
-    """A network's masks, float32 (N, H, W) in [0, 1], with all bounds of the settings, best first."""
-    masks = soft > threshold
-    areas = masks.sum((1, 2))
-    pixels = masks.shape[1] * masks.shape[2]
-    large = np.flatnonzero((areas > 0) & (areas >= settings.min_area * pixels))
-    max_iou = MAX_IOU if settings.nms is None else settings.nms
-    kept = large[mask_nms.suppress(masks[large], quality[large], max_iou, settings.max_proposals)]
-    found = regions.from_masks(masks[kept], quality[kept].clip(0, 1))
-    return Proposals.of(found, soft[kept], None if embeddings is None else embeddings[kept])
-
-
 def _trained(
-    path: Path, name: str, settings: ProposalSettings, clip: Clip | None, device: torch.device
+    path: Path, name: str, settings: Propose, clip: Clip | None, device: torch.device
 ) -> Proposer:
     """What `train-proposer` wrote."""
     from ovtool.models import maskformer
@@ -223,42 +186,7 @@ def _trained(
     return Proposer(name, find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
 
 
-def completed(
-    merged: Regions,
-    soft: NDArray[np.float32],
-    quality: NDArray[np.float32],
-    embeddings: NDArray[np.float32],
-    settings: ProposalSettings,
-) -> Proposals:
-    """A network's masks, float32 (N, H, W) in [0, 1], cut along superpixels, and merged superpixels beside
-    them for what it misses; all bounds of the settings, best first.
-
-    A mask takes the superpixels whose mean in it is above a half. A merged region has the embedding,
-    float32 (N, D), of the mask with which its IoU is greatest.
-    """
-    areas = np.bincount(merged.superpixels.ravel(), minlength=merged.members.shape[1])
-    inside = [np.bincount(merged.superpixels.ravel(), one.ravel(), len(areas)) for one in soft]
-    drawn = np.array(inside).reshape(len(soft), len(areas)) / areas > 0.5
-    both = [(one * areas).astype(np.float64) for one in (merged.members, drawn)]
-    common = both[0] @ drawn.T  # (R, N)
-    united = both[0].sum(1)[:, None] + both[1].sum(1)[None] - common
-    nearest = (common / np.maximum(united, 1)).argmax(1)
-    found = Regions(
-        merged.superpixels,
-        np.concatenate([drawn, merged.members]),
-        np.concatenate([quality, merged.quality]).clip(0, 1),
-    )
-    vectors = np.concatenate([embeddings, embeddings[nearest]])
-    share = found.members @ areas / merged.superpixels.size
-    large = np.flatnonzero((share > 0) & (share >= settings.min_area))
-    masks, most = found.members[large][:, merged.superpixels], settings.max_proposals
-    max_iou = MAX_IOU if settings.nms is None else settings.nms
-    kept = large[mask_nms.suppress(masks, found.quality[large], max_iou, most)]
-    bound = Regions(found.superpixels, found.members[kept], found.quality[kept])
-    return Proposals.of(bound, embeddings=vectors[kept])
-
-
-def _tiny(settings: ProposalSettings, clip: Clip | None, device: torch.device) -> Proposer:
+def _tiny(settings: Propose, clip: Clip | None, device: torch.device) -> Proposer:
     """The bundled network, small and trained on small images, with superpixels for its outlines."""
     from ovtool.models import maskformer
 
@@ -273,7 +201,7 @@ def _tiny(settings: ProposalSettings, clip: Clip | None, device: torch.device) -
     return Proposer("tiny", find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
 
 
-def _hub_maskformer(name: str, settings: ProposalSettings, device: torch.device) -> Proposer:
+def _hub_maskformer(name: str, settings: Propose, device: torch.device) -> Proposer:
     """Any MaskFormer of the hub, its classes put aside."""
     from ovtool.models import hub_maskformer
 
@@ -286,7 +214,7 @@ def _hub_maskformer(name: str, settings: ProposalSettings, device: torch.device)
     return Proposer(f"maskformer:{_shown(name)}", find, loaded.weights)
 
 
-def _sam(name: str, settings: ProposalSettings, device: torch.device) -> Proposer:
+def _sam(name: str, settings: Propose, device: torch.device) -> Proposer:
     """Segment Anything on a grid of points."""
     from ovtool.models import sam
 
