@@ -112,6 +112,7 @@ def load(
     else:
         assert spec.path is not None
         files = sources.local(spec.path)
+    recommended = _recommended(files.weights)  # first: it refuses files of other kinds
     model = build.network(files.config, files.weights)
     return from_model(
         model,
@@ -119,7 +120,7 @@ def load(
         tokenizer=_tokenizer(files, spec.name),
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
-        recommended=_recommended(files.weights),
+        recommended=recommended,
         fingerprint=build.fingerprint(model, files.weights),
         device=device,
         dtype=dtype,
