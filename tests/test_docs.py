@@ -24,6 +24,7 @@ README = ROOT / "README.md"
 INDEX = ROOT / "examples" / "README.md"
 GUIDES = sorted({*INDEX.parent.glob("*.md")} - {INDEX, INDEX.parent / "options.md"})
 RUN = [README, *GUIDES]
+LONG = {"ovseg.md", "own-classes.md", "pacl.md", "semples.md"}  # half a minute each
 RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
 # What these documents name beside the options of commands: those of torchrun and of scripts, and help.
@@ -46,7 +47,13 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("document", RUN, ids=name)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(document, marks=[pytest.mark.slow] * (document.name in LONG), id=name(document))
+        for document in RUN
+    ],
+)
 def test_commands_and_code_run(document, tmp_path, cache):
     """As a newcomer would run them, but with no network, and with this tree's ovtool."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
