@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-
 from ovtool.cams.options import Options
+
 from ovtool.cli.errors import run
 from ovtool.formats import cams, tensors
 from ovtool.stages import cam as stage

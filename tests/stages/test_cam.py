@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from ovtool.cams.options import Options
 from PIL import Image
 
 from ovtool.batches import labels as label_batches
 from ovtool.cams import sources as cam_sources
-from ovtool.cams.options import Options
 from ovtool.cams.sources import Source, Views
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import cams, tensors
