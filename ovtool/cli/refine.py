@@ -9,7 +9,7 @@ from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.cam import UNUSED
 from ovtool.settings.option import Argument, fields
-from ovtool.settings.refine import Apply, Masks, PromptStep
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
 
 
@@ -21,7 +21,7 @@ def refine(
     prompts: Annotated[
         PromptStep, Only(*(name for name in fields(PromptStep) if name not in UNUSED))
     ] = PromptStep(),
-    masks: Masks = Masks(),
+    masks: PseudoMasks = PseudoMasks(),
     *,
     images: ImagesFolder = None,
     out: Out = None,

@@ -67,6 +67,14 @@ BackgroundWeight = Annotated[
         min=0,
     ),
 ]
+LabelSteps = Annotated[
+    int | None,
+    Option(
+        "Steps on the labels alone, before masks are matched. Default: 200 for a generator that begins at "
+        "random, else 0.",
+        min=0,
+    ),
+]
 Similarity = Annotated[
     Literal["raw", "shifted"] | None,
     Option(
@@ -171,13 +179,7 @@ class LabelMatching(Training):
             "images."
         ),
     ] = "last"
-    label_steps: Annotated[
-        int | None,
-        Option(
-            "Steps on the labels alone, before masks are matched. Default: 200 with --begin random, else 0.",
-            min=0,
-        ),
-    ] = None
+    label_steps: LabelSteps = None
     crop_scale: CropScale = None
     save_generator: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from ovtool.errors import UsageError
 from ovtool.settings.cam import (
     BackgroundWeight,
     LabelMatching,
+    LabelSteps,
     MatchingEpochs,
     MatchingSteps,
     Similarity,
@@ -151,6 +152,7 @@ class PromptStep(Training):
     ] = None
     background_weight: BackgroundWeight = None
     similarity: Similarity = None
+    label_steps: LabelSteps = None
     fit: Annotated[
         Literal["auto", "yes", "no"],
         Option(
@@ -169,7 +171,10 @@ class PromptStep(Training):
         """The training of the generator, by matching as `cam` has it."""
         shared = {name: getattr(self, name) for name in fields(Training)}
         return LabelMatching(
-            **shared, background_weight=self.background_weight, similarity=self.similarity
+            **shared,
+            background_weight=self.background_weight,
+            similarity=self.similarity,
+            label_steps=self.label_steps,
         )
 
     def check(self) -> None:
@@ -178,7 +183,7 @@ class PromptStep(Training):
 
 
 @settings(panel="Pseudo masks")
-class Masks:
+class PseudoMasks:
     """How maps become pseudo masks, and the images that are drawn of them."""
 
     background_score: Annotated[

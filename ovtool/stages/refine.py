@@ -36,7 +36,7 @@ from ovtool.runtime import engine, runs
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
-from ovtool.settings.refine import Apply, Masks, PromptStep, background_rule
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
@@ -62,7 +62,7 @@ class Masking:
     confidence: float
 
     @classmethod
-    def of(cls, masks: Masks, apply: Apply) -> Masking:
+    def of(cls, masks: PseudoMasks, apply: Apply) -> Masking:
         """From `--background-score` and `--confidence`. Without them: after `crf`, whose maps are
         probabilities, the background has the rest and 0.95 is asked for; else Otsu's threshold parts the
         maps of each image, and no pixel is in doubt."""
@@ -111,7 +111,7 @@ def run(
     cams: Path | str,
     apply: Apply = Apply(),
     prompts: PromptStep = PromptStep(),
-    masks: Masks = Masks(),
+    masks: PseudoMasks = PseudoMasks(),
     *,
     images: Path | str | None = None,
     out: str | None = None,
@@ -328,7 +328,7 @@ def _against(rule: str | None) -> Background:
     return Background() if background.kind == "rest" else background
 
 
-def _check_request(apply: Apply, prompts: PromptStep, masks: Masks, target: str) -> None:
+def _check_request(apply: Apply, prompts: PromptStep, masks: PseudoMasks, target: str) -> None:
     """Raises UsageError for what does not go together, before anything is read."""
     is_maps = target.endswith(".safetensors")
     if not is_maps and not target.endswith(".json"):
