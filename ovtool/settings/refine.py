@@ -62,7 +62,7 @@ class Apply:
             max=20,
         ),
     ] = None
-    walk_beta: Annotated[float, Option("The power of the walk's affinities.", min=0)] = 8.0
+    walk_beta: Annotated[float, Option("The power of the walk's affinities.", min=0)] = 10.0
     walk_deviation: Annotated[
         float,
         Option("Deviation of colours that the walk takes as alike, of 0 to 255.", min=0.001),

@@ -24,11 +24,12 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
 from ovtool.models import sources
-from ovtool.runtime import runs
 from ovtool.settings.evaluate import MeanIou
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.probe import Alignment, Classify, Coherence
+from ovtool.settings.segment import Patch
 from ovtool.settings.shared import Compute, Run, Source
+from ovtool.settings.words import Words
 from ovtool.stages import (
     evaluate,
     probe_alignment,
@@ -67,7 +68,7 @@ ABLATED: dict[str, dict[str, Any]] = {  # with one training, of the first seed
     "head, on tokens of clip": {"last_block": "clip"},
     "head, on tokens of naclip": {"last_block": "naclip"},
 }
-OVERWRITE = runs.Run(overwrite=True)
+OVERWRITE = Run(overwrite=True)
 
 
 @dataclass
@@ -114,13 +115,12 @@ class Bench(Cells):
         data, out = self.data("test"), self.work / "segments.json"
         began = time.perf_counter()
         segment.run(
-            [str(data.images)],
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            method="patch",
-            out=str(out),
-            how=OVERWRITE,
-            **options,
+            data.images,
+            Words(classes_per_image=data.classes_per_image),
+            Patch(**options),
+            out=out,
+            run=OVERWRITE,
+            compute=Compute(model="tiny"),
         )
         spent = (time.perf_counter() - began) / self.tested
         counted = MeanIou(classes_per_image=data.classes_per_image)

@@ -9,6 +9,7 @@ from ovtool.cams import refine_steps as steps
 from ovtool.cams.refine_steps import Context
 from ovtool.datasets import collage_files
 from ovtool.errors import UsageError
+from ovtool.methods import attention_affinity, pixel_adaptive, random_walk
 from ovtool.methods.pseudo_masks import Background
 from ovtool.settings.refine import Apply
 
@@ -172,3 +173,9 @@ def test_a_step_without_what_it_needs(scene, coarse, name, message):
 def test_unknown_options(options, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         Apply(**options)
+
+
+def test_defaults_are_those_of_the_methods():
+    own = Apply()
+    assert own.walk_beta == random_walk.BETA and own.pamr_iterations == pixel_adaptive.ITERATIONS
+    assert own.box_threshold == attention_affinity.BOX_THRESHOLD

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from ovtool.cli import output
 from ovtool.cli.app import COMMANDS, Row, app, program
+from ovtool.settings.option import Argument
+from ovtool.settings.shared import Limit, Seed
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +130,11 @@ def test_a_return_value_is_no_exit_status():
 def test_arguments_keep_their_types_in_the_frame():
     seen = []
 
-    def do(file: Path, seed: options.SeedOpt = 0, limit: options.LimitOpt = None) -> None:
+    def do(
+        file: Annotated[Path, Argument("A file.", metavar="FILE")],
+        seed: Seed = 0,
+        limit: Limit = None,
+    ) -> None:
         """Take some."""
         seen.append((file, seed, limit))
 

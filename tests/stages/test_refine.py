@@ -76,13 +76,13 @@ def tune(maps, tmp_path, loads_small):
 
 @pytest.fixture
 def refined(maps, tmp_path, loads_small):
-    def run(name="x.json", source=maps, how=None, images=None, prompts=PromptStep(), **options):
+    def run(name="x.json", source=maps, how=None, images=None, prompts=None, **options):
         kept, apply = options.pop("save_generator", None), options.pop("apply", {})
         steps, proposals = options.pop("steps", ""), options.pop("proposals", None)
         return refine.run(
             source,
             Apply(apply=tuple(filter(None, steps.split(","))), proposals=proposals, **apply),
-            dataclasses.replace(prompts, save_generator=kept),
+            dataclasses.replace(prompts or PromptStep(), save_generator=kept),
             PseudoMasks(**options),
             images=images,
             out=str(tmp_path / name),
