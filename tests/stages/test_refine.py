@@ -23,7 +23,7 @@ from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.shared import Compute
 from ovtool.stages import refine, tune_prompts
-from ovtool.stages.refine import Masking
+from ovtool.cams.refined import Masking
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
 
