@@ -45,10 +45,12 @@ logger = logging.getLogger("ovtool")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """A picture to work on: where it is, and its name in what is written (a COCO file_name)."""
+    """An image to work on: where it is, its name in what is written (a COCO file_name), and the id that a
+    COCO file gives it, which the output keeps."""
 
     path: Path
     name: str
+    id: int | None = None
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -79,7 +79,7 @@ def test_files_that_are_no_captions(tmp_path, content, said):
         captions.read(tmp_path / "d.json")
 
 
-def test_ids_of_exporters_are_read(tmp_path: Path) -> None:
+def test_ids_of_exporters_are_read(tmp_path):
     path = tmp_path / "captions.json"
     data = {
         "images": [{"id": 0, "file_name": "a.jpg"}, {"id": "12", "file_name": "b.jpg"}],
