@@ -1,4 +1,14 @@
-"""Pictures whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps."""
+"""Images whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps.
+
+Masks become a map in one order (`painting_order`), from the lowest to the topmost:
+
+1. Crowd regions (``iscrowd`` 1) lie below all objects. A crowd says that its pixels are of its class, and
+   nothing of where an object begins or ends: so it counts as its class where no object lies on it, and
+   no measure looks for it as an object. `methods.recall` leaves it out for the same reason.
+2. Of masks with a score the higher lies on top, whatever their order in the file; lists of results are
+   often written best first. A mask without a score counts as 1, as in `methods.recall`.
+3. Else the later annotation of the file lies on top.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +61,7 @@ def open_source(source: str, truth: LabelledImages | None = None) -> LabelledIma
 
 
 def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
-    """The images of a COCO data set; where masks overlap, the later annotation lies on top."""
+    """The images of a COCO data set; where masks overlap, `painting_order` says which lies on top."""
     index = {category.id: k for k, category in enumerate(dataset.categories)}
     images = {image.file_name: image for image in dataset.images}
     masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
@@ -61,7 +71,7 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     def decode(name: str) -> NDArray[np.int32]:
         image = images[name]
         labels = np.full((image.height, image.width), -1, dtype=np.int32)
-        for annotation in masks[image.id]:
+        for annotation in painting_order(masks[image.id]):
             mask = rle.decode(annotation.segmentation, image.height, image.width)
             labels[mask] = index[annotation.category_id]
         return labels
@@ -73,6 +83,16 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
         decode=decode,
         dataset=dataset,
     )
+
+
+def painting_order(annotations: Sequence[coco.Annotation]) -> list[coco.Annotation]:
+    """The masks of an image from the lowest to the topmost, as the head of this file says."""
+
+    def height(annotation: coco.Annotation) -> tuple[bool, float]:
+        is_object = not annotation.extra.get("iscrowd")
+        return is_object, 1.0 if annotation.score is None else annotation.score
+
+    return sorted(annotations, key=height)
 
 
 def _open_folder(folder: Path) -> LabelledImages:
