@@ -5,12 +5,17 @@ Each raises an InputError of one line with the file (``where``), the section, th
 
 import json
 import math
+import os
+import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
+
+_DRIVE = re.compile("[A-Za-z]:/")
 
 
 def load_json(source: Path | str) -> tuple[str, Any]:
@@ -129,17 +134,35 @@ def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: 
 def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
     path = PurePosixPath(file_name)
-    if "\\" in file_name or PureWindowsPath(file_name).drive:
-        trouble = "has a backslash or a drive: write it with forward slashes"
+    if fault := file_name_fault(file_name):
+        trouble = f"{fault}: rename the file"
     elif path.is_absolute():
         trouble = "is absolute: write it relative to the folder of the images"
     elif ".." in path.parts:
         trouble = "leaves the folder of the images: write it without .."
-    elif not path.parts or "\0" in file_name or file_name.endswith("/"):
+    elif not path.parts or file_name.endswith("/"):
         trouble = "names no file: write the path of the image"
     else:
         return
     raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+
+
+def file_name_fault(file_name: str) -> str | None:
+    """Why no COCO JSON can hold a relative file name, as the end of a sentence, or None.
+
+    Whatever script, space or sign a name is made of, it is held; what is not is a backslash, which
+    other systems read as a folder, a drive, a control character, and bytes that are not UTF-8.
+    """
+    is_on_drive = _DRIVE.match(file_name) or (os.name == "nt" and PureWindowsPath(file_name).drive)
+    if "\\" in file_name:
+        return "has a backslash, where COCO JSON has forward slashes"
+    if is_on_drive:
+        return "begins with a drive, where COCO JSON has a path from the folder of the images"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in file_name):
+        return (
+            "has a control character or a byte that is not UTF-8, which cannot be written as JSON"
+        )
+    return None
 
 
 def text(entry: Mapping[str, Any], field: str, place: str) -> str:
