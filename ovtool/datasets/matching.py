@@ -3,14 +3,15 @@
 `stages.evaluate` says the rules; here they are carried out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import labelled
+from ovtool.formats import file_matching, labelled
+from ovtool.formats.file_matching import Names
+from ovtool.formats.file_matching import image_stem as image_stem
 from ovtool.formats.labelled import LabelledImages
 
 BACKGROUND = "background"
@@ -23,51 +24,17 @@ def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, 
     Raises:
         InputError: two images of one side that would be one, or no image in common.
     """
+    true = Names(truth.source, truth.names, truth.by_stem)
+    found = Names(predicted.source, predicted.names, predicted.by_stem)
     stems = truth.by_stem or predicted.by_stem
-    true = _by_key(truth, lambda name: image_stem(name) if stems else name)
-    found = _by_key(predicted, lambda name: image_stem(name) if stems else name)
-    pairs = {found[key]: true[key] for key in found if key in true}
-    if not pairs:
-        pairs = _match_endings(true, found)
-    if not pairs:
-        examples = f"'{next(iter(found), '')}' and '{next(iter(true), '')}'"
-        raise InputError(
-            f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
-            "file names must agree"
-        )
-    return pairs
-
-
-def _by_key(images: LabelledImages, key: Callable[[str], str]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name in images.names:
-        if key(name) in names:
-            raise InputError(
-                f"{images.source}: '{names[key(name)]}' and '{name}' cannot be told apart by their "
-                "names without endings; rename one"
-            )
-        names[key(name)] = name
-    return names
-
-
-def _match_endings(true: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
-    """Pairs of which one path ends with the other, if last parts are unique on both sides."""
-    last = {PurePosixPath(key).name: key for key in true}
-    if len(last) < len(true) or len({PurePosixPath(key).name for key in found}) < len(found):
-        return {}
-    pairs = {}
-    for key, name in found.items():
-        other = last.get(PurePosixPath(key).name)
-        if other is not None and ("/" + key).endswith("/" + other) | ("/" + other).endswith(
-            "/" + key
-        ):
-            pairs[name] = true[other]
-    return pairs
-
-
-def image_stem(name: str) -> str:
-    """A relative file name without its ending."""
-    return str(PurePosixPath(name).with_suffix(""))
+    for rung in ("stem", "ending") if stems else ("name", "stem", "ending"):
+        if pairs := file_matching.match(found, true, [rung]):
+            return pairs
+    examples = f"'{next(iter(found.names), '')}' and '{next(iter(true.names), '')}'"
+    raise InputError(
+        f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
+        "file names must agree"
+    )
 
 
 class Classes:

@@ -10,6 +10,7 @@ Masks become a map in one order (`painting_order`), from the lowest to the topmo
 3. Else the later annotation of the file lies on top.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, label_maps, parts, rle
+from ovtool.formats import coco, file_matching, images, label_maps, parts, rle
 from ovtool.formats import coco_checks as checks
+from ovtool.formats.file_matching import Names, image_stem
+from ovtool.formats.images import ImageItem
 
 CLASSES_FILE = "classes.txt"
 UNLABELLED_VALUES = (255, 65535)  # what label maps of 8 and 16 bit hold where there is no class
@@ -32,7 +35,7 @@ class LabelledImages:
     `classes` holds the name of each class and its synonyms; `names` the images: relative file names
     or, with `by_stem`, those without their ending. `decode` takes a name and returns int32 (H, W):
     the index of the class, -1 for none; with `has_values` there may be indices beyond the classes.
-    `dataset` is the COCO file behind them, if it is one.
+    `dataset` is the COCO file behind them, if it is one; `files` the label maps, if it is a folder of them.
     """
 
     source: str
@@ -42,6 +45,7 @@ class LabelledImages:
     by_stem: bool = False
     has_values: bool = False
     dataset: coco.Dataset | None = None
+    files: tuple[Path, ...] = ()
 
 
 def open_source(source: str, truth: LabelledImages | None = None) -> LabelledImages:
@@ -63,13 +67,13 @@ def open_source(source: str, truth: LabelledImages | None = None) -> LabelledIma
 def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     """The images of a COCO data set; where masks overlap, `painting_order` says which lies on top."""
     index = {category.id: k for k, category in enumerate(dataset.categories)}
-    images = {image.file_name: image for image in dataset.images}
+    by_name = {image.file_name: image for image in dataset.images}
     masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
     for annotation in dataset.annotations:
         masks[annotation.image_id].append(annotation)
 
     def decode(name: str) -> NDArray[np.int32]:
-        image = images[name]
+        image = by_name[name]
         labels = np.full((image.height, image.width), -1, dtype=np.int32)
         for annotation in painting_order(masks[image.id]):
             mask = rle.decode(annotation.segmentation, image.height, image.width)
@@ -79,7 +83,7 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     return LabelledImages(
         source,
         classes=tuple((c.name, *c.synonyms) for c in dataset.categories),
-        names=tuple(images),
+        names=tuple(by_name),
         decode=decode,
         dataset=dataset,
     )
@@ -104,10 +108,15 @@ def _open_folder(folder: Path) -> LabelledImages:
             "put one there, a class a line in the order of the labels"
         )
     classes = label_maps.read_classes(classes_file)
-    paths = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in label_map_files(folder)
-    }
+    paths: dict[str, Path] = {}
+    for path in label_map_files(folder):
+        name = image_stem(path.relative_to(folder).as_posix())
+        if name in paths:
+            raise InputError(
+                f"{folder}: {paths[name].name} and {path.name} are both the label map of '{name}'; "
+                "remove one of them"
+            )
+        paths[name] = path
     if not paths:
         raise InputError(f"{folder} holds no label map (*.png)")
     return LabelledImages(
@@ -117,7 +126,39 @@ def _open_folder(folder: Path) -> LabelledImages:
         decode=lambda name: label_maps.read(paths[name]),
         by_stem=True,
         has_values=True,
+        files=tuple(paths.values()),
     )
+
+
+def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
+    """The image of each label map in a folder, by the map's name (`file_matching`). A label map is never
+    taken for an image, so that both may lie in one folder.
+
+    Raises:
+        InputError: images that are not there, and two of which either could be meant.
+    """
+    items: dict[str, ImageItem] = {}
+    if not found.by_stem:
+        for name in found.names:
+            if (folder / name).exists():
+                items[name] = ImageItem(folder / name, name)
+    else:
+        maps = {os.path.realpath(path) for path in found.files}
+        there = {
+            item.name: item
+            for item in images.find_images([str(folder)])
+            if os.path.realpath(item.path) not in maps
+        }
+        wanted = Names(found.source, found.names, bare=True)
+        matched = file_matching.match(wanted, Names(str(folder), list(there)), ("stem", "ending"))
+        items = {name: there[file] for name, file in matched.items()}
+    missing = [name for name in found.names if name not in items]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(found.names)} images of {found.source} "
+            f"(the first is {missing[0]}): give the folder that the names start from"
+        )
+    return {name: items[name] for name in found.names}
 
 
 def label_map_files(folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ def test_a_mask_without_a_score_counts_as_one():
     assert decoded(*masks) == decoded(*reversed(masks)) == PERSON_ON_TOP
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_crowds_lie_below_all_objects(order):
     right = np.zeros((2, 3), bool)
     right[:, 2] = True
