@@ -1,8 +1,8 @@
 """Repairs of what exporters write: parsed COCO JSON in, COCO JSON as `coco.parse` takes it out.
 
 What is repaired says the same in another way, or nothing that anybody needs: numbers written as floats or
-texts, annotations counted from 0, a crowd flag that is true or false, annotations that have a box and no
-mask beside others with masks. Image and category ids stay those of the file, 0 among them. Whatever could
+texts, annotations counted from 0, a crowd flag that is true or false, a polygon that is not in a list of
+polygons, annotations that have a box and no mask beside others with masks. Image and category ids stay those of the file, 0 among them. Whatever could
 be meant in two ways is left as it is, and `coco.parse` refuses it.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 NUMBERS = "numbers"
 ANNOTATION_IDS = "annotation ids"
+FLAT = "flat polygons"
 BOX_ONLY = "box only"
 AREAS = "areas"
 BOXES = "boxes"
@@ -23,6 +24,8 @@ _SENTENCES = {
               "{} numbers that were floats or texts are now integers"),
     ANNOTATION_IDS: ("{} annotation id below 1 was numbered again, as are all annotations, from 1",
                      "{} annotation ids below 1 were numbered again, as are all annotations, from 1"),
+    FLAT: ("{} polygon was put in a list of polygons",
+           "{} polygons were each put in a list of polygons"),
     BOX_ONLY: ("{} annotation with a box and no mask is left out",
                "{} annotations with a box and no mask are left out"),
     AREAS: ("{} area that was not that of its mask is computed from the mask",
@@ -58,6 +61,7 @@ def repaired(
             sections[name] = [_with_integers(entry, fields, counts) for entry in entries]
     annotations = sections.get("annotations")
     if isinstance(annotations, list):
+        annotations = [_with_polygons(entry, counts) for entry in annotations]
         if need_masks:
             annotations = _with_masks(annotations, counts)
         sections["annotations"] = _numbered(annotations, counts)
@@ -67,7 +71,10 @@ def repaired(
 def repaired_results(results: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
     """A bare list of results, as ``repaired`` does with annotations; ids are not looked at."""
     counts: Counter[str] = Counter()
-    entries = [_with_integers(entry, _INTEGERS["annotations"], counts) for entry in results]
+    entries = [
+        _with_polygons(_with_integers(entry, _INTEGERS["annotations"], counts), counts)
+        for entry in results
+    ]
     return _with_masks(entries, counts), dict(counts)
 
 
@@ -100,6 +107,17 @@ def _whole(value: Any, is_flag: bool) -> Any:
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
+    """An annotation whose one polygon is not in a list, as VIA writes it, with it in one."""
+    if not isinstance(entry, dict):
+        return entry
+    polygon = entry.get("segmentation")
+    if not isinstance(polygon, list) or not polygon or type(polygon[0]) not in (int, float):
+        return entry
+    counts[FLAT] += 1
+    return {**entry, "segmentation": [polygon]}
 
 
 def _with_masks(annotations: list[Any], counts: Counter[str]) -> list[Any]:

@@ -3,12 +3,14 @@
 There is one order for the whole tool. A file is first looked for under the same relative path, then under
 the same path without its ending (``x/a.png`` for ``x/a.jpg``), and last where the whole of one path ends
 the other (``a.png`` for ``x/a.jpg``); so ``x/a.png`` is never taken for ``y/a.jpg``. Where two files could
-be meant, or two names would be given one file, nothing is guessed: that is an error.
+be meant, or two names would be given one file, nothing is guessed: that is an error. The two forms of an
+accented letter in Unicode are one: macOS writes names in another form than most JSON has.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ovtool.errors import InputError
 
@@ -27,8 +29,8 @@ class Names:
     bare: bool = False
 
     def stem(self, name: str) -> str:
-        """A name without its ending."""
-        return name if self.bare else image_stem(name)
+        """A name without its ending, in one form of Unicode."""
+        return _composed(name if self.bare else image_stem(name))
 
 
 def match(wanted: Names, there: Names, rungs: Sequence[str] = RUNGS) -> dict[str, str]:
@@ -77,7 +79,18 @@ Candidates = Callable[[str], list[str]]
 
 def _by_name(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
     known = set(left)
-    return lambda name: [name] if name in known else []
+    by_form = _grouped(left, _composed)
+    return lambda name: [name] if name in known else list(by_form.get(_composed(name), ()))
+
+
+def place(folder: Path, name: str) -> Path | None:
+    """The file of a relative name in a folder, in whichever form of Unicode it is there; None if it is not."""
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    return next((folder / form for form in forms if (folder / form).exists()), None)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _by_stem(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:

@@ -140,8 +140,8 @@ def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
     items: dict[str, ImageItem] = {}
     if not found.by_stem:
         for name in found.names:
-            if (folder / name).exists():
-                items[name] = ImageItem(folder / name, name)
+            if (path := file_matching.place(folder, name)) is not None:
+                items[name] = ImageItem(path, name)
     else:
         maps = {os.path.realpath(path) for path in found.files}
         there = {

@@ -191,6 +191,18 @@ def test_boxes_beside_masks_are_left_out_and_said(
         coco.read(save(tmp_path, data))
 
 
+def test_a_polygon_outside_a_list_is_read(tmp_path: Path) -> None:
+    data = exported()
+    corners = [5, 10, 35, 10, 35, 50, 5, 50]
+    data["annotations"][0]["segmentation"] = corners
+    dataset = coco.read(save(tmp_path, data))
+    with contextlib.redirect_stdout(io.StringIO()):
+        data["annotations"][0]["segmentation"] = [corners]
+        theirs = COCO(save(tmp_path, data, "listed.json"))
+    assert dataset.annotations[0].area == theirs.annToMask(theirs.loadAnns([1])[0]).sum()
+    assert dataset.repairs == {coco_repair.FLAT: 1}
+
+
 def test_results_with_boxes_and_text_ids(tmp_path: Path) -> None:
     truth = coco.read(save(tmp_path, exported()))
     results = [

@@ -33,6 +33,18 @@ def test_pairs(wanted, there, pairs):
     assert match(wanted, there) == pairs
 
 
+def test_the_forms_of_unicode_are_one(tmp_path):
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    assert match([composed, "b.jpg"], ["b.jpg", apart]) == {composed: apart, "b.jpg": "b.jpg"}
+    assert match([apart], [apart, composed]) == {apart: apart}
+    assert match(["x/" + composed], [apart.replace("jpg", "png")]) == {
+        "x/" + composed: apart.replace("jpg", "png")
+    }
+    write_images(tmp_path, apart)
+    assert file_matching.place(tmp_path, composed) == tmp_path / apart
+    assert file_matching.place(tmp_path, "cafe.jpg") is None
+
+
 def test_names_without_endings_may_have_dots():
     assert match(["IMG.1"], ["IMG.jpg", "IMG.1.jpg"], bare=True) == {"IMG.1": "IMG.1.jpg"}
 
