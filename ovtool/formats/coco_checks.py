@@ -135,7 +135,8 @@ def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
     path = PurePosixPath(file_name)
     if fault := file_name_fault(file_name):
-        trouble = f"{fault}: rename the file"
+        mend = "write it with forward slashes" if "\\" in file_name else "rename the file"
+        trouble = f"{fault}: {mend}"
     elif path.is_absolute():
         trouble = "is absolute: write it relative to the folder of the images"
     elif ".." in path.parts:

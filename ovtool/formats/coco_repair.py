@@ -2,7 +2,8 @@
 
 What is repaired says the same in another way, or nothing that anybody needs: numbers written as floats or
 texts, annotations counted from 0, a crowd flag that is true or false, a polygon that is not in a list of
-polygons, annotations that have a box and no mask beside others with masks. Image and category ids stay those of the file, 0 among them. Whatever could
+polygons, file names with the backslashes of Windows, annotations that have a box and no mask beside others
+with masks. Image and category ids stay those of the file, 0 among them. Whatever could
 be meant in two ways is left as it is, and `coco.parse` refuses it.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 NUMBERS = "numbers"
 ANNOTATION_IDS = "annotation ids"
+BACKSLASHES = "backslashes"
 FLAT = "flat polygons"
 BOX_ONLY = "box only"
 AREAS = "areas"
@@ -24,6 +26,8 @@ _SENTENCES = {
               "{} numbers that were floats or texts are now integers"),
     ANNOTATION_IDS: ("{} annotation id below 1 was numbered again, as are all annotations, from 1",
                      "{} annotation ids below 1 were numbered again, as are all annotations, from 1"),
+    BACKSLASHES: ("{} file name was written with forward slashes",
+                  "{} file names were written with forward slashes"),
     FLAT: ("{} polygon was put in a list of polygons",
            "{} polygons were each put in a list of polygons"),
     BOX_ONLY: ("{} annotation with a box and no mask is left out",
@@ -59,6 +63,9 @@ def repaired(
         entries = data.get(name)
         if isinstance(entries, list):
             sections[name] = [_with_integers(entry, fields, counts) for entry in entries]
+    images = sections.get("images")
+    if isinstance(images, list):
+        sections["images"] = [_with_slashes(entry, counts) for entry in images]
     annotations = sections.get("annotations")
     if isinstance(annotations, list):
         annotations = [_with_polygons(entry, counts) for entry in annotations]
@@ -107,6 +114,15 @@ def _whole(value: Any, is_flag: bool) -> Any:
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+def _with_slashes(entry: Any, counts: Counter[str]) -> Any:
+    """An image whose name has the backslashes of Windows alone, with forward slashes for them."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or "\\" not in name or "/" in name:
+        return entry
+    counts[BACKSLASHES] += 1
+    return {**entry, "file_name": name.replace("\\", "/")}
 
 
 def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
