@@ -1,10 +1,136 @@
-"""ovtool: images segmented by words, and the models that do it. `ovtool.stages` is the Python API."""
+"""ovtool: images segmented by words, and the models that do it.
+
+    import ovtool
+
+    segmenter = ovtool.Segmenter("teapot,apple", model="tiny")    # loads the model once
+    masks = segmenter("photo.jpg")                                # an array, a PIL image or a path
+    masks["teapot"]                                               # bool (H, W)
+
+Every command is a function with the names and the defaults of its options, and every group of options
+is a class:
+
+    ovtool.segment("photos/", "teapot,apple", method=ovtool.Patch(flip=True), out="photos.json")
+
+`import ovtool` loads nothing else; what is used is loaded when it is used.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ovtool.errors import (
+        InputError,
+        MismatchError,
+        ModelError,
+        OutputExistsError,
+        OvtoolError,
+        UsageError,
+    )
+    from ovtool.masks import Masks
+    from ovtool.segmenter import Segmenter
+    from ovtool.settings.pacl import Pacl
+    from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+    from ovtool.settings.shared import Compute, Run, Source, Training
+    from ovtool.settings.words import Words
+    from ovtool.stages.cam import run as cam
+    from ovtool.stages.check import run as check
+    from ovtool.stages.data import listing as list_data
+    from ovtool.stages.data import make as make_data
+    from ovtool.stages.doctor import run as doctor
+    from ovtool.stages.evaluate import run as evaluate
+    from ovtool.stages.info import run as info
+    from ovtool.stages.mine_pairs import run as mine_pairs
+    from ovtool.stages.probe_alignment import run as probe_alignment
+    from ovtool.stages.probe_classify import run as probe_classify
+    from ovtool.stages.probe_coherence import run as probe_coherence
+    from ovtool.stages.probe_oracle import run as probe_oracle
+    from ovtool.stages.propose import run as propose
+    from ovtool.stages.refine import run as refine
+    from ovtool.stages.segment import run as segment
+    from ovtool.stages.train_pacl import run as train_pacl
+    from ovtool.stages.train_proposer import run as train_proposer
+    from ovtool.stages.train_segmenter import run as train_segmenter
+    from ovtool.stages.tune_prompts import run as tune_prompts
+    from ovtool.training.loop import TrainingError
+
+    __version__: str
+
+__all__ = [
+    "Compute",
+    "Drawn",
+    "Fused",
+    "InputError",
+    "Masks",
+    "MismatchError",
+    "ModelError",
+    "OutputExistsError",
+    "OvtoolError",
+    "Pacl",
+    "Patch",
+    "Run",
+    "Segmenter",
+    "Source",
+    "Trained",
+    "Training",
+    "TrainingError",
+    "TwoStage",
+    "UsageError",
+    "Words",
+    "__version__",
+    "cam",
+    "check",
+    "doctor",
+    "evaluate",
+    "info",
+    "list_data",
+    "make_data",
+    "mine_pairs",
+    "probe_alignment",
+    "probe_classify",
+    "probe_coherence",
+    "probe_oracle",
+    "propose",
+    "refine",
+    "segment",
+    "train_pacl",
+    "train_proposer",
+    "train_segmenter",
+    "tune_prompts",
+]
+
+# The module of each name. A command's function is `run` of the stage of its name.
+_MODULES = {
+    "Segmenter": "segmenter",
+    "Masks": "masks",
+    **dict.fromkeys(("Patch", "Fused", "TwoStage", "Trained", "Drawn"), "settings.segment"),
+    **dict.fromkeys(("Compute", "Run", "Source", "Training"), "settings.shared"),
+    "Words": "settings.words",
+    "Pacl": "settings.pacl",
+    "TrainingError": "training.loop",
+}
+_ELSEWHERE = {"list_data": ("stages.data", "listing"), "make_data": ("stages.data", "make")}
 
 
-def __getattr__(name: str) -> str:
-    """`ovtool.__version__`, looked up when asked for, so that `import ovtool` costs nothing."""
-    if name != "__version__":
+def __getattr__(name: str) -> object:
+    """What is asked for, loaded now."""
+    if name == "__version__":
+        return _version()
+    if name not in __all__:
         raise AttributeError(f"module 'ovtool' has no attribute '{name}'")
+    from importlib import import_module
+
+    module, attribute = _ELSEWHERE.get(name, (_MODULES.get(name), name))
+    if module is None:
+        is_error = name.endswith("Error")
+        module, attribute = ("errors", name) if is_error else (f"stages.{name}", "run")
+    value = getattr(import_module(f"ovtool.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -7,6 +7,10 @@ import torch
 from PIL import Image
 
 from ovtool.models import clip as door
+from ovtool.settings.option import fields
+from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+from ovtool.settings.shared import Compute, Run, Source
+from ovtool.settings.words import Words
 
 # Tests of the command line share one cache, in which the bundled model's words are embedded once.
 OWN_CACHE = (
@@ -40,7 +44,7 @@ def small():
 @pytest.fixture
 def loads_small(small, monkeypatch):
     """The stages find the small CLIP, whatever model is asked for."""
-    monkeypatch.setattr(door, "load", lambda name, device, dtype: small)
+    monkeypatch.setattr(door, "load", lambda *_: small)
     return small
 
 
@@ -59,3 +63,25 @@ def photos(tmp_path):
     for seed, name in enumerate(("a.png", "b.jpg", "deep/c.png")):
         Image.fromarray(blocks(40 + 8 * seed, 64, seed)).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def segmenting():
+    """`segment` with its options by name, each in the settings that it belongs to."""
+    from ovtool.stages import segment
+
+    methods = {"patch": Patch, "fused": Fused, "two-stage": TwoStage, "trained": Trained}
+
+    def segmented(inputs, out=None, method="fused", **options):
+        kinds = (methods.get(method, Fused), Words, Drawn, Source, Run, Compute)
+        own, words, drawn, source, run, compute = (
+            kind(**{name: options.pop(name) for name in [*options] if name in fields(kind)})
+            for kind in kinds
+        )
+        assert not options
+        given = own if method in methods else method
+        return segment.run(
+            inputs, words, given, out=out, drawn=drawn, source=source, run=run, compute=compute
+        )
+
+    return segmented

@@ -1,6 +1,6 @@
-"""Captioned pictures in batches for a training: from a data set, a captions JSON, or WebDataset shards.
+"""Captioned images in batches for a training: from a data set, a captions JSON, or WebDataset shards.
 
-Which pictures and captions a step has, and how each is cut, is a function of (seed, step); of shards also
+Which images and captions a step has, and how each is cut, is a function of (seed, step); of shards also
 of the number of processes, since each process reads its own.
 """
 
@@ -34,7 +34,7 @@ Rgb = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Batch:
     """This process's rows of a step. pixels: uint8 (b, 3, S, S), None where tokens are kept already;
-    index: their places in the list of pictures; captions: one each; told: all captions of each; left:
+    index: their places in the list of images; captions: one each; told: all captions of each; left:
     what shards lacked up to here."""
 
     pixels: Tensor | None
@@ -45,7 +45,7 @@ class Batch:
 
 
 def squared(rgb: Rgb, side: int, rng: np.random.Generator | None = None) -> Tensor:
-    """A picture (H, W, 3) of any size brought to uint8 (3, side, side), its aspect given up; with `rng`
+    """An image (H, W, 3) of any size brought to uint8 (3, side, side), its aspect given up; with `rng`
     a random box of 90 to 100 % of it."""
     top, left, bottom, right = 0, 0, rgb.shape[0], rgb.shape[1]
     if rng is not None:
@@ -58,9 +58,9 @@ def squared(rgb: Rgb, side: int, rng: np.random.Generator | None = None) -> Tens
 
 @dataclass(frozen=True)
 class Listed:
-    """The pictures of a list and their captions, those held out for validation aside.
+    """The images of a list and their captions, those held out for validation aside.
 
-    left: pictures that were listed and left out, by reason. digest: of names and captions.
+    left: images that were listed and left out, by reason. digest: of names and captions.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Listed:
 
     @property
     def texts(self) -> list[str]:
-        """All captions, picture by picture."""
+        """All captions, image by image."""
         return [caption for said in self.captions for caption in said]
 
 
@@ -80,9 +80,9 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
     """The captioned images of a captions JSON whose file names start from a folder.
 
     spec: the name that the file goes by (`inputs.captions.locate`).
-    held_out: the share of the pictures kept for validation, drawn by the seed; none of fewer than ten.
+    held_out: the share of the images kept for validation, drawn by the seed; none of fewer than ten.
 
-    Pictures that are not there are left out and counted. Raises InputError.
+    Images that are not there are left out and counted. Raises InputError.
     """
     everything = captions_file.read(source).images
     found = [image for image in everything if image.captions]
@@ -113,10 +113,10 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
 
 @dataclass(frozen=True, eq=False)
 class ListedBatches(Dataset[Batch]):
-    """Batch `step` of a training, from 0 on: epochs of all pictures in a new order, without the rest that
+    """Batch `step` of a training, from 0 on: epochs of all images in a new order, without the rest that
     fills no batch.
 
-    rows: those of the global batch that this process has. crops: pictures are cut by `squared`; else
+    rows: those of the global batch that this process has. crops: images are cut by `squared`; else
     whole. has_pixels: False where their tokens are kept already.
     """
 
@@ -129,7 +129,7 @@ class ListedBatches(Dataset[Batch]):
     has_pixels: bool = True
 
     def chosen(self, step: int) -> list[tuple[int, int]]:
-        """The pictures of a step and which caption of each, for the whole batch."""
+        """The images of a step and which caption of each, for the whole batch."""
         epoch, place = divmod(step, len(self.listed.items) // self.batch_size)
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.listed.items))
         own = order[place * self.batch_size : (place + 1) * self.batch_size]
@@ -154,7 +154,7 @@ class ListedBatches(Dataset[Batch]):
         return Batch(pixels, tuple(index for index, _ in chosen), captions, told)
 
     def picture(self, index: int, step: int | None = None, row: int = 0) -> Tensor:
-        """A picture as a row of a step shows it, or whole."""
+        """An image as a row of a step shows it, or whole."""
         rng = None if step is None else np.random.default_rng([self.seed, 4, step, row])
         return squared(pictures.read_rgb(self.listed.items[index].path), self.side, rng)
 
@@ -195,7 +195,7 @@ class ShardBatches(IterableDataset[Batch]):
     def _decoded(
         self, sample: Sample, block: Sequence[Sample], rng: np.random.Generator
     ) -> tuple[Tensor, str]:
-        """A sample's picture and caption; in place of a broken one, another sample of its block, so
+        """A sample's image and caption; in place of a broken one, another sample of its block, so
         that every step draws as many."""
         others = (block[place] for place in rng.permutation(len(block)))
         for tried in (sample, *others):

@@ -1,4 +1,4 @@
-"""What a segmenter learns from: pictures with a label map each, augmented, in batches.
+"""What a segmenter learns from: images with a label map each, augmented, in batches.
 
 Labels come from COCO masks (pseudo masks or any others) or from a folder of label maps; -1 is ignored.
 An example is a function of (seed, step, row), so that a run that was cut off goes on, and many processes
@@ -36,10 +36,10 @@ LabelMap = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Labels:
-    """Pictures with a label map each.
+    """Images with a label map each.
 
-    names: of the classes, `table` their numbers by the source's, unlabelled last. pictures, keys: rows
-    alike, the picture and its name in the source. left_out: how many pictures had nothing but ignored
+    names: of the classes, `table` their numbers by the source's, unlabelled last. images, keys: rows
+    alike, the image and its name in the source. left_out: how many images had nothing but ignored
     pixels. digest: of all labels.
     """
 
@@ -53,7 +53,7 @@ class Labels:
     digest: str
 
     def example(self, row: int) -> tuple[Rgb, LabelMap]:
-        """A picture, uint8 (H, W, 3), and its labels, int32 (H, W). Raises InputError where the picture
+        """An image, uint8 (H, W, 3), and its labels, int32 (H, W). Raises InputError where the image
         cannot be read, or has another size than its labels."""
         item, labels = self.pictures[row], self.decode(self.keys[row])
         rgb = pictures.read_rgb(item.path)
@@ -63,7 +63,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures uint8 (B, S, S, 3) and labels int64 (B, S, S), -1 ignored."""
+    """Images uint8 (B, S, S, 3) and labels int64 (B, S, S), -1 ignored."""
 
     pixels: Tensor
     labels: Tensor
@@ -103,12 +103,12 @@ def stream(example_of: ExampleOf, first: int, rows: range, workers: int = 0) -> 
 def read(source: str, images: Path | None, with_background: bool = False) -> Labels:
     """The labels of a COCO JSON, a folder of parts or of label maps, or a data set's name.
 
-    images: the folder that the names of the pictures start from; None for a data set, which has its own.
+    images: the folder that the names of the images start from; None for a data set, which has its own.
     with_background: what nothing covers is the class `background`, which is put first where the source
         has none; otherwise it is ignored.
 
     Raises UsageError (no folder; a single class), InputError (files that are broken or missing, labels
-    of another size than their picture, a source in which all is ignored).
+    of another size than their image, a source in which all is ignored).
     """
     found, folder = _open(source, images)
     items = _pictures(found, folder)
@@ -186,7 +186,7 @@ def _open(source: str, images: Path | None) -> tuple[LabelledImages, Path]:
 
 
 def _pictures(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
-    """The picture of each label map, by its name in the source. Raises InputError."""
+    """The image of each label map, by its name in the source. Raises InputError."""
     if not found.by_stem:
         items = {name: ImageItem(folder / name, name) for name in found.names}
         there = {name: item for name, item in items.items() if item.path.exists()}
@@ -243,7 +243,7 @@ def examples_of(
     side: int,
     scales: tuple[float, float],
 ) -> ExampleOf:
-    """Augmented crops of `side` pixels: every picture once an epoch, in an order drawn by seed."""
+    """Augmented crops of `side` pixels: every image once an epoch, in an order drawn by seed."""
     count = len(rows)
 
     @lru_cache(maxsize=2)
@@ -267,7 +267,7 @@ def augment(
 ) -> tuple[Rgb, LabelMap]:
     """A random crop of a random scale, mirrored or not, its colours jittered.
 
-    The shorter side becomes `scales` times `side`; what the crop has beyond the picture is grey and
+    The shorter side becomes `scales` times `side`; what the crop has beyond the image is grey and
     ignored.
     """
     return augmentation.random_crop(rng, rgb, labels, side, scales, IGNORED)

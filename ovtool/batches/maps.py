@@ -1,4 +1,4 @@
-"""Random crops of pictures with the maps of their classes: what is learned from maps is learned on these.
+"""Random crops of images with the maps of their classes: what is learned from maps is learned on these.
 
 Which images a step has, and how each is cut, is a function of (seed, step) alone.
 """
@@ -27,8 +27,8 @@ SCALE = (0.08, 1.0)  # of the area, of a random resized crop, as published
 
 @dataclass(frozen=True, eq=False)
 class CropBatch:
-    """pixels: uint8 (B, S, S, 3). owners, classes: int64 (P,), for each pair of a picture and a class that
-    it is labelled with the picture's row and the index of the class. maps: float32 (P, S, S) in [0, 1].
+    """pixels: uint8 (B, S, S, 3). owners, classes: int64 (P,), for each pair of an image and a class that
+    it is labelled with the image's row and the index of the class. maps: float32 (P, S, S) in [0, 1].
     """
 
     pixels: Tensor
@@ -38,7 +38,7 @@ class CropBatch:
 
 
 def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
-    """The pictures that maps are of, below a folder.
+    """The images that maps are of, below a folder.
 
     Raises InputError where they are not there, MismatchError where one has another size.
     """
@@ -69,7 +69,7 @@ def constant_maps(cams: Cams) -> int:
 class CamBatches(Dataset[CropBatch]):
     """Batch `step` of a training, from 0 on: epochs of all images with maps in a new order, without the
     rest that fills no batch. Crops are squares of `side` pixels: a random resized crop of at least `scale`
-    of the area, and a mirror; with a scale of 1 the whole picture, always the same."""
+    of the area, and a mirror; with a scale of 1 the whole image, always the same."""
 
     cams: Cams
     folder: Path
@@ -130,7 +130,7 @@ class CamBatches(Dataset[CropBatch]):
         return shown.round().clamp(0, 255).byte().permute(1, 2, 0), mask.clamp(0, 1)
 
     def _picture(self, image: CamImage) -> NDArray[np.uint8]:
-        """The pixels of a picture, kept as long as there is room."""
+        """The pixels of an image, kept as long as there is room."""
         rgb = self._decoded.get(image.file_name)
         if rgb is None:
             rgb = pictures.read_rgb(self.folder / image.file_name)

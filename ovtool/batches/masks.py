@@ -1,4 +1,4 @@
-"""What a proposer learns from: pictures with masks, from a COCO file, augmented, in batches.
+"""What a proposer learns from: images with masks, from a COCO file, augmented, in batches.
 
 An example is a function of (seed, step, row), so that a run that was cut off goes on, and many
 processes share a batch by taking its rows.
@@ -26,7 +26,7 @@ SCALES = (0.5, 2.0)  # of the shorter side, over the side of the crop
 
 @dataclass(frozen=True)
 class Example:
-    """A square picture, uint8 (S, S, 3), its masks, bool (T, S, S), and their labels, int64 (T,)."""
+    """A square image, uint8 (S, S, 3), its masks, bool (T, S, S), and their labels, int64 (T,)."""
 
     rgb: NDArray[np.uint8]
     masks: NDArray[np.bool_]
@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures uint8 (B, S, S, 3), and of each the masks, bool (T, S, S), and labels, int64 (T,)."""
+    """Images uint8 (B, S, S, 3), and of each the masks, bool (T, S, S), and labels, int64 (T,)."""
 
     pixels: Tensor
     masks: Sequence[Tensor]
@@ -75,7 +75,7 @@ def stream(example_of: ExampleOf, first: int, rows: range, workers: int = 0) -> 
 
 @dataclass(frozen=True)
 class Truth:
-    """Pictures with masks, some of them kept from the training.
+    """Images with masks, some of them kept from the training.
 
     images, masks: rows alike, the masks of each as (label, RLE); names: of the labels.
     training, held_out: rows of these.
@@ -100,7 +100,7 @@ class Truth:
         return rgb
 
     def targets(self, row: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """The masks of a picture, bool (T, H, W), and their labels (T,)."""
+        """The masks of an image, bool (T, H, W), and their labels (T,)."""
         image, found = self.images[row], self.masks[row]
         masks = np.stack([rle.decode(mask, image.height, image.width) for _, mask in found])
         return masks, np.array([label for label, _ in found], np.int64)
@@ -114,13 +114,13 @@ def truth_of(
     most_held_out: int = 64,
     seed: int = 0,
 ) -> Truth:
-    """The pictures of a data set that have masks.
+    """The images of a data set that have masks.
 
     targets: `categories` is one mask for each category of a picture, as OVSeg trains; `instances`
         keeps each mask, and leaves crowds out.
-    held_out_share: of the pictures, drawn by seed, for validation.
+    held_out_share: of the images, drawn by seed, for validation.
 
-    Raises InputError where no picture has a mask.
+    Raises InputError where no image has a mask.
     """
     order = {category.id: label for label, category in enumerate(dataset.categories)}
     masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
@@ -154,7 +154,7 @@ def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:
 
 
 def examples_of(truth: Truth, seed: int, batch_size: int, side: int) -> ExampleOf:
-    """Augmented crops of `side` pixels: every picture once an epoch, in an order drawn by seed."""
+    """Augmented crops of `side` pixels: every image once an epoch, in an order drawn by seed."""
     count = len(truth.training)
 
     @lru_cache(maxsize=2)
@@ -180,7 +180,7 @@ def augment(
     """A random crop of a random scale, mirrored or not, its colours jittered; masks with no pixel left
     are dropped.
 
-    The shorter side becomes 0.5 to 2 times `side`; what the crop has beyond the picture is in no mask.
+    The shorter side becomes 0.5 to 2 times `side`; what the crop has beyond the image is in no mask.
     """
     pixels, cut = augmentation.random_crop(rng, rgb, masks, side, SCALES, blank=False)
     kept = cut.any((1, 2))

@@ -20,7 +20,7 @@ from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import images as pictures
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
 
-CACHE_BYTES = 1 << 30  # of decoded pictures
+CACHE_BYTES = 1 << 30  # of decoded images
 HELD_OUT = 0.05  # of the images, for validation
 RATIOS = (3 / 4, 4 / 3)  # of the random resized crop, as torchvision has them
 _ATTEMPTS = 10
@@ -30,7 +30,7 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pair:
-    """A mask on a picture, and the index of its noun."""
+    """A mask on an image, and the index of its noun."""
 
     image: coco.Image
     mask: rle.Rle
@@ -171,7 +171,7 @@ class Cutter:
         return bicubic(filled, self.size), nearest(inside, self.size)
 
     def _picture(self, image: coco.Image) -> Rgb:
-        """The pixels of a picture, kept as long as there is room."""
+        """The pixels of an image, kept as long as there is room."""
         rgb = self._decoded.get(image.file_name)
         if rgb is None:
             rgb = pictures.read_rgb(self.folder / image.file_name)

@@ -194,6 +194,15 @@ def write_repaired(source: Path | str, target: Path | str) -> Mapping[str, int]:
     return dataset.repairs
 
 
+def document(dataset: Dataset) -> dict[str, Any]:
+    """A data set as the content of a COCO JSON, as ``write`` writes it. Raises InputError as there."""
+    check(dataset, "the data set")
+    return {
+        "info": dict(dataset.info),
+        **{name: list(entries) for name, entries in _sections(dataset)},
+    }
+
+
 def check(dataset: Dataset, where: str) -> None:
     """Checks ids, references, names and mask sizes of a data set; InputError as ``read``."""
     checks.check_ids((image.id for image in dataset.images), "images", where, 0)
@@ -292,17 +301,21 @@ def _check_root(dataset: Dataset, root: Path | None, where: str) -> None:
         )
 
 
-def _lines(dataset: Dataset, where: str) -> Iterator[bytes]:
-    """The file, line by line: ``info``, then each section with an entry a line."""
-    sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
+def _sections(dataset: Dataset) -> list[tuple[str, Iterator[dict[str, Any]]]]:
+    """The four sections beside ``info``, in order, with their entries as JSON objects."""
+    return [
         ("licenses", (dict(entry) for entry in dataset.licenses)),
         ("images", (image_entry(image) for image in dataset.images)),
         ("annotations", (annotation_entry(entry) for entry in dataset.annotations)),
         ("categories", (category_entry(category) for category in dataset.categories)),
     ]
+
+
+def _lines(dataset: Dataset, where: str) -> Iterator[bytes]:
+    """The file, line by line: ``info``, then each section with an entry a line."""
     try:
         yield f'{{"info":{atomic.canonical_json(dict(dataset.info))}'.encode()
-        for name, entries in sections:
+        for name, entries in _sections(dataset):
             yield f',\n"{name}":['.encode()
             for index, entry in enumerate(entries):
                 yield (",\n" if index else "\n").encode() + atomic.plain_json(entry).encode()

@@ -86,6 +86,11 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         return _pixels(image, Path(name), "upright")
 
 
+def of_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """As ``read_rgb`` for a Pillow image. Raises InputError for pixels without a known range."""
+    return _pixels(image, Path("the image"), "upright")
+
+
 def _pixels(image: Image.Image, path: Path, exif: str) -> NDArray[np.uint8]:
     is_tiff, orientation = image.format == "TIFF", _orientation(image)
     image.load()
@@ -266,7 +271,7 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     that is what the file holds."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large pictures, odd metadata: ours to judge
+            warnings.simplefilter("ignore")  # large images, odd metadata: ours to judge
             source = path if data is None else io.BytesIO(data)
             if path.suffix.lower() in HEIC_SUFFIXES:
                 _register_heic()

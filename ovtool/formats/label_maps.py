@@ -63,7 +63,7 @@ def read(path: Path) -> NDArray[np.int32]:
     Palette colours are ignored: the index is the label. Grey PNGs are read the same way.
 
     Raises:
-        InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour picture.
+        InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour image.
     """
     with images.opened(path) as image:
         if image.format != "PNG":

@@ -35,7 +35,7 @@ def lines(
 def bars(
     path: Path, groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str
 ) -> None:
-    """Draws groups of named bars, group to name to height, in one picture of 960 x 600; a name has the
+    """Draws groups of named bars, group to name to height, in one image of 960 x 600; a name has the
     same colour in every group. Raises InputError where the file cannot be written."""
     figure, (axes,) = _figure()
     names = list(dict.fromkeys(name for group in groups.values() for name in group))

@@ -1,7 +1,12 @@
-"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON."""
+"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON; and
+what Python holds as an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
@@ -9,33 +14,58 @@ from ovtool.formats import coco
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 
+Inputs = str | Path | Sequence[str | Path]
+AnyImage = NDArray[np.uint8] | Image.Image | str | Path
+
+
+def names_of(inputs: Inputs) -> list[str]:
+    """What images are named by, as a list of texts; a single text or path is one name.
+
+    Raises:
+        UsageError: It is no name, and no list of names.
+    """
+    listed = [inputs] if isinstance(inputs, str | Path) else inputs
+    if isinstance(listed, Sequence) and all(isinstance(name, str | Path) for name in listed):
+        return [str(name) for name in listed]
+    raise UsageError(
+        f"the images are {type(inputs).__name__}; give a path, a list of paths, or a data set such as "
+        "'collage:demo'"
+    )
+
 
 def find(
-    inputs: Sequence[str],
+    inputs: Inputs,
     coco_file: Path | None = None,
     images: Path | None = None,
     limit: int | None = None,
 ) -> list[ImageItem]:
     """The images to work on, in the order in which their results are written.
 
-    inputs: image files, folders, `-` (a list on stdin), or one data set `NAME[:SPLIT]`, where no file
-    of that name exists. Instead of them, `coco_file` with the folder `images` of its file names.
+    Args:
+        inputs: Image files, folders, `-` (a list on stdin), or one data set `NAME[:SPLIT]`, where no
+            file of that name exists. A single text or path is one of them.
+        coco_file: A COCO JSON whose images are taken instead.
+        images: The folder that its file names start from.
+        limit: The number of images after which the list ends.
 
-    Raises UsageError for both or neither, InputError for what is not there.
+    Raises:
+        UsageError: Both or neither are given.
+        InputError: An image or a file is not there.
     """
+    inputs = names_of(inputs)
     if coco_file is not None:
         if inputs:
             raise UsageError("give images, or --coco FILE --images DIR, not both")
-        found = _from_coco(coco_file, images)
+        items = _from_coco(coco_file, images)
     elif images is not None:
         raise UsageError("--images is the folder of --coco FILE; give images as arguments")
     elif not inputs:
         raise UsageError("no images: give files, folders, a data set such as collage:demo, or -")
     elif is_data_set(inputs):
-        found = of_data_set(registry.locate(inputs[0]))
+        items = of_data_set(registry.locate(inputs[0]))
     else:
-        found = pictures.find_images(inputs)
-    return found[:limit]
+        items = pictures.find_images(inputs)
+    return items[:limit]
 
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
@@ -45,8 +75,9 @@ def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     return [ImageItem(files.images / name, name) for name in files.file_names]
 
 
-def is_data_set(inputs: Sequence[str]) -> bool:
+def is_data_set(inputs: Inputs) -> bool:
     """Whether the inputs are one data set's name, and no file of that name is there."""
+    inputs = names_of(inputs)
     return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
@@ -62,10 +93,11 @@ def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
 
 
 def default_output(
-    inputs: Sequence[str], items: Sequence[ImageItem], coco_file: Path | None, kind: str
+    inputs: Inputs, items: Sequence[ImageItem], coco_file: Path | None, kind: str
 ) -> str:
     """The file that a command writes in the current folder when no -o names one:
     `photo.segments.json` for photo.jpg, `collage.segments.json` for collage:test, ..."""
+    inputs = names_of(inputs)
     if coco_file is not None:
         stem = "images" if str(coco_file) == "-" else coco_file.stem
     elif len(inputs) != 1 or inputs[0] == "-":
@@ -76,3 +108,29 @@ def default_output(
         path = Path(inputs[0])
         stem = path.resolve().name if path.is_dir() else path.stem
     return f"{stem or 'images'}.{kind}.json"
+
+
+def pixels_of(image: AnyImage) -> NDArray[np.uint8]:
+    """The pixels of an image, uint8 (H, W, 3).
+
+    Raises:
+        UsageError: It is an array of another shape or type.
+        TypeError: It is no image.
+        InputError: The file is not there or cannot be read.
+    """
+    if isinstance(image, str | Path):
+        return pictures.read_rgb(Path(image))
+    if isinstance(image, Image.Image):
+        return pictures.of_pillow(image)
+    if not isinstance(image, np.ndarray):
+        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+        raise TypeError(
+            f"the image is {kind}; give an array (H, W, 3) uint8, a PIL image or a path"
+        )
+    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+    if not is_rgb or image.dtype != np.uint8:
+        raise UsageError(
+            f"the array is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) with values of 0 to "
+            "255, such as np.asarray(PIL.Image.open(path).convert('RGB'))"
+        )
+    return np.ascontiguousarray(image)

@@ -1,4 +1,4 @@
-"""A picture of a probe as the image tower sees it: whole or in windows, with a class for each patch."""
+"""An image of a probe as the image tower sees it: whole or in windows, with a class for each patch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
 
 @dataclass(frozen=True)
 class Shown:
-    """What the tower sees of a picture.
+    """What the tower sees of an image.
 
-    crops: normalised (n, 3, wh, ww), the windows, or the whole picture. labels: of the patches of the
-    whole picture, (h, w). places: int64 (n, wh / P, ww / P), the patch of the picture, from 0 in row
+    crops: normalised (n, 3, wh, ww), the windows, or the whole image. labels: of the patches of the
+    whole image, (h, w). places: int64 (n, wh / P, ww / P), the patch of the image, from 0 in row
     order, that each patch of a window is.
     """
 
@@ -34,7 +34,7 @@ class Shown:
 
 
 def shown(clip: Clip, rgb: NDArray[np.uint8], labels: Tensor, settings: DenseSettings) -> Shown:
-    """A picture uint8 (H, W, 3), labels int64 (H, W); settings: as `settled`, of one view."""
+    """An image uint8 (H, W, 3), labels int64 (H, W); settings: as `settled`, of one view."""
     pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), settings.short_side)
     size, patch = (pixels.shape[2], pixels.shape[3]), clip.patch_size
     found = patch_labels.majority(patch_labels.resized(labels, size), patch)

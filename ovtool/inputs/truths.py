@@ -1,4 +1,4 @@
-"""What the probes measure against: pictures with masks, and the words that compete in each."""
+"""What the probes measure against: images with masks, and the words that compete in each."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class CompetingWords:
 
 @dataclass(frozen=True)
 class Probed:
-    """The pictures of a probe, their masks and words.
+    """The images of a probe, their masks and words.
 
     source: the COCO JSON of the masks. groups: name to the numbers of its classes (`CompetingWords`).
     """
@@ -110,8 +110,8 @@ class Probed:
     groups: Mapping[str, frozenset[int]]
 
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
-        """A picture, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
-        picture's words. Raises InputError where their sizes differ."""
+        """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
+        image's words. Raises InputError where their sizes differ."""
         rgb, labels = pictures.read_rgb(item.path), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(f"{item.path} has another size than its masks in {self.source}")

@@ -12,17 +12,21 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
+from ovtool.settings.words import Words
+
+_NO_WORDS = Words()
 
 
 @dataclass(frozen=True)
-class Words:
-    """What to look for.
+class WordSet:
+    """The words of a run, read and checked.
 
-    classes: all classes of the run, each with its synonyms; their order is that of the category ids.
-    background: the words that compete and are dropped, in every image where they are no class.
-    per_image: for each image's name the indices into `classes` that it is segmented with; None where
-        every image takes all.
-    default_background: whether the background is the default one, which nobody asked for.
+    Attributes:
+        classes: All classes of the run, each with its synonyms; their order is that of category ids.
+        background: The words that compete and are dropped, in every image where they are no class.
+        per_image: For each image's name the indices into `classes` that it is segmented with; None
+            where every image takes all.
+        default_background: Whether the background is the default one, which nobody asked for.
     """
 
     classes: tuple[tuple[str, ...], ...]
@@ -30,7 +34,7 @@ class Words:
     per_image: Mapping[str, tuple[int, ...]] | None = None
     default_background: bool = False
 
-    def before(self, stuff: tuple[str, ...]) -> Words:
+    def before(self, stuff: tuple[str, ...]) -> WordSet:
         """The same classes; a default background gives way to the stuff words of a model that has
         learned only a few, and cannot tell the others from noise."""
         return replace(self, background=stuff) if stuff and self.default_background else self
@@ -41,8 +45,8 @@ class Words:
 
     def vocabulary(self, indices: Sequence[int]) -> Vocabulary:
         """Some of the classes against the background."""
-        chosen = Vocabulary(tuple(self.classes[index] for index in indices))
-        return vocabularies.with_background(chosen, self.background)
+        own = Vocabulary(tuple(self.classes[index] for index in indices))
+        return vocabularies.with_background(own, self.background)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,55 +62,68 @@ class Words:
         )
 
 
+def as_settings(words: Words | str | Sequence[str]) -> Words:
+    """The settings that words stand for: a text as of --classes, or a list with a class an item.
+
+    Raises:
+        UsageError: It is neither of them.
+    """
+    if isinstance(words, Words):
+        return words
+    if isinstance(words, str):
+        return Words(classes=words)
+    if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
+        return Words(classes=",".join(word.replace(",", "\\,") for word in words))
+    raise UsageError(
+        f"the words are {type(words).__name__}; give a text such as 'teapot,apple', a list of texts, or "
+        "ovtool.Words(...)"
+    )
+
+
 def gather(
-    items: Sequence[ImageItem],
-    inputs: Sequence[str] = (),
-    *,
-    classes: str | None = None,
-    classes_file: Path | None = None,
-    vocabulary: str | None = None,
-    classes_per_image: Path | None = None,
-    background: str | None = None,
-) -> Words:
-    """The words of a run, from the one option of the four that is given.
+    items: Sequence[ImageItem], inputs: sources.Inputs = (), words: Words = _NO_WORDS
+) -> WordSet:
+    """The words of a run, from the one field of `words` that is given.
 
     Without any, a data set that brings a list of words for each image (`collage`) is segmented with
-    those. `background` is a list of words, `none`, or None for the default: the stuff list (or that of
-    the model, if its weights have one) beside
-    `classes` and `classes_file`, nothing beside the others.
+    those. Beside `classes` and `classes_file` the default background is the stuff list (or that of
+    the model, if its weights have one), beside the others nothing.
 
-    Raises UsageError for none or several of them and for words that cannot be meant, InputError for
-    files that cannot be read.
+    Args:
+        items: The images.
+        inputs: What the images were named by, which may be a data set.
+        words: What was asked for.
+
+    Raises:
+        UsageError: No words are given, or a class is empty or named twice.
+        InputError: A file cannot be read.
     """
-    given = {
-        "--classes": classes,
-        "--classes-file": classes_file,
-        "--vocabulary": vocabulary,
-        "--classes-per-image": classes_per_image,
-    }
-    named = [option for option, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise UsageError(f"{named[0]} and {named[1]} both name the words: give one of them")
-    if not named:
-        classes_per_image = _words_of_data_set(inputs)
-    if classes_per_image is not None:
-        competing = vocabularies.background_words(background)
-        return _per_image(items, classes_per_image, competing)
-    if vocabulary is not None:
-        found, default = vocabularies.named(vocabulary), ()
-    elif classes_file is not None:
-        found, default = vocabularies.read_classes_file(classes_file), DEFAULT_BACKGROUND
+    per_image = words.classes_per_image
+    if (words.classes, words.classes_file, words.vocabulary, per_image) == 4 * (None,):
+        per_image = _words_of_data_set(inputs)
+    if per_image is not None:
+        return _per_image(items, per_image, vocabularies.background_words(words.background))
+    default: tuple[str, ...] = ()
+    if words.vocabulary is not None:
+        vocabulary = vocabularies.named(words.vocabulary)
     else:
-        found, default = vocabularies.parse_classes(classes or ""), DEFAULT_BACKGROUND
-    competing = vocabularies.background_words(background, default)
-    whole = vocabularies.with_background(found, competing)
-    by_default = background is None and bool(default)
-    return Words(whole.classes, whole.background, default_background=by_default)
+        vocabulary, default = of_classes(words), DEFAULT_BACKGROUND
+    competing = vocabularies.background_words(words.background, default)
+    whole = vocabularies.with_background(vocabulary, competing)
+    by_default = words.background is None and bool(default)
+    return WordSet(whole.classes, whole.background, default_background=by_default)
 
 
-def _words_of_data_set(inputs: Sequence[str]) -> Path:
+def of_classes(words: Words) -> Vocabulary:
+    """The classes of `classes`, or of `classes_file`. Raises UsageError, InputError."""
+    if words.classes_file is not None:
+        return vocabularies.read_classes_file(words.classes_file)
+    return vocabularies.parse_classes(words.classes or "")
+
+
+def _words_of_data_set(inputs: sources.Inputs) -> Path:
     if sources.is_data_set(inputs):
-        words = registry.locate(inputs[0]).classes_per_image
+        words = registry.locate(sources.names_of(inputs)[0]).classes_per_image
         if words is not None:
             return words
     raise UsageError(
@@ -115,7 +132,7 @@ def _words_of_data_set(inputs: Sequence[str]) -> Path:
     )
 
 
-def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, ...]) -> Words:
+def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, ...]) -> WordSet:
     """The words of a JSON file of lists. A class that several images share is one class of the run,
     and has the same synonyms in all of them."""
     listed = labelled.read_classes_per_image(source)
@@ -130,10 +147,10 @@ def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, 
     per_image: dict[str, tuple[int, ...]] = {}
     for item in items:
         try:
-            found = vocabularies.parse_names(listed[item.name])
+            vocabulary = vocabularies.parse_names(listed[item.name])
         except UsageError as error:
             raise UsageError(f"{source}: the words of {item.name}: {error}") from None
-        for synonyms in found.classes:
+        for synonyms in vocabulary.classes:
             index = number.setdefault(synonyms[0].casefold(), len(classes))
             if index == len(classes):
                 classes.append(synonyms)
@@ -142,8 +159,10 @@ def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, 
                     f"{source}: '{synonyms[0]}' has other synonyms for {item.name} than for an "
                     "image before it: write them alike"
                 )
-        per_image[item.name] = tuple(number[synonyms[0].casefold()] for synonyms in found.classes)
-    return Words(tuple(classes), background, per_image)
+        per_image[item.name] = tuple(
+            number[synonyms[0].casefold()] for synonyms in vocabulary.classes
+        )
+    return WordSet(tuple(classes), background, per_image)
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -155,7 +155,7 @@ def _key(file_name: str, category_id: int, noun: str) -> str:
 
 
 def draw(clip: "Clip", rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The masked crops of a picture, uint8 (N, S, S, 4), S the side that the model was trained on.
+    """The masked crops of an image, uint8 (N, S, S, 4), S the side that the model was trained on.
 
     rgb: uint8 (H, W, 3); masks: bool (N, H, W), none of them empty.
     """

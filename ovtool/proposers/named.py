@@ -1,4 +1,4 @@
-"""Proposers by name: the function from a picture to class-agnostic masks.
+"""Proposers by name: the function from an image to class-agnostic masks.
 
     regions                  merged superpixels; nothing to load
     maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # heavy, and `regions` needs none of it
 
 Rgb = NDArray[np.uint8]
 
-WORKING_SIDE = 512  # longer side at which `regions` looks; larger pictures are reduced
+WORKING_SIDE = 512  # longer side at which `regions` looks; larger images are reduced
 MAX_IOU = 0.85  # of two masks of a network that are both kept
 MASKFORMER = "facebook/maskformer-swin-base-coco"
 SAM = "facebook/sam-vit-base"
@@ -46,7 +46,7 @@ _logger = logging.getLogger("ovtool")
 @dataclass(frozen=True)
 class ProposalSettings:
     """max_proposals: the most masks of an image, after non-maximum suppression.
-    min_area: the least share of the picture that a mask has.
+    min_area: the least share of the image that a mask has.
     nms: the greatest IoU of two masks that are both kept; None is 0.85, which for `regions` counts on
     superpixels."""
 
@@ -58,7 +58,7 @@ class ProposalSettings:
 
 @dataclass(frozen=True)
 class Proposals(Regions):
-    """Regions of one picture with what the proposer's network says beside them, rows alike.
+    """Regions of one image with what the proposer's network says beside them, rows alike.
 
     soft: float32 (N, H, W), the probability of each pixel to be in the mask, or None.
     embeddings: float32 (N, D), unit vectors in the space of a CLIP's texts, or None.
@@ -80,7 +80,7 @@ class Proposals(Regions):
 
 @dataclass(frozen=True)
 class Proposer:
-    """A proposer that is ready: call it with a picture, uint8 (H, W, 3).
+    """A proposer that is ready: call it with an image, uint8 (H, W, 3).
 
     name: what an output says made it; no path. weights: the digest of its network, or None.
     model: name and fingerprint of the CLIP in whose space its embeddings lie, or None.
@@ -171,7 +171,7 @@ def proposer_of(
 
 
 def _by_merging(rgb: Rgb, settings: ProposalSettings) -> Proposals:
-    """The regions of a picture, found at a longer side of `WORKING_SIDE` and as large as it is."""
+    """The regions of an image, found at a longer side of `WORKING_SIDE` and as large as it is."""
     height, width = rgb.shape[:2]
     scale = WORKING_SIDE / max(height, width)
     if scale >= 1:
@@ -259,7 +259,7 @@ def completed(
 
 
 def _tiny(settings: ProposalSettings, clip: Clip | None, device: torch.device) -> Proposer:
-    """The bundled network, small and trained on small pictures, with superpixels for its outlines."""
+    """The bundled network, small and trained on small images, with superpixels for its outlines."""
     from ovtool.models import maskformer
 
     loaded = maskformer.load(tiny_weights(), clip, device)
@@ -275,12 +275,12 @@ def _tiny(settings: ProposalSettings, clip: Clip | None, device: torch.device) -
 
 def _hub_maskformer(name: str, settings: ProposalSettings, device: torch.device) -> Proposer:
     """Any MaskFormer of the hub, its classes put aside."""
-    from ovtool.models import maskformer
+    from ovtool.models import hub_maskformer
 
-    loaded = maskformer.load_hub(name, device)
+    loaded = hub_maskformer.load(name, device)
 
     def find(rgb: Rgb) -> Proposals:
-        soft, quality = maskformer.propose_hub(loaded, rgb)
+        soft, quality = hub_maskformer.propose(loaded, rgb)
         return bounded(soft, quality, settings)
 
     return Proposer(f"maskformer:{_shown(name)}", find, loaded.weights)

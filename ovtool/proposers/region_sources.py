@@ -1,4 +1,4 @@
-"""Where the regions of a picture come from while it is segmented: a proposer, or a file of masks.
+"""Where the regions of an image come from while it is segmented: a proposer, or a file of masks.
 
 What `find` gives is a `Proposals`: the masks best first, their quality and, where the proposer has
 them, soft masks and embeddings in the space of a CLIP's texts. Probabilities of words come from the
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, labelled, rle, tensors
+from ovtool.formats import coco, labelled, rle
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
+from ovtool.models import artefacts
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import named as named_proposers
 from ovtool.proposers.named import Proposals, ProposalSettings
@@ -40,7 +41,7 @@ __all__ = (
 
 @dataclass(frozen=True)
 class RegionSource:
-    """The regions of a picture: `find(item, rgb)`, with rgb uint8 (H, W, 3).
+    """The regions of an image: `find(item, rgb)`, with rgb uint8 (H, W, 3).
 
     proposer: the one that makes them, or None; digest: of the masks, where they come from a file.
     no_object: float32 (D,), the unit vector of "no object" where `find` gives embeddings, else None.
@@ -76,20 +77,49 @@ def from_file(
 ) -> RegionSource:
     """Regions from a COCO JSON, a folder of parts, or `-` (stdin), made for the images `items`.
 
-    embeddings: the file that `propose --embeddings` wrote beside the masks; it needs `clip`.
+    Raises and arguments as of `read_masks` and `of_masks`.
+    """
+    return of_masks(read_masks(source, items), source, embeddings=embeddings, clip=clip)
 
-    Raises InputError for a file that is broken, MismatchError where it lacks an image (unless it says
-    that this one could not be read) and, on finding, where a picture has another size.
+
+def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
+    """The masks of a COCO JSON, a folder of parts, or `-` (stdin), made for the images `items`.
+
+    Raises:
+        InputError: The file is broken.
+        MismatchError: It lacks an image, and does not say that this one could not be read.
     """
     dataset = coco.read(source)
-    images = {image.file_name: image for image in dataset.images}
-    known = images.keys() | _failed(dataset)
+    known = {image.file_name for image in dataset.images} | _failed(dataset)
     missing = [item.name for item in items if item.name not in known]
     if missing:
         raise MismatchError(
             f"{source} has no proposals for {labelled.shortened(missing, 1)}: make them for the same "
             "images"
         )
+    return dataset
+
+
+def of_masks(
+    dataset: coco.Dataset,
+    source: Path,
+    *,
+    embeddings: Path | None = None,
+    clip: Clip | None = None,
+) -> RegionSource:
+    """Regions from masks that were read; on finding, an image of another size raises MismatchError.
+
+    Args:
+        dataset: The masks, as of `read_masks`.
+        source: Their file, as messages name it.
+        embeddings: The file that `propose --save-embeddings` wrote beside the masks; it needs `clip`.
+        clip: The CLIP whose space the embeddings lie in.
+
+    Raises:
+        InputError: The file of embeddings is broken.
+        MismatchError: It belongs to another CLIP or to other masks.
+    """
+    images = {image.file_name: image for image in dataset.images}
     vectors: dict[int, NDArray[np.float32]] = {}
     no_object = None
     if embeddings is not None:
@@ -127,8 +157,7 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
     Raises InputError for a file that is broken, MismatchError where it belongs to another CLIP or to
     other proposals than `dataset`.
     """
-    header, found = tensors.load(path, kind="proposals")
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, "proposals", clip, "make it again")
     settings = header.get("settings", {})
     if settings.get("proposals") != coco.digest(dataset):
         raise MismatchError(
@@ -141,8 +170,6 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
         raise InputError(
             f"{path} does not hold {shape[0]} embeddings of width {shape[1]}: remake it"
         )
-    if not (rows.isfinite().all() and column.isfinite().all()):
-        raise InputError(f"{path} holds numbers that are not finite: make it again")
     rows = torch.nn.functional.normalize(rows.float(), dim=-1)
     order = np.argsort(np.argsort([entry.id for entry in dataset.annotations], kind="stable"))
     return rows[torch.from_numpy(order)], torch.nn.functional.normalize(column.float(), dim=-1)

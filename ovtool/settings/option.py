@@ -53,6 +53,7 @@ class Option:
         metavar: What stands for the value in `--help`; None for a word made from the type.
         shapes: Whether the value shapes the result, and so belongs to the digest and the provenance.
         repeat: Whether a tuple is given by repeating the flag; otherwise by one list with commas.
+        unique: Whether a tuple has at least one item, and none twice.
     """
 
     help: str
@@ -64,6 +65,7 @@ class Option:
     metavar: str | None = None
     shapes: bool = True
     repeat: bool = False
+    unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,21 @@ class Field:
         if self.is_tuple:
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise UsageError(f"{self.flag} takes a list; give a tuple, not {value!r}")
-            return tuple(self._checked_item(item) for item in value)
+            items = tuple(self._checked_item(item) for item in value)
+            if self.option.unique:
+                self._check_unique(items)
+            return items
         return self._checked_item(value)
+
+    def _check_unique(self, items: tuple[Any, ...]) -> None:
+        if not items:
+            raise UsageError(f"{self.flag} is an empty list; give at least one value")
+        for item in items:
+            if items.count(item) > 1:
+                listed = ",".join(_as_text(every) for every in items)
+                raise UsageError(
+                    f"{self.flag} '{listed}' names {_as_text(item)} twice; name each once"
+                )
 
     def _checked_item(self, value: Any) -> Any:
         if isinstance(value, str) and value in self.choices:
@@ -211,6 +226,11 @@ class Field:
             if not in_range:  # NaN is in no range
                 raise UsageError(f"{self.flag} {value} is out of range; give {self.range}")
         return value
+
+
+def _as_text(value: Any) -> str:
+    """A value as it stands on the command line."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_of(value: Any, kind: Any) -> bool:

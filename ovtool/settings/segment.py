@@ -11,11 +11,13 @@ from ovtool.settings.shared import (
     OUTPUT,
     Crf,
     CropSize,
+    Flip,
     LogitScale,
     PaclHead,
     Prompts,
     Proposals,
     Proposer,
+    Scales,
     ShortSide,
     Stride,
     Templates,
@@ -38,16 +40,6 @@ PatchStride = Annotated[
         metavar="PIXELS",
     ),
 ]
-Scales = Annotated[
-    tuple[float, ...],
-    Option(
-        "Show each image at several sizes, as shares of the short side, such as 0.75,1,1.25.",
-        min=0.1,
-        max=10,
-        metavar="LIST",
-    ),
-]
-Flip = Annotated[bool, Option("Show the mirror image of each image too.")]
 MinScore = Annotated[float, Option("Below this probability a pixel gets no word.", min=0, max=1)]
 MaxEntropy = Annotated[
     float | None,
@@ -79,7 +71,7 @@ class Patch:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
-        check_views(self.window, self.stride, self.scales)
+        check_windows(self.window, self.stride)
         check_head(self.pacl, self.last_block)
 
 
@@ -104,7 +96,7 @@ class Fused:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
-        check_views(self.window, self.stride, self.scales)
+        check_windows(self.window, self.stride)
         check_head(self.pacl, self.last_block)
 
 
@@ -182,10 +174,6 @@ class Trained:
     ] = None
     min_score: MinScore = 0.0
 
-    def check(self) -> None:
-        """Raises UsageError for fields that do not go together."""
-        check_views(None, None, self.scales)
-
 
 @settings(panel=OUTPUT)
 class Drawn:
@@ -204,17 +192,14 @@ class Drawn:
     ] = None
 
 
-def check_views(window: int | None, stride: int | None, scales: tuple[float, ...]) -> None:
-    """Raises UsageError for windows with gaps, and for a size that is named twice."""
+def check_windows(window: int | None, stride: int | None) -> None:
+    """Raises UsageError for windows that leave gaps."""
     if stride is not None and not window:
         raise UsageError("--stride is the step of --window: give that too")
     if window is not None and stride is not None and stride > window:
         raise UsageError(
             f"--stride {stride} is more than --window {window}: pixels would be missed"
         )
-    if not scales or len(set(scales)) < len(scales):
-        listed = ",".join(f"{scale:g}" for scale in scales)
-        raise UsageError(f"--scales '{listed}' names a size twice; name each once")
 
 
 def check_head(pacl: Path | Literal["none"] | None, last_block: str | None) -> None:

@@ -125,6 +125,17 @@ Proposer = Annotated[
 Proposals = Annotated[
     Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
 ]
+Scales = Annotated[
+    tuple[float, ...],
+    Option(
+        "Show each image at several sizes, as shares of the short side, such as 0.75,1,1.25.",
+        min=0.1,
+        max=10,
+        metavar="LIST",
+        unique=True,
+    ),
+]
+Flip = Annotated[bool, Option("Show the mirror image of each image too.")]
 Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"]
 
 # Fields of a training. None is the method's own, which a command says by its default object.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 
 
@@ -15,7 +16,8 @@ class Words:
     classes: Annotated[
         str | None,
         Option(
-            'The words: "person|man,tv"; | stands between synonyms. Default: those of the data set.',
+            'The words: "person|man,tv"; | stands between synonyms, \\, for a comma. Default: those of '
+            "the data set.",
             metavar="WORDS",
         ),
     ] = None
@@ -36,3 +38,10 @@ class Words:
             metavar="WORDS",
         ),
     ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for words that are named in two ways."""
+        names = ("classes", "classes_file", "vocabulary", "classes_per_image")
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} both name the words; give one of them")

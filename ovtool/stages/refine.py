@@ -29,12 +29,13 @@ from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
 from ovtool.methods import pseudo_masks
 from ovtool.methods.pseudo_masks import Background
-from ovtool.outputs.drawings import Drawings
+from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.proposers import region_sources
 from ovtool.proposers.region_sources import RegionSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.runs import Outcome, Run
+from ovtool.settings.segment import Drawn
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -162,7 +163,9 @@ def run(
     items = map_batches.items_of(found, images or Path(cams).resolve().parent, str(cams))
     _check_maps(found, str(cams))
     categories = found.categories if is_maps else with_background(found.categories)
-    drawings = Drawings([each.name for each in categories], label_maps, overlays)
+    drawings = DrawnFiles(
+        [each.name for each in categories], Drawn(label_maps=label_maps, overlays=overlays)
+    )
     runs.check_place(target, how)
     drawings.check(items, how.overwrite or (how.resume and runs.is_begun(target)))
     kept = save_generator or Path(f"{target}.generator.safetensors")
@@ -172,7 +175,7 @@ def run(
     if "prompts" in names or refine_steps.needs_clip(names, step_options):
         from ovtool.models import clip as door
 
-        clip = door.load(model or found.model, place, torch.float32)
+        clip = door.load(model, place, torch.float32, found.model)
     regions = None if proposals_file is None else region_sources.from_file(proposals_file, items)
     shown: dict[str, Any] = {"steps": list(names), "cams": found.digest, **asdict(step_options)}
     training = None
@@ -229,7 +232,7 @@ class Work:
     cams: Cams
     refiner: Refiner
     masking: Masking | None
-    drawings: Drawings
+    drawings: DrawnFiles
     _by_name: Mapping[str, CamImage] = field(init=False)
 
     def __post_init__(self) -> None:

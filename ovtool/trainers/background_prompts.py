@@ -172,7 +172,7 @@ def run(
     from ovtool.models import clip as door
     from ovtool.models.learned_text import LearnedText
 
-    clip = door.load(model or found.model, place, torch.float32)
+    clip = door.load(model, place, torch.float32, found.model)
     reader = LearnedText.of(clip, length)
     made = None if generator is None else mask_generator.load(generator, clip)
     tuner = Tuner.of(clip, found, folder, reader, made, settings, workers, progress, str(cams))

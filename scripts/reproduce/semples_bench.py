@@ -1,4 +1,4 @@
-"""What `reproduce_semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
+"""What `semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
 
 Nothing that is there is made again, and every training goes on where it was cut off.
 """

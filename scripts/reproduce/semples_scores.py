@@ -1,4 +1,4 @@
-"""What `reproduce_semples.py` measures: seeds and pseudo masks of the collage against its truth."""
+"""What `semples.py` measures: seeds and pseudo masks of the collage against its truth."""
 
 from pathlib import Path
 

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ovtool.cli import output
 from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
+from ovtool.cli.segment import segment as segment_command
 from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as pictures
 from ovtool.models import clip as door
-from ovtool.runtime.runs import Outcome, Run
+from ovtool.runtime.runs import Outcome
+from ovtool.settings.option import name_of
+from ovtool.settings.segment import Trained
 from ovtool.stages import evaluate
 from ovtool.stages import segment as stage
 
@@ -51,8 +55,8 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(inputs, **options):
-        seen.update(options, inputs=inputs)
+    def record(inputs, words, method, **options):
+        seen.update(options, inputs=inputs, words=words, method=method)
         return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
 
     monkeypatch.setattr(stage, "run", record)
@@ -61,15 +65,14 @@ def parsed(monkeypatch):
 
 def test_the_command_and_its_function_have_the_same_defaults(parsed):
     assert run(["segment", "x.jpg"]) == 0
-    assert parsed.pop("inputs") == ["x.jpg"]
-    how = parsed.pop("how")
-    assert Run(**{**how.__dict__, "progress": Run().progress}) == Run()
+    assert parsed.pop("inputs") == ("x.jpg",) and parsed.pop("progress") is output.progress
     own = {
         name: parameter.default
         for name, parameter in inspect.signature(stage_run).parameters.items()
-        if name not in ("inputs", "how")
+        if name not in ("inputs", "progress")
     }
-    assert own | parsed == own
+    assert own == parsed
+    assert {"inputs", "json", *own} == {*inspect.signature(segment_command).parameters}
 
 
 stage_run = stage.run
@@ -89,14 +92,14 @@ EVERY = {
     "label_maps": ("--label-maps", Path("l")),
     "overlays": ("--overlays", Path("o")),
     "heatmaps": ("--heatmaps", Path("h")),
-    "coco_file": ("--coco", Path("i.json")),
+    "coco": ("--coco", Path("i.json")),
     "images": ("--images", Path("i")),
     "limit": ("--limit", 7),
     "out": ("-o", "x.json"),
 }
 VIEWS = {
     "short_side": ("--short-side", 99),
-    "scales": ("--scales", "0.75,1"),
+    "scales": ("--scales", (0.75, 1.0)),
     "flip": ("--flip", True),
 }
 PATCHES = {
@@ -110,7 +113,7 @@ PATCHES = {
     "patch_stride": ("--patch-stride", 4),
     "max_entropy": ("--max-entropy", 1.5),
 }
-MASKS = {"proposer": ("--proposer", "regions"), "proposals_file": ("--proposals", Path("p.json"))}
+MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
     "patch": PATCHES,
     "fused": PATCHES | MASKS,
@@ -129,7 +132,7 @@ METHODS = {
     },
     "trained": {
         **VIEWS,
-        "segmenter_file": ("--segmenter", Path("s.safetensors")),
+        "segmenter": ("--segmenter", Path("s.safetensors")),
         "crf": ("--crf", "irn"),
     },
 }
@@ -137,7 +140,12 @@ METHODS = {
 
 def as_line(arguments):
     """Flags and values as the words of a command line; of a switch the flag alone."""
-    return [str(p) for flag, value in arguments.values() for p in (flag, value) if p is not True]
+    return [
+        ",".join(map(str, part)) if isinstance(part, tuple) else str(part)
+        for flag, value in arguments.values()
+        for part in (flag, value)
+        if part is not True
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -145,10 +153,13 @@ def test_every_option_reaches_the_function(parsed, method):
     arguments = EVERY | METHODS[method]
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
     assert run(["segment", "--method", method, *as_line(arguments), *flags]) == 0
-    how = parsed.pop("how")
-    assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
-    expected = {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
-    assert parsed == expected | ({"method": method} if method != "trained" else {})
+    assert name_of(type(parsed["method"])) == method and parsed.pop("inputs") == ()
+    parsed.pop("progress")
+    out = parsed.pop("out")
+    seen = {name: value for given in parsed.values() for name, value in vars(given).items()}
+    how = {name: True for name in ("resume", "overwrite", "strict", "dry_run")} | {"part_size": 9}
+    expected = {name: value for name, (_, value) in arguments.items()} | how | {"threads": None}
+    assert seen | {"out": out} == expected
 
 
 def test_no_option_is_left_out_of_the_test():
@@ -174,7 +185,7 @@ def test_an_option_of_another_method_is_refused_by_name(fails, method):
 
 def test_a_segmenter_says_which_method_is_meant(parsed):
     assert run(["segment", "x.jpg", "--segmenter", "s.safetensors"]) == 0
-    assert parsed["segmenter_file"] == Path("s.safetensors")
+    assert parsed["method"] == Trained(segmenter=Path("s.safetensors"))
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -410,6 +421,7 @@ def test_proposals_from_a_file_of_ours(desk, photos):
 IMPORTS = """
 import sys
 from ovtool.cli.errors import run
+from ovtool.cli.segment import segment as segment_command
 status = run(sys.argv[1:])
 heavy = ("torch", "open_clip", "skimage", "scipy", "matplotlib", "pandas", "sklearn")
 print(status, *(name for name in heavy if name in sys.modules))

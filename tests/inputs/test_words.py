@@ -10,12 +10,13 @@ from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND
 from ovtool.errors import InputError, UsageError
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
+from ovtool.settings.words import Words
 
 ITEMS = [ImageItem(Path(f"/x/{name}"), name) for name in ("a.jpg", "b.jpg")]
 
 
 def gather(**options):
-    return word_inputs.gather(ITEMS, ["/x"], **options)
+    return word_inputs.gather(ITEMS, ["/x"], Words(**options))
 
 
 def test_classes_compete_with_the_stuff_list():
@@ -82,7 +83,7 @@ def test_a_data_set_brings_its_own_words(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "locate", lambda text: files)
     found = word_inputs.gather(ITEMS, ["collage:demo"])
     assert found.per_image == {"a.jpg": (0,), "b.jpg": (0, 1)} and found.background == ()
-    assert word_inputs.gather(ITEMS, ["collage:demo"], classes="cow").per_image is None
+    assert word_inputs.gather(ITEMS, ["collage:demo"], Words(classes="cow")).per_image is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_data_set_brings_its_own_words(tmp_path, monkeypatch):
         ({"classes": "a|b,b"}, "the class 'b' is named twice"),
         ({"classes": "a", "background": " "}, "--background is empty"),
         ({"classes": "a", "background": "sky,Sky"}, "'sky' is named twice"),
-        ({"vocabulary": "voc21"}, "unknown vocabulary 'voc21'; choose one of voc20"),
+        ({"vocabulary": "voc21"}, "'voc21' is not one of 'voc20', 'coco80'"),
     ],
 )
 def test_words_that_cannot_be_meant(options, message):
@@ -137,11 +138,23 @@ def test_files_that_are_not_there(tmp_path):
 
 
 def test_a_default_background_gives_way_to_the_stuff_of_a_small_model():
-    default = word_inputs.gather([], classes="teapot,apple")
+    default = word_inputs.gather([], words=Words(classes="teapot,apple"))
     assert default.before(("wood", "snow")).background == ("wood", "snow")
     assert default.before(()).background == default.background
-    chosen = word_inputs.gather([], classes="teapot", background="wall")
+    chosen = word_inputs.gather([], words=Words(classes="teapot", background="wall"))
     assert chosen.before(("wood",)).background == ("wall",)
-    off = word_inputs.gather([], classes="teapot", background="none")
+    off = word_inputs.gather([], words=Words(classes="teapot", background="none"))
     assert off.before(("wood",)).background == ()
-    assert word_inputs.gather([], vocabulary="voc20").before(("wood",)).background == ()
+    assert (
+        word_inputs.gather([], words=Words(vocabulary="voc20")).before(("wood",)).background == ()
+    )
+
+
+def test_words_as_a_text_a_list_or_settings():
+    assert word_inputs.as_settings("cow,tv").classes == "cow,tv"
+    assert word_inputs.as_settings(Words(vocabulary="voc20")) == Words(vocabulary="voc20")
+    listed = word_inputs.as_settings(["cow|bull", "salt, and pepper"])
+    assert word_inputs.gather([], words=listed).classes == (("cow", "bull"), ("salt, and pepper",))
+    for wrong in (3, None, {"cow": 1}, ["cow", 3]):
+        with pytest.raises(UsageError, match="give a text such as 'teapot,apple', a list of texts"):
+            word_inputs.as_settings(wrong)

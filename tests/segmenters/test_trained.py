@@ -12,8 +12,9 @@ from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, label_maps, rle, tensors
 from ovtool.methods import dense_crf
 from ovtool.models import segmenter as networks
-from ovtool.runtime.runs import Run
 from ovtool.segmenters import trained as trained_segmenter
+from ovtool.settings.segment import Trained
+from ovtool.settings.shared import Run
 from ovtool.stages import segment
 
 NAMES = ["red", "background", "blue"]
@@ -53,18 +54,13 @@ def picture(tmp_path):
 
 
 @pytest.fixture
-def found(file, picture, tmp_path, monkeypatch):
-    """Segments the picture, and gives what was written and its masks by name."""
+def found(file, picture, tmp_path, monkeypatch, segmenting):
+    """Segments the image, and gives what was written and its masks by name."""
     monkeypatch.chdir(tmp_path)
 
-    def segmenting(**options):
-        given = {
-            "segmenter_file": file,
-            "out": "o.json",
-            "device": "cpu",
-            "how": Run(overwrite=True),
-        }
-        outcome = segment.run([str(tmp_path / "in")], **(given | options))
+    def segmented(**options):
+        given = {"method": "trained", "segmenter": file, "device": "cpu", "overwrite": True}
+        outcome = segmenting(tmp_path / "in", "o.json", **(given | options))
         names = {each.id: each.name for each in outcome.dataset.categories}
         masks = {
             names[one.category_id]: rle.decode(one.segmentation, 48, 64)
@@ -72,7 +68,7 @@ def found(file, picture, tmp_path, monkeypatch):
         }
         return outcome, masks
 
-    return segmenting
+    return segmented
 
 
 def test_masks_of_its_classes_without_the_background(found, tmp_path):
@@ -86,7 +82,7 @@ def test_masks_of_its_classes_without_the_background(found, tmp_path):
     assert np.array_equal(labels, np.select([red, blue], [0, 1], -1))
     assert (tmp_path / "seen" / "a.png").exists()
     made_by = json.loads((tmp_path / "o.json").read_text())["info"]["ovtool"]
-    assert made_by["settings"]["segmenter"] and "model" not in made_by
+    assert made_by["settings"]["method"]["segmenter"] and "model" not in made_by
     assert str(tmp_path) not in json.dumps(made_by)
 
 
@@ -108,7 +104,7 @@ def test_scales_and_flip_are_used(found, monkeypatch):
         return inner(self, pixels)
 
     monkeypatch.setattr(networks.Network, "forward", watched)
-    _, masks = found(scales="0.5,1", flip=True)
+    _, masks = found(scales=(0.5, 1), flip=True)
     assert shown == [(2, 3, 24, 32), (2, 3, 48, 64)]
     assert abs(int(masks["red"].sum()) - 400) < 60
     shown.clear()
@@ -155,11 +151,8 @@ def test_with_a_crf_end_to_end(found):
     [
         ("--vocabulary", {"vocabulary": "voc20"}),
         ("--background", {"background": "none"}),
-        ("--method", {"method": "patch"}),
-        ("--window", {"window": 0}),
-        ("--templates", {"templates": "vild"}),
-        ("--ensemble", {"ensemble": 0.0}),
-        ("--prompts", {"prompts": "none"}),
+        ("--classes-per-image", {"classes_per_image": "w.json"}),
+        ("--batch-size", {"batch_size": 2}),
     ],
 )
 def test_options_of_a_clip_are_refused(found, option, value):
@@ -172,22 +165,20 @@ def test_bad_requests_are_one_line(found, file, tmp_path):
         found(classes="red,pig")
     with pytest.raises(UsageError, match="the class 'red' is named twice"):
         found(classes="red|x,y|red")
-    with pytest.raises(UsageError, match="unknown preset --crf 'sharp'; choose from"):
+    with pytest.raises(UsageError, match="--crf 'sharp' is not one of 'pydensecrf'"):
         found(crf="sharp")
     with pytest.raises(UsageError, match="stands on no CLIP: leave out --model"):
         found(model="tiny")
-    with pytest.raises(UsageError, match="--crf follows --segmenter"):
-        found(segmenter_file=None, crf="irn", classes="red")
     with pytest.raises(InputError, match="no such file"):
-        found(segmenter_file=tmp_path / "gone.safetensors")
+        found(segmenter=tmp_path / "gone.safetensors")
     tensors.save(tmp_path / "p.safetensors", {"x": torch.zeros(1)}, {"kind": "pacl"})
     with pytest.raises(MismatchError, match="is of kind pacl, but segmenter is needed"):
-        found(segmenter_file=tmp_path / "p.safetensors")
+        found(segmenter=tmp_path / "p.safetensors")
     assert not (tmp_path / "o.json").exists()
 
 
 def test_a_dry_run_writes_nothing(file, picture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = segment.run([str(tmp_path / "in")], segmenter_file=file, how=Run(dry_run=True))
+    plan = segment.run(tmp_path / "in", method=Trained(segmenter=file), run=Run(dry_run=True))
     assert plan.planned == 1 and [each.name for each in plan.dataset.categories] == ["red", "blue"]
     assert not list(tmp_path.glob("*.json"))

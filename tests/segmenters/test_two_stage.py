@@ -20,7 +20,6 @@ from ovtool.proposers import region_sources
 from ovtool.proposers.named import Proposals
 from ovtool.proposers.region_sources import RegionSource
 from ovtool.segmenters import two_stage
-from ovtool.stages import segment
 
 NAMES = ["cow", "bull", "teapot", "sky", "wall"]
 OWNER = [0, 0, 1, 2, 3]
@@ -35,13 +34,13 @@ def warn_again():
 
 
 @pytest.fixture
-def go(photos, tmp_path, loads_small):
-    """Segments one picture of 40 x 64; its label map, -1 for none, and the data set."""
+def go(photos, tmp_path, loads_small, segmenting):
+    """Segments one image of 40 x 64; its label map, -1 for none, and the data set."""
 
     def segmented(name="o", **options):
         out = tmp_path / f"{name}.json"
         given = {**WORDS, "method": "two-stage", "proposer": "regions", **options}
-        segment.run([str(photos / "a.png")], out=str(out), label_maps=tmp_path / name, **given)
+        segmenting(photos / "a.png", out=out, label_maps=tmp_path / name, **given)
         return label_maps.read(tmp_path / name / "a.png"), coco.read(out)
 
     return segmented
@@ -98,8 +97,8 @@ def test_masks_are_named_one_by_one(go, photos, loads_small):
         inside = labels == entry.category_id - 1
         assert entry.score == pytest.approx(share[inside].mean(), abs=1e-3)
     settings = dataset.info["ovtool"]["settings"]
-    assert settings["two_stage"]["ensemble"] == 1.0 and settings["proposer"] == "regions"
-    assert "dense" not in settings and settings["batch_size"] == 32
+    assert settings["method"]["ensemble"] == 1.0 and settings["method"]["proposer"] == "regions"
+    assert settings["method"]["short_side"] is None and settings["batch_size"] == 32
 
 
 def test_words_come_from_the_clip_alone_and_that_is_said_once(go, monkeypatch):
@@ -142,7 +141,7 @@ def test_two_probabilities_are_fused_and_soft_masks_summed(go, photos, small, ma
     labels, dataset = go(ensemble=weight, proposer="made-up.safetensors")
     agree(labels, expected)
     assert (labels[35:] == NONE_LEFT).all() and (labels[:35] != NONE_LEFT).any()
-    assert dataset.info["ovtool"]["settings"]["two_stage"]["ensemble"] == (
+    assert dataset.info["ovtool"]["settings"]["method"]["ensemble"] == (
         weight if weight is not None else 0.7
     )
 
@@ -171,7 +170,7 @@ def test_zero_one_and_more_masks_from_a_file(go, photos, small, tmp_path, count)
     masks[:, :, 50:] = False
     empty = np.zeros((1, 40, 64), bool)  # takes no part
     path = proposals_file(tmp_path, [*masks[:count], *empty])
-    labels, dataset = go(proposals_file=path, background="none")
+    labels, dataset = go(proposals=path, background="none")
     assert (labels[:, 50:] == NONE_LEFT).all()
     assert (labels[masks[:count].any(0)] != NONE_LEFT).all()
     assert (labels[~masks[:count].any(0)] == NONE_LEFT).all()
@@ -182,7 +181,7 @@ def test_zero_one_and_more_masks_from_a_file(go, photos, small, tmp_path, count)
 
 
 def test_an_image_without_proposals_has_no_words(go, tmp_path):
-    labels, dataset = go(proposals_file=proposals_file(tmp_path, []))
+    labels, dataset = go(proposals=proposals_file(tmp_path, []))
     assert (labels == NONE_LEFT).all() and dataset.annotations == []
 
 
@@ -197,11 +196,11 @@ def test_prompts_of_a_file_are_used(go, photos, small, tmp_path):
     prompts = MaskPrompts(values, (3, 3))
     region_clip.save_prompts(tmp_path / "p.safetensors", small, prompts, None, {})
     rgb = pictures.read_rgb(photos / "a.png")
-    bare, without = go("bare", proposals_file=path, prompts="none")
-    tuned, dataset = go("tuned", proposals_file=path, prompts=str(tmp_path / "p.safetensors"))
+    bare, without = go("bare", proposals=path, prompts="none")
+    tuned, dataset = go("tuned", proposals=path, prompts=str(tmp_path / "p.safetensors"))
     agree(bare, slow(small, embeddings(small, rgb, masks), masks)[0])
     agree(tuned, slow(small, embeddings(small, rgb, masks, prompts), masks)[0])
-    digests = [d.info["ovtool"]["settings"]["two_stage"]["prompts"] for d in (without, dataset)]
+    digests = [d.info["ovtool"]["settings"]["method"]["prompts"] for d in (without, dataset)]
     assert digests == [None, two_stage.digest_of(tmp_path / "p.safetensors")]
     assert str(tmp_path) not in json.dumps(dataset.info)
 
@@ -213,9 +212,9 @@ def test_prompts_that_come_with_a_bundled_model_are_the_default(go, small, tmp_p
     region_clip.save_prompts(tmp_path / "small_prompts.safetensors", small, made, None, {})
     assert region_clip.bundled_prompts(small) == tmp_path / "small_prompts.safetensors"
     _, dataset = go("default")
-    assert dataset.info["ovtool"]["settings"]["two_stage"]["prompts"] is not None
+    assert dataset.info["ovtool"]["settings"]["method"]["prompts"] is not None
     _, dataset = go("without", prompts="none")
-    assert dataset.info["ovtool"]["settings"]["two_stage"]["prompts"] is None
+    assert dataset.info["ovtool"]["settings"]["method"]["prompts"] is None
 
 
 def test_prompts_of_another_model_or_grid(go, small, tmp_path, monkeypatch):
@@ -242,7 +241,7 @@ def test_tokens_take_one_pass(go, photos, small):
     vectors = region_clip.encode_region_tokens(small, rgb, masks, short_side=96)
     labels, dataset = go(region_features="tokens", short_side=96)
     agree(labels, slow(small, vectors, masks)[0])
-    assert dataset.info["ovtool"]["settings"]["dense"]["short_side"] == 96
+    assert dataset.info["ovtool"]["settings"]["method"]["short_side"] == 96
 
 
 def test_both_is_the_mean_of_crops_and_tokens_of_the_untuned_clip(go, photos, small, tmp_path):
@@ -268,7 +267,7 @@ def test_blank_patches_left_out_leave_no_place_for_prompts(go, photos, small, tm
     vectors = region_clip.encode_regions(small, rgb, masks, encode=encode)
     labels, dataset = go(background_tokens="drop", prompts="none")
     agree(labels, slow(small, vectors, masks)[0])
-    assert dataset.info["ovtool"]["settings"]["two_stage"]["background_tokens"] == "drop"
+    assert dataset.info["ovtool"]["settings"]["method"]["background_tokens"] == "drop"
     path = tmp_path / "p.safetensors"
     made = mask_prompts.initial(1, (3, 3), 32, torch.Generator().manual_seed(0))
     region_clip.save_prompts(path, small, made, None, {})
@@ -279,28 +278,20 @@ def test_blank_patches_left_out_leave_no_place_for_prompts(go, photos, small, tm
 def test_pixels_of_no_mask_have_no_heat(go, tmp_path):
     mask = np.zeros((1, 40, 64), bool)
     mask[0, :, :20] = True
-    go(proposals_file=proposals_file(tmp_path, mask), heatmaps=tmp_path / "heat")
+    go(proposals=proposals_file(tmp_path, mask), heatmaps=tmp_path / "heat")
     assert len(list((tmp_path / "heat").rglob("*.png"))) == 3
 
 
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"method": "fused", "prompts": "none"}, "--prompts belongs to --method two-stage"),
-        ({"method": "patch", "ensemble": 0.0}, "--ensemble belongs to --method two-stage"),
-        ({"last_block": "clip"}, "--last-block is for patch and fused"),
-        ({"window": 64}, "--window is for patch and fused"),
         ({"short_side": 64}, "--short-side is for --region-features tokens and both"),
-        ({"ensemble": 1.5}, "--ensemble 1.5 is a share"),
-        ({"region_features": "pixels"}, "unknown region features 'pixels'"),
+        ({"ensemble": 1.5}, "--ensemble 1.5 is out of range; give 0 to 1"),
+        ({"region_features": "pixels"}, "--region-features 'pixels' is not one of 'crops'"),
         ({"region_features": "tokens", "prompts": "p"}, "give --region-features crops"),
         ({"region_features": "tokens", "crop_size": 64}, "--crop-size belongs to"),
-        ({"background_tokens": "blur"}, "unknown --background-tokens 'blur'"),
+        ({"background_tokens": "blur"}, "--background-tokens 'blur' is not one of 'keep'"),
         ({"region_features": "tokens", "background_tokens": "drop"}, "--background-tokens belongs"),
-        (
-            {"method": "patch", "background_tokens": "drop"},
-            "--background-tokens belongs to --method",
-        ),
         ({"crop_size": 50}, "--crop-size 50: small has patches of 16 pixels"),
         ({"proposer": "sma"}, "unknown proposer 'sma'; choose from regions"),
         ({"embeddings": "e.safetensors"}, "--embeddings go with the masks of --proposals"),
@@ -314,7 +305,7 @@ def test_what_cannot_be_meant(go, options, said):
 def test_embeddings_that_are_not_there(go, tmp_path):
     path = proposals_file(tmp_path, np.ones((1, 40, 64), bool))
     with pytest.raises(InputError, match="no such file: .*e.safetensors"):
-        go(proposals_file=path, embeddings=tmp_path / "e.safetensors")
+        go(proposals=path, embeddings=tmp_path / "e.safetensors")
 
 
 def test_embeddings_of_a_file_are_fused(go, photos, small, tmp_path):
@@ -332,11 +323,11 @@ def test_embeddings_of_a_file_are_fused(go, photos, small, tmp_path):
     settings = {"annotations": 3, "proposals": digest, "temperature": 0.01}
     content = {"embeddings": vectors, "no_object": nothing}
     tensors.save(tmp_path / "e.safetensors", content, {**header, "settings": settings})
-    labels, dataset = go(proposals_file=path, embeddings=tmp_path / "e.safetensors", ensemble=0.5)
+    labels, dataset = go(proposals=path, embeddings=tmp_path / "e.safetensors", ensemble=0.5)
     rgb = pictures.read_rgb(photos / "a.png")
     own = normalize(vectors.float(), dim=1).numpy(), nothing.numpy()
     agree(labels, slow(small, embeddings(small, rgb, masks), masks, None, own, 0.5)[0])
-    settings = dataset.info["ovtool"]["settings"]["two_stage"]
+    settings = dataset.info["ovtool"]["settings"]["method"]
     assert settings["ensemble"] == 0.5 and len(settings["embeddings"]) == 16
 
 

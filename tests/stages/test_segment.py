@@ -11,25 +11,24 @@ from torch.nn.functional import interpolate
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import coco, label_maps, parts, rle
 from ovtool.formats import images as pictures
-from ovtool.inputs.words import Words
+from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, region_scores, regions
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, text
-from ovtool.outputs.drawings import Drawings
+from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.runtime import device as devices
-from ovtool.runtime.runs import Run
-from ovtool.segmenters import dense as dense_segmenter
-from ovtool.segmenters.dense import Settings
-from ovtool.stages import segment
+from ovtool.segmenters import dense, records
+from ovtool.settings.segment import Patch
+from ovtool.settings.shared import Compute
 
 
 @pytest.fixture
-def go(photos, tmp_path, loads_small):
-    """Segments the three pictures; returns the outcome and its label maps by name."""
+def go(photos, tmp_path, loads_small, segmenting):
+    """Segments the three images; returns the outcome and its label maps by name."""
 
     def segmented(inputs=None, name="o.json", **options):
         out = tmp_path / name
-        outcome = segment.run([str(inputs or photos)], out=str(out), **options)
+        outcome = segmenting(inputs or photos, out=out, **options)
         return outcome, coco.read(out)
 
     return segmented
@@ -127,10 +126,10 @@ def test_fused_takes_regions_from_a_file(go, photos, tmp_path):
     entries = [coco.annotation(n + 1, 1, 1, rle.encode(masks[n]), 1.0) for n in range(2)]
     image, category = coco.Image(1, "a.png", 64, 40), coco.Category(1, "object")
     coco.write(coco.Dataset({}, [image], entries, [category]), tmp_path / "p.json")
-    outcome, dataset = go(photos / "a.png", classes="cow,sky", proposals_file=tmp_path / "p.json")
+    outcome, dataset = go(photos / "a.png", classes="cow,sky", proposals=tmp_path / "p.json")
     labels = label_map(dataset, "a.png")
     assert len(np.unique(labels[:, :20])) == len(np.unique(labels[:, 20:])) == 1
-    settings = outcome.dataset.info["ovtool"]["settings"]
+    settings = outcome.dataset.info["ovtool"]["settings"]["method"]
     assert len(settings["proposals"]) == 16 and settings["proposer"] is None
 
 
@@ -152,26 +151,37 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
     made_by = outcome.dataset.info["ovtool"]
     assert made_by["model"] == {"name": "small", "fingerprint": loads_small.fingerprint}
     settings = made_by["settings"]
-    assert settings["dense"] == {
+    assert settings["method"] == {
+        "class": "Patch",
         "last_block": loads_small.default_last_block,
         "short_side": dense_scores.default_short_side(loads_small),
         "window": 32,
         "stride": 16,
         "patch_stride": 16,
-        "scales": (1.0,),
+        "scales": [1.0],
         "flip": False,
+        "logit_scale": pytest.approx(loads_small.logit_scale, abs=1e-6),
+        "pacl": None,
+        "templates": "one",
+        "min_score": 0.0,
+        "max_entropy": None,
     }
-    assert settings["pacl"] is None
-    assert settings["logit_scale"] == pytest.approx(loads_small.logit_scale, abs=1e-6)
+    assert settings["origins"] == {
+        "window": "given",
+        **dict.fromkeys(("last_block", "short_side", "stride", "patch_stride"), "model"),
+        "logit_scale": "model",
+    }
     assert (settings["precision"], settings["batch_size"]) == ("float32", 8)
-    assert "proposer" not in settings and str(tmp_path) not in (tmp_path / "o.json").read_text()
+    assert (
+        "proposer" not in str(settings) and str(tmp_path) not in (tmp_path / "o.json").read_text()
+    )
     assert outcome.pictures == {"overlays": str(tmp_path / "seen")}
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "magic"}, "unknown method 'magic'; choose from patch, fused"),
+        ({"method": "magic"}, "unknown method 'magic'; give one of 'patch', 'fused', 'two-stage'"),
         ({"stride": 16}, "--stride is the step of --window: give that too"),
         (
             {"window": 32, "stride": 33},
@@ -179,7 +189,6 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
         ),
         ({"proposer": "magic"}, "unknown proposer 'magic'"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
-        ({"method": "patch", "proposals_file": "p.json"}, "--method patch uses none: give fused"),
         ({"model": "ViT-B-16/none"}, "has no weights called 'none'"),
     ],
 )
@@ -196,20 +205,18 @@ def test_what_is_in_the_way_is_told_before_the_model_loads(go, tmp_path, monkeyp
     with pytest.raises(OutputExistsError, match="seen is not empty"):
         go(classes="cow", overlays=tmp_path / "seen")
     with pytest.raises(InputError, match="no such file: .*gone.json"):
-        go(classes="cow", proposals_file=tmp_path / "gone.json")
+        go(classes="cow", proposals=tmp_path / "gone.json")
     with pytest.raises(OutputExistsError, match="seen is not empty"):  # there is nothing to resume
-        go(classes="cow", overlays=tmp_path / "seen", how=Run(resume=True))
+        go(classes="cow", overlays=tmp_path / "seen", resume=True)
     (tmp_path / "o.json").touch()
     with pytest.raises(OutputExistsError, match="o.json exists"):
         go(classes="cow")
 
 
-def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypatch):
+def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypatch, segmenting):
     monkeypatch.setattr(door, "load", None)
     places = {kind: tmp_path / kind for kind in ("label_maps", "overlays", "heatmaps")}
-    outcome = segment.run(
-        [str(photos)], classes="cow", out=str(tmp_path / "o.json"), how=Run(dry_run=True), **places
-    )
+    outcome = segmenting(photos, tmp_path / "o.json", classes="cow", dry_run=True, **places)
     assert outcome.planned == 3 and list(outcome.pictures) == list(places)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
@@ -234,7 +241,7 @@ def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(
     devices._say_halved.cache_clear()
     starve(monkeypatch, 3)
     with caplog.at_level(logging.WARNING, "ovtool"):
-        go(how=Run(part_size=1), **options)
+        go(part_size=1, **options)
     notes = [
         json.loads(path.read_text().splitlines()[-1])["note"]
         for path in sorted((tmp_path / "o.json.parts").iterdir())
@@ -246,11 +253,9 @@ def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(
 
 
 def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
-    settings = Settings(dense=dense_scores.DenseSettings(window=32))
-    looked_for = Words((("cow",), ("sky",)))
-    cpu = torch.device("cpu")
-    loaded = dense_segmenter.load("any", cpu, "auto", looked_for, settings, None)
-    made = dense_segmenter.part_output(pictures.find_images([str(photos)]), loaded, Drawings(()))
+    looked_for, compute = WordSet((("cow",), ("sky",))), Compute(device="cpu")
+    loaded = dense.load(Patch(window=32), looked_for, None, compute)
+    made = records.part_output(pictures.find_images([str(photos)]), loaded, DrawnFiles(()))
     assert len(list(made.records)) == 3 and made.note == {}
 
 

@@ -12,9 +12,8 @@ from ovtool.formats import images as pictures
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, pacl, text
-from ovtool.segmenters import dense as dense_segmenter
-from ovtool.settings import views
-from ovtool.stages import segment
+from ovtool.segmenters import embedded_words
+from ovtool.settings.segment import Patch
 
 WORDS = ["cow", "apple", "train", "sky"]
 
@@ -33,15 +32,15 @@ def head_file(small, head, tmp_path):
 
 
 @pytest.fixture
-def go(photos, tmp_path, loads_small):
+def go(photos, tmp_path, loads_small, segmenting):
     """Segments a.png by four words; returns its labels, -1 for none, and what the file says."""
 
     def segmented(name="o", image="a.png", **options):
         given = {"classes": ",".join(WORDS), "background": "none", "method": "patch", **options}
         out, maps = tmp_path / f"{name}.json", tmp_path / f"{name}-maps"
-        segment.run([str(photos / image)], out=str(out), label_maps=maps, **given)
+        segmenting(photos / image, out=out, label_maps=maps, **given)
         labels = label_maps.read(next(maps.rglob("*.png")))
-        return labels, coco.read(out).info["ovtool"]["settings"]
+        return labels, coco.read(out).info["ovtool"]["settings"]["method"]
 
     return segmented
 
@@ -65,7 +64,7 @@ def test_a_head_names_the_patches(go, head, head_file, small, photos):
     assert (labels == expected.numpy()).mean() > 0.999
     assert (labels != go("plain", pacl="none")[0]).mean() > 0.1
     assert said["pacl"] == head.fingerprint and said["logit_scale"] == 12.5
-    assert said["dense"]["last_block"] == "clip"
+    assert said["last_block"] == "clip"
     assert go("own", pacl=head_file, logit_scale=3.0)[1]["logit_scale"] == 3.0
 
 
@@ -78,7 +77,7 @@ def test_the_bundled_head_is_taken_unless_a_last_block_is_named(go, head, head_f
     assert go("none", pacl="none")[1]["pacl"] is None
     assert go("fused", method="fused")[1]["pacl"] is None
     assert go("given", method="fused", pacl=head_file)[1]["pacl"] == head.fingerprint
-    assert go("two", method="two-stage", proposer="regions")[1]["pacl"] is None
+    assert "pacl" not in go("two", method="two-stage", proposer="regions")[1]
 
 
 def test_fused_pools_the_scores_of_the_head(go, head_file):
@@ -125,20 +124,21 @@ def test_scales_and_mirror_images_are_averaged(go, head, head_file, small, photo
         mirror = scores(rgb[:, ::-1].copy(), round(scale * side))
         total += upsampled(mirror, rgb.shape[:2]).flip(2)
     given = {"pacl": head_file if with_head else "none"}
-    labels, said = go(scales="0.5,1", flip=True, **given)
+    labels, said = go(scales=(0.5, 1), flip=True, **given)
     assert (labels == total.argmax(0).numpy()).mean() > 0.995
     assert (labels != go("once", **given)[0]).any()
-    assert (said["dense"]["scales"], said["dense"]["flip"]) == ([0.5, 1.0], True)
+    assert (said["scales"], said["flip"]) == ([0.5, 1.0], True)
 
 
-def test_scales_as_text():
-    assert views.parse_scales(None) == (1.0,)
-    assert views.parse_scales("0.75, 1,1.25") == (0.75, 1.0, 1.25)
-    for wrong in ("", "a", "1,,2", "0", "-1", "nan", "inf", "99"):
-        with pytest.raises(UsageError, match="is no list of sizes of 0.1 to 10"):
-            views.parse_scales(wrong)
-    with pytest.raises(UsageError, match="names a size twice"):
-        views.parse_scales("1,0.5,1.0")
+def test_scales_that_cannot_be_meant():
+    assert Patch().scales == (1.0,) and Patch(scales=[0.75, 1]).scales == (0.75, 1.0)
+    for wrong in (0, -1, float("nan"), float("inf"), 99, 10.1):
+        with pytest.raises(UsageError, match="^--scales .* is out of range; give 0.1 to 10$"):
+            Patch(scales=(1, wrong))
+    with pytest.raises(UsageError, match="^--scales '1,0.5,1' names 1 twice; name each once$"):
+        Patch(scales=(1, 0.5, 1.0))
+    with pytest.raises(UsageError, match="^--scales is an empty list"):
+        Patch(scales=())
 
 
 def test_a_finer_grid_of_patches(go, head_file, head, small, photos):
@@ -164,7 +164,7 @@ def test_a_finer_grid_of_patches(go, head_file, head, small, photos):
         (1 - x) * at(1, 0) + x * at(1, 1)
     )
     assert (labels == expected.argmax(0).numpy()).mean() > 0.995
-    assert said["dense"]["patch_stride"] == 8
+    assert said["patch_stride"] == 8
     assert (labels != go("plain", pacl=head_file)[0]).any()
 
 
@@ -183,7 +183,7 @@ def test_pixels_in_doubt_get_no_word(go, head_file, method, scale):
 def test_a_limit_that_cuts_nothing_is_told(go, monkeypatch):
     said = []
     monkeypatch.setattr(
-        dense_segmenter._logger, "warning", lambda text, *rest: said.append(text % rest)
+        embedded_words._logger, "warning", lambda text, *rest: said.append(text % rest)
     )
     go(max_entropy=1.3)
     assert said == []
@@ -199,12 +199,12 @@ def test_heat_maps_show_the_patch_weights(go, head, small, photos, tmp_path, sca
     weighed = pacl.Head(head.embedder, Pooling(scale), 12.5, {})
     pacl.save(tmp_path / "w.safetensors", small, weighed)
     drawn = {}
-    from ovtool.outputs import drawings
+    from ovtool.outputs import drawn_files
 
     monkeypatch.setattr(
-        drawings.overlays, "heatmap", lambda rgb, heat: drawn.setdefault(len(drawn), heat) * 0 + rgb[..., 0]
+        drawn_files.overlays, "heatmap", lambda rgb, heat: drawn.setdefault(len(drawn), heat) * 0 + rgb[..., 0]
     )  # fmt: skip
-    monkeypatch.setattr(drawings.pictures, "write_png", lambda path, array: None)
+    monkeypatch.setattr(drawn_files.pictures, "write_png", lambda path, array: None)
     go(pacl=str(tmp_path / "w.safetensors"), heatmaps=tmp_path / "heat")
     rgb = pictures.read_rgb(photos / "a.png")
     weights = (scale * slow_cosines(small, weighed, rgb).flatten(1)).softmax(1)
@@ -221,7 +221,7 @@ def test_heat_maps_show_the_patch_weights(go, head, small, photos, tmp_path, sca
 
 def test_an_image_smaller_than_a_patch(go, head_file, photos):
     Image.new("RGB", (5, 3), (200, 10, 10)).save(photos / "dot.png")
-    labels, _ = go(image="dot.png", pacl=head_file, patch_stride=4, scales="0.5,1", flip=True)
+    labels, _ = go(image="dot.png", pacl=head_file, patch_stride=4, scales=(0.5, 1), flip=True)
     assert labels.shape == (3, 5) and (labels >= 0).all()
 
 
@@ -232,10 +232,6 @@ def test_what_cannot_be_meant_is_refused(go, head, head_file, small, tmp_path):
         go(pacl="gone")
     with pytest.raises(UsageError, match="--pacl reads the last block that it was trained on"):
         go(pacl=head_file, last_block="naclip")
-    for option in ({"pacl": head_file}, {"patch_stride": 8}, {"scales": "1,2"}, {"flip": True}):
-        (name,) = option
-        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is for patch and fused"):
-            go(method="two-stage", **option)
     with pytest.raises(UsageError, match="--patch-stride 5 does not divide the patches of small"):
         go(patch_stride=5)
     header, content = tensors.load(tmp_path / "head.safetensors")

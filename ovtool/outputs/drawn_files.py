@@ -1,8 +1,8 @@
-"""The pictures that `segment` writes beside its JSON: label maps, overlays, heat maps."""
+"""The images that a run writes beside its JSON: label maps, overlays, heat maps."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,6 +14,7 @@ from ovtool.formats import atomic, label_maps, overlays
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.methods.class_maps import Rows, probability_blocks, row_blocks
+from ovtool.settings.segment import Drawn
 
 CLASSES_FILE = "classes.txt"
 MAX_HEAT_BYTES = 1 << 29  # of the heat maps that are held at once
@@ -21,29 +22,24 @@ _HALF_WRITTEN = ".*." + 12 * "[0-9a-f]" + ".tmp"  # what `atomic.writing` writes
 
 
 @dataclass(frozen=True)
-class Drawings:
-    """Where pictures go; None writes none of that kind.
+class DrawnFiles:
+    """Where the images of a run are written; None writes none of that kind.
 
-    names: the name of every class of the run.
-    label_maps, overlays, heatmaps: folders, with the images' own relative names below them.
-    overlay_file: the one overlay of a run over one image.
+    Attributes:
+        names: The name of every class of the run.
+        drawn: The folders, with the images' own relative names below them.
+        overlay_file: The one overlay of a run over one image.
     """
 
     names: Sequence[str]
-    label_maps: Path | None = None
-    overlays: Path | None = None
-    heatmaps: Path | None = None
+    drawn: Drawn = field(default_factory=Drawn)
     overlay_file: Path | None = None
 
     @property
     def folders(self) -> dict[str, Path]:
         """The folders that are written to, by kind."""
-        found = {
-            "label_maps": self.label_maps,
-            "overlays": self.overlays,
-            "heatmaps": self.heatmaps,
-        }
-        return {kind: folder for kind, folder in found.items() if folder is not None}
+        kinds = ("label_maps", "overlays", "heatmaps")
+        return {kind: getattr(self.drawn, kind) for kind in kinds if getattr(self.drawn, kind)}
 
     @property
     def places(self) -> dict[str, str]:
@@ -60,7 +56,7 @@ class Drawings:
         """Refuses places that cannot or must not be written to, before any work is done.
 
         Raises OutputExistsError where a folder holds something already, or the overlay is there;
-        UsageError where pictures would replace each other, or an image that is read; InputError
+        UsageError where images would replace each other, or one that is read; InputError
         where a folder cannot be made or written to.
         """
         if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
@@ -69,8 +65,8 @@ class Drawings:
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
             _check_targets(folder, items, read)
-        if self.label_maps is not None and not overwrite:
-            _check_classes(self.label_maps / CLASSES_FILE, self.names)
+        if self.drawn.label_maps is not None and not overwrite:
+            _check_classes(self.drawn.label_maps / CLASSES_FILE, self.names)
         if self.overlay_file is not None:
             atomic.check_output(self.overlay_file, overwrite)
             _check_no_input(self.overlay_file, read)
@@ -84,8 +80,8 @@ class Drawings:
                 atomic.remove_stale(left.with_name(left.name[1:].rsplit(".", 2)[0]))
         if self.overlay_file is not None:
             atomic.remove_stale(self.overlay_file)
-        if self.label_maps is not None:
-            label_maps.write_classes(self.label_maps / CLASSES_FILE, self.names)
+        if self.drawn.label_maps is not None:
+            label_maps.write_classes(self.drawn.label_maps / CLASSES_FILE, self.names)
 
     def write(
         self,
@@ -94,15 +90,15 @@ class Drawings:
         labels: NDArray[np.int32],
         scores: Mapping[int, float],
     ) -> None:
-        """Writes label map and overlay of a picture.
+        """Writes label map and overlay of an image.
 
         labels: int32 (H, W), indices of `names`, -1 unlabelled. scores: by index, in [0, 1].
         """
-        if self.label_maps is not None:
-            label_maps.write(_made(self.label_maps, item), labels, len(self.names))
+        if self.drawn.label_maps is not None:
+            label_maps.write(_made(self.drawn.label_maps, item), labels, len(self.names))
         targets = [] if self.overlay_file is None else [self.overlay_file]
-        if self.overlays is not None:
-            targets.append(_made(self.overlays, item))
+        if self.drawn.overlays is not None:
+            targets.append(_made(self.drawn.overlays, item))
         if targets:
             shown = [scores.get(index) for index in range(len(self.names))]
             drawn = overlays.overlay(rgb, labels, self.names, shown)
@@ -118,15 +114,15 @@ class Drawings:
         chosen: Sequence[int] | NDArray[np.int32],
         heat: Rows | None = None,
     ) -> None:
-        """Writes the probability of each of a picture's words as a picture of its own.
+        """Writes the probability of each of an image's words as an image of its own.
 
         rows: logits of all `classes`, of which the first are the words `chosen`, by index.
         heat: what is drawn instead of their probabilities, in [0, 1].
         """
-        if self.heatmaps is None:
+        if self.drawn.heatmaps is None:
             return
         size = (rgb.shape[0], rgb.shape[1])
-        folder = _made(self.heatmaps, item, "")
+        folder = _made(self.drawn.heatmaps, item, "")
         atomic.make_folder(folder)
         step = max(1, MAX_HEAT_BYTES // (2 * size[0] * size[1]))
         for first in range(0, len(chosen), step):
@@ -151,7 +147,7 @@ def _heat_blocks(
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    """A folder for pictures: empty, apart from names of classes, or yet to be made."""
+    """A folder for images: empty, apart from names of classes, or yet to be made."""
     above = folder.absolute()
     while not above.exists():
         above = above.parent
@@ -175,7 +171,7 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
 
 
 def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
-    """Images that differ in their endings alone would have one picture."""
+    """Images that differ in their endings alone would be drawn as one."""
     taken: dict[Path, ImageItem] = {}
     for item in items:
         target = _target(folder, item)

@@ -12,8 +12,9 @@ from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import images as pictures
 from ovtool.formats import label_maps, overlays
 from ovtool.formats.images import ImageItem
-from ovtool.outputs import drawings
-from ovtool.outputs.drawings import Drawings
+from ovtool.outputs import drawn_files
+from ovtool.outputs.drawn_files import DrawnFiles
+from ovtool.settings.segment import Drawn
 
 NAMES = ("cow", "polar bear", "ice/cream")
 
@@ -24,14 +25,17 @@ def item(name, folder=Path("/nowhere")):
 
 def test_places_are_named_from_the_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    drawn = Drawings(NAMES, Path("maps"), overlays=tmp_path / "out/seen")
+    drawn = DrawnFiles(NAMES, Drawn(label_maps=Path("maps"), overlays=tmp_path / "out/seen"))
     assert drawn.places == {"label_maps": "maps", "overlays": str(tmp_path / "out/seen")}
     assert drawn.places_from("out/x.json") == {"label_maps": "../maps", "overlays": "seen"}
-    assert Drawings(NAMES, overlay_file=Path("x.png")).places == {"overlay": "x.png"}
+    assert DrawnFiles(NAMES, overlay_file=Path("x.png")).places == {"overlay": "x.png"}
 
 
 def test_folders_must_be_empty_or_new(tmp_path):
-    new, old = Drawings(NAMES, tmp_path / "a/b"), Drawings(NAMES, overlays=tmp_path / "old")
+    new, old = (
+        DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "a/b")),
+        DrawnFiles(NAMES, Drawn(overlays=tmp_path / "old")),
+    )
     (tmp_path / "old").mkdir()
     for drawn in (new, old):
         drawn.check([item("x.jpg")], overwrite=False)
@@ -44,7 +48,7 @@ def test_folders_must_be_empty_or_new(tmp_path):
 
 def test_names_of_classes_alone_do_not_fill_a_folder(tmp_path):
     """A run of which every image failed leaves them, and may be tried again."""
-    drawn = Drawings(NAMES, label_maps=tmp_path / "maps")
+    drawn = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "maps"))
     drawn.prepare()
     assert label_maps.read_classes(tmp_path / "maps/classes.txt") == list(NAMES)
     drawn.check([item("x.jpg")], overwrite=False)
@@ -52,14 +56,14 @@ def test_names_of_classes_alone_do_not_fill_a_folder(tmp_path):
 
 def test_names_of_other_classes_are_not_replaced(tmp_path):
     (tmp_path / "classes.txt").write_text("the words of someone else\n")
-    drawn = Drawings(NAMES, label_maps=tmp_path)
+    drawn = DrawnFiles(NAMES, Drawn(label_maps=tmp_path))
     with pytest.raises(OutputExistsError, match="classes.txt names other classes"):
         drawn.check([item("x.jpg")], overwrite=False)
     drawn.check([item("x.jpg")], overwrite=True)
 
 
 def test_the_one_overlay_is_not_overwritten(tmp_path):
-    drawn = Drawings(NAMES, overlay_file=tmp_path / "x.overlay.png")
+    drawn = DrawnFiles(NAMES, overlay_file=tmp_path / "x.overlay.png")
     drawn.check([item("x.jpg")], overwrite=False)
     drawn.overlay_file.touch()
     with pytest.raises(OutputExistsError, match="x.overlay.png exists"):
@@ -67,11 +71,11 @@ def test_the_one_overlay_is_not_overwritten(tmp_path):
 
 
 def test_no_picture_replaces_another(tmp_path):
-    one = Drawings(NAMES, label_maps=tmp_path / "maps")
+    one = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "maps"))
     with pytest.raises(UsageError, match="a.jpg and a.png would both be drawn as .*maps/a.png"):
         one.check([item("a.jpg"), item("b/a.png"), item("a.png")], overwrite=True)
     one.check([item("a.jpg"), item("b/a.png")], overwrite=True)
-    two = Drawings(NAMES, tmp_path / "x", overlays=tmp_path / "y/../x")
+    two = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "x", overlays=tmp_path / "y/../x"))
     with pytest.raises(UsageError, match="need a folder each"):
         two.check([item("a.jpg")], overwrite=True)
 
@@ -79,24 +83,24 @@ def test_no_picture_replaces_another(tmp_path):
 def test_no_image_that_is_read_is_replaced(tmp_path, photos):
     items = [item(name, photos) for name in ("b.jpg", "a.png")]
     for drawn in (
-        Drawings(NAMES, overlays=photos),
-        Drawings(NAMES, overlay_file=photos / "b.jpg"),
+        DrawnFiles(NAMES, Drawn(overlays=photos)),
+        DrawnFiles(NAMES, overlay_file=photos / "b.jpg"),
     ):
         with pytest.raises(UsageError, match="is an image that is read: draw it somewhere else"):
             drawn.check(items, overwrite=True)
     (tmp_path / "link").symlink_to(photos)
     with pytest.raises(UsageError, match="link/a.png is an image that is read"):
-        Drawings(NAMES, overlays=tmp_path / "link").check(items, overwrite=True)
+        DrawnFiles(NAMES, Drawn(overlays=tmp_path / "link")).check(items, overwrite=True)
 
 
 def test_folders_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/deep"):
         with pytest.raises(InputError, match="cannot make the folder .* is a file"):
-            Drawings(NAMES, heatmaps=folder).check([item("x.jpg")], overwrite=False)
+            DrawnFiles(NAMES, Drawn(heatmaps=folder)).check([item("x.jpg")], overwrite=False)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match="cannot write to .*new: no permission to write in"):
-        Drawings(NAMES, heatmaps=tmp_path / "new").check([item("x.jpg")], overwrite=False)
+        DrawnFiles(NAMES, Drawn(heatmaps=tmp_path / "new")).check([item("x.jpg")], overwrite=False)
 
 
 def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
@@ -105,7 +109,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
     (tmp_path / "seen/deep").mkdir(parents=True)
     for path in left + kept:
         path.touch()
-    Drawings(NAMES, overlays=tmp_path / "seen", overlay_file=tmp_path / "x.png").prepare()
+    DrawnFiles(NAMES, Drawn(overlays=tmp_path / "seen"), tmp_path / "x.png").prepare()
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
@@ -118,7 +122,9 @@ def scene():
 
 def test_label_maps_and_overlays(tmp_path, scene):
     rgb, labels = scene
-    drawn = Drawings(NAMES, tmp_path / "maps", tmp_path / "seen", None, tmp_path / "one.png")
+    drawn = DrawnFiles(
+        NAMES, Drawn(label_maps=tmp_path / "maps", overlays=tmp_path / "seen"), tmp_path / "one.png"
+    )
     drawn.prepare()
     drawn.write(item("deep/a.b.jpg"), rgb, labels, {0: 0.5, 1: 0.25, 2: 0.0})
     assert np.array_equal(label_maps.read(tmp_path / "maps/deep/a.b.png"), labels)
@@ -129,10 +135,10 @@ def test_label_maps_and_overlays(tmp_path, scene):
 
 @pytest.mark.parametrize("held", [1, 2 * 20 * 30 * 2, 1 << 29])
 def test_heat_maps_hold_each_words_probability(tmp_path, scene, held, monkeypatch):
-    monkeypatch.setattr(drawings, "MAX_HEAT_BYTES", held)
+    monkeypatch.setattr(drawn_files, "MAX_HEAT_BYTES", held)
     rgb, _ = scene
     logits = torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(1))
-    drawn = Drawings(("ant", *NAMES), heatmaps=tmp_path / "heat")
+    drawn = DrawnFiles(("ant", *NAMES), Drawn(heatmaps=tmp_path / "heat"))
     drawn.prepare()
     drawn.write_heatmaps(item("a.jpg"), rgb, lambda i, j: logits[:, i:j], 4, np.array([1, 2, 3]))
     folder = tmp_path / "heat/a"
@@ -148,7 +154,7 @@ def test_heat_maps_hold_each_words_probability(tmp_path, scene, held, monkeypatc
 
 def test_nothing_is_written_that_was_not_asked_for(tmp_path, scene):
     rgb, labels = scene
-    drawn = Drawings(NAMES)
+    drawn = DrawnFiles(NAMES)
     drawn.check([item("a.jpg"), item("a.png")], overwrite=False)
     drawn.prepare()
     drawn.write(item("a.jpg"), rgb, labels, {})
@@ -158,7 +164,7 @@ def test_nothing_is_written_that_was_not_asked_for(tmp_path, scene):
 
 def test_more_than_254_classes_make_16_bit_label_maps(tmp_path):
     labels = np.arange(-1, 299).reshape(15, 20).astype(np.int32)
-    drawn = Drawings([f"thing {n}" for n in range(299)], tmp_path / "maps")
+    drawn = DrawnFiles([f"thing {n}" for n in range(299)], Drawn(label_maps=tmp_path / "maps"))
     drawn.prepare()
     drawn.write(item("a.jpg"), np.zeros((15, 20, 3), np.uint8), labels, {})
     with Image.open(tmp_path / "maps/a.png") as found:

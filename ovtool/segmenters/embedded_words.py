@@ -1,0 +1,73 @@
+"""The words of a run in the space of a CLIP."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ovtool.inputs.words import WordSet
+
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+
+_logger = logging.getLogger("ovtool")
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedWords:
+    """The words of a run with their text embeddings.
+
+    Attributes:
+        words: The words; a default background is that which the model recommends, if it does.
+        text: Their embeddings, float32 (N, D), of length 1.
+        rows: The row of each word.
+    """
+
+    words: WordSet
+    text: Tensor
+    rows: Mapping[str, int]
+
+    def of_image(self, name: str) -> tuple[Tensor, Sequence[int]]:
+        """The embeddings of the names of an image's classes, and which class each belongs to."""
+        vocabulary = self.words.vocabulary(self.words.of_image(name))
+        index = torch.tensor([self.rows[word] for word in vocabulary.words])
+        return self.text[index.to(self.text.device)], vocabulary.owner
+
+
+def embed(
+    clip: Clip, words: WordSet, templates: str, max_entropy: float | None = None
+) -> EmbeddedWords:
+    """Embeds every word of a run, and warns of those that cannot do what was asked.
+
+    Args:
+        clip: The CLIP.
+        words: The words.
+        templates: The sentences around them.
+        max_entropy: The bound of the entropy in nats, which may be out of reach.
+    """
+    from ovtool.models import text
+
+    words = words.before(clip.stuff)
+    everything = tuple(dict.fromkeys((*words.names, *words.background)))
+    embedded = text.embed_words(clip, everything, templates)
+    text.warn_unlearned(clip, words.names)
+    _warn_entropy(max_entropy, words)
+    return EmbeddedWords(words, embedded, {word: row for row, word in enumerate(everything)})
+
+
+def _warn_entropy(most: float | None, words: WordSet) -> None:
+    """One warning where a limit of the entropy can never be passed: that of K classes is ln K at most."""
+    listed = words.per_image
+    count = len(words.classes) if listed is None else max(map(len, listed.values()), default=1)
+    count += bool(words.background)
+    if most is not None and math.log(count) <= most:
+        _logger.warning(
+            "--max-entropy %g leaves out no pixel: among %d classes the entropy is at most ln %d = %.2f",
+            most, count, count, math.log(count),
+        )  # fmt: skip

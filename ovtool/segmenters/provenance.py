@@ -1,0 +1,61 @@
+"""The `info` of what a segmenter makes: all that shapes the result, and no path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovtool.formats import parts
+from ovtool.inputs.words import WordSet
+from ovtool.runtime import runs
+from ovtool.settings.layers import Origin, as_data
+
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+
+
+def info(
+    method: object,
+    origins: Mapping[str, Origin],
+    settled: Mapping[str, Any],
+    more: Mapping[str, Any],
+    model: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The `info` of an output of `segment`.
+
+    Args:
+        method: The settings of the method.
+        origins: Where the value of each of its fields comes from, as `layers.layered` says.
+        settled: The fields that the model settled, and the digests that take the place of paths.
+        more: What shapes the result beside the method.
+        model: The CLIP, None without one.
+    """
+    data = as_data(method, {name: str(value) for name, value in settled.items()}) | dict(settled)
+    known: dict[str, Origin] = {}
+    for name, origin in origins.items():
+        is_open = getattr(method, name) is None
+        known[name] = "model" if is_open and settled.get(name) is not None else origin
+    said = {name: origin for name, origin in known.items() if origin != "default"}
+    return runs.provenance("segment", {"method": data, "origins": said, **more}, model)
+
+
+def of_words(words: WordSet) -> dict[str, Any]:
+    """What shapes the result beside the categories: the background, and the lists of each image."""
+    said: dict[str, Any] = {"background": list(words.background)}
+    if words.per_image is not None:
+        said["classes_per_image"] = parts.settings_digest(
+            {name: list(indices) for name, indices in words.per_image.items()}
+        )
+    return said
+
+
+def of_clip(clip: Clip) -> dict[str, str]:
+    """The name of a CLIP, which is that of its file where it came from one, and its fingerprint."""
+    name = Path(clip.name).name if Path(clip.name).exists() else clip.name
+    return {"name": name, "fingerprint": clip.fingerprint}
+
+
+def of_precision(dtype: object) -> str:
+    """A number type in words: `float32`."""
+    return str(dtype).removeprefix("torch.")

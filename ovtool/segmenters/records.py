@@ -1,0 +1,85 @@
+"""From an image to its record in the output, with whatever segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovtool.formats import parts, rle
+from ovtool.formats.images import ImageItem
+from ovtool.outputs.drawn_files import DrawnFiles
+from ovtool.runtime import engine, runs
+from ovtool.runtime.device import Halving
+from ovtool.segmenters.protocol import Segmented, Segmenter
+
+
+def labels_and_scores(
+    segmented: Segmented, indices: Sequence[int]
+) -> tuple[NDArray[np.int32], dict[int, float]]:
+    """The result over all words of a run.
+
+    Args:
+        segmented: The result over the words of one image.
+        indices: The place of each of these words among all.
+
+    Returns:
+        The index of each pixel's word, int32 (H, W), -1 where it has none; and the mean probability
+        of each word of the image by index, in [0, 1], 0 for one that is not seen.
+    """
+    places = np.array(indices, np.int32)
+    local = segmented.class_map.label.numpy()
+    means = segmented.class_map.mean_probability.tolist()
+    scores = {int(k): round(mean, 6) for k, mean in zip(places, means, strict=True)}
+    return np.where(local >= 0, places[local], -1).astype(np.int32), scores
+
+
+def record_of(
+    item: ImageItem, labels: NDArray[np.int32], scores: Mapping[int, float]
+) -> dict[str, Any]:
+    """The record of an image: a mask for each of its words that is seen, with its score."""
+    entries = [
+        {"category_id": index + 1, "segmentation": mask, "score": scores[index]}
+        for index, mask in rle.encode_label_map(labels, list(scores)).items()
+    ]
+    return parts.image_record(item.name, labels.shape[0], labels.shape[1], entries)
+
+
+def part_output(
+    items: Sequence[ImageItem], segmenter: Segmenter, files: DrawnFiles
+) -> engine.PartOutput:
+    """The records of a part, with a note of the batch size if memory forced it down.
+
+    Args:
+        items: The images of the part.
+        segmenter: What names their pixels.
+        files: What is drawn of each image on the way.
+    """
+    encode = segmenter.encoder()
+    note: dict[str, Any] = {}
+
+    def record(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
+        made = _record(item, rgb, segmenter, encode, files)
+        if encode.was_halved:
+            note["batch_size"] = encode.batch_size
+        return made
+
+    return engine.PartOutput(runs.picture_records(items, record), note=note)
+
+
+def _record(
+    item: ImageItem,
+    rgb: NDArray[np.uint8],
+    segmenter: Segmenter,
+    encode: Halving[Any, Tensor],
+    files: DrawnFiles,
+) -> parts.Record:
+    segmented = segmenter.segment(item, rgb, encode)
+    indices = segmenter.words.of_image(item.name)
+    labels, scores = labels_and_scores(segmented, indices)
+    files.write(item, rgb, labels, scores)
+    files.write_heatmaps(item, rgb, segmented.rows, segmented.classes, indices, segmented.heat)
+    return record_of(item, labels, scores)
