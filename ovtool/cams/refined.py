@@ -148,7 +148,7 @@ def with_background(categories: Sequence[coco.Category]) -> tuple[coco.Category,
     UsageError where a class has that name already."""
     if any(each.name.casefold() == BACKGROUND for each in categories):
         raise UsageError(
-            "a class of the maps is called background, which pseudo masks have of their own: rename it"
+            "a class of the maps is called background, which pseudo masks have of their own; rename it"
         )
     own = [
         coco.Category(number, each.name, each.supercategory, each.synonyms)

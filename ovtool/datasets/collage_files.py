@@ -98,7 +98,7 @@ def _make_one(spec: CollageSpec, folder: Path, index: int) -> _Record:
     Image.fromarray(scene.pixels).save(picture, "JPEG", quality=95, subsampling=0)
     labels = semantic_map(scene, names)
     label_map = folder / "label_maps" / spec.split / f"{index + 1:06d}.png"
-    label_maps.image(labels, len(names)).save(label_map, compress_level=1)
+    label_maps.image(labels, len(names), names).save(label_map, compress_level=1)
     objects = rle.encode_label_map(scene.object_map, range(len(scene.objects)))
     classes = rle.encode_label_map(labels, range(len(names)))
     return _Record(

@@ -1,16 +1,19 @@
-"""Two sets of labelled images as one: images matched by file name, classes by name.
+"""Two sets of labelled images as one: images matched by file name (`formats.file_matching`), classes by
+name (`name_matching`).
 
 `stages.evaluate` says the rules; here they are carried out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovtool.datasets.name_matching import KnownNames
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import labelled
+from ovtool.formats import file_matching, labelled
+from ovtool.formats.file_matching import Names
+from ovtool.formats.file_matching import image_stem as image_stem
 from ovtool.formats.labelled import LabelledImages
 
 BACKGROUND = "background"
@@ -23,58 +26,27 @@ def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, 
     Raises:
         InputError: two images of one side that would be one, or no image in common.
     """
+    true = Names(truth.source, truth.names, truth.by_stem)
+    found = Names(predicted.source, predicted.names, predicted.by_stem)
     stems = truth.by_stem or predicted.by_stem
-    true = _by_key(truth, lambda name: image_stem(name) if stems else name)
-    found = _by_key(predicted, lambda name: image_stem(name) if stems else name)
-    pairs = {found[key]: true[key] for key in found if key in true}
-    if not pairs:
-        pairs = _match_endings(true, found)
-    if not pairs:
-        examples = f"'{next(iter(found), '')}' and '{next(iter(true), '')}'"
-        raise InputError(
-            f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
-            "file names must agree"
-        )
-    return pairs
-
-
-def _by_key(images: LabelledImages, key: Callable[[str], str]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name in images.names:
-        if key(name) in names:
-            raise InputError(
-                f"{images.source}: '{names[key(name)]}' and '{name}' cannot be told apart by their "
-                "names without endings; rename one"
-            )
-        names[key(name)] = name
-    return names
-
-
-def _match_endings(true: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
-    """Pairs of which one path ends with the other, if last parts are unique on both sides."""
-    last = {PurePosixPath(key).name: key for key in true}
-    if len(last) < len(true) or len({PurePosixPath(key).name for key in found}) < len(found):
-        return {}
-    pairs = {}
-    for key, name in found.items():
-        other = last.get(PurePosixPath(key).name)
-        if other is not None and ("/" + key).endswith("/" + other) | ("/" + other).endswith(
-            "/" + key
-        ):
-            pairs[name] = true[other]
-    return pairs
-
-
-def image_stem(name: str) -> str:
-    """A relative file name without its ending."""
-    return str(PurePosixPath(name).with_suffix(""))
+    for rung in ("stem", "ending") if stems else ("name", "stem", "ending"):
+        if pairs := file_matching.match(found, true, [rung]):
+            return pairs
+    examples = f"'{next(iter(found.names), '')}' and '{next(iter(true.names), '')}'"
+    raise InputError(
+        f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
+        "file names must agree"
+    )
 
 
 class Classes:
-    """The classes of truth and prediction as one numbering: that of the truth, by name.
+    """The classes of truth and prediction as one numbering: that of the truth, by name (`name_matching`).
 
-    `names` holds the names of the K classes; `background` is added as the last one where
-    `with_background` asks for it and the truth has no class of that name.
+    Attributes:
+        names: of the K classes; `background` is added as the last one where `with_background` asks for it
+            and the truth has no class of that name.
+        respelled: the predicted names that are true ones in another spelling, each with the true one.
+        unmatched: the predicted names that are none of the truth, each with the one most alike, if any.
     """
 
     def __init__(
@@ -86,40 +58,84 @@ class Classes:
     ) -> None:
         self._truth, self._predicted = truth, predicted
         self._index(truth.classes, with_background)
-        self._background = self._by_name[BACKGROUND] if with_background else UNLABELLED
+        background = self._known.of_spelling(BACKGROUND) if with_background else None
+        self._background = UNLABELLED if background is None else background
         own = list(range(len(truth.classes)))
         # one entry a class, one for values that are no class but ignored, and last for unlabelled
         self._true = np.array([*own, UNLABELLED, self._background], dtype=np.int64)
         self._ignored_values: set[int] = set()
         for label in ignore_label:
             self._ignore(label)
-        found = [self._match(words) for words in predicted.classes]
+        found = self._match_all(predicted.classes)
         self._found = np.array([*found, self._background], dtype=np.int64)
+        pairs = [(words[0], k) for words, k in zip(predicted.classes, found, strict=True)]
+        self.respelled = tuple(
+            (name, self.names[k]) for name, k in pairs if k >= 0 and self._is_respelled(name, k)
+        )
+        self.unmatched = tuple(
+            (name, self._known.nearest(name)) for name, k in pairs if k == UNLABELLED
+        )
+
+    def notes(self) -> list[str]:
+        """What is to be said of the names: matches by spelling, and predicted classes without a true one."""
+        lines = []
+        if self.respelled:
+            pairs = [f"'{name}' is '{true}'" for name, true in self.respelled]
+            lines.append(f"matched by their spelling: {labelled.shortened(pairs)}")
+        if self.unmatched:
+            listed = [
+                f"'{name}'" + (f" (nearest: '{near}')" if near else "")
+                for name, near in self.unmatched
+            ]
+            lines.append(
+                f"{len(listed)} of the {len(self._predicted.classes)} predicted classes are none of "
+                f"the truth, and count as errors: {labelled.shortened(listed)}"
+            )
+        return lines
+
+    def check_in_common(self) -> None:
+        """Raises MismatchError where not one predicted class is one of the truth."""
+        if not self.unmatched or len(self.unmatched) < len(self._predicted.classes):
+            return
+        own = labelled.shortened([name for name, _ in self.unmatched], 3)
+        true = labelled.shortened(self.names, 3)
+        raise MismatchError(
+            f"{self._predicted.source} and {self._truth.source} have no class in common (they name "
+            f"{own}, and {true}); name them alike, or, to measure masks without classes, did you mean "
+            "--metric recall?"
+        )
 
     def _index(self, classes: Sequence[tuple[str, ...]], with_background: bool) -> None:
-        self.names = [words[0] for words in classes]
-        self._by_name: dict[str, int] = {}
-        self._by_word: dict[str, set[int]] = {}
-        for k, words in enumerate(classes):
-            if self._by_name.setdefault(_plain(words[0]), k) != k:
+        seen: set[str] = set()
+        for words in classes:
+            if _plain(words[0]) in seen:
                 raise InputError(f"{self._truth.source}: the class '{words[0]}' is there twice")
-            for word in words[1:]:
-                self._by_word.setdefault(_plain(word), set()).add(k)
-        if with_background and BACKGROUND not in self._by_name:
-            self._by_name[BACKGROUND] = len(self.names)
-            self.names.append(BACKGROUND)
+            seen.add(_plain(words[0]))
+        known = list(classes)
+        if with_background and BACKGROUND not in seen:
+            known.append((BACKGROUND,))
+        self._known = KnownNames(known)
+        self.names = self._known.names
 
-    def _of_word(self, word: str) -> set[int]:
-        """The true classes that a word can mean: the one of that name, else those it is a synonym of."""
-        k = self._by_name.get(_plain(word))
-        return self._by_word.get(_plain(word), set()) if k is None else {k}
+    def _match_all(self, classes: Sequence[Sequence[str]]) -> list[int]:
+        """The true class of each predicted one, -1 if none. What is only written in a similar way comes
+        last, and gets no true class that is matched already."""
+        found = [self._match(words) for words in classes]
+        taken = frozenset(found)
+        for place, words in enumerate(classes):
+            if found[place] == UNLABELLED:
+                found[place] = next(iter(self._known.similar(words, taken)), UNLABELLED)
+        return found
 
     def _match(self, words: Sequence[str]) -> int:
-        """The true class of a predicted one, which is its name and its synonyms; -1 if none."""
-        own_name = self._by_name.get(_plain(words[0]))
+        """The true class of a predicted one by its name or its synonyms; -1 if none."""
+        own_name = self._known.of_spelling(words[0])
         if own_name is not None:
             return own_name
-        found = set[int]().union(*(self._of_word(word) for word in words))
+        found = set[int]()
+        for word in words:
+            named = self._known.of_spelling(word)
+            found |= self._known.of_synonym(word) if named is None else {named}
         if len(found) > 1:
             several = ", ".join(self.names[k] for k in sorted(found))
             raise MismatchError(
@@ -128,9 +144,16 @@ class Classes:
             )
         return found.pop() if found else UNLABELLED
 
+    def _is_respelled(self, name: str, k: int) -> bool:
+        """Whether a predicted name is a true one in another spelling, and not by a declared synonym."""
+        if name == self.names[k]:
+            return False
+        alone = KnownNames([(self.names[k],)])
+        return alone.of_word(name) == {0}
+
     def _ignore(self, label: str) -> None:
         """Leaves a class of the truth, or a value of its label maps, out of the count."""
-        classes = self._of_word(label)
+        classes = self._known.of_word(label)
         is_value = label.isdecimal() and self._truth.has_values
         if classes:
             for k in classes:
@@ -161,7 +184,7 @@ class Classes:
             labels = np.minimum(labels, beyond)
         table = self._true
         if words is not None:
-            heard = set[int]().union(*(self._of_word(word) for word in words))
+            heard = set[int]().union(*(self._known.of_word(word) for word in words))
             heard |= {UNLABELLED, self._background}
             table = np.where(np.isin(table, list(heard)), table, UNLABELLED)
         return table[labels]

@@ -5,8 +5,9 @@ keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 
 import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ovtool.datasets.collage import SPLIT_CODES
 from ovtool.errors import InputError, UsageError
@@ -88,6 +89,14 @@ def locate(text: str) -> DataSet:
     if name == "coco14":
         return _coco(text=f"coco14:{split}", folder=f"{split}2014")
     return _collage(split) if name == "collage" else _coco(text=f"coco:{split}", folder=split)
+
+
+def image_id(data_set: DataSet, file_name: str) -> int | None:
+    """The id that a data set gives an image of its own, so that results can be scored against its annotations
+    as they are: COCO and `collage` write it in the file name. None where it has none, as VOC."""
+    numbered = data_set.name.partition(":")[0] in ("coco", "coco14", "collage")
+    digits = re.fullmatch(r"(?:COCO_\w+2014_)?(\d+)", PurePosixPath(file_name).stem)
+    return int(digits[1]) if numbered and digits else None
 
 
 def collage_in(folder: Path, split: str) -> DataSet:

@@ -4,12 +4,20 @@ compete with.
 The named vocabularies hold the class names of four public data sets in their standard order: Pascal
 VOC (Everingham et al. 2010), COCO (Lin et al. 2014), COCO-Stuff (Caesar et al. 2018) and ADE20K
 (Zhou et al. 2017). The first name of a class is the data set's own spelling; where that is no
-English (``diningtable``, ``wall-brick``), the plain words follow as a synonym.
+English (``diningtable``, ``wall-brick``), the plain words follow as a synonym. Each knows the ids that
+the data set itself gives its classes.
+
+Words have one grammar wherever they are written. On the command line a comma parts classes, and ``\\,`` is
+a comma of a name; in a file a new line does, and a line that begins with ``#`` is a comment; in a JSON list
+every entry is a class. ``|`` or ``;`` parts the synonyms of a class. A backslash before any of these takes
+away its meaning. A name is kept as it is written; the model reads ``fire_truck`` as "fire truck"
+(`spoken`).
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovtool.errors import InputError, UsageError
@@ -20,26 +28,33 @@ class Vocabulary:
     """Classes to tell apart, and background words that compete with them and are dropped.
 
     `classes` holds one tuple of synonyms per class, of which the first is the class's name. All
-    `background` words together form one more class, the last one, if there are any.
+    `background` words together form one more class, the last one, if there are any. `ids` are the
+    classes' official ids, where they have any.
 
     Raises UsageError where a name is empty or said twice, or where there is no class.
     """
 
     classes: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
+    ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.classes:
             raise UsageError('no class to look for; name some, such as --classes "teapot,apple"')
-        seen: dict[str, str] = {}
-        for synonyms in (*self.classes, self.background):
+        seen: dict[str, tuple[int, str]] = {}
+        for k, synonyms in enumerate((*self.classes, self.background)):
             for name in synonyms:
                 if not name.strip():
                     raise UsageError("a class name is empty; remove the doubled or stray separator")
-                if name.casefold() in seen:
-                    first = seen[name.casefold()]
+                key = folded(name)
+                if key not in seen:
+                    seen[key] = (k, name)
+                    continue
+                owner, first = seen[key]  # two spellings of a name may be synonyms of one class
+                if owner != k or first.casefold() == name.casefold():
                     raise UsageError(f"the class '{first}' is named twice; remove one of them")
-                seen[name.casefold()] = name
+        if self.ids is not None and len(self.ids) != len(self.classes):
+            raise ValueError(f"{len(self.ids)} ids for {len(self.classes)} classes")
         if not all(self.classes):
             raise UsageError("a class has no name; give each class at least one")
 
@@ -47,6 +62,11 @@ class Vocabulary:
     def names(self) -> tuple[str, ...]:
         """The name of each class, in order; background is not among them."""
         return tuple(synonyms[0] for synonyms in self.classes)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The id of each class in what is written: the official one, or else its number from 1."""
+        return tuple(range(1, len(self.classes) + 1)) if self.ids is None else self.ids
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -60,17 +80,46 @@ class Vocabulary:
         return owners + [len(self.classes)] * len(self.background)
 
 
-def _synonyms(text: str, separator: str, where: str) -> tuple[str, ...]:
-    """One class's names from its text, outer blanks off and inner blanks single."""
-    names = tuple(" ".join(part.split()) for part in text.split(separator))
+def spoken(name: str) -> str:
+    """A name as a model reads it: underscores are blanks, as in ``fire_truck``."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def folded(name: str) -> str:
+    """What two spellings of one name have in common: letter case, underscores, blanks and the form of
+    Unicode aside."""
+    return unicodedata.normalize("NFC", spoken(name).casefold())
+
+
+_ESCAPED = re.compile(r"\\([,|;#\\])")
+_SYNONYM = r"[|;]"
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The text cut at each separator (a pattern of one letter) that no backslash precedes."""
+    return re.split(rf"(?<!\\){separator}", text)
+
+
+def split_synonyms(text: str) -> tuple[str, ...]:
+    """The names in the text of one class, outer blanks off and inner blanks single; some may be empty.
+
+    >>> split_synonyms("door; double  door|doors")
+    ('door', 'double door', 'doors')
+    """
+    parts = (_ESCAPED.sub(r"\1", part) for part in _split(text, _SYNONYM))
+    return tuple(" ".join(part.split()) for part in parts)
+
+
+def _synonyms(text: str, where: str) -> tuple[str, ...]:
+    """The names of one class. Raises UsageError where one is empty."""
+    names = split_synonyms(text)
     if not all(names):
         raise UsageError(f"{where} is empty or only spaces; name it or remove its separator")
     return names
 
 
 def parse_classes(text: str) -> Vocabulary:
-    """The vocabulary of ``--classes``: a comma between classes, ``|`` between synonyms; ``\\,`` is a
-    comma of a name.
+    """The vocabulary of ``--classes``: a comma between classes, ``|`` or ``;`` between synonyms.
 
     >>> parse_classes("person|man,tv").classes
     (('person', 'man'), ('tv',))
@@ -79,19 +128,19 @@ def parse_classes(text: str) -> Vocabulary:
     """
     if not text.strip():
         raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
-    parts = [part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text)]
-    return Vocabulary(tuple(_synonyms(p, "|", f"class {i}") for i, p in enumerate(parts, start=1)))
+    parts = _split(text, ",")
+    return Vocabulary(tuple(_synonyms(part, f"class {i}") for i, part in enumerate(parts, start=1)))
 
 
 def parse_names(names: Iterable[str]) -> Vocabulary:
-    """The vocabulary of a list of names, one class each; ``|`` separates synonyms in a name."""
+    """The vocabulary of a list of names, one class each; ``|`` or ``;`` parts synonyms in a name."""
     listed = enumerate(names, start=1)
-    return Vocabulary(tuple(_synonyms(name, "|", f"class {i}") for i, name in listed))
+    return Vocabulary(tuple(_synonyms(name, f"class {i}") for i, name in listed))
 
 
 def read_classes_file(path: Path) -> Vocabulary:
-    """The vocabulary of a UTF-8 text file: one class a line, ``;`` between synonyms; blank lines
-    are skipped.
+    """The vocabulary of a UTF-8 text file: one class a line, ``|`` or ``;`` between synonyms; blank lines
+    and those that begin with ``#`` are skipped.
 
     Raises InputError where the file cannot be read, UsageError where its classes cannot be meant.
     """
@@ -102,9 +151,9 @@ def read_classes_file(path: Path) -> Vocabulary:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     classes = tuple(
-        _synonyms(line, ";", f"line {number} of {path}")
+        _synonyms(line, f"line {number} of {path}")
         for number, line in enumerate(lines, start=1)
-        if line.strip()
+        if line.strip() and not line.lstrip().startswith("#")
     )
     if not classes:
         raise UsageError(f"{path} names no class; write one a line")
@@ -130,14 +179,14 @@ def background_words(text: str | None, default: Sequence[str] = ()) -> tuple[str
         return ()
     if not text.strip():
         raise UsageError('--background is empty; write words, such as "wall,sky", or "none"')
-    return tuple(name for (name,) in parse_classes(text.replace("|", ",")).classes)
+    return tuple(name for synonyms in parse_classes(text).classes for name in synonyms)
 
 
 def with_background(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
     """The same classes against these background words, less those that are classes themselves."""
-    taken = {name.casefold() for synonyms in vocabulary.classes for name in synonyms}
-    kept = tuple(word for word in words if word.casefold() not in taken)
-    return Vocabulary(vocabulary.classes, kept)
+    taken = {folded(name) for synonyms in vocabulary.classes for name in synonyms}
+    kept = tuple(word for word in words if folded(word) not in taken)
+    return Vocabulary(vocabulary.classes, kept, vocabulary.ids)
 
 
 _VOC20 = (
@@ -188,13 +237,22 @@ VOCABULARIES: dict[str, str] = {
     "coco171": f"{_COCO80},{_STUFF91}",
     "ade150": _ADE150,
 }
+_COCO80_IDS = tuple(  # 1 to 90, less those of classes that were named and never drawn
+    sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+)
+_IDS: dict[str, tuple[int, ...]] = {
+    "voc20": tuple(range(1, 21)),
+    "coco80": _COCO80_IDS,
+    "coco171": (*_COCO80_IDS, *range(92, 183)),
+    "ade150": tuple(range(1, 151)),
+}
 
 
 def named(name: str) -> Vocabulary:
-    """The vocabulary of a data set: ``voc20``, ``coco80``, ``coco171`` or ``ade150``; UsageError
-    for others.
+    """The vocabulary of a data set, with its ids: ``voc20``, ``coco80``, ``coco171`` or ``ade150``;
+    UsageError for others.
     """
     if name not in VOCABULARIES:
         choices = ", ".join(VOCABULARIES)
         raise UsageError(f"unknown vocabulary '{name}'; choose one of {choices}")
-    return parse_classes(VOCABULARIES[name])
+    return replace(parse_classes(VOCABULARIES[name]), ids=_IDS[name])

@@ -1,11 +1,15 @@
 """COCO captions: a JSON of images, and annotations with a `caption` and an `image_id` each."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks as checks
+from ovtool.formats import coco_repair
+
+_logger = logging.getLogger("ovtool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Captions:
 
 
 def read(source: Path | str) -> Captions:
-    """A COCO captions JSON, or `-` (stdin), checked in full.
+    """A COCO captions JSON, or `-` (stdin), repaired (`coco_repair`) and checked in full.
 
     Raises InputError with file, section, id and mend: no JSON, no captions, doubled or missing ids,
     an image that is not listed.
@@ -42,6 +46,9 @@ def read(source: Path | str) -> Captions:
     where, data = checks.load_json(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+    data, repairs = coco_repair.repaired(data, need_masks=False)
+    if repairs:
+        _logger.warning("%s", coco_repair.sentence(where, repairs))
     names: dict[int, str] = {}
     for place, id, entry in checks.entries_with_ids(data, "images", where):
         names[id] = checks.text(entry, "file_name", place)

@@ -1,86 +1,45 @@
 """COCO JSON: images, categories and masks in one file, read with every check, written one way.
 
 The conventions are those that COCO's own tools, CVAT, datumaro, FiftyOne and detectron2 agree on:
-five sections always, ids from 1, compressed RLE with ``iscrowd`` 0, a tight ``bbox``, the ``area``
-of the mask, relative file names with forward slashes.
+five sections always, annotation ids from 1, compressed RLE with ``iscrowd`` 0, a tight ``bbox``, the
+``area`` of the mask, relative file names with forward slashes. Image and category ids are the source's
+own, which may count from 0. What exporters write otherwise is repaired on reading (`coco_repair`).
 """
 
 import hashlib
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, parts, rle
+from ovtool.formats import atomic, coco_repair, parts, rle
 from ovtool.formats import coco_checks as checks
-from ovtool.formats.rle import Rle
-
-_IMAGE = ("id", "file_name", "width", "height")
-_CATEGORY = ("id", "name", "supercategory", "synonyms")
-_ANNOTATION = (
-    "id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd", "score"
+from ovtool.formats.coco_entries import (
+    ANNOTATION_FIELDS,
+    CATEGORY_FIELDS,
+    IMAGE_FIELDS,
+    Annotation,
+    Category,
+    Dataset,
+    Image,
+    annotation,
+    annotation_entry,
+    category_entry,
+    extra_fields,
+    image_entry,
 )  # fmt: skip
 
+__all__ = [
+    "Annotation", "Category", "Dataset", "Image", "annotation", "annotation_entry", "category_entry",
+    "check", "digest", "image_entry", "parse", "parse_categories", "parse_images", "read",
+    "read_results", "write", "write_repaired", "write_results",
+]  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image: ``file_name`` relative with forward slashes, sizes in pixels, as it is shown."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """A class: its name as the user wrote it, and other words for it."""
-
-    id: int
-    name: str
-    supercategory: str = ""
-    synonyms: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """A mask of a category on an image.
-
-    ``bbox`` is x, y, width, height and ``area`` the number of set pixels, both in pixels; ``score``
-    is None for a ground truth. ``extra`` holds ``iscrowd`` where a file that was read had it at 1.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    segmentation: Rle
-    bbox: tuple[float, float, float, float]
-    area: float
-    score: float | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A whole file; ``info["ovtool"]`` says what made it."""
-
-    info: Mapping[str, Any]
-    images: Sequence[Image]
-    annotations: Sequence[Annotation]
-    categories: Sequence[Category]
-    licenses: Sequence[Mapping[str, Any]] = ()
-
-
-def annotation(
-    id: int, image_id: int, category_id: int, rle_: Rle, score: float | None, **extra: Any
-) -> Annotation:
-    """An annotation of a mask, its box and area filled in."""
-    box, area = rle.bounding_box(rle_), float(rle.area(rle_))
-    return Annotation(id, image_id, category_id, rle_, box, area, score, extra)
+_logger = logging.getLogger("ovtool")
 
 
 def read(
@@ -90,10 +49,11 @@ def read(
     root: Path | None = None,
     truth: Dataset | None = None,
 ) -> Dataset:
-    """A COCO file, ``-`` (stdin) or a folder of parts, checked in full.
+    """A COCO file, ``-`` (stdin) or a folder of parts, repaired (`coco_repair`) and checked in full.
 
-    Polygons and list RLE become compressed RLE. Missing ``info``, ``licenses``, boxes and areas are
-    filled. With ``need_masks`` False annotations may lack a mask, and then carry an empty one, and
+    Polygons and list RLE become compressed RLE. Missing ``info`` and ``licenses`` are filled; boxes
+    and areas are those of the masks, whatever the file says. One warning says what was repaired. With
+    ``need_masks`` False annotations may lack a mask, and then carry an empty one, and
     the section may be missing. ``root``: the folder of the images, which must hold some of them.
     ``truth``: images and categories for a bare list of results, which has none (``read_results``).
 
@@ -111,16 +71,22 @@ def read(
                 f"{where} is a bare list of results, without images and categories: "
                 "give it together with its ground truth"
             )
-        return read_results(data, truth, where=where)
-    if not isinstance(data, dict):
+        dataset = read_results(data, truth, where=where)
+    elif isinstance(data, dict):
+        sections, repairs = coco_repair.repaired(data, need_masks=need_masks)
+        dataset = parse(sections, where, need_masks=need_masks)
+        dataset = replace(dataset, repairs={**repairs, **dataset.repairs})
+    else:
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
-    dataset = parse(data, where, need_masks=need_masks)
+    if dataset.repairs:
+        _logger.warning("%s", coco_repair.sentence(where, dataset.repairs))
     _check_root(dataset, root, where)
     return dataset
 
 
 def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Dataset:
-    """A data set from parsed JSON; ``where`` names it in messages. Otherwise as ``read``."""
+    """A data set from parsed JSON; ``where`` names it in messages. Otherwise as ``read``, but nothing is
+    repaired beside areas and boxes."""
     info, licenses = data.get("info") or {}, data.get("licenses") or []
     if not isinstance(info, dict):
         raise InputError(f"{where}: info is {checks.short(info)}, not an object; make it {{}}")
@@ -134,11 +100,12 @@ def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Da
     categories = parse_categories(data, where)
     by_id = {image.id: image for image in images}
     known = {category.id: category for category in categories}
+    repairs: Counter[str] = Counter()
     annotations = [
-        _annotation(place, id, entry, by_id, known, need_masks)
+        _annotation(place, id, entry, by_id, known, need_masks, repairs)
         for place, id, entry in checks.entries_with_ids(data, "annotations", where)
     ]
-    return Dataset(info, images, annotations, categories, licenses)
+    return Dataset(info, images, annotations, categories, licenses, dict(repairs))
 
 
 def parse_images(data: Mapping[str, Any], where: str) -> list[Image]:
@@ -148,7 +115,7 @@ def parse_images(data: Mapping[str, Any], where: str) -> list[Image]:
         file_name = checks.text(entry, "file_name", place)
         checks.check_file_name(file_name, place)
         width, height = checks.side(entry, "width", place), checks.side(entry, "height", place)
-        images.append(Image(id, file_name, width, height, _extra(entry, _IMAGE)))
+        images.append(Image(id, file_name, width, height, extra_fields(entry, IMAGE_FIELDS)))
     checks.check_names(((i.id, i.file_name) for i in images), "images", "file_name", where)
     return images
 
@@ -163,7 +130,7 @@ def parse_categories(data: Mapping[str, Any], where: str) -> list[Category]:
             raise InputError(f"{place}: supercategory is {checks.short(parent)}; make it a text")
         if not isinstance(synonyms, list) or not all(isinstance(word, str) for word in synonyms):
             raise InputError(f"{place}: synonyms must be a list of texts")
-        extra = _extra(entry, _CATEGORY)
+        extra = extra_fields(entry, CATEGORY_FIELDS)
         categories.append(Category(id, name, parent, tuple(synonyms), extra))
     checks.check_names(((c.id, c.name) for c in categories), "categories", "name", where)
     return categories
@@ -175,8 +142,10 @@ def read_results(
     """A bare COCO list of results as a data set with the images and categories of its truth.
 
     Each entry has ``image_id``, ``category_id``, ``score`` and ``segmentation``; ids are given in
-    order from 1. Boxes are those of the masks, whatever the entries say. Raises InputError.
+    order from 1. Boxes are those of the masks, whatever the entries say; entries with a box and no
+    mask are left out where others have one. Raises InputError.
     """
+    results, repairs = coco_repair.repaired_results(results)
     images = {image.id: image for image in truth.images}
     categories = {category.id: category for category in truth.categories}
     annotations = []
@@ -187,8 +156,8 @@ def read_results(
         if "score" not in entry:
             raise InputError(f"{place} has no score: results need one each, so add it")
         bare = {key: value for key, value in entry.items() if key not in ("id", "bbox", "area")}
-        annotations.append(_annotation(place, index + 1, bare, images, categories, True))
-    return Dataset({}, truth.images, annotations, truth.categories, truth.licenses)
+        annotations.append(_annotation(place, index + 1, bare, images, categories, True, Counter()))
+    return Dataset({}, truth.images, annotations, truth.categories, truth.licenses, repairs)
 
 
 def write(dataset: Dataset, target: Path | str) -> None:
@@ -198,18 +167,31 @@ def write(dataset: Dataset, target: Path | str) -> None:
     decimals: equal data sets give equal bytes.
 
     Raises:
-        InputError: the target cannot be written, or the data set breaks a rule: ids from 1 and
-            unique, references that exist, masks of their image's size, names that differ.
+        InputError: the target cannot be written, or the data set breaks a rule: annotation ids from 1,
+            others from 0, all unique, references that exist, masks of their image's size, names that differ.
     """
     check(dataset, str(target))
-    if str(target) == "-":
-        for line in _lines(dataset, "standard output"):
-            sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-        return
-    atomic.remove_stale(Path(target))
-    with atomic.writing(Path(target)) as handle:
-        handle.writelines(_lines(dataset, str(target)))
+    _write_lines(_lines(dataset, str(target)), target)
+
+
+def write_results(dataset: Dataset, target: Path | str) -> None:
+    """Writes the annotations as COCO's bare list of results, which ``COCO.loadRes`` takes, as ``write``
+    does: ``image_id``, ``category_id``, ``segmentation`` and ``score`` (1 where there is none).
+
+    There is no ``bbox``: with one, pycocotools takes its area for that of the mask.
+    """
+    check(dataset, str(target))
+    _write_lines(_result_lines(dataset), target)
+
+
+def write_repaired(source: Path | str, target: Path | str) -> Mapping[str, int]:
+    """Reads a COCO file and writes it as it should be.
+
+    Returns what was repaired, kind (`coco_repair`) to number. Raises InputError as `read` and `write`.
+    """
+    dataset = read(source)
+    write(dataset, target)
+    return dataset.repairs
 
 
 def document(dataset: Dataset) -> dict[str, Any]:
@@ -223,8 +205,8 @@ def document(dataset: Dataset) -> dict[str, Any]:
 
 def check(dataset: Dataset, where: str) -> None:
     """Checks ids, references, names and mask sizes of a data set; InputError as ``read``."""
-    checks.check_ids((image.id for image in dataset.images), "images", where)
-    checks.check_ids((category.id for category in dataset.categories), "categories", where)
+    checks.check_ids((image.id for image in dataset.images), "images", where, 0)
+    checks.check_ids((category.id for category in dataset.categories), "categories", where, 0)
     checks.check_ids((entry.id for entry in dataset.annotations), "annotations", where)
     images = {image.id: image for image in dataset.images}
     categories = {category.id: category for category in dataset.categories}
@@ -258,41 +240,6 @@ def digest(dataset: Dataset) -> str:
     return content.hexdigest()[:16]
 
 
-def category_entry(category: Category) -> dict[str, Any]:
-    """A category as its JSON object."""
-    entry: dict[str, Any] = {
-        "id": category.id, "name": category.name, "supercategory": category.supercategory
-    }  # fmt: skip
-    if category.synonyms:
-        entry["synonyms"] = list(category.synonyms)
-    return entry | _rounded_extra(category.extra, _CATEGORY)
-
-
-def image_entry(image: Image) -> dict[str, Any]:
-    """An image as its JSON object."""
-    entry = {name: getattr(image, name) for name in _IMAGE}
-    return entry | _rounded_extra(image.extra, _IMAGE)
-
-
-def annotation_entry(entry: Annotation) -> dict[str, Any]:
-    """An annotation as its JSON object."""
-    found: dict[str, Any] = {
-        "id": entry.id,
-        "image_id": entry.image_id,
-        "category_id": entry.category_id,
-        "segmentation": {
-            "size": list(entry.segmentation["size"]),
-            "counts": entry.segmentation["counts"],
-        },
-        "bbox": _rounded([float(value) for value in entry.bbox]),
-        "area": _rounded(float(entry.area)),
-        "iscrowd": int(entry.extra.get("iscrowd", 0)),
-    }
-    if entry.score is not None:
-        found["score"] = _rounded(float(entry.score))
-    return found | _rounded_extra(entry.extra, _ANNOTATION)
-
-
 def _annotation(
     place: str,
     id: int,
@@ -300,8 +247,10 @@ def _annotation(
     images: Mapping[int, Image],
     categories: Mapping[int, Category],
     need_masks: bool,
+    repairs: Counter[str],
 ) -> Annotation:
-    """A checked annotation; ``place`` names it in messages."""
+    """A checked annotation; ``place`` names it in messages, and ``repairs`` counts areas and boxes that
+    are not those of the mask."""
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
     checks.check_reference(image_id, "image_id", images, "images", place)
     checks.check_reference(category_id, "category_id", categories, "categories", place)
@@ -320,14 +269,21 @@ def _annotation(
     crowd = entry.get("iscrowd") or 0
     if crowd not in (0, 1):
         raise InputError(f"{place}: iscrowd is {checks.short(crowd)}: it must be 0 or 1")
-    extra = _extra(entry, _ANNOTATION) | ({"iscrowd": 1} if crowd else {})
+    extra = extra_fields(entry, ANNOTATION_FIELDS) | ({"iscrowd": 1} if crowd else {})
+    if segmentation or box is None:
+        tight, pixels = rle.bounding_box(mask), float(rle.area(mask))
+        if area is not None and not checks.is_near_area(area, pixels, tight):
+            repairs[coco_repair.AREAS] += 1
+        if box is not None and not checks.is_near_box(box, tight):
+            repairs[coco_repair.BOXES] += 1
+        box, area = tight, pixels
     return Annotation(
         id,
         image.id,
         entry["category_id"],
         mask,
-        rle.bounding_box(mask) if box is None else box,
-        float(rle.area(mask)) if area is None else area,
+        box,
+        0.0 if area is None else area,
         None if score is None else checks.number(score, "score", place),
         extra,
     )
@@ -369,20 +325,24 @@ def _lines(dataset: Dataset, where: str) -> Iterator[bytes]:
     yield b"}\n"
 
 
-def _extra(entry: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in known}
+def _result_lines(dataset: Dataset) -> Iterator[bytes]:
+    """The list of results, an entry a line."""
+    yield b"["
+    for index, entry in enumerate(dataset.annotations):
+        whole = annotation_entry(entry)
+        kept = {key: whole[key] for key in ("image_id", "category_id", "segmentation")}
+        kept["score"] = whole.get("score", 1.0)
+        yield (",\n" if index else "\n").encode() + atomic.plain_json(kept).encode()
+    yield b"\n]\n"
 
 
-def _rounded_extra(extra: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    return {key: _rounded(value) for key, value in sorted(_extra(extra, known).items())}
-
-
-def _rounded(value: Any) -> Any:
-    """Floats at six decimals, keys sorted, however deep."""
-    if isinstance(value, float):
-        return round(float(value), 6) + 0.0  # no minus zero
-    if isinstance(value, Mapping):
-        return {key: _rounded(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
-    return value
+def _write_lines(lines: Iterator[bytes], target: Path | str) -> None:
+    """Writes a file atomically, or to stdout for ``-``."""
+    if str(target) == "-":
+        for line in lines:
+            sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+        return
+    atomic.remove_stale(Path(target))
+    with atomic.writing(Path(target)) as handle:
+        handle.writelines(lines)

@@ -5,12 +5,17 @@ Each raises an InputError of one line with the file (``where``), the section, th
 
 import json
 import math
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
+
+_DRIVE = re.compile("[A-Za-z]:/")
 
 
 def load_json(source: Path | str) -> tuple[str, Any]:
@@ -69,13 +74,15 @@ def entries_with_ids(
 ) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     """The entries of a section, each with its place for messages and its checked, unique id."""
     entries = section(data, name, where)
-    check_ids((entry.get("id") for entry in entries), name, where)
+    least = 1 if name == "annotations" else 0
+    check_ids((entry.get("id") for entry in entries), name, where, least)
     for entry in entries:
         yield f"{where}: {name} id {entry['id']}", entry["id"], entry
 
 
-def check_ids(ids: Iterable[Any], name: str, where: str) -> None:
-    """Ids must be integers from 1, each once."""
+def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None:
+    """Ids must be integers from ``least``, each once. Annotations count from 1, since COCO tools read 0 as
+    no match; images and categories may have 0, as the classes of Cityscapes do."""
     seen: dict[int, int] = {}
     for index, value in enumerate(ids):
         if value is None:
@@ -85,10 +92,11 @@ def check_ids(ids: Iterable[Any], name: str, where: str) -> None:
                 f"{where}: {name}[{index}]: id is {short(value)}, not an integer: "
                 "number the entries from 1"
             )
-        if value < 1:
+        if value < least:
+            why = " (COCO tools read 0 as no match)" if least else ""
             raise InputError(
-                f"{where}: {name}[{index}]: id is {value}, but ids start at 1 (COCO tools read 0 "
-                "as no match): number the entries from 1"
+                f"{where}: {name}[{index}]: id is {value}, but ids start at {least}{why}: number the "
+                "entries from 1"
             )
         if value in seen:
             raise InputError(
@@ -126,17 +134,36 @@ def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: 
 def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
     path = PurePosixPath(file_name)
-    if "\\" in file_name or PureWindowsPath(file_name).drive:
-        trouble = "has a backslash or a drive; write it with forward slashes"
+    if fault := file_name_fault(file_name):
+        mend = "write it with forward slashes" if "\\" in file_name else "rename the file"
+        trouble = f"{fault}: {mend}"
     elif path.is_absolute():
         trouble = "is absolute; write it relative to the folder of the images"
     elif ".." in path.parts:
         trouble = "leaves the folder of the images; write it without .."
-    elif not path.parts or "\0" in file_name or file_name.endswith("/"):
+    elif not path.parts or file_name.endswith("/"):
         trouble = "names no file; write the path of the image"
     else:
         return
     raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+
+
+def file_name_fault(file_name: str) -> str | None:
+    """Why no COCO JSON can hold a relative file name, as the end of a sentence, or None.
+
+    Whatever script, space or sign a name is made of, it is held; what is not is a backslash, which
+    other systems read as a folder, a drive, a control character, and bytes that are not UTF-8.
+    """
+    is_on_drive = _DRIVE.match(file_name) or (os.name == "nt" and PureWindowsPath(file_name).drive)
+    if "\\" in file_name:
+        return "has a backslash, where COCO JSON has forward slashes"
+    if is_on_drive:
+        return "begins with a drive, where COCO JSON has a path from the folder of the images"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in file_name):
+        return (
+            "has a control character or a byte that is not UTF-8, which cannot be written as JSON"
+        )
+    return None
 
 
 def text(entry: Mapping[str, Any], field: str, place: str) -> str:
@@ -178,6 +205,32 @@ def box(value: Any, place: str) -> tuple[float, float, float, float]:
         )
     x, y, width, height = (float(side) for side in value)
     return x, y, width, height
+
+
+def is_near_area(said: float, area: float, box: Sequence[float]) -> bool:
+    """Whether a file's area can be that of its mask: polygons have another area than their pixels, by up
+    to half a pixel along their outline."""
+    return abs(said - area) <= box[2] + box[3] + 1
+
+
+def is_near_box(said: Sequence[float], box: Sequence[float]) -> bool:
+    """Whether a file's box can be the tight one of its mask, edge by edge, within two pixels."""
+    edges = [(one[0], one[1], one[0] + one[2], one[1] + one[3]) for one in (said, box)]
+    return all(abs(first - second) <= 2 for first, second in zip(*edges, strict=True))
+
+
+def wrong_measures(
+    entry: Mapping[str, Any], area: float, box_: Sequence[float], place: str
+) -> list[str]:
+    """What an annotation says of its area and box that its mask, of ``area`` pixels and with the tight box
+    ``box_``, does not bear out: a line for each."""
+    lines = []
+    said, given = entry.get("area"), entry.get("bbox")
+    if said is not None and not is_near_area(number(said, "area", place), area, box_):
+        lines.append(f"{place}: area is {said}, but the mask has {area:g} pixels; write those")
+    if given and not is_near_box(box(given, place), box_):
+        lines.append(f"{place}: bbox is {given}, but that of the mask is {list(box_)}; write that")
+    return lines
 
 
 def short(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Colours of words: one for each word, the same in every image, run and machine.
 
-They are chosen in OKLCH, the polar form of Oklab (Björn Ottosson, "A perceptual color space for
+Label maps and overlays share the colours of a run's classes (`class_colours`). They are chosen in OKLCH, the polar form of Oklab (Björn Ottosson, "A perceptual color space for
 image processing", 2020), in which equal steps look equally large.
 """
 
@@ -18,6 +18,9 @@ _MAX_CHROMA = 0.21
 _VIVID = 0.13  # the least chroma of a word's own colour: no brown, no grey
 _APART = 0.12  # distance in Oklab at which two colours cannot be confused; 0.02 can just be seen
 _LEAST_APART = 0.04
+
+BACKGROUND = (96, 96, 96)  # of the class `background` in a label map; overlays leave it untinted
+UNLABELLED = (0, 0, 0)  # of pixels without a class, which no class is near
 
 _LAB_TO_LMS = np.array([
     [1.0, 0.3963377774, 0.2158037573],
@@ -41,12 +44,28 @@ def word_colour(word: str) -> Colour:
     return _colour(_oklab(_LEVELS[level], chroma[level], hue))
 
 
+def is_background(name: str) -> bool:
+    """Whether a class is `background`, which is grey in label maps and never tinted in overlays."""
+    return name.strip().casefold() == "background"
+
+
+def class_colours(names: Sequence[str]) -> list[Colour]:
+    """The colours of a run's classes, in their order, in its label maps and overlays alike."""
+    return list(_class_colours(tuple(names)))
+
+
+@functools.lru_cache(maxsize=16)
+def _class_colours(names: tuple[str, ...]) -> tuple[Colour, ...]:
+    words = iter(word_colours([name for name in names if not is_background(name)]))
+    return tuple(BACKGROUND if is_background(name) else next(words) for name in names)
+
+
 def word_colours(words: Sequence[str]) -> list[Colour]:
-    """Colours of the words of one image, so far apart that they can be told from each other.
+    """Colours of words that are shown together, so far apart that they can be told from each other.
 
     Each word keeps its own colour unless an earlier one has one too like it; then it takes the
-    nearest that is free. What counts as alike grows finer with the number of words. One word given
-    twice has one colour.
+    nearest that is free. What counts as alike grows finer with the number of words, but words that
+    follow each other always differ clearly. One word given twice has one colour.
     """
     different = list(dict.fromkeys(word.casefold() for word in words))
     if not different:
@@ -55,19 +74,29 @@ def word_colours(words: Sequence[str]) -> list[Colour]:
     own = _to_oklab(np.array([word_colour(word) for word in different]))
     kept: list[int] = []
     for index, colour in enumerate(own):
-        if np.linalg.norm(own[kept] - colour, axis=1).min(initial=np.inf) >= apart:
+        is_free = _distances(own[kept], colour).min(initial=np.inf) >= apart
+        is_near = kept[-1:] == [index - 1] and _distances(own[index - 1], colour) < _APART
+        if is_free and not is_near:
             kept.append(index)
     others = _others()
-    room = np.linalg.norm(others[:, None] - own[kept], axis=2).min(axis=1)  # to the nearest taken
+    room = _distances(others[:, None], own[kept]).min(axis=1)  # to the nearest taken
     chosen = own.copy()
     for index in sorted(set(range(len(own))) - set(kept)):
-        step = np.linalg.norm(others - own[index], axis=1)
-        free = room >= apart
-        best = np.where(free, step, np.inf).argmin() if free.any() else room.argmax()
+        step = _distances(others, own[index])
+        beside = [place for place in (index - 1, index + 1) if 0 <= place < len(own)]
+        is_clear = (_distances(others[:, None], chosen[beside]) >= _APART).all(axis=1)
+        free = is_clear & (room >= apart)
+        rest = np.where(is_clear, room, -1.0)
+        best = np.where(free, step, np.inf).argmin() if free.any() else rest.argmax()
         chosen[index] = others[best]
-        room = np.minimum(room, np.linalg.norm(others - others[best], axis=1))
+        room = np.minimum(room, _distances(others, others[best]))
     by_word = {word: _colour(lab) for word, lab in zip(different, chosen, strict=True)}
     return [by_word[word.casefold()] for word in words]
+
+
+def _distances(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between colours in Oklab (..., 3)."""
+    return np.asarray(np.linalg.norm(first - second, axis=-1))
 
 
 @functools.cache

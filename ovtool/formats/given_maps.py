@@ -16,32 +16,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError
-from ovtool.formats import coco
+from ovtool.formats import coco, file_matching
+from ovtool.formats.file_matching import Names
 
 SUFFIXES = (".safetensors", ".npz", ".npy")
 
 
 def find(folder: Path, file_names: Sequence[str]) -> dict[str, Path]:
-    """The file of each image: its relative path, or its bare stem, with one of `SUFFIXES`.
+    """The file of each image, with one of `SUFFIXES`: that of its relative path, or one whose path ends it
+    or is ended by it (`file_matching`).
 
-    Raises InputError for a folder that is not there, or images without a file.
+    Raises InputError for a folder that is not there, images without a file, and files that could belong
+    to two images, or images to two files.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder of maps: {folder}")
-    found: dict[str, Path] = {}
-    for name in file_names:
-        stems = (folder / Path(name).with_suffix(""), folder / Path(name).stem)
-        places = (Path(f"{stem}{suffix}") for stem in stems for suffix in SUFFIXES)
-        place = next((path for path in places if path.is_file()), None)
-        if place is not None:
-            found[name] = place
+    files = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES and path.is_file()
+    )
+    images = Names("the list of images", file_names)
+    found = file_matching.match(images, Names(str(folder), files), ("stem", "ending"))
     missing = [name for name in file_names if name not in found]
     if missing:
         raise InputError(
             f"{folder} has no maps for {len(missing)} of the {len(file_names)} images, such as "
             f"{Path(missing[0]).stem}{SUFFIXES[0]} for {missing[0]} (nor {', '.join(SUFFIXES[1:])})"
         )
-    return found
+    return {name: folder / file for name, file in found.items()}
 
 
 def read(path: Path, category_ids: Sequence[int], categories: Sequence[coco.Category]) -> Tensor:

@@ -1,6 +1,7 @@
 """Images in and out: 8-bit RGB, upright, whatever the file holds; and finding them."""
 
 import functools
+import importlib.util
 import io
 import logging
 import os
@@ -8,8 +9,9 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +21,23 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from ovtool.errors import InputError
 from ovtool.formats import atomic
+from ovtool.formats import coco_checks as checks
 
 SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2",
-    ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
+    ".pgm", ".jp2", ".avif",
 )  # fmt: skip
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")  # images where the extra `heic` is installed
+# what people take for images, or take images from; a folder that holds such is worth a warning
+_OTHER_MEDIA = (
+    *HEIC_SUFFIXES, ".jxl", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr", ".dcm", ".pdf", ".dng",
+    ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".mp4", ".mov", ".avi", ".mkv", ".webm",
+)  # fmt: skip
+EXIF = ("upright", "stored")  # turned as the EXIF orientation says, or as the pixels are stored
+_HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
 MAX_PIXELS = 178_956_970  # Pillow's own limit between a warning and an error
 # those that hold pixels; Pillow would also start other programs, for EPS
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +48,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_INVERSE = {6: 8, 8: 6}  # every other turn undoes itself
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, struct.error, zlib.error)  # fmt: skip
 
@@ -45,14 +57,17 @@ logger = logging.getLogger("ovtool")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """An image to work on: where it is, and its name in what is written (a COCO file_name)."""
+    """An image to work on: where it is, its name in what is written (a COCO file_name), and the id that a
+    COCO file gives it, which the output keeps."""
 
     path: Path
     name: str
+    id: int | None = None
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """An image as uint8 (H, W, 3), turned as its EXIF orientation says.
+def read_rgb(path: Path, exif: str = "upright") -> NDArray[np.uint8]:
+    """An image as uint8 (H, W, 3), turned as its EXIF orientation says or, with ``exif`` ``stored``, as
+    it is stored, which some labels were drawn on.
 
     Grey, palette and CMYK become RGB; 16-bit values lose their lower byte; what is transparent lies
     on white; of an animation or a stack, the first frame is taken.
@@ -62,28 +77,33 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
             or pixels without a known range (floating point).
     """
     with opened(path) as image:
-        return _upright(image, path)
+        return _pixels(image, path, exif)
 
 
 def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
     """As ``read_rgb`` for the content of a file, which errors call ``name``."""
     with opened(Path(name), data) as image:
-        return _upright(image, Path(name))
+        return _pixels(image, Path(name), "upright")
 
 
 def of_pillow(image: Image.Image) -> NDArray[np.uint8]:
     """As ``read_rgb`` for a Pillow image. Raises InputError for pixels without a known range."""
-    return _upright(image, Path("the image"))
+    return _pixels(image, Path("the image"), "upright")
 
 
-def _upright(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, path: Path, exif: str) -> NDArray[np.uint8]:
+    is_tiff, orientation = image.format == "TIFF", _orientation(image)
     image.load()
-    turn = _TURNS.get(_orientation(image))  # after loading: TIFF is turned by then
-    rgb = _to_rgb(image, path)
+    # Pillow has turned a TIFF by now, and no other
+    if is_tiff:
+        orientation = 1 if exif == "upright" else _INVERSE.get(orientation, orientation)
+    elif exif == "stored":
+        orientation = 1
+    rgb, turn = _to_rgb(image, path), _TURNS.get(orientation)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path, exif: str = "upright") -> tuple[int, int]:
     """Height and width in pixels of what ``read_rgb`` gives, in most cases without decoding it.
 
     Raises InputError for what cannot be opened; a truncated file may pass.
@@ -91,9 +111,19 @@ def read_size(path: Path) -> tuple[int, int]:
     with opened(path) as image:
         width, height = image.size
         # a TIFF that is to be turned says its turned size from the start
-        if image.format != "TIFF" and _orientation(image) >= 5:
+        is_stored = image.format != "TIFF"
+        if _orientation(image) >= 5 and is_stored == (exif == "upright"):
             width, height = height, width
         return height, width
+
+
+def count_turned(paths: Iterable[Path]) -> int:
+    """How many images are turned or mirrored by their EXIF orientation; what cannot be read is none."""
+    turned = 0
+    for path in paths:
+        with suppress(InputError), opened(path) as image:
+            turned += _orientation(image) != 1
+    return turned
 
 
 def write_png(path: Path, array: NDArray[np.uint8]) -> None:
@@ -109,28 +139,33 @@ def save_png(path: Path, image: Image.Image) -> None:
 
 
 def find_images(inputs: Sequence[str]) -> list[ImageItem]:
-    """The images that files, folders and ``-`` (a list of names on stdin, one a line) stand for.
+    """The images that files, folders and ``-`` stand for: a list of names on stdin, one a line or, as
+    ``find -print0`` writes them, parted by zero bytes.
 
     Folders are searched with all below them, hidden ones aside, in the order of their names; an
     image of a folder is named by its path from there, a single file by its own name. Where two
     would have one name, all are named from the deepest folder that holds them all. An image given
-    twice counts once.
+    twice counts once. One line of the log counts the other files of the folders by their suffix. A name
+    on stdin of which there is no file stays in the list, for the run to count as failed.
 
     Raises:
         InputError: nothing there, a folder with no image, or a name that COCO JSON cannot hold.
     """
     items: list[ImageItem] = []
-    for given in _listed(inputs):
+    left_out: Counter[str] = Counter()
+    for given, is_listed in _listed(inputs):
         path = Path(given)
         if path.is_dir():
-            found = [ImageItem(path / name, name) for name in sorted(_walk(path))]
-            if not found:
-                raise InputError(f"no image in {path}: it holds no {' '.join(SUFFIXES)}")
-            items += found
-        elif path.exists():
+            names = _walk(path, left_out)
+            if not names:
+                rest = f"; it has {_counted(left_out)}" if left_out else ""
+                raise InputError(f"no image in {path}: it holds no {' '.join(_suffixes())}{rest}")
+            items += [ImageItem(path / name, name) for name in sorted(names)]
+        elif is_listed or path.exists():
             items.append(ImageItem(path, path.name))
         else:
             raise InputError(f"no such file or folder: {given}")
+    _say_left_out(left_out)
     once = {os.path.realpath(item.path): item for item in reversed(items)}
     if len(once) < len(items):
         logger.warning("%d images were given more than once", len(items) - len(once))
@@ -139,26 +174,40 @@ def find_images(inputs: Sequence[str]) -> list[ImageItem]:
     if len({item.name for item in items}) < len(items):
         items = _named_from_common_folder(items)
     for item in items:
-        _check_name(item)
+        if fault := checks.file_name_fault(item.name):
+            raise InputError(f"{str(item.path)!r} {fault}; rename it")
     return items
 
 
-def _listed(inputs: Sequence[str]) -> Iterator[str]:
+def _listed(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What is given, and whether it is of a list on stdin."""
     for given in inputs:
         if str(given) != "-":
-            yield str(given)
+            yield str(given), False
             continue
-        listed = [line.strip("\r\n") for line in sys.stdin]
-        if not any(listed):
+        names = _names_on_stdin()
+        if not names:
             raise InputError("no image names on standard input; give one a line")
-        yield from filter(None, listed)
+        yield from ((name, True) for name in names)
 
 
-def _walk(root: Path) -> list[str]:
-    """Relative POSIX names of the images below a folder; links to folders are followed once."""
+def _names_on_stdin() -> list[str]:
+    stream = getattr(sys.stdin, "buffer", None)
+    data = sys.stdin.read().encode("utf-8", "surrogateescape") if stream is None else stream.read()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    lines = (
+        data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
+    )
+    return [os.fsdecode(line) for line in lines if line]
+
+
+def _walk(root: Path, left_out: Counter[str]) -> list[str]:
+    """Relative POSIX names of the images below a folder; links to folders are followed once. Other files
+    are counted in ``left_out`` by suffix."""
     found: list[str] = []
     seen = {os.path.realpath(root)}
     folders = [root]
+    suffixes = _suffixes()
     while folders:
         folder = folders.pop()
         try:
@@ -171,9 +220,35 @@ def _walk(root: Path) -> list[str]:
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)
-            elif path.suffix.lower() in SUFFIXES:
+            elif path.suffix.lower() in suffixes:
                 found.append(path.relative_to(root).as_posix())
+            else:
+                left_out[path.suffix.lower()] += 1
     return found
+
+
+def _say_left_out(left_out: Counter[str]) -> None:
+    """One line of what a search passed over: a warning where it is images or films of another kind."""
+    if not left_out:
+        return
+    level = logging.WARNING if any(s in _OTHER_MEDIA for s in left_out) else logging.INFO
+    hint = f" ({_HEIC_MEND})" if any(s in HEIC_SUFFIXES for s in left_out) else ""
+    logger.log(level, "left out: %s%s", _counted(left_out), hint)
+
+
+def _counted(left_out: Counter[str]) -> str:
+    """Suffixes and how often each is there, as ``3 .heic, 1 .mp4``."""
+    ranked = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in ranked)
+
+
+def _suffixes() -> tuple[str, ...]:
+    """The suffixes of images that can be read here."""
+    return (*SUFFIXES, *HEIC_SUFFIXES) if _has_heic() else SUFFIXES
+
+
+def _has_heic() -> bool:
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def _named_from_common_folder(items: list[ImageItem]) -> list[ImageItem]:
@@ -190,14 +265,6 @@ def _named_from_common_folder(items: list[ImageItem]) -> list[ImageItem]:
     ]
 
 
-def _check_name(item: ImageItem) -> None:
-    if "\\" in item.name or not item.name.isprintable():  # bytes that are no UTF-8 neither
-        raise InputError(
-            f"{str(item.path)!r}: a backslash, control character or byte that is not UTF-8 in its "
-            "name, which COCO JSON cannot hold; rename it"
-        )
-
-
 @contextmanager
 def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """A Pillow image, its header read; what goes wrong in the block means a damaged file. With ``data``
@@ -206,6 +273,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images, odd metadata: ours to judge
             source = path if data is None else io.BytesIO(data)
+            if path.suffix.lower() in HEIC_SUFFIXES:
+                _register_heic()
             with Image.open(source, formats=_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
@@ -224,8 +293,10 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         if data == b"" or (data is None and Path(path).stat().st_size == 0):
             raise InputError(f"{path} is empty; replace or remove it") from None
+        if path.suffix.lower() in HEIC_SUFFIXES and not _has_heic():
+            raise InputError(f"{path} is HEIC; {_HEIC_MEND}, or convert it") from None
         raise InputError(
-            f"{path} is not an image that can be read ({', '.join(_FORMATS)}); convert or remove it"
+            f"{path} is not an image that can be read ({', '.join(_formats())}); convert or remove it"
         ) from None
     except _BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -236,9 +307,17 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of ``_FORMATS`` that this Pillow was built with."""
+    """Those of ``_FORMATS`` that this Pillow was built with, or was taught since."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def _register_heic() -> None:
+    """Teaches Pillow HEIC, once, where the extra is installed."""
+    if _has_heic():
+        importlib.import_module("pillow_heif").register_heif_opener()
+        _formats.cache_clear()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,6 +1,8 @@
 """Label maps: one class index a pixel, as PNG, with the names beside them in ``classes.txt``.
 
-8 bit with the VOC palette, 255 unlabelled; 16-bit grey, 65535 unlabelled, above 254 classes.
+8 bit with a palette, 255 unlabelled; 16-bit grey, 65535 unlabelled, above 254 classes. The palette is that
+of the classes' names, which overlays have too (`colours.class_colours`), and black for unlabelled; where
+the names are not known it is that of VOC.
 """
 
 from collections.abc import Sequence
@@ -12,15 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, images
+from ovtool.formats import atomic, colours, images
 
 UNLABELLED = -1
 MAX_CLASSES_8_BIT = 254
 MAX_CLASSES = 65_535
 
 
-def write(path: Path, labels: NDArray[Any], num_classes: int) -> None:
+def write(
+    path: Path, labels: NDArray[Any], num_classes: int, names: Sequence[str] | None = None
+) -> None:
     """Writes labels (H, W) of any integer dtype, 0 to ``num_classes`` - 1 or -1 for unlabelled.
+
+    ``names``: of the classes, whose colours the palette then has.
 
     Raises:
         InputError: the place cannot be written, or there are more than 65,535 classes.
@@ -28,10 +34,12 @@ def write(path: Path, labels: NDArray[Any], num_classes: int) -> None:
     """
     if num_classes > MAX_CLASSES:
         raise InputError(f"cannot write {path}: a label map holds at most {MAX_CLASSES:,} classes")
-    images.save_png(path, image(labels, num_classes))
+    images.save_png(path, image(labels, num_classes, names))
 
 
-def image(labels: NDArray[Any], num_classes: int) -> Image.Image:
+def image(
+    labels: NDArray[Any], num_classes: int, names: Sequence[str] | None = None
+) -> Image.Image:
     """Labels (H, W) as the image that ``write`` writes: mode P, or I;16 above 254 classes.
 
     Raises ValueError for labels out of range or of another shape.
@@ -45,7 +53,7 @@ def image(labels: NDArray[Any], num_classes: int) -> Image.Image:
     if num_classes > MAX_CLASSES_8_BIT:
         return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
     found = Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
-    found.putpalette(palette(256).tobytes())
+    found.putpalette((palette(256) if names is None else class_palette(names)).tobytes())
     return found
 
 
@@ -83,13 +91,20 @@ def palette(n: int) -> NDArray[np.uint8]:
     (``VOClabelcolormap`` of the VOC development kit).
     """
     indices = np.arange(n)
-    colours = np.zeros((n, 3), dtype=np.uint8)
+    table = np.zeros((n, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((indices >> (3 * bit + channel) & 1) << (7 - bit)).astype(
+            table[:, channel] |= ((indices >> (3 * bit + channel) & 1) << (7 - bit)).astype(
                 np.uint8
             )
-    return colours
+    return table
+
+
+def class_palette(names: Sequence[str]) -> NDArray[np.uint8]:
+    """The palette of at most 254 named classes, uint8 (256, 3); black where there is no class."""
+    table = np.full((256, 3), colours.UNLABELLED, dtype=np.uint8)
+    table[: len(names)] = np.array(colours.class_colours(names), np.uint8).reshape(-1, 3)
+    return table
 
 
 def write_classes(path: Path, names: Sequence[str]) -> None:

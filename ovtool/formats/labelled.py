@@ -1,5 +1,16 @@
-"""Images whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps."""
+"""Images whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps.
 
+Masks become a map in one order (`painting_order`), from the lowest to the topmost:
+
+1. Crowd regions (``iscrowd`` 1) lie below all objects. A crowd says that its pixels are of its class, and
+   nothing of where an object begins or ends: so it counts as its class where no object lies on it, and
+   no measure looks for it as an object. `methods.recall` leaves it out for the same reason.
+2. Of masks with a score the higher lies on top, whatever their order in the file; lists of results are
+   often written best first. A mask without a score counts as 1, as in `methods.recall`.
+3. Else the later annotation of the file lies on top.
+"""
+
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, label_maps, parts, rle
+from ovtool.formats import coco, file_matching, images, label_maps, parts, rle
 from ovtool.formats import coco_checks as checks
+from ovtool.formats.file_matching import Names, image_stem
+from ovtool.formats.images import ImageItem
 
 CLASSES_FILE = "classes.txt"
 UNLABELLED_VALUES = (255, 65535)  # what label maps of 8 and 16 bit hold where there is no class
@@ -22,7 +35,7 @@ class LabelledImages:
     `classes` holds the name of each class and its synonyms; `names` the images: relative file names
     or, with `by_stem`, those without their ending. `decode` takes a name and returns int32 (H, W):
     the index of the class, -1 for none; with `has_values` there may be indices beyond the classes.
-    `dataset` is the COCO file behind them, if it is one.
+    `dataset` is the COCO file behind them, if it is one; `files` the label maps, if it is a folder of them.
     """
 
     source: str
@@ -32,6 +45,7 @@ class LabelledImages:
     by_stem: bool = False
     has_values: bool = False
     dataset: coco.Dataset | None = None
+    files: tuple[Path, ...] = ()
 
 
 def open_source(source: str, truth: LabelledImages | None = None) -> LabelledImages:
@@ -51,17 +65,17 @@ def open_source(source: str, truth: LabelledImages | None = None) -> LabelledIma
 
 
 def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
-    """The images of a COCO data set; where masks overlap, the later annotation lies on top."""
+    """The images of a COCO data set; where masks overlap, `painting_order` says which lies on top."""
     index = {category.id: k for k, category in enumerate(dataset.categories)}
-    images = {image.file_name: image for image in dataset.images}
+    by_name = {image.file_name: image for image in dataset.images}
     masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
     for annotation in dataset.annotations:
         masks[annotation.image_id].append(annotation)
 
     def decode(name: str) -> NDArray[np.int32]:
-        image = images[name]
+        image = by_name[name]
         labels = np.full((image.height, image.width), -1, dtype=np.int32)
-        for annotation in masks[image.id]:
+        for annotation in painting_order(masks[image.id]):
             mask = rle.decode(annotation.segmentation, image.height, image.width)
             labels[mask] = index[annotation.category_id]
         return labels
@@ -69,10 +83,20 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     return LabelledImages(
         source,
         classes=tuple((c.name, *c.synonyms) for c in dataset.categories),
-        names=tuple(images),
+        names=tuple(by_name),
         decode=decode,
         dataset=dataset,
     )
+
+
+def painting_order(annotations: Sequence[coco.Annotation]) -> list[coco.Annotation]:
+    """The masks of an image from the lowest to the topmost, as the head of this file says."""
+
+    def height(annotation: coco.Annotation) -> tuple[bool, float]:
+        is_object = not annotation.extra.get("iscrowd")
+        return is_object, 1.0 if annotation.score is None else annotation.score
+
+    return sorted(annotations, key=height)
 
 
 def _open_folder(folder: Path) -> LabelledImages:
@@ -84,10 +108,15 @@ def _open_folder(folder: Path) -> LabelledImages:
             "put one there, a class a line in the order of the labels"
         )
     classes = label_maps.read_classes(classes_file)
-    paths = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in label_map_files(folder)
-    }
+    paths: dict[str, Path] = {}
+    for path in label_map_files(folder):
+        name = image_stem(path.relative_to(folder).as_posix())
+        if name in paths:
+            raise InputError(
+                f"{folder}: {paths[name].name} and {path.name} are both the label map of '{name}'; "
+                "remove one of them"
+            )
+        paths[name] = path
     if not paths:
         raise InputError(f"{folder} holds no label map (*.png)")
     return LabelledImages(
@@ -97,7 +126,39 @@ def _open_folder(folder: Path) -> LabelledImages:
         decode=lambda name: label_maps.read(paths[name]),
         by_stem=True,
         has_values=True,
+        files=tuple(paths.values()),
     )
+
+
+def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
+    """The image of each label map in a folder, by the map's name (`file_matching`). A label map is never
+    taken for an image, so that both may lie in one folder.
+
+    Raises:
+        InputError: images that are not there, and two of which either could be meant.
+    """
+    items: dict[str, ImageItem] = {}
+    if not found.by_stem:
+        for name in found.names:
+            if (path := file_matching.place(folder, name)) is not None:
+                items[name] = ImageItem(path, name)
+    else:
+        maps = {os.path.realpath(path) for path in found.files}
+        there = {
+            item.name: item
+            for item in images.find_images([str(folder)])
+            if os.path.realpath(item.path) not in maps
+        }
+        wanted = Names(found.source, found.names, bare=True)
+        matched = file_matching.match(wanted, Names(str(folder), list(there)), ("stem", "ending"))
+        items = {name: there[file] for name, file in matched.items()}
+    missing = [name for name in found.names if name not in items]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(found.names)} images of {found.source} "
+            f"(the first is {missing[0]}); give the folder that the names start from"
+        )
+    return {name: items[name] for name in found.names}
 
 
 def label_map_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Records of parts into one COCO file; here ids are given, from 1 and in order."""
+"""Records of parts into one COCO file: annotation ids from 1 in order, image ids of their source."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,8 @@ def preface(info: Mapping[str, Any], categories: Sequence[coco.Category]) -> dic
 def merge_records(
     records: Iterable[parts.Record], info: Mapping[str, Any], categories: Sequence[coco.Category]
 ) -> coco.Dataset:
-    """A data set from records in order: image and annotation ids count from 1.
+    """A data set from records in order: annotation ids count from 1. Images keep the ids of their records
+    where all have one and no two are the same (`parts.image_ids`), else they count from 1 as well.
 
     Failures make no image; they are listed, with ``file_name`` and ``reason``, in
     ``info["ovtool"]["failures"]``, which is always there. ``info`` itself is not changed.
@@ -23,8 +24,8 @@ def merge_records(
     Raises:
         InputError: a record that is damaged, as ``parts.check_record`` finds.
     """
-    images: list[coco.Image] = []
-    annotations: list[coco.Annotation] = []
+    images: list[Mapping[str, Any]] = []
+    entries: list[tuple[int, Mapping[str, Any]]] = []  # each with the place of its image
     failures: list[Mapping[str, Any]] = []
     for record in records:
         try:
@@ -36,16 +37,20 @@ def merge_records(
         if "failure" in record:
             failures.append(record["failure"])
             continue
-        image_id = len(images) + 1
-        images.append(_image(image_id, record["image"]))
-        for entry in record["annotations"]:
-            annotations.append(_annotation(len(annotations) + 1, image_id, entry))
+        entries += [(len(images), entry) for entry in record["annotations"]]
+        images.append(record["image"])
+    ids = parts.image_ids(images)
     tool = {**info.get("ovtool", {}), "failures": failures}
-    return coco.Dataset({**info, "ovtool": tool}, images, annotations, categories)
+    return coco.Dataset(
+        {**info, "ovtool": tool},
+        [_image(id, image) for id, image in zip(ids, images, strict=True)],
+        [_annotation(k, ids[place], entry) for k, (place, entry) in enumerate(entries, start=1)],
+        categories,
+    )
 
 
 def _image(image_id: int, entry: Mapping[str, Any]) -> coco.Image:
-    extra = dict(entry)
+    extra = {key: value for key, value in entry.items() if key != "id"}
     file_name, width, height = (extra.pop(key) for key in ("file_name", "width", "height"))
     return coco.Image(image_id, file_name, width, height, extra)
 

@@ -1,28 +1,33 @@
 """Parts: the results of a run over many images, cut into files that are whole or not there.
 
 ``OUT.parts/part-00007.jsonl`` has a header line, one record a line, and an end line with their
-number; a ``.safetensors`` of the same name holds its tensors, and is written before it. Ids are
-given when parts are merged (``formats.merge``), so a part depends on its own images alone.
+number; a ``.safetensors`` of the same name holds its tensors, and is written before it. Annotation ids
+are given when parts are merged (``formats.merge``), so a part depends on its own images alone; an
+image's id is that of its source, or given then too.
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, rle, tensors
-from ovtool.formats import coco_checks as checks
+from ovtool.formats import atomic, tensors
+from ovtool.formats.records import Record as Record
+from ovtool.formats.records import check_record as check_record
+from ovtool.formats.records import failure_record as failure_record
+from ovtool.formats.records import image_ids as image_ids
+from ovtool.formats.records import image_record as image_record
+from ovtool.formats.records import with_source_ids as with_source_ids
 
 _logger = logging.getLogger("ovtool")
-Record: TypeAlias = Mapping[str, Any]
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
 _TENSORS = ".safetensors"
 
@@ -48,61 +53,6 @@ def cut(n_items: int, part_size: int) -> list[Part]:
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """16 hexadecimal digits of all that shapes the result: equal settings, equal digest."""
     return hashlib.sha256(atomic.canonical_json(dict(settings)).encode()).hexdigest()[:16]
-
-
-def image_record(
-    file_name: str, height: int, width: int, annotations: Sequence[Mapping[str, Any]], **extra: Any
-) -> dict[str, Any]:
-    """The record of an image that went well.
-
-    Each annotation has ``category_id``, ``segmentation`` (compressed RLE), and by choice ``score``,
-    ``bbox`` and ``area`` (filled in on merging) and keys of its own; ``extra`` goes to the image.
-    """
-    image = {"file_name": file_name, "width": width, "height": height, **extra}
-    return {"image": image, "annotations": list(annotations)}
-
-
-def failure_record(file_name: str, reason: object) -> dict[str, Any]:
-    """The record of an image that failed, with the reason as one line."""
-    return {"failure": {"file_name": file_name, "reason": " ".join(str(reason).split())}}
-
-
-def check_record(record: Record) -> None:
-    """Check a record that was read from a file, before its masks are used.
-
-    Raises:
-        InputError: sizes, names, boxes or scores that are none, or a mask that is no compressed RLE of
-            its image's size. pycocotools would crash on such a mask.
-    """
-    if isinstance(record.get("failure"), dict):
-        for field in ("file_name", "reason"):
-            checks.text(record["failure"], field, "a failure")
-        return
-    image, annotations = record.get("image"), record.get("annotations")
-    if not isinstance(image, dict) or not isinstance(annotations, list):
-        raise InputError(
-            f"a record is {checks.short(record)}: it must have an image and annotations"
-        )
-    place = checks.text(image, "file_name", "an image")
-    height, width = checks.side(image, "height", place), checks.side(image, "width", place)
-    for entry in annotations:
-        if not isinstance(entry, dict) or type(entry.get("category_id")) is not int:
-            raise InputError(f"{place}: an annotation is {checks.short(entry)}, without a category")
-        mask = entry.get("segmentation")
-        if (
-            not isinstance(mask, dict)
-            or not isinstance(mask.get("counts"), str)
-            or not isinstance(mask.get("size"), list)
-        ):
-            raise InputError(f"{place}: a mask is {checks.short(mask)}, not a compressed RLE")
-        if any(type(side) is not int for side in mask["size"]):
-            raise InputError(f"{place}: the size of a mask is {checks.short(mask['size'])}")
-        rle.compress(mask, height, width)
-        for field in ("score", "area"):
-            if entry.get(field) is not None:
-                checks.number(entry[field], field, place)
-        if entry.get("bbox") is not None:
-            checks.box(entry["bbox"], place)
 
 
 @dataclass(frozen=True)
@@ -268,7 +218,8 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def document(folder: Path) -> dict[str, Any]:
-    """The COCO document that a folder of parts stands for, as plain data; ids are from 1, in order.
+    """The COCO document that a folder of parts stands for, as plain data: annotation ids from 1 in order,
+    image ids as ``image_ids`` says.
 
     Raises:
         InputError: no parts, one missing or damaged, or parts that do not say their categories.
@@ -284,12 +235,18 @@ def document(folder: Path) -> dict[str, Any]:
         if "failure" in record:
             failures.append(record["failure"])
             continue
-        images.append({**record["image"], "id": len(images) + 1})
         for entry in record.get("annotations", []):
-            annotations.append({**entry, "id": len(annotations) + 1, "image_id": len(images)})
+            place = {"id": len(annotations) + 1, "image_id": len(images)}  # for now
+            annotations.append({**entry, **place})
+        images.append(record["image"])
+    ids = image_ids(images)
     info = dict(start.get("info", {}))
     info["ovtool"] = {**info.get("ovtool", {}), "failures": failures}
-    return {**start, "info": info, "images": images, "annotations": annotations}
+    sections = {
+        "images": [{**image, "id": id} for image, id in zip(images, ids, strict=True)],
+        "annotations": [{**entry, "image_id": ids[entry["image_id"]]} for entry in annotations],
+    }
+    return {**start, "info": info, **sections}
 
 
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -4,6 +4,9 @@ Source: Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic 
 (CVPR 2015), section 5, "Metrics", whose symbols are used here: n_ij is the number of pixels of
 class i predicted to be class j, and t_i = sum_j n_ij the number of pixels of class i. The mean IoU
 of a data set takes one matrix summed over all images; it is not a mean over images.
+
+The mean IoU has two conventions, which differ where a class is predicted and is nowhere true: it counts
+as 0 in `miou_union` and does not count in `miou_truth`. How sure either is says `methods.bootstrap`.
 """
 
 from dataclasses import dataclass
@@ -18,10 +21,16 @@ class Scores:
 
     iou: Tensor  # (K,) float64; NaN for a class with neither truth nor prediction
     accuracy: Tensor  # (K,) float64, also called recall; NaN for a class with no truth
-    miou: float
+    miou_truth: float  # over the classes that the truth holds
+    miou_union: float  # over the classes that the truth or the prediction holds
     pixel_accuracy: float
     mean_accuracy: float
     frequency_weighted_iou: float
+
+    @property
+    def miou(self) -> float:
+        """`miou_union`."""
+        return self.miou_union
 
 
 def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignore: int = -1) -> Tensor:
@@ -57,7 +66,7 @@ def scores(confusion: Tensor) -> Scores:
     """The measures of a confusion matrix.
 
     - IoU_i = n_ii / (t_i + sum_j n_ji - n_ii); mIoU is its mean over the classes that the truth
-      or the prediction holds
+      holds (`miou_truth`), or that the truth or the prediction holds (`miou_union`)
     - accuracy_i = n_ii / t_i; mean accuracy is its mean over the classes that the truth holds
     - pixel accuracy = sum_i n_ii / sum_i t_i
     - frequency-weighted IoU = sum_i t_i IoU_i / sum_i t_i
@@ -84,7 +93,8 @@ def scores(confusion: Tensor) -> Scores:
     return Scores(
         iou=iou,
         accuracy=accuracy,
-        miou=float(iou.nanmean()),
+        miou_truth=float(iou[t > 0].mean()),
+        miou_union=float(iou.nanmean()),
         pixel_accuracy=float(hits.sum() / total),
         mean_accuracy=float(accuracy.nanmean()),
         frequency_weighted_iou=float((t * iou).nansum() / total),

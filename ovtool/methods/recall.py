@@ -2,8 +2,8 @@
 
 pycocotools counts (Hosang et al., TPAMI 2016; COCO's AR): the best proposals of each image are
 assigned to its true masks one to one at each IoU from .50 to .95 in steps of .05, and the share of
-true masks that got one is averaged over those. Crowds of the truth are left out. Images are matched
-by file name.
+true masks that got one is averaged over those. Crowds of the truth are left out, by the rule at the head
+of `formats.labelled`. Images are matched by file name.
 """
 
 import contextlib

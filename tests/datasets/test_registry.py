@@ -127,3 +127,16 @@ def test_coco_where_detectron2_keeps_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="datasets/coco/train2017"):
         registry.locate("coco:train2017")
+
+
+def test_images_of_a_data_set_have_its_ids(small):
+    files = registry.locate("collage:demo")
+    listed = json.loads(files.instances.read_text())["images"]
+    assert len(listed) == 3
+    for image in listed:
+        assert registry.image_id(files, image["file_name"]) == image["id"]
+    coco, voc = (registry.DataSet(name, files.images) for name in ("coco:val2017", "voc:val"))
+    assert registry.image_id(coco, "000000000139.jpg") == 139
+    assert registry.image_id(coco, "COCO_val2014_000000000042.jpg") == 42
+    assert registry.image_id(coco, "photo.jpg") is None
+    assert registry.image_id(voc, "2007_000032.jpg") is None

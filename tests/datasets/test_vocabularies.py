@@ -127,3 +127,97 @@ def test_every_template_takes_a_name(name, count):
 def test_an_unknown_template_set_is_named_with_the_choices():
     with pytest.raises(UsageError, match="unknown template set 'many'; choose one of one, pacl"):
         templates.templates("many")
+
+
+GRAMMAR = [
+    ("door;double door", ("door", "double door")),
+    ("door|double door", ("door", "double door")),
+    ("door | double  door;doors", ("door", "double door", "doors")),
+    (r"A\;B", ("A;B",)),
+    (r"A\|B", ("A|B",)),
+    (r"back\\slash", ("back\\slash",)),
+    (r"a\b", (r"a\b",)),
+    ("fire_truck", ("fire_truck",)),
+    ("fire_truck|fire truck", ("fire_truck", "fire truck")),
+    (r"\#1", ("#1",)),
+    ("C#", ("C#",)),
+    ("горячая собака|热狗", ("горячая собака", "热狗")),
+]
+
+
+@pytest.mark.parametrize(("text", "names"), GRAMMAR)
+def test_the_words_of_a_class_are_written_alike_everywhere(tmp_path, text, names):
+    (tmp_path / "classes.txt").write_text(f"first\n{text}\n", encoding="utf-8")
+    expected = (("first",), names)
+    assert vocabularies.parse_classes(f"first,{text}").classes == expected
+    assert vocabularies.read_classes_file(tmp_path / "classes.txt").classes == expected
+    assert vocabularies.parse_names(["first", text]).classes == expected
+    assert vocabularies.background_words(f"first,{text}") == ("first", *names)
+
+
+def test_a_comma_of_a_name(tmp_path):
+    assert vocabularies.parse_classes(r"salt\, pepper|spices,tv").classes == (
+        ("salt, pepper", "spices"),
+        ("tv",),
+    )
+    (tmp_path / "classes.txt").write_text("salt, pepper;spices\nsalt\\, sugar\n")
+    assert vocabularies.read_classes_file(tmp_path / "classes.txt").classes == (
+        ("salt, pepper", "spices"),
+        ("salt, sugar",),
+    )
+
+
+def test_comments_are_skipped_in_files(tmp_path):
+    text = "# animals\ncow\n  # things\n\nteapot;pot\n"
+    (tmp_path / "classes.txt").write_text(text)
+    assert vocabularies.read_classes_file(tmp_path / "classes.txt").classes == (
+        ("cow",),
+        ("teapot", "pot"),
+    )
+    (tmp_path / "classes.txt").write_text("# nothing\n")
+    with pytest.raises(UsageError, match="names no class"):
+        vocabularies.read_classes_file(tmp_path / "classes.txt")
+
+
+def test_names_are_read_with_blanks_for_underscores():
+    assert vocabularies.spoken("fire_truck") == "fire truck"
+    assert vocabularies.spoken("wall-brick") == "wall-brick"
+    assert vocabularies.spoken("_a__b_") == "a b"
+
+
+@pytest.mark.parametrize("text", ["fire_truck,fire truck", "caf\u00e9,cafe\u0301", "a b,A_B"])
+def test_two_spellings_of_one_name_are_no_two_classes(text):
+    with pytest.raises(UsageError, match="named twice"):
+        vocabularies.parse_classes(text)
+
+
+def test_background_yields_to_another_spelling_too():
+    classes = vocabularies.parse_classes("brick_wall")
+    assert vocabularies.with_background(classes, ["brick wall", "sky"]).background == ("sky",)
+
+
+# From the annotation files of COCO 2017 and the label list of COCO-Stuff.
+@pytest.mark.parametrize(
+    ("vocabulary", "ids"),
+    [
+        ("coco80", {"person": 1, "fire hydrant": 11, "stop sign": 13, "backpack": 27, "handbag": 31,
+                    "bottle": 44, "wine glass": 46, "bed": 65, "dining table": 67, "toilet": 70,
+                    "tv": 72, "sink": 81, "refrigerator": 82, "book": 84, "toothbrush": 90}),
+        ("coco171", {"person": 1, "toothbrush": 90, "banner": 92, "grass": 124, "sky-other": 157,
+                     "tree": 169, "wood": 182}),
+        ("voc20", {"aeroplane": 1, "tvmonitor": 20}),
+        ("ade150", {"wall": 1, "flag": 150}),
+    ],
+)  # fmt: skip
+def test_vocabularies_have_the_ids_of_their_data_sets(vocabulary, ids):
+    found = vocabularies.named(vocabulary)
+    known = dict(zip(found.names, found.category_ids, strict=True))
+    assert {name: known[name] for name in ids} == ids
+    assert list(found.category_ids) == sorted(set(found.category_ids))
+    assert vocabularies.with_background(found, ["void"]).category_ids == found.category_ids
+
+
+def test_classes_without_official_ids_count_from_one():
+    assert vocabularies.parse_classes("b,a").category_ids == (1, 2)
+    with pytest.raises(ValueError, match="1 ids for 2 classes"):
+        Vocabulary((("a",), ("b",)), ids=(1,))

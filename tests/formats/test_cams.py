@@ -131,6 +131,10 @@ def test_broken_files_and_missing_ones(tmp_path):
         (tmp_path / name).write_bytes(b"\x93NUMPY\x01")
         with pytest.raises(InputError, match="is broken"):
             given_maps.read(tmp_path / name, (7,), CATEGORIES)
+    with pytest.raises(InputError, match="could both be meant by 'deep/x.jpg'"):
+        given_maps.find(tmp_path, ["deep/x.jpg", "y.jpg"])
+    for name in ("x.npy", "x.npz"):
+        (tmp_path / name).unlink()
     with pytest.raises(InputError, match="no maps for 1 of the 2 images, such as y.safetensors"):
         given_maps.find(tmp_path, ["deep/x.jpg", "y.jpg"])
     with pytest.raises(InputError, match="no such folder of maps"):

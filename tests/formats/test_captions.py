@@ -77,3 +77,17 @@ def test_files_that_are_no_captions(tmp_path, content, said):
         captions.read(tmp_path / "c.json")
     with pytest.raises(InputError, match="no such file"):
         captions.read(tmp_path / "d.json")
+
+
+def test_ids_of_exporters_are_read(tmp_path):
+    path = tmp_path / "captions.json"
+    data = {
+        "images": [{"id": 0, "file_name": "a.jpg"}, {"id": "12", "file_name": "b.jpg"}],
+        "annotations": [
+            {"id": 0, "image_id": 12.0, "caption": "A cow."},
+            {"id": 1, "image_id": 0, "caption": "A boat."},
+        ],
+    }
+    path.write_text(json.dumps(data))
+    found = captions.read(path).images
+    assert [(one.id, one.captions[0].text) for one in found] == [(0, "A boat."), (12, "A cow.")]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ovtool.errors import InputError
-from ovtool.formats import images
+from ovtool.formats import coco, images
 
 RNG = np.random.default_rng(0)
 RGB = np.kron(RNG.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 32 x 48
@@ -307,3 +307,153 @@ def test_find_images_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             found(path)
         assert "\n" not in str(error.value)
         str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_stored_pixels_are_those_that_were_saved(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(RGB).save(path, exif=exif, **(options if suffix not in ("png", "tif") else {}))
+    stored = images.read_rgb(path, exif="stored")
+    assert stored.shape == RGB.shape and images.read_size(path, exif="stored") == RGB.shape[:2]
+    assert np.abs(stored.astype(int) - RGB).mean() < 8
+    assert images.count_turned([path, tmp_path / "none.jpg"]) == (orientation != 1)
+
+
+def test_a_compressed_tiff_is_turned_and_turned_back(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.tif", exif=exif, compression="tiff_lzw")
+    assert (images.read_rgb(tmp_path / "a.tif", exif="stored") == RGB).all()
+    assert (images.read_rgb(tmp_path / "a.tif") == TURNED[6]).all()
+
+
+NAMES = [
+    "Screenshot 2026-01-02 at 3.04.05\u202fPM.png",
+    "no\u00a0break.png",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467.png",
+    "12:30:05.png",
+    " two  blanks .png",
+    "a:b.png",
+    "\u05d0\u05d1 \u200f\u0627.png",
+    "cafe\u0301.png",
+    "#1, [draft]; 50%|x'\".png",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_that_is_found_is_written_and_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "photos" / "a:1"
+    touch(folder / name, folder / "plain.png")
+    items = images.find_images([str(tmp_path / "photos")])
+    assert {item.name for item in items} == {f"a:1/{name}", "a:1/plain.png"}
+    listed = [coco.Image(number, item.name, 8, 6) for number, item in enumerate(items, start=1)]
+    coco.write(coco.Dataset({}, listed, [], []), tmp_path / "x.json")
+    assert [one.file_name for one in coco.read(tmp_path / "x.json").images] == [
+        item.name for item in items
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\\b.png", "a\x07.png", "a\x85.png", "a\udcff.png", "C:/a.png"])
+def test_a_name_that_is_not_found_is_not_written_either(tmp_path: Path, name: str) -> None:
+    if name != "C:/a.png":  # a folder of that name would be found by its files' names alone
+        touch(tmp_path / "photos" / name)
+        with pytest.raises(InputError, match="rename it"):
+            found(tmp_path / "photos")
+    listed = [coco.Image(1, name, 8, 6)]
+    with pytest.raises(InputError, match="rename the file|write it with forward slashes"):
+        coco.write(coco.Dataset({}, listed, [], []), tmp_path / "x.json")
+
+
+def test_jpegs_of_all_suffixes_are_found(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.jpe", "c.JFIF", "d.JPE", "e.Jpeg"]
+    touch(*(tmp_path / name for name in names))
+    assert found(tmp_path) == names
+
+
+def test_what_is_left_out_is_counted_by_suffix_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["p/a.jpg", "p/1.heic", "p/2.HEIC", "q/b.jpg", "q/3.heic", "q/film.mp4", "q/README"]
+    touch(*(tmp_path / name for name in names))
+    assert found(tmp_path / "p", tmp_path / "q") == ["a.jpg", "b.jpg"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "left out: 3 .heic, 1 without a suffix, 1 .mp4 "
+        "(HEIC is read with the extra heic: pip install 'ovtool[heic]')"
+    )
+    assert record.levelname == "WARNING"
+    caplog.clear()
+    touch(tmp_path / "r" / "a.jpg", tmp_path / "r" / "a.txt")
+    assert found(tmp_path / "r") == ["a.jpg"]
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+    touch(tmp_path / "s" / "a.heic")
+    with pytest.raises(InputError, match="it has 1 .heic"):
+        found(tmp_path / "s")
+
+
+def test_heic_without_the_extra_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(InputError, match=r"pip install 'ovtool\[heic\]'"):
+        images.read_rgb(tmp_path / "a.heic")
+    Image.fromarray(RGB).save(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").rename(tmp_path / "b.heic")  # a JPEG under the name of a HEIC
+    assert images.read_rgb(tmp_path / "b.heic").shape == RGB.shape
+
+
+def test_heic_with_the_extra_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for pillow_heif registers a format as it does, whose pixels are a stored PPM's."""
+    module = tmp_path / "modules" / "pillow_heif.py"
+    module.parent.mkdir()
+    module.write_text(
+        "from PIL import Image, PpmImagePlugin\n"
+        "class Heif(PpmImagePlugin.PpmImageFile):\n"
+        "    format = 'HEIF'\n"
+        "    def _open(self):\n"
+        "        self.fp.seek(4)\n"
+        "        self.custom_mimetype = None\n"
+        "        import io\n"
+        "        self.fp = io.BytesIO(self.fp.read())\n"
+        "        super()._open()\n"
+        "def register_heif_opener():\n"
+        "    Image.register_open('HEIF', Heif, lambda prefix: prefix[:4] == b'heic')\n"
+    )
+    monkeypatch.syspath_prepend(module.parent)
+    images._register_heic.cache_clear()
+    try:
+        (tmp_path / "photos").mkdir()
+        buffer = io.BytesIO()
+        Image.fromarray(RGB).save(buffer, "PPM")
+        (tmp_path / "photos" / "a.HEIC").write_bytes(b"heic" + buffer.getvalue())
+        assert found(tmp_path / "photos") == ["a.HEIC"]
+        assert (images.read_rgb(tmp_path / "photos" / "a.HEIC") == RGB).all()
+    finally:
+        Image.OPEN.pop("HEIF", None)
+        images._register_heic.cache_clear()
+        images._formats.cache_clear()
+
+
+@pytest.mark.parametrize("parted", ["\n", "\r\n", "\0"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lists_on_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parted: str, mark: str
+) -> None:
+    touch(tmp_path / "a b.jpg", tmp_path / "é.jpg")
+    listed = [str(tmp_path / name) for name in ("a b.jpg", "é.jpg", "none.jpg")]
+    text = mark + parted.join(listed) + parted
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert found("-") == ["a b.jpg", "é.jpg", "none.jpg"]  # the last fails when it is read
+
+
+def test_a_name_with_a_line_break_comes_through_zero_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "two\nlines" / "a.jpg")
+    data = str(tmp_path / "two\nlines" / "a.jpg").encode() + b"\0"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert found("-") == ["a.jpg"]

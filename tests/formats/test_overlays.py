@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ovtool.datasets.vocabularies import named
-from ovtool.formats import colours, overlays
+from ovtool.formats import colours, fonts, label_maps, legend, overlays
 
 RNG = np.random.default_rng(0)
 
@@ -169,11 +169,9 @@ def test_the_legend_names_the_words_that_occur_largest_first() -> None:
 
 
 def test_the_legend_says_shares_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[overlays._Entry] = []
-    draw = overlays._draw_entry
-    monkeypatch.setattr(
-        overlays, "_draw_entry", lambda *args: (seen.append(args[2]), draw(*args))[1]
-    )
+    seen: list[legend.Entry] = []
+    draw = legend._draw_entry
+    monkeypatch.setattr(legend, "_draw_entry", lambda *args: (seen.append(args[2]), draw(*args))[1])
     labels = np.zeros((100, 100), int)
     labels[:5] = 1
     labels[-1, :3] = 2
@@ -199,7 +197,7 @@ def test_nothing_labelled() -> None:
 @pytest.mark.parametrize("count", [1, 3, 20, 171, 847])
 def test_any_number_of_words_fits(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    draw = overlays.ImageDraw.ImageDraw.text
+    draw = legend.ImageDraw.ImageDraw.text
 
     def text(self, place, words, *args, **kwargs):  # type: ignore[no-untyped-def]
         notes.append(words)
@@ -208,7 +206,7 @@ def test_any_number_of_words_fits(count: int, monkeypatch: pytest.MonkeyPatch) -
         assert args[1].size >= 13
         return draw(self, place, words, *args, **kwargs)
 
-    monkeypatch.setattr(overlays.ImageDraw.ImageDraw, "text", text)
+    monkeypatch.setattr(legend.ImageDraw.ImageDraw, "text", text)
     names = [f"word number {k} of many" for k in range(count)]
     labels = np.resize(np.arange(count), (256, 256))
     result = overlays.overlay(picture(256, 256), labels, names)
@@ -223,11 +221,11 @@ def test_any_number_of_words_fits(count: int, monkeypatch: pytest.MonkeyPatch) -
     ("name", "shown"),
     [
         ("teapot", "teapot"),
-        ("café  au\nlait", "cafe au lait"),
-        ("Straße in Łódź", "Strasse in Lodz"),
-        ("茶壶", "class 7"),
-        ("чайник", "class 7"),
-        ("إبريق", "class 7"),
+        ("café  au\nlait", "café au lait"),
+        ("Straße in Łódź", "Straße in Łódź"),
+        ("чайник", "чайник"),
+        ("τσαγιέρα", "τσαγιέρα"),
+        ("إبريق", "إبريق"),
         ("🫖", "class 7"),
         ("\u200b", "class 7"),
         ("\ud800", "class 7"),
@@ -236,23 +234,23 @@ def test_any_number_of_words_fits(count: int, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_names_beyond_the_font(name: str, shown: str) -> None:
-    assert overlays._printable(name, 7) == shown
+    assert legend.entry(name, 7, 0.5, None, None).name == shown
     assert overlays.overlay(picture(20, 20), np.zeros((20, 20), int), [name]).any()
 
 
 def test_the_font_draws_what_is_taken_for_drawable() -> None:
-    font = overlays._font(20)
+    font = fonts.at(20)
     lacking = bytes(font.getmask("\uffff"))
-    letters = [chr(code) for code in range(33, 0x2100) if overlays._has(chr(code))]
+    letters = [chr(code) for code in range(33, 0x2100) if fonts.is_plain(chr(code))]
     assert len(letters) > 90
     assert all(bytes(font.getmask(letter)) != lacking for letter in letters)
 
 
 def test_long_names_are_cut() -> None:
-    font = overlays._font(13)
-    cut = overlays._cut("an extraordinarily long name", font, 100)
+    font = fonts.at(13)
+    cut = legend._cut("an extraordinarily long name", font, 100)
     assert cut.startswith("an extra") and cut.endswith("…") and font.getlength(cut) <= 100
-    assert overlays._cut("cat", font, 100) == "cat"
+    assert legend._cut("cat", font, 100) == "cat"
     result = overlays.overlay(picture(20, 20), np.zeros((20, 20), int), ["word " * 400])
     assert result.shape[:2] < (520, 480)
 
@@ -269,8 +267,9 @@ def test_the_same_input_gives_the_same_picture() -> None:
 
 def test_unsigned_labels() -> None:
     labels = np.full((30, 30), 255, np.uint8)
-    result = overlays.overlay(picture(30, 30), labels, [f"word {k}" for k in range(256)])
-    assert has_colour(result[-40:], overlays.word_colour("word 255"))
+    names = [f"word {k}" for k in range(256)]
+    result = overlays.overlay(picture(30, 30), labels, names)
+    assert has_colour(result[-40:], colours.class_colours(names)[255])
 
 
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
@@ -327,3 +326,100 @@ def test_heatmap_takes_what_lies_outside_the_range() -> None:
     score = np.array([[-1, np.nan, np.inf, 2, 0.5]]).repeat(10, 0).repeat(2, 1)
     known = np.array([[0, 0, 1, 1, 0.5]]).repeat(10, 0).repeat(2, 1)
     assert np.array_equal(overlays.heatmap(rgb, score), overlays.heatmap(rgb, known))
+
+
+def test_a_script_without_a_font_is_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = fonts._files()[0]  # DejaVu Sans, which comes with matplotlib and has no Chinese
+    monkeypatch.setattr(fonts, "_files", lambda: [own])
+    fonts._with_letters.cache_clear()
+    try:
+        for name, shown in (("茶壶", "class 7"), ("茶 pot", "pot"), ("чайник", "чайник")):
+            assert legend.entry(name, 7, 0.5, None, None).name == shown
+    finally:
+        fonts._with_letters.cache_clear()
+
+
+def test_a_font_of_the_system_is_found_by_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_files", lambda: ["latin.ttf", "broken.ttf", "chinese.ttf"])
+    letters = {"latin.ttf": "abc", "broken.ttf": "", "chinese.ttf": "abc茶壶"}
+    monkeypatch.setattr(fonts, "_codes", lambda file: frozenset(map(ord, letters[file])))
+    monkeypatch.setattr(fonts, "_is_usable", lambda file: True)
+    fonts._with_letters.cache_clear()
+    try:
+        assert fonts.find("茶 壶") == "chinese.ttf"
+        assert fonts.find("abc") == "latin.ttf"
+        assert fonts.find("д") is None
+    finally:
+        fonts._with_letters.cache_clear()
+
+
+def test_hebrew_runs_from_right_to_left() -> None:
+    if not fonts._can_shape():
+        pytest.skip("this Pillow has no Raqm")
+    file = fonts.find("אב")
+    assert file is not None
+    basic = legend.ImageFont.truetype(file, 30, layout_engine=legend.ImageFont.Layout.BASIC)
+    assert bytes(fonts.at(30, file).getmask("אב")) == bytes(basic.getmask("בא"))
+
+
+def test_without_raqm_what_needs_it_is_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_can_shape", lambda: False)
+    for name in ("إبريق", "אב", "हिन्दी"):
+        assert legend.entry(name, 7, 0.5, None, None).name == "class 7"
+    assert legend.entry("чайник", 7, 0.5, None, None).name == "чайник"
+
+
+@pytest.mark.parametrize("vocabulary", ["voc20", "coco80", "coco171", "ade150"])
+def test_classes_that_follow_each_other_differ_clearly(vocabulary: str) -> None:
+    found = colours.class_colours(named(vocabulary).names)
+    apart = distances(found)
+    beside = np.array([apart[k, k + 1] for k in range(len(found) - 1)])
+    assert beside.min() > 0.115  # 0.02 can just be seen; colours have whole numbers
+    assert apart.min() > 0.03
+
+
+def test_label_maps_and_overlays_have_the_same_colours() -> None:
+    names = ["cat", "background", "dog", "cow"]
+    labels = np.full((500, 500), -1)
+    labels[:250, :250], labels[:250, 250:], labels[250:, :250] = 0, 1, 2
+    rgb = np.full((500, 500, 3), 100, np.uint8)
+    drawn = overlays.overlay(rgb, labels, names)
+    shown = np.array(label_maps.image(labels, 4, names).convert("RGB"))
+    for row, column in ((100, 100), (400, 100)):
+        assert (drawn[row, column] == (100 + shown[row, column].astype(int)) // 2).all()
+    assert (drawn[100, 400] == 100).all()  # background
+    assert (drawn[400, 400] == 100).all()  # unlabelled
+    assert shown[100, 400].tolist() == list(colours.BACKGROUND)
+    assert shown[400, 400].tolist() == [0, 0, 0]
+
+
+def test_no_class_of_a_label_map_is_black_and_unlabelled_is_like_none() -> None:
+    names = [*named("coco171").names, "background"]
+    table = label_maps.class_palette(names)
+    lab = colours._to_oklab(table)
+    assert np.linalg.norm(lab[: len(names)] - lab[255], axis=1).min() > 0.3
+    assert table[255].tolist() == [0, 0, 0]
+
+
+def test_background_stands_in_the_legend_without_a_colour() -> None:
+    labels = np.zeros((450, 450), int)
+    result = overlays.overlay(picture(450, 450), labels, ["Background", "cat"])
+    entry = legend.entry("Background", 0, 1.0, None, None)
+    assert (result[450:] == legend.draw([entry], 450, 450)).all()
+
+
+def test_the_legend_has_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    draw = legend.ImageDraw.ImageDraw.text
+
+    def text(self, place, words, *args, **kwargs):  # type: ignore[no-untyped-def]
+        texts.append(words)
+        return draw(self, place, words, *args, **kwargs)
+
+    monkeypatch.setattr(legend.ImageDraw.ImageDraw, "text", text)
+    labels = blocks(100, 100, 2)
+    overlays.overlay(picture(100, 100), labels, ["cat", "dog"], [0.5, None])
+    assert texts.count("share") == texts.count("score") == 2  # of two columns
+    texts.clear()
+    overlays.overlay(picture(100, 100), labels, ["cat", "dog"])
+    assert "share" in texts and "score" not in texts

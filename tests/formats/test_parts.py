@@ -326,3 +326,60 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     for name in names:
         assert (killed / "x.parts" / name).read_bytes() == (whole / "x.parts" / name).read_bytes()
     assert not list(killed.glob(".*.tmp"))
+
+
+def numbered(folder: Path, ids: dict[str, int], name: str = "x") -> coco.Dataset:
+    """The ten records of a source that has these ids, merged, after a check that their folder of parts
+    reads as the same."""
+    kept = PartStore(folder / f"{name}.parts", DIGEST, SETTINGS, merge.preface({}, CATEGORIES))
+    cuts = parts.cut(10, 4)
+    for part in cuts:
+        made = map(record, range(part.start, part.stop))
+        kept.write(part, parts.with_source_ids(made, ids))
+    assert all(kept.exists(part) for part in cuts)
+    merged = merge.merge_records(kept.records(cuts), {}, CATEGORIES)
+    coco.write(merged, folder / f"{name}.json")
+    read = coco.read(kept.folder)
+    assert read.images == merged.images
+    assert [(one.id, one.image_id) for one in read.annotations] == [
+        (one.id, one.image_id) for one in merged.annotations
+    ]
+    return merged
+
+
+def test_images_keep_the_ids_of_their_source(tmp_path: Path) -> None:
+    ids = {f"{index:03d}.jpg": 1000 - 7 * index for index in range(10)}
+    merged = numbered(tmp_path, ids)
+    # records 3 and 8 are failures; record k has k % 3 masks
+    there = [k for k in range(10) if k % 5 != 3]
+    assert [image.id for image in merged.images] == [1000 - 7 * k for k in there]
+    assert [one.image_id for one in merged.annotations] == [
+        1000 - 7 * k for k in there for _ in range(k % 3)
+    ]
+    assert [one.id for one in merged.annotations] == list(range(1, 8))
+    assert "id" not in merged.images[0].extra
+
+
+@pytest.mark.parametrize("fault", ["one without", "two alike", "none"])
+def test_images_count_from_one_where_an_id_is_missing_or_doubled(
+    tmp_path: Path, fault: str
+) -> None:
+    ids = {f"{index:03d}.jpg": 50 + index for index in range(10)}
+    if fault == "one without":
+        del ids["004.jpg"]
+    elif fault == "two alike":
+        ids["004.jpg"] = ids["005.jpg"]
+    else:
+        ids = {}
+    merged = numbered(tmp_path, ids)
+    assert [image.id for image in merged.images] == list(range(1, 9))
+
+
+def test_an_id_of_zero_is_kept(tmp_path: Path) -> None:
+    merged = numbered(tmp_path, {f"{index:03d}.jpg": index for index in range(10)})
+    assert [image.id for image in merged.images] == [0, 1, 2, 4, 5, 6, 7, 9]
+
+
+def test_an_id_that_is_none_damages_a_record() -> None:
+    with pytest.raises(InputError, match="not an integer"):
+        parts.check_record(parts.image_record("a.jpg", 6, 8, [], id="7"))

@@ -1,0 +1,124 @@
+"""Which file belongs to which: images and their label maps, maps or predictions, by their names.
+
+There is one order for the whole tool. A file is first looked for under the same relative path, then under
+the same path without its ending (``x/a.png`` for ``x/a.jpg``), and last where the whole of one path ends
+the other (``a.png`` for ``x/a.jpg``); so ``x/a.png`` is never taken for ``y/a.jpg``. Where two files could
+be meant, or two names would be given one file, nothing is guessed: that is an error. The two forms of an
+accented letter in Unicode are one: macOS writes names in another form than most JSON has.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ovtool.errors import InputError
+
+RUNGS = ("name", "stem", "ending")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Relative file names with forward slashes.
+
+    source: what errors call them. bare: whether they are already without their endings.
+    """
+
+    source: str
+    names: Sequence[str]
+    bare: bool = False
+
+    def stem(self, name: str) -> str:
+        """A name without its ending, in one form of Unicode."""
+        return _composed(name if self.bare else image_stem(name))
+
+
+def match(wanted: Names, there: Names, rungs: Sequence[str] = RUNGS) -> dict[str, str]:
+    """The name of `there` for each name of `wanted` that has one.
+
+    Args:
+        rungs: the ways to compare names, of RUNGS, the strictest first. What has a match on one rung is
+            not looked at on the next, and its match is not given again there.
+
+    Raises:
+        InputError: two names of `there` that could be meant by one, or one that two would be given.
+    """
+    given: dict[str, str] = {}
+    for rung in rungs:
+        taken = set(given.values())
+        left = [name for name in there.names if name not in taken]
+        candidates = _CANDIDATES[rung](wanted, there, left)
+        owner: dict[str, str] = {}
+        for name in wanted.names:
+            options = [] if name in given else candidates(name)
+            if not options:
+                continue
+            if len(options) > 1:
+                raise InputError(
+                    f"{there.source}: '{options[0]}' and '{options[1]}' could both be meant by "
+                    f"'{name}' of {wanted.source}; rename one of them, or keep them in folders apart"
+                )
+            if options[0] in owner:
+                raise InputError(
+                    f"{wanted.source}: '{owner[options[0]]}' and '{name}' cannot be told apart: both "
+                    f"would be given '{options[0]}' of {there.source}; rename one of them, or keep "
+                    "files in the same folders on both sides"
+                )
+            owner[options[0]] = name
+            given[name] = options[0]
+    return given
+
+
+def image_stem(name: str) -> str:
+    """A relative file name without its ending."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+Candidates = Callable[[str], list[str]]
+
+
+def _by_name(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
+    known = set(left)
+    by_form = _grouped(left, _composed)
+    return lambda name: [name] if name in known else list(by_form.get(_composed(name), ()))
+
+
+def place(folder: Path, name: str) -> Path | None:
+    """The file of a relative name in a folder, in whichever form of Unicode it is there; None if it is not."""
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    return next((folder / form for form in forms if (folder / form).exists()), None)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_stem(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
+    by_stem = _grouped(left, there.stem)
+    return lambda name: list(by_stem.get(wanted.stem(name), ()))
+
+
+def _by_ending(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
+    by_last = _grouped(left, lambda name: there.stem(name).rpartition("/")[2])
+
+    def candidates(name: str) -> list[str]:
+        stem = wanted.stem(name)
+        options = by_last.get(stem.rpartition("/")[2], ())
+        return [other for other in options if _ends(stem, there.stem(other))]
+
+    return candidates
+
+
+def _ends(first: str, second: str) -> bool:
+    """Whether the whole of one path ends the other."""
+    return f"/{first}".endswith(f"/{second}") or f"/{second}".endswith(f"/{first}")
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], str]) -> Mapping[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
+
+
+_CANDIDATES = {"name": _by_name, "stem": _by_stem, "ending": _by_ending}
