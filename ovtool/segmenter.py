@@ -161,7 +161,7 @@ class Segmenter:
         segmented = self._segmenter.segment(item, rgb, self._encode)
         words = self._segmenter.words
         labels, scores = records.labels_and_scores(segmented, words.of_image(item.name))
-        record = records.record_of(item, labels, scores)
+        record = records.record_of(item, labels, scores, words)
         return Masks(
             merge.merge_records([record], self._info, words.categories), labels, scores, rgb
         )

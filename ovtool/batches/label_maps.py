@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ovtool.batches import masked_images
 from ovtool.batches.epochs import Epochs
-from ovtool.datasets.matching import image_stem
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats import images as image_files
@@ -107,7 +106,7 @@ def read(source: str, images: Path | None, with_background: bool = False) -> Lab
             pixels are ignored.
     """
     opened, folder = _open(source, images)
-    items = _images(opened, folder)
+    items = labelled.images_of(opened, folder)
     names = tuple(words[0] for words in opened.classes)
     own = np.arange(len(names), dtype=np.int32)
     table = np.append(own, np.int32(IGNORED))
@@ -174,23 +173,6 @@ def _open(source: str, images: Path | None) -> tuple[LabelledImages, Path]:
     if not images.is_dir():
         raise InputError(f"no such folder: {images}; --images is where the names of {source} start")
     return labelled.open_source(source), images
-
-
-def _images(opened: LabelledImages, folder: Path) -> dict[str, ImageItem]:
-    """The image of each label map, by its name in the source. Raises InputError."""
-    if not opened.by_stem:
-        items = {name: ImageItem(folder / name, name) for name in opened.names}
-        there = {name: item for name, item in items.items() if item.path.exists()}
-    else:
-        by_stem = {image_stem(item.name): item for item in image_files.find_images([str(folder)])}
-        there = {name: by_stem[name] for name in opened.names if name in by_stem}
-    missing = [name for name in opened.names if name not in there]
-    if missing:
-        raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(opened.names)} images of {opened.source} "
-            f"(the first is {missing[0]}); give the folder that the names start from"
-        )
-    return there
 
 
 def _checked(

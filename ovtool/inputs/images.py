@@ -2,6 +2,7 @@
 what Python holds as an image."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco
+from ovtool.formats import coco, file_matching
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 
@@ -71,8 +72,10 @@ def find(
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     """The images of a data set, in the order of its list if it has one, else of their names."""
     if files.file_names is None:
-        return pictures.find_images([str(files.images)])
-    return [ImageItem(files.images / name, name) for name in files.file_names]
+        items = pictures.find_images([str(files.images)])
+    else:
+        items = [ImageItem(files.images / name, name) for name in files.file_names]
+    return [replace(item, id=registry.image_id(files, item.name)) for item in items]
 
 
 def is_data_set(inputs: Inputs) -> bool:
@@ -89,7 +92,14 @@ def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
     listed = coco.read(source, need_masks=False, root=folder).images
     if not listed:
         raise InputError(f"{source} lists no images")
-    return [ImageItem(folder / image.file_name, image.file_name) for image in listed]
+    return [
+        ImageItem(
+            file_matching.place(folder, image.file_name) or folder / image.file_name,
+            image.file_name,
+            image.id,
+        )
+        for image in listed
+    ]
 
 
 def default_output(

@@ -6,15 +6,14 @@ file of two columns.
 
 from __future__ import annotations
 
-import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ovtool.datasets import registry, vocabularies
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, labelled
+from ovtool.formats import coco, label_lists, labelled
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
@@ -151,7 +150,7 @@ def _columns(
     path: Path, classes: str | None
 ) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
     """A file of two columns: image, and labels parted by commas, or by blanks where there is no comma."""
-    rows = list(_rows(path))
+    rows = label_lists.read(path)
     if classes is not None:
         given = vocabularies.parse_classes(classes).classes
     else:
@@ -172,27 +171,3 @@ def _columns(
         coco.Category(k, known[0], synonyms=tuple(known[1:])) for k, known in enumerate(given, 1)
     )
     return [(name, tuple(sorted(ids))) for name, ids in listed.items()], categories
-
-
-def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number, image and labels of each line; columns are parted by a tab, or, in a file without one,
-    by the first comma or blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}, and no data set of that name") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as a file of two columns: {error}") from None
-    tabs = "\t" in text
-    for line, row in enumerate(text.splitlines(), start=1):
-        if not row.strip() or row.startswith("#"):
-            continue
-        if tabs:
-            name, _, rest = row.partition("\t")
-        elif "," in row:
-            name, *cells = next(csv.reader([row], skipinitialspace=True))
-            rest = ",".join(cells)
-        else:
-            name, _, rest = row.strip().partition(" ")
-        labels = rest.split(",") if "," in rest else rest.split()
-        yield line, name.strip(), [one.strip() for one in labels if one.strip()]

@@ -27,12 +27,14 @@ class WordSet:
         per_image: For each image's name the indices into `classes` that it is segmented with; None
             where every image takes all.
         default_background: Whether the background is the default one, which nobody asked for.
+        ids: The official ids of the classes, where their source has any.
     """
 
     classes: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
     per_image: Mapping[str, tuple[int, ...]] | None = None
     default_background: bool = False
+    ids: tuple[int, ...] | None = None
 
     def before(self, stuff: tuple[str, ...]) -> WordSet:
         """The same classes; a default background gives way to the stuff words of a model that has
@@ -58,8 +60,13 @@ class WordSet:
         """The classes as COCO categories."""
         return tuple(
             coco.Category(number, names[0], synonyms=names[1:])
-            for number, names in enumerate(self.classes, start=1)
+            for number, names in zip(self.category_ids, self.classes, strict=True)
         )
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The id of each class: its official one, else its place from 1 on."""
+        return tuple(range(1, len(self.classes) + 1)) if self.ids is None else self.ids
 
 
 def as_settings(words: Words | str | Sequence[str]) -> Words:
@@ -111,7 +118,7 @@ def gather(
     competing = vocabularies.background_words(words.background, default)
     whole = vocabularies.with_background(vocabulary, competing)
     by_default = words.background is None and bool(default)
-    return WordSet(whole.classes, whole.background, default_background=by_default)
+    return WordSet(whole.classes, whole.background, default_background=by_default, ids=whole.ids)
 
 
 def of_classes(words: Words) -> Vocabulary:

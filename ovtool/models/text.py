@@ -22,6 +22,7 @@ from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ovtool.datasets import vocabularies
 from ovtool.datasets.templates import templates as sentences_of
 from ovtool.datasets.vocabularies import Vocabulary
 from ovtool.errors import OvtoolError, UsageError
@@ -66,7 +67,7 @@ def embed_words(
 
 
 def _embed(clip: Clip, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    texts = [template.format(word) for word in words for template in templates]
+    texts = [template.format(vocabularies.spoken(word)) for word in words for template in templates]
     per_sentence = encode_texts(clip, texts, [word for word in words for _ in templates])
     return normalize(per_sentence.unflatten(0, (len(words), len(templates))).mean(dim=1), dim=-1)
 
@@ -230,7 +231,9 @@ def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
     if clip.words is None:
         return
     learned = {word for name in clip.words for word in _single_words(name)}
-    unknown = [name for name in names if not set(_single_words(name)) <= learned]
+    unknown = [
+        name for name in names if not set(_single_words(vocabularies.spoken(name))) <= learned
+    ]
     if unknown:
         _warn(clip.name, tuple(unknown))
 

@@ -7,7 +7,7 @@ A run that is cut off goes on with `resume`, and gives the same bytes.
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def map_images(
             engine.run_local(
                 whole,
                 store,
-                lambda part: work(items[part.start : part.stop]),
+                lambda part: _with_ids(work, items[part.start : part.stop]),
                 resume=run.resume,
                 strict=run.strict,
                 progress=_steps(advance),
@@ -173,11 +173,26 @@ def map_images(
     return Outcome(dataset, out, failures)
 
 
+def _with_ids(
+    work: Callable[[Sequence[ImageItem]], engine.PartOutput], items: Sequence[ImageItem]
+) -> engine.PartOutput:
+    """What `work` makes of the images, each with the id that its source gives it, if any."""
+    output = work(items)
+    ids = {item.name: item.id for item in items if item.id is not None}
+    return replace(output, records=parts.with_source_ids(output.records, ids)) if ids else output
+
+
 def _run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str, Any]:
     """What must agree between the parts of one run beside the stage's settings: the images, the
     number of threads, the device's kind and the libraries."""
     sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
-    listed = parts.settings_digest({"names": [item.name for item in items], "sizes": sizes})
+    listed = parts.settings_digest(
+        {
+            "names": [item.name for item in items],
+            "sizes": sizes,
+            "ids": [item.id for item in items],
+        }
+    )
     return {
         "images": listed,
         "threads": torch.get_num_threads(),

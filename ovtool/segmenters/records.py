@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ovtool.formats import parts, rle
 from ovtool.formats.images import ImageItem
+from ovtool.inputs.words import WordSet
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.runtime import engine, runs
 from ovtool.runtime.device import Halving
@@ -38,11 +39,12 @@ def labels_and_scores(
 
 
 def record_of(
-    item: ImageItem, labels: NDArray[np.int32], scores: Mapping[int, float]
+    item: ImageItem, labels: NDArray[np.int32], scores: Mapping[int, float], words: WordSet
 ) -> dict[str, Any]:
     """The record of an image: a mask for each of its words that is seen, with its score."""
+    ids = words.category_ids
     entries = [
-        {"category_id": index + 1, "segmentation": mask, "score": scores[index]}
+        {"category_id": ids[index], "segmentation": mask, "score": scores[index]}
         for index, mask in rle.encode_label_map(labels, list(scores)).items()
     ]
     return parts.image_record(item.name, labels.shape[0], labels.shape[1], entries)
@@ -82,4 +84,4 @@ def _record(
     labels, scores = labels_and_scores(segmented, indices)
     files.write(item, rgb, labels, scores)
     files.write_heatmaps(item, rgb, segmented.rows, segmented.classes, indices, segmented.heat)
-    return record_of(item, labels, scores)
+    return record_of(item, labels, scores, segmenter.words)

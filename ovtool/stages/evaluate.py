@@ -19,6 +19,7 @@ For recall of masks see `methods.recall`. For mIoU this is counted, in this orde
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from ovtool.settings import layers
 from ovtool.settings.evaluate import MeanIou, Recall
 from ovtool.settings.option import name_of
 from ovtool.settings.shared import Run
+
+_logger = logging.getLogger("ovtool")
 
 
 def run(
@@ -102,6 +105,9 @@ def _mean_iou(
     lists = metric.classes_per_image
     words = None if lists is None else pair.words(lists)
     classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
+    for line in classes.notes():
+        _logger.warning("%s", line)
+    classes.check_in_common()
     images = len(pair.names) + len(pair.empty)
     with progress(images, "evaluating") as advance:
         confusion = _count(pair, classes, words, advance)
