@@ -2,41 +2,37 @@
 
 This is the story of the command: the maps and their images are read, the step `prompts` trains a generator
 whose maps take the place of those that were read (`cams.prompt_refinement`), the other steps go over the
-pictures one by one (`cams.refine_steps`), and what they leave is written as maps or as pseudo masks.
+images one by one (`cams.refiner`), and what they leave is written as maps or as pseudo masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ovtool.batches import maps as map_batches
-from ovtool.cams import prompt_refinement, refine_steps
+from ovtool.cams import prompt_refinement, pseudo, refiner
+from ovtool.cams.pseudo import Masking
 from ovtool.cams.refine_steps import Context
+from ovtool.cams.refiner import MapsOf, Refiner, Work
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco, parts, rle
+from ovtool.formats import atomic, coco
 from ovtool.formats import cams as maps_file
-from ovtool.formats.cams import CamImage, Cams
-from ovtool.formats.images import ImageItem
-from ovtool.methods import pseudo_masks
-from ovtool.methods.pseudo_masks import Background
+from ovtool.formats.cams import Cams
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
-from ovtool.runtime import engine, runs
+from ovtool.runtime import runs
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
-from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
@@ -44,67 +40,6 @@ from ovtool.training import run as training_run
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
-
-BACKGROUND = "background"
-CONFIDENCE = 0.95  # after a CRF, CLIP-ES's; nothing is in doubt without one
-Rgb = NDArray[np.uint8]
-MapsOf = Callable[[CamImage, Tensor], Tensor]  # a picture uint8 (H, W, 3) to its maps (K, h, w)
-
-
-@dataclass(frozen=True)
-class Masking:
-    """How maps become pseudo masks.
-
-    background: its score. confidence: the least share of a pixel's scores that its best one must have.
-    """
-
-    background: Background
-    confidence: float
-
-    @classmethod
-    def of(cls, masks: PseudoMasks, apply: Apply) -> Masking:
-        """From `--background-score` and `--confidence`. Without them: after `crf`, whose maps are
-        probabilities, the background has the rest and 0.95 is asked for; else Otsu's threshold parts the
-        maps of each image, and no pixel is in doubt."""
-        has_crf = bool(apply.apply) and apply.apply[-1] == "crf"
-        background = Background("rest") if has_crf else Background()
-        if masks.background_score is not None:
-            background = Background(*background_rule(masks.background_score))
-        confidence = masks.confidence
-        if confidence is None:
-            confidence = CONFIDENCE if has_crf else 0.0
-        return cls(background, confidence)
-
-
-@dataclass(frozen=True, eq=False)
-class Refiner:
-    """The maps of one picture after another.
-
-    maps_of: the maps that the steps begin with. regions: proposals of a picture, for the step `sam`.
-    """
-
-    maps_of: MapsOf
-    context: Context
-    regions: ProposalSource | None = None
-
-    def __call__(self, item: ImageItem, image: CamImage, rgb: Rgb) -> Tensor:
-        """The refined maps of a picture, float32 (K, h, w) in [0, 1], on the CPU.
-
-        Raises InputError where a step leaves numbers that are not finite.
-        """
-        pixels, context = torch.from_numpy(rgb), self.context
-        steps = context.options.on_images
-        if self.regions is not None:
-            regions = self.regions.find(item, rgb)
-            empty = [rgb[..., 0] < 0]
-            masks = np.stack([member[regions.superpixels] for member in regions.members] or empty)
-            context = replace(context, proposals=torch.from_numpy(masks))
-        maps = refine_steps.run(pixels, self.maps_of(image, pixels), steps, context)
-        if not maps.isfinite().all():
-            raise InputError(
-                f"{item.name}: its maps are not finite after {', '.join(steps)}; leave out a step"
-            )
-        return maps.cpu().float().clamp(0, 1)
 
 
 def run(
@@ -156,7 +91,7 @@ def run(
     folder = source.resolve().parent if images is None else Path(images)
     items = map_batches.items_of(given, folder, str(cams))
     _check_maps(given, str(cams))
-    categories = given.categories if is_maps else with_background(given.categories)
+    categories = given.categories if is_maps else pseudo.with_background(given.categories)
     drawings = DrawnFiles(
         [category.name for category in categories],
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
@@ -190,9 +125,9 @@ def run(
             ranks=distributed.alone(place),
             progress=progress,
         )
-        maps_of = _maps_of_generator(training.trained(frame))
+        maps_of = refiner.maps_of_generator(training.trained(frame))
     drawings.prepare()
-    context = Context(clip, None, apply, _against(masks.background_score))
+    context = Context(clip, None, apply, pseudo.against(masks))
     work = Work(given, Refiner(maps_of, context, regions), masking, drawings)
     made_with = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
 
@@ -251,83 +186,6 @@ def _generator_places(kept: Path | None, prompts: PromptStep) -> dict[str, str]:
     return {}
 
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What is done with each picture: refined, then kept as maps (no `masking`) or as pseudo masks."""
-
-    cams: Cams
-    refiner: Refiner
-    masking: Masking | None
-    drawings: DrawnFiles
-    _by_name: Mapping[str, CamImage] = field(init=False)
-
-    def __post_init__(self) -> None:
-        by_name = {image.file_name: image for image in self.cams.images}
-        object.__setattr__(self, "_by_name", by_name)
-
-    def part_output(self, items: Sequence[ImageItem]) -> engine.PartOutput:
-        """The records of a part, with its maps as tensors where maps are wanted."""
-        kept: dict[str, Tensor] = {}
-
-        def one(item: ImageItem, rgb: Rgb) -> parts.Record:
-            image = self._by_name[item.name]
-            if rgb.shape[:2] != (image.height, image.width):
-                return parts.failure_record(
-                    item.name, f"{item.name} has another size than its maps"
-                )
-            maps = self.refiner(item, image, rgb)
-            if self.masking is None:
-                kept[f"cam/{image.id}"] = maps.half()
-                return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], [])
-            return self._masks(item, image, rgb, maps)
-
-        def records() -> Iterator[parts.Record]:
-            yield from runs.picture_records(items, one)
-
-        return engine.PartOutput(records(), tensors=kept)
-
-    def _masks(self, item: ImageItem, image: CamImage, rgb: Rgb, maps: Tensor) -> parts.Record:
-        """The pseudo masks of a picture; category 1 is the background."""
-        assert self.masking is not None
-        size = rgb.shape[:2]
-        if len(maps) and maps.shape[1:] != size:
-            maps = interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-        elif not len(maps):
-            maps = maps.new_zeros(0, *size)
-        found, share = pseudo_masks.labels(maps, self.masking.background, self.masking.confidence)
-        place = {category.id: k for k, category in enumerate(self.cams.categories, start=1)}
-        # the background, then the classes: places in the list of categories; the last stands for doubt
-        index = torch.tensor([0, *(place[one] for one in image.category_ids), -1])
-        labels = index[found].numpy().astype(np.int32)
-        entries, scores = [], {}
-        for label, mask in sorted(rle.encode_label_map(labels, range(len(place) + 1)).items()):
-            scores[label] = float(share.numpy()[labels == label].mean())
-            score = round(scores[label], 6)
-            entries.append({"category_id": label + 1, "segmentation": mask, "score": score})
-        self.drawings.write(item, rgb, labels, scores)
-        return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], entries)
-
-
-def with_background(categories: Sequence[coco.Category]) -> tuple[coco.Category, ...]:
-    """The categories of pseudo masks: `background` with id 1, then the classes in their order. Raises
-    UsageError where a class has that name already."""
-    if any(each.name.casefold() == BACKGROUND for each in categories):
-        raise UsageError(
-            "a class of the maps is called background, which pseudo masks have of their own: rename it"
-        )
-    own = [
-        coco.Category(number, each.name, each.supercategory, each.synonyms)
-        for number, each in enumerate(categories, start=2)
-    ]
-    return (coco.Category(1, BACKGROUND), *own)
-
-
-def _against(rule: str | None) -> Background:
-    """What the CRF and `sam` set against the maps: never the rest, which only probabilities leave."""
-    background = Background() if rule is None else Background(*background_rule(rule))
-    return Background() if background.kind == "rest" else background
-
-
 def _check_request(apply: Apply, prompts: PromptStep, masks: PseudoMasks, target: str) -> None:
     """Raises UsageError for what does not go together, before anything is read."""
     is_maps = target.endswith(".safetensors")
@@ -378,20 +236,6 @@ def _check_maps(found: Cams, source: str) -> None:
             f"{source}: every map has one value everywhere, so none says where its class is: make the maps "
             "again"
         )
-
-
-def _maps_of_generator(generator: Any) -> MapsOf:
-    """The maps of a trained generator, over the picture and its mirror image."""
-    from ovtool.cams import sources as cam_sources
-
-    place = {category.id: k for k, category in enumerate(generator.categories)}
-    source, views = cam_sources.generator(generator), cam_sources.Views((1.0,), True)
-
-    def maps_of(image: CamImage, rgb: Tensor) -> Tensor:
-        chosen = [place[one] for one in image.category_ids]
-        return cam_sources.maps_of(source, rgb, chosen, views).cpu()
-
-    return maps_of
 
 
 def _write_maps(
