@@ -102,7 +102,7 @@ def sam(image: Tensor, maps: Tensor, context: Context) -> Tensor:
     """Each pixel takes the vote of the smallest proposal that covers it: the share of its pixels in
     which each class is the best, background included. Pixels that none covers keep their maps."""
     if context.proposals is None:
-        raise UsageError("the step sam needs proposals: give --proposals FILE")
+        raise UsageError("the step sam needs proposals; give --proposals FILE")
     placed = _resized(maps, _size(image)).clone()
     best = _scores(placed, context.background).argmax(0)  # (H, W), 0 the background
     order = context.proposals.flatten(1).sum(1).argsort(descending=True, stable=True)
@@ -135,7 +135,7 @@ def _attention(image: Tensor, context: Context, step: str) -> tuple[Tensor, tupl
 
     clip = context.clip
     if clip is None:
-        raise UsageError(f"the step {step} reads a CLIP's attention: give --model NAME")
+        raise UsageError(f"the step {step} reads a CLIP's attention; give --model NAME")
     pixels = dense_scores.prepare(clip, image, context.options.short_side)
     return attention.mean_attention(clip, pixels), towers.grid_size(pixels, clip.patch_size)
 

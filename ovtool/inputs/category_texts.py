@@ -62,7 +62,7 @@ def background_words(
     if not kept and single and not alone:
         raise UsageError(
             f"{len(single)} images have one label only, such as {single[0].item.name}, and the softmax needs "
-            'a word to compete with it: name some, such as --background "wall,sky"'
+            'a word to compete with it; name some, such as --background "wall,sky"'
         )
     return kept
 

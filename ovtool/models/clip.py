@@ -300,7 +300,7 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
         whole = [n for n in range(1, clip.patch_size + 1) if clip.patch_size % n == 0]
         raise UsageError(
             f"--patch-stride {stride} does not divide the patches of {clip.name}, of "
-            f"{clip.patch_size} pixels: give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
+            f"{clip.patch_size} pixels; give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
         )
     if stride != clip.patch_size and not is_native(clip.model.visual):
         raise UsageError(

@@ -2,7 +2,7 @@
 
 This is the story of the command: the maps and their images are read, the step `prompts` trains a generator
 whose maps take the place of those that were read (`cams.prompt_refinement`), the other steps go over the
-images one by one (`cams.refiner`), and what they leave is written as maps or as pseudo masks.
+pictures one by one (`cams.refine_steps`), and what they leave is written as maps or as pseudo masks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ovtool.batches import maps as map_batches
-from ovtool.cams import prompt_refinement, pseudo, refiner
-from ovtool.cams.pseudo import Masking
+from ovtool.cams import prompt_refinement
 from ovtool.cams.refine_steps import Context
-from ovtool.cams.refiner import MapsOf, Refiner, Work
+from ovtool.cams.refined import MapsOf, Masking, Refiner, Work, with_background
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco
 from ovtool.formats import cams as maps_file
-from ovtool.formats.cams import Cams
+from ovtool.formats.cams import CamImage, Cams
+from ovtool.methods.pseudo_masks import Background
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
@@ -32,7 +32,7 @@ from ovtool.runtime import runs
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
-from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
@@ -91,7 +91,7 @@ def run(
     folder = source.resolve().parent if images is None else Path(images)
     items = map_batches.items_of(given, folder, str(cams))
     _check_maps(given, str(cams))
-    categories = given.categories if is_maps else pseudo.with_background(given.categories)
+    categories = given.categories if is_maps else with_background(given.categories)
     drawings = DrawnFiles(
         [category.name for category in categories],
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
@@ -125,9 +125,9 @@ def run(
             ranks=distributed.alone(place),
             progress=progress,
         )
-        maps_of = refiner.maps_of_generator(training.trained(frame))
+        maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()
-    context = Context(clip, None, apply, pseudo.against(masks))
+    context = Context(clip, None, apply, _against(masks.background_score))
     work = Work(given, Refiner(maps_of, context, regions), masking, drawings)
     made_with = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
 
@@ -186,6 +186,12 @@ def _generator_places(kept: Path | None, prompts: PromptStep) -> dict[str, str]:
     return {}
 
 
+def _against(rule: str | None) -> Background:
+    """What the CRF and `sam` set against the maps: never the rest, which only probabilities leave."""
+    background = Background() if rule is None else Background(*background_rule(rule))
+    return Background() if background.kind == "rest" else background
+
+
 def _check_request(apply: Apply, prompts: PromptStep, masks: PseudoMasks, target: str) -> None:
     """Raises UsageError for what does not go together, before anything is read."""
     is_maps = target.endswith(".safetensors")
@@ -233,9 +239,23 @@ def _check_maps(found: Cams, source: str) -> None:
         raise InputError(f"{source} has no maps: no image in it has a class")
     if map_batches.constant_maps(found) == count:
         raise InputError(
-            f"{source}: every map has one value everywhere, so none says where its class is: make the maps "
+            f"{source}: every map has one value everywhere, so none says where its class is; make the maps "
             "again"
         )
+
+
+def _maps_of_generator(generator: Any) -> MapsOf:
+    """The maps of a trained generator, over the picture and its mirror image."""
+    from ovtool.cams import sources as cam_sources
+
+    place = {category.id: k for k, category in enumerate(generator.categories)}
+    network = cam_sources.generator(generator)
+
+    def maps_of(image: CamImage, rgb: Tensor) -> Tensor:
+        chosen = [place[one] for one in image.category_ids]
+        return cam_sources.maps_of(network, rgb, chosen, flip=True).cpu()
+
+    return maps_of
 
 
 def _write_maps(

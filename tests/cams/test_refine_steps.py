@@ -153,9 +153,9 @@ def test_orders_that_work_and_what_they_need(order, options, clip):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("affinity", "the step affinity reads a CLIP's attention: give --model NAME"),
-        ("walk", "the step walk reads a CLIP's attention: give --model NAME"),
-        ("sam", "the step sam needs proposals: give --proposals FILE"),
+        ("affinity", "the step affinity reads a CLIP's attention; give --model NAME"),
+        ("walk", "the step walk reads a CLIP's attention; give --model NAME"),
+        ("sam", "the step sam needs proposals; give --proposals FILE"),
     ],
 )
 def test_a_step_without_what_it_needs(scene, coarse, name, message):

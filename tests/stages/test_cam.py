@@ -413,7 +413,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypat
         ({"method": "matching", "select": "truth"}, "--select 'truth' is not one of 'last', 'labels'"),
         ({"background": "none"}, "5 images have one label only, such as 0.png, and the softmax needs"),
         ({"method": "matching", "fine_tune": True}, "the CLIP's own tower stays frozen"),
-        ({"method": "classifier", "arch": "resnet18"}, "no network 'resnet18': give timm:NAME"),
+        ({"method": "classifier", "arch": "resnet18"}, "no network 'resnet18'; give timm:NAME"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant(make, options, said, tmp_path):

@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 
 from ovtool.batches import maps as map_batches
-from ovtool.cams import refiner
-from ovtool.cams.pseudo import Masking
 from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import cams, coco, label_maps, rle, tensors
 from ovtool.inputs import category_texts
@@ -25,6 +23,7 @@ from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.shared import Compute
 from ovtool.stages import refine, tune_prompts
+from ovtool.cams.refined import Masking
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
 
@@ -407,7 +406,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(refined, tmp_path, monk
     for name in ("json", "safetensors"):
         steps = "walk,pamr"
         refined(f"whole.{name}", steps=steps, how={"part_size": 5})
-        mend = cut_after(monkeypatch, refiner.Refiner, "__call__", 7)
+        mend = cut_after(monkeypatch, refine.Refiner, "__call__", 7)
         with pytest.raises(Cut):
             refined(f"cut.{name}", steps=steps, how={"part_size": 5})
         mend()
