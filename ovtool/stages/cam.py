@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from ovtool.cams import sources as cam_sources
-from ovtool.cams.sources import Source, Views
+from ovtool.cams.sources import NetworkMaps, Source
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, cams, coco, given_maps, image_labels, parts, plots, tensors
+from ovtool.formats import atomic, cams, coco, image_labels, parts, plots, tensors
 from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import category_texts
 from ovtool.inputs import labels as label_inputs
 from ovtool.models import recommendations
 from ovtool.runtime import device as devices
@@ -33,7 +32,7 @@ from ovtool.settings.cam import (
     PaclMaps,
     Spread,
 )
-from ovtool.settings.layers import as_data, known
+from ovtool.settings.layers import as_data
 from ovtool.settings.option import name_of
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import checkpoints, distributed, loop
@@ -43,8 +42,6 @@ from ovtool.training.loop import Record
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
 
-# an image and its pixels, uint8 (H, W, 3), to maps (K, h, w) in [0, 1] of its categories
-Make = Callable[[ImageItem, Tensor], Tensor]
 _logger = logging.getLogger("ovtool")
 
 
@@ -156,7 +153,7 @@ def run(
     maker = _maker(method, spread, listed, clip, frame)
     settings = {**as_data(spread), **maker.settings}
     settings |= {"method": plan.method, "labels": listed.digest}
-    made = _map(_Maps(listed, maker.make, settings, clip, frame), run)
+    made = _map(_Maps(listed, maker.source, settings, clip, frame), run)
     return replace(made, **_finished(method, maker, frame))
 
 
@@ -208,7 +205,7 @@ def _finished(method: CamMethod, maker: _Maker, frame: training_run.Frame) -> di
 class _Maker:
     """What makes the maps, with what a file says of it and what its training left."""
 
-    make: Make
+    source: Source
     settings: Mapping[str, Any] = field(default_factory=dict)
     begun: training_run.Begun | None = None
     curve: list[Record] | None = None
@@ -222,68 +219,47 @@ def _maker(
     frame: training_run.Frame,
 ) -> _Maker:
     """The maker of the maps of a method, trained where it has to be."""
-    affinity = None
-    if spread.affinity:
-        assert clip is not None
-        side = spread.affinity_side or getattr(method, "short_side", None)
-        affinity = cam_sources.Affinity(clip, side, spread.box_threshold)
+    maker = _plain_maker(method, labels, clip, frame)
+    if not spread.affinity:
+        return maker
+    assert clip is not None
+    side = spread.affinity_side
+    if side is None and not isinstance(method, GivenMaps):
+        side = method.short_side
+    source = cam_sources.Spread(maker.source, clip, side)
+    if spread.box_threshold is not None:
+        source = replace(source, threshold=spread.box_threshold)
+    return replace(maker, source=source)
+
+
+def _plain_maker(
+    method: CamMethod, labels: Labelled, clip: Clip | None, frame: training_run.Frame
+) -> _Maker:
+    """The maker of maps that are not spread yet."""
     if isinstance(method, GivenMaps):
-        return _Maker(_given(method.from_maps, labels, affinity))
-    views = Views(method.scales, method.flip)
+        return _Maker(cam_sources.GivenFiles.of(method.from_maps, labels))
+    views = (labels.categories, method.scales, method.flip)
     if isinstance(method, ClassifierMaps):
         from ovtool.cams import training as cam_training
 
         learned = cam_training.classifier(method, labels, frame)
-        make = _seen(cam_sources.classifier(learned.network), labels, views, affinity)
-        return _Maker(make, learned.settings, learned.begun, learned.curve)
+        source = NetworkMaps(cam_sources.classifier(learned.network), *views)
+        return _Maker(source, learned.settings, learned.begun, learned.curve)
     assert clip is not None
     if isinstance(method, LabelMatching):
         from ovtool.cams import training as cam_training
 
         trained = cam_training.generator(method, labels, clip, frame)
-        make = _seen(cam_sources.generator(trained.network), labels, views, affinity)
-        return _Maker(make, trained.settings, trained.begun, trained.curve)
+        source = NetworkMaps(cam_sources.generator(trained.network), *views)
+        return _Maker(source, trained.settings, trained.begun, trained.curve)
     if isinstance(method, PaclMaps):
-        source = cam_sources.pacl(clip, labels, method.pacl, method.short_side)
+        source = NetworkMaps(cam_sources.pacl(clip, labels, method), *views)
         head = tensors.fingerprint(tensors.load(method.pacl)[1])
-        return _Maker(_seen(source, labels, views, affinity), as_data(method, {"pacl": head}))
-    gradcam, origins = recommendations.settled(clip, method, {"sentence": category_texts.SHARP})
-    source, words = cam_sources.gradcam(
-        clip, labels, gradcam.background, known(gradcam.sentence), gradcam.short_side
-    )
+        return _Maker(source, as_data(method, {"pacl": head}))
+    gradcam, origins = recommendations.settled(clip, method, cam_sources.GRADCAM)
+    network, words = cam_sources.gradcam(clip, labels, gradcam)
     settings = as_data(gradcam) | {"background_words": list(words), "origins": dict(origins)}
-    return _Maker(_seen(source, labels, views, affinity), settings)
-
-
-def _seen(
-    source: Source, labels: Labelled, views: Views, affinity: cam_sources.Affinity | None
-) -> Make:
-    """Maps by a network."""
-    place = {category.id: index for index, category in enumerate(labels.categories)}
-    ids = image_labels.of_image(labels)
-
-    def make(item: ImageItem, rgb: Tensor) -> Tensor:
-        classes = [place[category_id] for category_id in ids[item.name]]
-        maps = cam_sources.maps_of(source, rgb, classes, views)
-        return maps if affinity is None else affinity(rgb, maps)
-
-    return make
-
-
-def _given(folder: Path, labels: Labelled, affinity: cam_sources.Affinity | None) -> Make:
-    """Maps from files."""
-    files = given_maps.find(folder, [item.name for item in labels.items])
-    ids = image_labels.of_image(labels)
-
-    def make(item: ImageItem, rgb: Tensor) -> Tensor:
-        path = files[item.name]
-        try:
-            maps = given_maps.read(path, ids[item.name], labels.categories)
-        except InputError as error:  # what is written says no place of this machine
-            raise InputError(str(error).replace(str(path), path.name)) from None
-        return maps if affinity is None else affinity(rgb, maps)
-
-    return make
+    return _Maker(NetworkMaps(network, *views), settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +267,7 @@ class _Maps:
     """The maps of all images: what makes them, and what their file says."""
 
     labels: Labelled
-    make: Make
+    source: Source
     settings: Mapping[str, Any]
     clip: Clip | None
     frame: training_run.Frame
@@ -312,7 +288,7 @@ class _Maps:
         for item in items:
             try:
                 rgb = torch.from_numpy(image_files.read_rgb(item.path))
-                maps = self.make(item, rgb)
+                maps = self.source(item, rgb, self.ids[item.name])
             except InputError as error:
                 reason = str(error).replace(str(item.path), item.name)
                 yield parts.failure_record(item.name, reason)

@@ -249,11 +249,11 @@ def _maps_of_generator(generator: Any) -> MapsOf:
     from ovtool.cams import sources as cam_sources
 
     place = {category.id: k for k, category in enumerate(generator.categories)}
-    source, views = cam_sources.generator(generator), cam_sources.Views((1.0,), True)
+    network = cam_sources.generator(generator)
 
     def maps_of(image: CamImage, rgb: Tensor) -> Tensor:
         chosen = [place[one] for one in image.category_ids]
-        return cam_sources.maps_of(source, rgb, chosen, views).cpu()
+        return cam_sources.maps_of(network, rgb, chosen, flip=True).cpu()
 
     return maps_of
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ovtool.batches import labels as label_batches
 from ovtool.cams import sources as cam_sources
-from ovtool.cams.sources import Source, Views
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.cams.sources import Network
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import cams, tensors
 from ovtool.inputs import category_texts
 from ovtool.inputs import labels as label_inputs
@@ -92,12 +92,12 @@ def test_scales_and_mirrors_are_merged():
         picture = rgb.permute(2, 0, 1)[None].float()
         return torch.nn.functional.interpolate(picture, size=size, mode="bilinear")
 
-    red = Source(show, lambda pixels, classes: pixels[0, :1].repeat(len(classes), 1, 1))
+    red = Network(show, lambda pixels, classes: pixels[0, :1].repeat(len(classes), 1, 1))
     rgb = torch.zeros(8, 12, 3, dtype=torch.uint8)
     rgb[:, 8:, 0] = 200
-    plain = cam_sources.maps_of(red, rgb, [0, 1], Views())
+    plain = cam_sources.maps_of(red, rgb, [0, 1])
     assert plain.shape == (2, 8, 12) and plain[0, 0].tolist() == pytest.approx([0] * 8 + [1] * 4)
-    both = cam_sources.maps_of(red, rgb, [0, 1], Views((1.0, 0.5, 2.0), flip=True))
+    both = cam_sources.maps_of(red, rgb, [0, 1], (1.0, 0.5, 2.0), flip=True)
     assert both.shape == (2, 8, 12)
     assert both[:, :, 9:].min() > 0.8 and both[:, :, :7].max() < 0.2
 
@@ -375,7 +375,7 @@ def test_constant_maps_are_counted_in_one_line(make, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(cam._logger, "warning", lambda text, *of: said.append(text % of))
     monkeypatch.setattr(
-        cam_sources, "maps_of", lambda s, rgb, classes, v: torch.zeros(len(classes), 2, 2)
+        cam_sources, "maps_of", lambda s, rgb, classes, *views: torch.zeros(len(classes), 2, 2)
     )
     assert make().constant == 11
     assert said == ["11 maps have one value everywhere and say nothing of where"]
@@ -457,3 +457,52 @@ def test_nothing_is_written_over(make, tmp_path):
     (tmp_path / "y.png").touch()
     with pytest.raises(OutputExistsError, match="y.png exists"):
         make("y.safetensors", method="matching")
+
+
+@pytest.mark.parametrize("method", ["matching", "classifier"])
+def test_a_training_in_another_place_or_of_other_data_does_not_go_on(
+    make, tmp_path, method, monkeypatch, source
+):
+    """The digest that guards --resume is that of all trainings: settings, data, threads, device."""
+    options = {"method": method, "steps": 4, "batch_size": 2, "short_side": 64, "save_every": 1}
+    if method == "classifier":
+        options["arch"] = "timm:lcnet_035"
+    real = label_batches.LabelBatches.__getitem__
+
+    def cut(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(self, step)
+
+    monkeypatch.setattr(label_batches.LabelBatches, "__getitem__", cut)
+    with pytest.raises(KeyboardInterrupt):
+        make("cut.safetensors", **options)
+    monkeypatch.setattr(label_batches.LabelBatches, "__getitem__", real)
+    resume = {**options, "resume": True}
+    other = tmp_path / "fewer.tsv"
+    other.write_text("".join(source.read_text().splitlines(keepends=True)[:6]))
+    with pytest.raises(MismatchError, match="with other data or settings"):
+        make("cut.safetensors", **resume, source=other)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    with pytest.raises(MismatchError, match="with other data or settings"):
+        make("cut.safetensors", **resume)
+
+
+@pytest.mark.parametrize("method", ["matching", "classifier"])
+def test_out_of_memory_ends_in_one_line(make, method, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(label_batches.LabelBatches, "__getitem__", full)
+    with pytest.raises(OvtoolError, match="out of memory while .*; give a smaller --batch-size"):
+        make(method=method, steps=2, short_side=64, **({} if method == "matching" else
+             {"arch": "timm:lcnet_035"}))  # fmt: skip
+
+
+def test_where_settings_came_from_is_written(make, tmp_path):
+    make(background="grass,water")
+    settings = cams.read(tmp_path / "x.safetensors").settings
+    assert settings["sentence"] == "a clean origami {}."  # the published one
+    assert settings["origins"]["sentence"] == "default"
+    assert settings["origins"]["background"] == "given"

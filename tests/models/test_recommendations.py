@@ -1,0 +1,61 @@
+"""What a model recommends, and what is published for every other."""
+
+import dataclasses
+import json
+from importlib import resources
+
+import pytest
+
+from ovtool.errors import UsageError
+from ovtool.models import clip as door
+from ovtool.models import recommendations
+from ovtool.settings.cam import Gradcam, LabelMatching
+from ovtool.settings.refine import PromptStep
+
+PUBLISHED = {"sentence": "published {}."}
+
+
+def test_the_bundled_clip_recommends_what_was_measured_on_it():
+    clip = door.load("tiny")
+    cases = (
+        (Gradcam(), {"sentence": "a clean origami {}."}, "sentence", "a photo of a {}."),
+        (LabelMatching(), {"background_weight": 2.4}, "background_weight", 0.75),
+        (PromptStep(), {"refine_weight": 0.05}, "refine_weight", 2.0),
+    )
+    for settings, published, name, value in cases:
+        taken, origins = recommendations.settled(clip, settings, published)
+        assert getattr(taken, name) == value and origins[name] == "model"
+
+
+def test_every_file_of_recommendations_names_settings_that_exist():
+    classes = {
+        "gradcam": Gradcam,
+        "label_matching": LabelMatching,
+        "prompt_step": PromptStep,
+    }
+    files = [
+        file
+        for file in resources.files("ovtool.weights").iterdir()
+        if file.name.endswith(".recommended.json")
+    ]
+    assert files
+    for file in files:
+        for name, values in json.loads(file.read_text()).items():
+            classes[name](**values)
+
+
+def test_any_other_clip_takes_what_is_published(small):
+    assert not small.recommended and not recommendations.of_bundled("none")
+    taken, origins = recommendations.settled(small, Gradcam(), PUBLISHED)
+    assert taken.sentence == "published {}." and origins["sentence"] == "default"
+
+
+def test_what_is_given_comes_before_what_a_model_recommends(small):
+    clip = dataclasses.replace(small, recommended={"gradcam": {"sentence": "its {}."}})
+    taken, origins = recommendations.settled(clip, Gradcam(), PUBLISHED)
+    assert taken.sentence == "its {}." and origins["sentence"] == "model"
+    taken, origins = recommendations.settled(clip, Gradcam(sentence="mine {}."), PUBLISHED)
+    assert taken.sentence == "mine {}." and origins["sentence"] == "given"
+    wrong = dataclasses.replace(small, recommended={"gradcam": {"colour": 1}})
+    with pytest.raises(UsageError, match="the model sets 'colour'"):
+        recommendations.settled(wrong, Gradcam(), PUBLISHED)
