@@ -149,24 +149,25 @@ def _voc(
 def _columns(
     path: Path, classes: str | None
 ) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
-    """A file of two columns: image, and labels parted by commas, or by blanks where there is no comma."""
+    """A file of two columns, image and labels, with one separator for all of it (`formats.label_lists`)."""
     rows = label_lists.read(path)
     if classes is not None:
         given = vocabularies.parse_classes(classes).classes
     else:
-        given = tuple((name,) for name in sorted({one for _, _, labels in rows for one in labels}))
+        given = tuple((label,) for label in sorted({label for row in rows for label in row.labels}))
     number = {name.casefold(): k for k, known in enumerate(given, start=1) for name in known}
     listed: dict[str, set[int]] = {}
-    for line, name, labels in rows:
-        checks.check_file_name(name, f"{path}, line {line}")
-        unknown = [one for one in labels if one.casefold() not in number]
+    for row in rows:
+        place = f"{path}, line {row.number}"
+        checks.check_file_name(row.name, place)
+        unknown = [label for label in row.labels if label.casefold() not in number]
         if unknown:
-            known = labelled.shortened([each[0] for each in given])
+            known = labelled.shortened([names[0] for names in given])
             raise InputError(
-                f"{path}, line {line}: '{unknown[0]}' is none of the classes ({known}); correct the "
-                "label, or name it with --classes"
+                f"{place}: '{unknown[0]}' is none of the classes ({known}); correct the label, or name it "
+                "with --classes"
             )
-        listed.setdefault(name, set()).update(number[one.casefold()] for one in labels)
+        listed.setdefault(row.name, set()).update(number[label.casefold()] for label in row.labels)
     categories = tuple(
         coco.Category(k, known[0], synonyms=tuple(known[1:])) for k, known in enumerate(given, 1)
     )

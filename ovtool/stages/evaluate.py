@@ -105,12 +105,12 @@ def _mean_iou(
     lists = metric.classes_per_image
     words = None if lists is None else pair.words(lists)
     classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
-    for line in classes.notes():
-        _logger.warning("%s", line)
     classes.check_in_common()
     images = len(pair.names) + len(pair.empty)
     with progress(images, "evaluating") as advance:
         confusion = _count(pair, classes, words, advance)
+    for line in classes.notes():
+        _logger.warning("%s", line)
     if not confusion.any():
         raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
     return {

@@ -47,7 +47,7 @@ def listing(photos, tmp_path):
 def test_a_coco_file_gives_names_and_order(photos, listing):
     items = sources.find([], listing, photos)
     assert names(items) == ["deep/c.png", "a.png", "gone.png"]
-    assert items[0] == ImageItem(photos / "deep/c.png", "deep/c.png")
+    assert items[0] == ImageItem(photos / "deep/c.png", "deep/c.png", 7)
 
 
 def test_a_coco_file_on_stdin(photos, listing, monkeypatch):
