@@ -10,15 +10,13 @@ side by side: what it cannot do.
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
 from ovtool.datasets import art, collage, grounds
 from ovtool.datasets.nouns import table
-from ovtool.runtime import runs
-from ovtool.stages import segment
+from ovtool.segmenter import Segmenter
 
 FOLDER = Path(__file__).parents[2] / "examples"
 WIDTH, HEIGHT = 640, 480
@@ -115,19 +113,9 @@ def photographs() -> Image.Image:
 
     source = Path(skimage.data.__file__).parent
     shown = []
-    with TemporaryDirectory() as scratch:
-        for name, words in PHOTOGRAPHS.items():
-            segment.run(
-                [str(source / name)],
-                classes=words,
-                model="tiny",
-                overlays=Path(scratch),
-                out=str(Path(scratch) / "segments.json"),
-                how=runs.Run(overwrite=True),
-            )
-        for path in sorted(Path(scratch).rglob("*.png")):
-            picture = Image.open(path).convert("RGB")
-            shown.append(picture.resize((round(300 * picture.width / picture.height), 300)))
+    for name, words in sorted(PHOTOGRAPHS.items()):
+        image = Segmenter(words, model="tiny")(source / name).overlay()
+        shown.append(image.resize((round(300 * image.width / image.height), 300)))
     sheet = Image.new("RGB", (sum(one.width for one in shown), 300))
     left = 0
     for picture in shown:

@@ -17,50 +17,45 @@ from typing import Any
 
 from ovtool.datasets import collage_files, registry
 from ovtool.models import sources
+from ovtool.settings.segment import Fused, Patch
+from ovtool.settings.shared import Compute
+from ovtool.settings.words import Words
 from ovtool.stages import evaluate, segment
 
-BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
-ROWS: dict[str, dict[str, Any]] = {
-    **{
-        f"--method patch --last-block {block}": {"method": "patch", "last_block": block}
-        for block in BLOCKS
-    },
-    "--method patch": {"method": "patch"},
-    "--method patch --patch-stride 8": {"method": "patch", "patch_stride": 8},
-    "--method patch --last-block naclip --patch-stride 8": {
-        "method": "patch",
-        "last_block": "naclip",
-        "patch_stride": 8,
-    },
-    "--method patch --pacl none --window 0 --short-side 128": {
-        "pacl": "none",
-        "method": "patch",
-        "window": 0,
-        "short_side": 128,
-    },
-    **{f"--method fused --last-block {block}": {"last_block": block} for block in BLOCKS[1:]},
-    "--method fused --window 0 --short-side 128": {"window": 0, "short_side": 128},
-    "--method fused --pacl ovtool/weights/tiny_pacl.safetensors": {
-        "pacl": str(sources.bundled_folder() / "tiny_pacl.safetensors")
-    },
-    "--method fused --templates pacl": {"templates": "pacl"},
-    "(nothing: the default)": {},
+BLOCKS: tuple[Any, ...] = ("clip", "maskclip", "sclip", "clearclip", "naclip")
+ROWS: dict[str, Patch | Fused] = {
+    **{f"--method patch --last-block {block}": Patch(last_block=block) for block in BLOCKS},
+    "--method patch": Patch(),
+    "--method patch --patch-stride 8": Patch(patch_stride=8),
+    "--method patch --last-block naclip --patch-stride 8": Patch(
+        last_block="naclip", patch_stride=8
+    ),
+    "--method patch --pacl none --window 0 --short-side 128": Patch(
+        pacl="none", window=0, short_side=128
+    ),
+    **{f"--method fused --last-block {block}": Fused(last_block=block) for block in BLOCKS[1:]},
+    "--method fused --window 0 --short-side 128": Fused(window=0, short_side=128),
+    "--method fused --pacl ovtool/weights/tiny_pacl.safetensors": Fused(
+        pacl=sources.bundled_folder() / "tiny_pacl.safetensors"
+    ),
+    "--method fused --templates pacl": Fused(templates="pacl"),
+    "(nothing: the default)": Fused(),
 }
 
 
 def measure(
-    data: registry.DataSet, model: str, options: dict[str, Any], folder: Path
+    data: registry.DataSet, model: str, method: Patch | Fused, folder: Path
 ) -> tuple[dict[str, Any], float]:
     """The scores of one way to segment, and its seconds an image, loading the model included."""
     out = folder / "segments.json"
     out.unlink(missing_ok=True)
     began = time.perf_counter()
     outcome = segment.run(
-        [str(data.images)],
-        classes_per_image=data.classes_per_image,
-        model=model,
-        out=str(out),
-        **options,
+        data.images,
+        Words(classes_per_image=data.classes_per_image),
+        method,
+        out=out,
+        compute=Compute(model=model),
     )
     spent = (time.perf_counter() - began) / len(outcome.dataset.images)
     truth = str(data.semantic)
@@ -82,10 +77,10 @@ def main() -> None:
         spec = collage_files.CollageSpec(args.split, args.images, args.seed)
         collage_files.make(spec, folder / "data")
         data = registry.collage_in(folder / "data", args.split)
-        for name, options in ROWS.items():
+        for name, method in ROWS.items():
             if args.only and args.only not in name:
                 continue
-            scores, spent = measure(data, args.model, options, folder)
+            scores, spent = measure(data, args.model, method, folder)
             objects, grounds = _apart(scores)
             cells = (scores["miou"], objects, grounds, scores["pixel_accuracy"])
             shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)

@@ -31,9 +31,10 @@ from ovtool.proposers import named as named_proposers
 from ovtool.proposers.named import Proposals, ProposalSettings
 from ovtool.proposers.region_sources import RegionSource
 from ovtool.runtime import runs
-from ovtool.segmenters import dense as dense_segmenter
 from ovtool.segmenters import two_stage
-from ovtool.segmenters.dense import Settings
+from ovtool.settings.segment import TwoStage
+from ovtool.settings.shared import Compute, Run
+from ovtool.settings.words import Words
 from ovtool.stages import evaluate, mine_pairs, probe_oracle, propose, segment, tune_prompts
 
 sys.path.append(str(Path(__file__).parents[1] / "measure"))
@@ -184,31 +185,20 @@ class Bench(Cells):
         data = self.data(split)
         items = pictures.find_images([str(data.images)])[:limit]
         looked_for = word_inputs.gather(
-            items, [str(data.images)], classes_per_image=data.classes_per_image
+            items, data.images, Words(classes_per_image=data.classes_per_image)
         )
-        request = two_stage.Request(
-            prompts="none" if prompts is None else str(prompts), region_features=features
-        )
-        ready = dense_segmenter.load(
-            "tiny",
-            torch.device("cpu"),
-            "float32",
-            looked_for,
-            Settings("two-stage", batch_size=two_stage.BATCH_SIZE),
-            None,
-            lambda clip: two_stage.load(clip, request, self.regions, None),
-        )
+        method = TwoStage(prompts=prompts or "none", region_features=features)  # type: ignore[arg-type]
+        compute = Compute(model="tiny", device="cpu", precision="float32")
+        ready = two_stage.load(method, looked_for, self.regions, compute)
         truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
         index = {name: row for row, (name, *_) in enumerate(truth.classes)}
         names = [category.name for category in looked_for.categories]
         weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (0.0, 1.0)
         counts = {weight: torch.zeros(len(index), len(index) + 1).long() for weight in weights}
-        encode, stages, scale = ready.encoder(), ready.two_stage, ready.settings.logit_scale
-        assert stages is not None and scale is not None
+        encode = ready.encoder()
         for item in items:
             rgb = pictures.read_rgb(item.path)
-            text, owner = ready.text_of(item)
-            named = stages.named(item, rgb, text, owner, scale, encode)
+            named = ready.named(item, rgb, encode)
             own = looked_for.of_image(item.name)
             table = torch.tensor([index[names[row]] for row in own] + [-1])
             true = torch.from_numpy(truth.decode(item.name)).long()
@@ -266,17 +256,14 @@ class Bench(Cells):
         """mIoU of two-stage with every word of the table for every picture, crops and tokens."""
         data, out = self.data("test"), self.work / "all-word_inputs.json"
         segment.run(
-            [str(data.images)],
-            classes=",".join(class_names()),
-            background="none",
-            model="tiny",
-            method="two-stage",
-            prompts=str(prompts),
-            proposer=self.proposer,
-            region_features="both",
-            ensemble=weight,
-            out=str(out),
-            how=GO_ON,
+            data.images,
+            Words(classes=",".join(class_names()), background="none"),
+            TwoStage(
+                prompts=prompts, proposer=self.proposer, region_features="both", ensemble=weight
+            ),
+            out=out,
+            run=Run(resume=True, overwrite=True),
+            compute=Compute(model="tiny"),
         )
         return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
 

@@ -24,7 +24,9 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
 from ovtool.models import sources
-from ovtool.runtime import runs
+from ovtool.settings.segment import Patch
+from ovtool.settings.shared import Compute, Run
+from ovtool.settings.words import Words
 from ovtool.stages import (
     evaluate,
     probe_alignment,
@@ -62,7 +64,7 @@ ABLATED: dict[str, dict[str, Any]] = {  # with one training, of the first seed
     "head, on tokens of clip": {"last_block": "clip"},
     "head, on tokens of naclip": {"last_block": "naclip"},
 }
-OVERWRITE = runs.Run(overwrite=True)
+OVERWRITE = Run(overwrite=True)
 
 
 @dataclass
@@ -111,13 +113,12 @@ class Bench(Cells):
         data, out = self.data("test"), self.work / "segments.json"
         began = time.perf_counter()
         segment.run(
-            [str(data.images)],
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            method="patch",
-            out=str(out),
-            how=OVERWRITE,
-            **options,
+            data.images,
+            Words(classes_per_image=data.classes_per_image),
+            Patch(**options),
+            out=out,
+            run=OVERWRITE,
+            compute=Compute(model="tiny"),
         )
         spent = (time.perf_counter() - began) / self.tested
         found = evaluate.run(str(out), str(data.semantic), classes_per_image=data.classes_per_image)

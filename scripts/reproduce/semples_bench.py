@@ -17,6 +17,8 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import coco
 from ovtool.runtime.runs import Run
+from ovtool.settings import shared as settings
+from ovtool.settings.segment import Trained
 from ovtool.stages import cam, propose, refine, segment, train_segmenter
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
@@ -257,12 +259,13 @@ class Bench(Cells):
                 overwrite=True,
             )
         figures = {}
-        views = {"plain": {}, "miou": {"scales": "0.75,1,1.25", "flip": True, "crf": "pydensecrf"}}
-        for key, options in views.items():
+        views = {
+            "plain": Trained(segmenter=file),
+            "miou": Trained(segmenter=file, scales=(0.75, 1, 1.25), flip=True, crf="pydensecrf"),
+        }
+        for key, method in views.items():
             out = self.file(f"{name}.{key}.segments", seed, "json")
-            segment.run(
-                [str(val.images)], segmenter_file=file, out=str(out), how=Run(overwrite=True), **options
-            )  # fmt: skip
+            segment.run(val.images, method=method, out=out, run=settings.Run(overwrite=True))
             figures[key] = scores.masks(out, val)["miou"]
         return figures
 
