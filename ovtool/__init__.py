@@ -26,14 +26,22 @@ if TYPE_CHECKING:
     )
     from ovtool.masks import Masks
     from ovtool.segmenter import Segmenter
+    from ovtool.settings.data import Scenes
+    from ovtool.settings.evaluate import MeanIou, Recall
     from ovtool.settings.pacl import Pacl
+    from ovtool.settings.pairs import Matching, Nouns
+    from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
+    from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
+    from ovtool.settings.propose import Propose
+    from ovtool.settings.proposer import ProposerTraining
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+    from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
     from ovtool.settings.words import Words
     from ovtool.stages.cam import run as cam
     from ovtool.stages.check import run as check
-    from ovtool.stages.data import listing as list_data
-    from ovtool.stages.data import make as make_data
+    from ovtool.stages.data_list import run as data_list
+    from ovtool.stages.data_make import run as data_make
     from ovtool.stages.doctor import run as doctor
     from ovtool.stages.evaluate import run as evaluate
     from ovtool.stages.info import run as info
@@ -54,19 +62,33 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Alignment",
+    "BackgroundPrompts",
+    "Classify",
+    "Coherence",
     "Compute",
     "Drawn",
     "Fused",
     "InputError",
+    "MaskPrompts",
     "Masks",
+    "Matching",
+    "MeanIou",
     "MismatchError",
     "ModelError",
+    "Nouns",
+    "Oracle",
     "OutputExistsError",
     "OvtoolError",
     "Pacl",
     "Patch",
+    "Propose",
+    "ProposerTraining",
+    "Recall",
     "Run",
+    "Scenes",
     "Segmenter",
+    "SegmenterTraining",
     "Source",
     "Trained",
     "Training",
@@ -77,11 +99,11 @@ __all__ = [
     "__version__",
     "cam",
     "check",
+    "data_list",
+    "data_make",
     "doctor",
     "evaluate",
     "info",
-    "list_data",
-    "make_data",
     "mine_pairs",
     "probe_alignment",
     "probe_classify",
@@ -104,9 +126,16 @@ _MODULES = {
     **dict.fromkeys(("Compute", "Run", "Source", "Training"), "settings.shared"),
     "Words": "settings.words",
     "Pacl": "settings.pacl",
+    **dict.fromkeys(("MaskPrompts", "BackgroundPrompts"), "settings.prompts"),
+    "ProposerTraining": "settings.proposer",
+    "SegmenterTraining": "settings.segmenter",
+    "Propose": "settings.propose",
+    "Scenes": "settings.data",
+    **dict.fromkeys(("MeanIou", "Recall"), "settings.evaluate"),
+    **dict.fromkeys(("Matching", "Nouns"), "settings.pairs"),
+    **dict.fromkeys(("Alignment", "Classify", "Coherence", "Oracle"), "settings.probe"),
     "TrainingError": "training.loop",
 }
-_ELSEWHERE = {"list_data": ("stages.data", "listing"), "make_data": ("stages.data", "make")}
 
 
 def __getattr__(name: str) -> object:
@@ -117,7 +146,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'ovtool' has no attribute '{name}'")
     from importlib import import_module
 
-    module, attribute = _ELSEWHERE.get(name, (_MODULES.get(name), name))
+    module, attribute = _MODULES.get(name), name
     if module is None:
         is_error = name.endswith("Error")
         module, attribute = ("errors", name) if is_error else (f"stages.{name}", "run")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ovtool.formats import coco, label_maps, rle
 from ovtool.models import clip as door
 from ovtool.settings.option import fields
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
@@ -44,7 +45,7 @@ def small():
 @pytest.fixture
 def loads_small(small, monkeypatch):
     """The stages find the small CLIP, whatever model is asked for."""
-    monkeypatch.setattr(door, "load", lambda name, device, dtype: small)
+    monkeypatch.setattr(door, "load", lambda *_: small)
     return small
 
 
@@ -62,6 +63,65 @@ def photos(tmp_path):
     (folder / "deep").mkdir(parents=True)
     for seed, name in enumerate(("a.png", "b.jpg", "deep/c.png")):
         Image.fromarray(blocks(40 + 8 * seed, 64, seed)).save(folder / name)
+    return folder
+
+
+BLOCK_SIDE = 64
+
+
+def block_image(number):
+    """A red and a blue block on grey: uint8 (S, S, 3) and the class of each pixel, 0 where grey."""
+    random = np.random.default_rng(number)
+    rgb, labels = (
+        np.full((BLOCK_SIDE, BLOCK_SIDE, 3), 120, np.uint8),
+        np.zeros((BLOCK_SIDE, BLOCK_SIDE), np.int32),
+    )
+    for category, colour, top in ((1, (220, 20, 20), 4), (2, (20, 20, 220), 36)):
+        left = int(random.integers(2, 30))
+        labels[top : top + 22, left : left + 26] = category
+        rgb[labels == category] = colour
+    return rgb, labels
+
+
+@pytest.fixture(name="block_image")
+def block_image_fixture():
+    """The image of a number, and the class of each of its pixels."""
+    return block_image
+
+
+@pytest.fixture
+def pseudo(tmp_path):
+    """Eight images with the masks of apple, cow and background, the lowest eight rows in doubt:
+    pseudo.json and the folder."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    images, annotations = [], []
+    for number in range(1, 9):
+        rgb, labels = block_image(number)
+        Image.fromarray(rgb).save(folder / f"{number}.png")
+        images.append(coco.Image(number, f"{number}.png", BLOCK_SIDE, BLOCK_SIDE))
+        labels[-8:] = -1
+        for category in (1, 2, 0):
+            mask = rle.encode(labels == category)
+            annotations.append(
+                coco.annotation(len(annotations) + 1, number, category or 3, mask, None)
+            )
+    names = ("apple", "cow", "background")
+    categories = [coco.Category(id, name) for id, name in enumerate(names, 1)]
+    coco.write(coco.Dataset({}, images, annotations, categories), tmp_path / "pseudo.json")
+    return tmp_path / "pseudo.json", folder
+
+
+@pytest.fixture
+def block_maps(pseudo, tmp_path):
+    """The same images with label maps: a folder, the class background first."""
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for number in range(1, 9):
+        _, labels = block_image(number)
+        labels[-8:] = -1
+        label_maps.write(folder / f"{number}.png", labels, 3)
+    label_maps.write_classes(folder / "classes.txt", ["background", "apple", "cow"])
     return folder
 
 

@@ -60,8 +60,7 @@ def leaves(rows, above=""):
 
 @pytest.mark.parametrize("name, target", [*leaves(COMMANDS)])
 def test_every_command_is_a_function(name, target):
-    moved = {"data_list": "list_data", "data_make": "make_data"}
-    assert inspect.isfunction(getattr(ovtool, moved.get(name, name)))
+    assert inspect.isfunction(getattr(ovtool, name))
     assert callable(imported(target))
 
 

@@ -1,6 +1,6 @@
-"""Captioned pictures in batches for a training: from a data set, a captions JSON, or WebDataset shards.
+"""Captioned images in batches for a training: from a data set, a captions JSON, or WebDataset shards.
 
-Which pictures and captions a step has, and how each is cut, is a function of (seed, step); of shards also
+Which images and captions a step has, and how each is cut, is a function of (seed, step); of shards also
 of the number of processes, since each process reads its own.
 """
 
@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import Dataset, IterableDataset
 
 from ovtool.batches.pairs import random_box
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats import parts, shards
 from ovtool.formats.images import ImageItem
 from ovtool.formats.shards import Left, Sample
@@ -33,19 +32,25 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's rows of a step. pixels: uint8 (b, 3, S, S), None where tokens are kept already;
-    index: their places in the list of pictures; captions: one each; told: all captions of each; left:
-    what shards lacked up to here."""
+    """This process's rows of a step.
+
+    Attributes:
+        pixels: uint8 (b, 3, S, S); None where tokens are kept already.
+        index: the places of the images in the list; empty for shards.
+        captions: one of each image.
+        all_captions: all captions of each image.
+        left: what shards lacked up to here.
+    """
 
     pixels: Tensor | None
     index: tuple[int, ...]
     captions: tuple[str, ...]
-    told: tuple[tuple[str, ...], ...]
+    all_captions: tuple[tuple[str, ...], ...]
     left: Left | None = None
 
 
 def squared(rgb: Rgb, side: int, rng: np.random.Generator | None = None) -> Tensor:
-    """A picture (H, W, 3) of any size brought to uint8 (3, side, side), its aspect given up; with `rng`
+    """An image (H, W, 3) of any size brought to uint8 (3, side, side), its aspect given up; with `rng`
     a random box of 90 to 100 % of it."""
     top, left, bottom, right = 0, 0, rgb.shape[0], rgb.shape[1]
     if rng is not None:
@@ -58,9 +63,15 @@ def squared(rgb: Rgb, side: int, rng: np.random.Generator | None = None) -> Tens
 
 @dataclass(frozen=True)
 class Listed:
-    """The pictures of a list and their captions, those held out for validation aside.
+    """The images of a list and their captions, those held out for validation aside.
 
-    left: pictures that were listed and left out, by reason. digest: of names and captions.
+    Attributes:
+        source: the name that the list goes by.
+        items: the images.
+        captions: those of each image.
+        held_out: the images of the validation.
+        left: images that were listed and left out, by reason.
+        digest: of names and captions.
     """
 
     source: str
@@ -71,18 +82,28 @@ class Listed:
     digest: str
 
     @property
+    def count(self) -> int:
+        """How many images there are to train on."""
+        return len(self.items)
+
+    @property
     def texts(self) -> list[str]:
-        """All captions, picture by picture."""
+        """All captions, image by image."""
         return [caption for said in self.captions for caption in said]
 
 
 def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) -> Listed:
-    """The captioned images of a captions JSON whose file names start from a folder.
+    """The captioned images of a captions JSON; those that are not there are left out and counted.
 
-    spec: the name that the file goes by (`inputs.captions.locate`).
-    held_out: the share of the pictures kept for validation, drawn by the seed; none of fewer than ten.
+    Args:
+        spec: the name that the file goes by (`inputs.captions.locate`).
+        source: the file.
+        folder: where its file names start.
+        seed: draws the images that are held out.
+        held_out: the share of the images kept for validation; none of fewer than ten.
 
-    Pictures that are not there are left out and counted. Raises InputError.
+    Raises:
+        InputError: the file is broken, or none of its images is there.
     """
     everything = captions_file.read(source).images
     found = [image for image in everything if image.captions]
@@ -111,13 +132,53 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
     )
 
 
+@dataclass(frozen=True)
+class Sharded:
+    """Captioned images in WebDataset shards.
+
+    Attributes:
+        urls: the shards.
+        count: their samples; None where a shard lies elsewhere, and nobody counted.
+    """
+
+    urls: tuple[str, ...]
+    count: int | None
+
+    @property
+    def digest(self) -> str:
+        """Of the names of the shards."""
+        return parts.settings_digest({"shards": [Path(url).name for url in self.urls]})
+
+
+def sharded(spec: str) -> Sharded:
+    """The shards that a SPEC names, `x/{00000..00331}.tar`, with their samples counted.
+
+    Raises:
+        UsageError: an address that would run a command.
+        InputError: a shard is not there, or none of them holds a captioned image.
+    """
+    urls = shards.expand(spec)
+    if not all(shards.is_local(url) for url in urls):
+        return Sharded(tuple(urls), None)
+    count = shards.count(urls)
+    if not count:
+        raise InputError(f"{urls[0]} and the shards beside it hold no captioned image")
+    return Sharded(tuple(urls), count)
+
+
 @dataclass(frozen=True, eq=False)
-class ListedBatches(Dataset[Batch]):
-    """Batch `step` of a training, from 0 on: epochs of all pictures in a new order, without the rest that
+class ListedBatches:
+    """Batch `step` of a training, from 0 on: epochs of all images in a new order, without the rest that
     fills no batch.
 
-    rows: those of the global batch that this process has. crops: pictures are cut by `squared`; else
-    whole. has_pixels: False where their tokens are kept already.
+    Attributes:
+        listed: the images.
+        side: of the square that each is brought to, in pixels.
+        batch_size: of all processes together.
+        rows: those of the whole batch that this process has.
+        seed: of orders, captions and crops.
+        crops: whether images are cut by `squared`; else they are whole.
+        has_pixels: False where their tokens are kept already.
     """
 
     listed: Listed
@@ -128,8 +189,8 @@ class ListedBatches(Dataset[Batch]):
     crops: bool = True
     has_pixels: bool = True
 
-    def chosen(self, step: int) -> list[tuple[int, int]]:
-        """The pictures of a step and which caption of each, for the whole batch."""
+    def drawn(self, step: int) -> list[tuple[int, int]]:
+        """The images of a step and which caption of each, for the whole batch."""
         epoch, place = divmod(step, len(self.listed.items) // self.batch_size)
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.listed.items))
         own = order[place * self.batch_size : (place + 1) * self.batch_size]
@@ -140,72 +201,85 @@ class ListedBatches(Dataset[Batch]):
         ]
 
     def __getitem__(self, step: int) -> Batch:
-        chosen = self.chosen(step)[self.rows.start : self.rows.stop]
+        own = self.drawn(step)[self.rows.start : self.rows.stop]
         pixels = None
         if self.has_pixels:
             pixels = torch.stack(
                 [
-                    self.picture(index, step if self.crops else None, row)
-                    for (index, _), row in zip(chosen, self.rows, strict=True)
+                    self.image(index, step if self.crops else None, row)
+                    for (index, _), row in zip(own, self.rows, strict=True)
                 ]
             )
-        captions = tuple(self.listed.captions[index][which] for index, which in chosen)
-        told = tuple(self.listed.captions[index] for index, _ in chosen)
-        return Batch(pixels, tuple(index for index, _ in chosen), captions, told)
+        captions = tuple(self.listed.captions[index][which] for index, which in own)
+        all_captions = tuple(self.listed.captions[index] for index, _ in own)
+        return Batch(pixels, tuple(index for index, _ in own), captions, all_captions)
 
-    def picture(self, index: int, step: int | None = None, row: int = 0) -> Tensor:
-        """A picture as a row of a step shows it, or whole."""
+    def image(self, index: int, step: int | None = None, row: int = 0) -> Tensor:
+        """An image as a row of a step shows it, or whole: uint8 (3, side, side)."""
         rng = None if step is None else np.random.default_rng([self.seed, 4, step, row])
-        return squared(pictures.read_rgb(self.listed.items[index].path), self.side, rng)
+        return squared(image_files.read_rgb(self.listed.items[index].path), self.side, rng)
 
 
-@dataclass(frozen=True, eq=False)
-class ShardBatches(IterableDataset[Batch]):
-    """Batches from step `first` on, for ever: the shards in a new order each epoch, dealt to the
-    processes, their samples shuffled in blocks of `BLOCK`. Processes with fewer samples begin their next
-    epoch sooner.
+@dataclass(eq=False)
+class ShardBatches:
+    """Batch `step` of a training, from 0 on and for ever: the shards in a new order each epoch, dealt to
+    the processes, their samples shuffled in blocks of `BLOCK`. Processes with fewer samples begin their
+    next epoch sooner.
+
+    Shards are read from front to back, so steps that follow each other cost least: what lies between two
+    steps is read and not decoded, and an earlier step begins anew.
+
+    Attributes:
+        urls: the shards.
+        side: of the square that each image is brought to, in pixels.
+        own: samples of a batch that this process has.
+        rank: this process.
+        world: how many there are.
+        seed: of orders and crops.
+        left: what was left out up to here.
     """
 
     urls: Sequence[str]
     side: int
     own: int
-    first: int
     rank: int
     world: int
     seed: int
     left: Left = field(default_factory=Left)
-    broken: set[str] = field(default_factory=set)
+    _broken: set[str] = field(default_factory=set)
+    _samples: Iterator[tuple[Sample, Sequence[Sample]]] | None = None
+    _next: int = 0
 
-    def __iter__(self) -> Iterator[Batch]:
-        drawn = self._shuffled()
-        for _ in range(self.first * self.own):  # not decoded, to come to where a run was cut off
-            next(drawn)
-        step = self.first
-        while True:
-            rows = []
-            for row in range(self.own):
-                rng = np.random.default_rng([self.seed, 4, self.rank, step, row])
-                rows.append(self._decoded(*next(drawn), rng))
-            pixels = torch.stack([picture for picture, _ in rows])
-            left = Left(self.left.samples.copy(), dict(self.left.cut))
-            captions = tuple(caption for _, caption in rows)
-            yield Batch(pixels, (), captions, tuple((each,) for each in captions), left)
-            step += 1
+    def __getitem__(self, step: int) -> Batch:
+        if self._samples is None or step < self._next:
+            self.left, self._broken = Left(), set()
+            self._samples, self._next = self._shuffled(), 0
+        for _ in range((step - self._next) * self.own):
+            next(self._samples)
+        self._next = step + 1
+        rows = []
+        for row in range(self.own):
+            rng = np.random.default_rng([self.seed, 4, self.rank, step, row])
+            rows.append(self._decoded(*next(self._samples), rng))
+        pixels = torch.stack([image for image, _ in rows])
+        left = Left(self.left.samples.copy(), dict(self.left.cut))
+        captions = tuple(caption for _, caption in rows)
+        return Batch(pixels, (), captions, tuple((caption,) for caption in captions), left)
 
     def _decoded(
         self, sample: Sample, block: Sequence[Sample], rng: np.random.Generator
     ) -> tuple[Tensor, str]:
-        """A sample's picture and caption; in place of a broken one, another sample of its block, so
+        """A sample's image and caption; in place of a broken one, another sample of its block, so
         that every step draws as many."""
         others = (block[place] for place in rng.permutation(len(block)))
         for tried in (sample, *others):
             try:
-                rgb = pictures.decode_rgb(tried.image, tried.name)
+                rgb = image_files.decode_rgb(tried.image, tried.name)
                 return squared(rgb, self.side, rng), tried.caption
             except InputError:
-                self.broken.add(tried.name)
-                self.left.samples["broken image"] = len(self.broken)
-        raise InputError(f"no image near {sample.name} can be read: give shards with pictures")
+                self._broken.add(tried.name)
+                self.left.samples["broken image"] = len(self._broken)
+        raise InputError(f"no image near {sample.name} can be read; give shards with images")
 
     def _shuffled(self) -> Iterator[tuple[Sample, Sequence[Sample]]]:
         """The samples for ever, each with the block that it comes from."""

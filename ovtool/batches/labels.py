@@ -1,7 +1,7 @@
-"""Batches of labelled pictures for trainings on labels: a function of (seed, step) alone.
+"""Batches of labelled images for trainings on labels: a function of (seed, step) alone.
 
-Pictures are squares of `side` pixels, whole or, with a `scale` below 1, random crops; each second one is
-mirrored. A crop has the labels of its whole picture, as published, though it may not show them all.
+Images are squares of `side` pixels, whole or, with a `scale` below 1, random crops; each second one is
+mirrored. A crop has the labels of its whole image, as published, though it may not show them all.
 """
 
 from collections import OrderedDict
@@ -18,14 +18,14 @@ from ovtool.batches.pairs import random_box
 from ovtool.formats import images as pictures
 from ovtool.formats.image_labels import Labelled, LabelledImage
 
-CACHE_BYTES = 1 << 30  # of pictures brought to size
+CACHE_BYTES = 1 << 30  # of images brought to size
 
 Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelBatch:
-    """rgb: uint8 (B, side, side, 3). labels: bool (B, C). rows: int64 (B,), the pictures' places in the
+    """rgb: uint8 (B, side, side, 3). labels: bool (B, C). rows: int64 (B,), the images' places in the
     list. mirrored: bool (B,)."""
 
     rgb: Tensor
@@ -36,10 +36,10 @@ class LabelBatch:
 
 @dataclass(frozen=True, eq=False)
 class LabelBatches:
-    """Batch `step` of a training: epochs of all pictures in a new order each. A batch is never larger
+    """Batch `step` of a training: epochs of all images in a new order each. A batch is never larger
     than the set.
 
-    scale: the least share of a picture that a crop shows; at 1 pictures are whole.
+    scale: the least share of an image that a crop shows; at 1 images are whole.
     """
 
     labels: Labelled
@@ -51,17 +51,17 @@ class LabelBatches:
 
     @property
     def images(self) -> Sequence[LabelledImage]:
-        """The pictures."""
+        """The images."""
         return self.labels.images
 
     @property
     def per_epoch(self) -> int:
-        """The number of steps in which every picture is seen at most once."""
+        """The number of steps in which every image is seen at most once."""
         return max(1, len(self.images) // self.size)
 
     @property
     def size(self) -> int:
-        """The number of pictures in a batch."""
+        """The number of images in a batch."""
         return min(self.batch_size, len(self.images))
 
     def __getitem__(self, step: int) -> LabelBatch:
@@ -78,14 +78,14 @@ class LabelBatches:
         mirrored: Tensor | None = None,
         rng: np.random.Generator | None = None,
     ) -> LabelBatch:
-        """Some pictures, whole where there is no `rng`."""
+        """Some images, whole where there is no `rng`."""
         mirrored = torch.zeros(len(rows), dtype=torch.bool) if mirrored is None else mirrored
         rgb = torch.stack([torch.from_numpy(self._square(row, rng)) for row in rows])
         rgb = torch.where(mirrored.view(-1, 1, 1, 1), rgb.flip(2), rgb)
         return LabelBatch(rgb, self.label_rows(rows), torch.tensor(list(rows)), mirrored)
 
     def label_rows(self, rows: Sequence[int]) -> Tensor:
-        """The labels of some pictures, bool (B, C), columns in the order of the categories."""
+        """The labels of some images, bool (B, C), columns in the order of the categories."""
         place = {category.id: k for k, category in enumerate(self.labels.categories)}
         found = torch.zeros(len(rows), len(place), dtype=torch.bool)
         for index, row in enumerate(rows):
@@ -93,7 +93,7 @@ class LabelBatches:
         return found
 
     def _square(self, row: int, rng: np.random.Generator | None) -> Rgb:
-        """A picture, or with `rng` and a scale below 1 a crop of it, brought to a square."""
+        """An image, or with `rng` and a scale below 1 a crop of it, brought to a square."""
         if rng is not None and self.scale < 1:
             rgb = pictures.read_rgb(self.images[row].item.path)
             whole = (0, 0, rgb.shape[0], rgb.shape[1])

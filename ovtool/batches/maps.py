@@ -1,4 +1,4 @@
-"""Random crops of pictures with the maps of their classes: what is learned from maps is learned on these.
+"""Random crops of images with the maps of their classes: what is learned from maps is learned on these.
 
 Which images a step has, and how each is cut, is a function of (seed, step) alone.
 """
@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import Dataset
 
-from ovtool.batches.pairs import CACHE_BYTES, random_box
+from ovtool.batches.pairs import CACHE_BYTES, held_out_ids, random_box
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
 
@@ -27,8 +26,13 @@ SCALE = (0.08, 1.0)  # of the area, of a random resized crop, as published
 
 @dataclass(frozen=True, eq=False)
 class CropBatch:
-    """pixels: uint8 (B, S, S, 3). owners, classes: int64 (P,), for each pair of a picture and a class that
-    it is labelled with the picture's row and the index of the class. maps: float32 (P, S, S) in [0, 1].
+    """Crops of images, and the pairs of a crop and a class that its image is labelled with.
+
+    Attributes:
+        pixels: uint8 (B, S, S, 3).
+        owners: int64 (P,), the crop's row.
+        classes: int64 (P,), the index of the class.
+        maps: float32 (P, S, S) in [0, 1].
     """
 
     pixels: Tensor
@@ -38,7 +42,7 @@ class CropBatch:
 
 
 def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
-    """The pictures that maps are of, below a folder.
+    """The images that maps are of, below a folder.
 
     Raises InputError where they are not there, MismatchError where one has another size.
     """
@@ -51,7 +55,7 @@ def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
             f"{folder} lacks {len(missing)} of the {len(items)} images of {source}, such as {missing[0]}: "
             "give the folder that the file names start from with --images"
         )
-    sizes = {item.name: pictures.read_size(item.path) for item in items}
+    sizes = {item.name: image_files.read_size(item.path) for item in items}
     maps_file.check_images(cams, sizes, source)
     return items
 
@@ -65,11 +69,26 @@ def constant_maps(cams: Cams) -> int:
     )
 
 
+def held_out(cams: Cams, seed: int, share: float) -> frozenset[int]:
+    """The ids of the images with maps that are kept for validation; none of fewer than ten."""
+    return held_out_ids([image.id for image in cams.images if image.category_ids], seed, share)
+
+
 @dataclass(frozen=True, eq=False)
-class CamBatches(Dataset[CropBatch]):
+class CamBatches:
     """Batch `step` of a training, from 0 on: epochs of all images with maps in a new order, without the
-    rest that fills no batch. Crops are squares of `side` pixels: a random resized crop of at least `scale`
-    of the area, and a mirror; with a scale of 1 the whole picture, always the same."""
+    rest that fills no batch. Crops are squares.
+
+    Attributes:
+        cams: the maps.
+        folder: where the file names of their images start.
+        batch_size: images of a step.
+        side: of a crop, in pixels.
+        seed: of orders and crops.
+        scale: the least share of an image in a random resized crop, which may be mirrored; with 1 the
+            whole image, always the same.
+        left_out: ids of images that are not shown.
+    """
 
     cams: Cams
     folder: Path
@@ -77,26 +96,31 @@ class CamBatches(Dataset[CropBatch]):
     side: int
     seed: int
     scale: float = SCALE[0]
+    left_out: frozenset[int] = frozenset()
     _decoded: "OrderedDict[str, NDArray[np.uint8]]" = field(default_factory=OrderedDict)
 
     @property
     def images(self) -> Sequence[CamImage]:
         """The images that have a map."""
-        return [image for image in self.cams.images if image.category_ids]
+        return [
+            image
+            for image in self.cams.images
+            if image.category_ids and image.id not in self.left_out
+        ]
 
     @property
     def per_epoch(self) -> int:
         """The number of steps in which every image is seen at most once."""
         return len(self.images) // self.batch_size
 
-    def chosen(self, step: int) -> list[int]:
+    def drawn(self, step: int) -> list[int]:
         """Which images a step has."""
         epoch, place = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
         return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
 
     def __getitem__(self, step: int) -> CropBatch:
-        return self.of(self.chosen(step), np.random.default_rng([self.seed, 3, step]))
+        return self.of(self.drawn(step), np.random.default_rng([self.seed, 3, step]))
 
     def of(self, numbers: Sequence[int], rng: np.random.Generator) -> CropBatch:
         """Some images, each cut anew."""
@@ -113,7 +137,7 @@ class CamBatches(Dataset[CropBatch]):
         return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(found))
 
     def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        rgb, maps = self._picture(image), self.cams.of(image.id)
+        rgb, maps = self._rgb(image), self.cams.of(image.id)
         top, left, bottom, right = (0, 0, image.height, image.width)
         is_mirrored = False
         if self.scale < 1:
@@ -123,17 +147,17 @@ class CamBatches(Dataset[CropBatch]):
         whole = interpolate(maps[None], (image.height, image.width), mode="bilinear")[0]
         cut = torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float()
         size = (self.side, self.side)
-        shown = interpolate(cut[None], size, mode="bicubic", antialias=True)[0]
+        crop = interpolate(cut[None], size, mode="bicubic", antialias=True)[0]
         mask = interpolate(whole[None, :, top:bottom, left:right], size, mode="bilinear")[0]
         if is_mirrored:
-            shown, mask = shown.flip(-1), mask.flip(-1)
-        return shown.round().clamp(0, 255).byte().permute(1, 2, 0), mask.clamp(0, 1)
+            crop, mask = crop.flip(-1), mask.flip(-1)
+        return crop.round().clamp(0, 255).byte().permute(1, 2, 0), mask.clamp(0, 1)
 
-    def _picture(self, image: CamImage) -> NDArray[np.uint8]:
-        """The pixels of a picture, kept as long as there is room."""
+    def _rgb(self, image: CamImage) -> NDArray[np.uint8]:
+        """The pixels of an image, kept as long as there is room."""
         rgb = self._decoded.get(image.file_name)
         if rgb is None:
-            rgb = pictures.read_rgb(self.folder / image.file_name)
+            rgb = image_files.read_rgb(self.folder / image.file_name)
             self._decoded[image.file_name] = rgb
             while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:
                 self._decoded.popitem(last=False)

@@ -1,32 +1,31 @@
-"""What a proposer learns from: pictures with masks, from a COCO file, augmented, in batches.
+"""What a proposer learns from: images with masks, from a COCO file, augmented, in batches.
 
 An example is a function of (seed, step, row), so that a run that was cut off goes on, and many
 processes share a batch by taking its rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from ovtool.errors import InputError
+from ovtool.batches import epochs, masked_images
+from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
+from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, rle
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.training import augmentation
 
-TARGETS = ("categories", "instances")
 SCALES = (0.5, 2.0)  # of the shorter side, over the side of the crop
 
 
 @dataclass(frozen=True)
 class Example:
-    """A square picture, uint8 (S, S, 3), its masks, bool (T, S, S), and their labels, int64 (T,)."""
+    """A square image, uint8 (S, S, 3), its masks, bool (T, S, S), and their labels, int64 (T,)."""
 
     rgb: NDArray[np.uint8]
     masks: NDArray[np.bool_]
@@ -35,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures uint8 (B, S, S, 3), and of each the masks, bool (T, S, S), and labels, int64 (T,)."""
+    """Images uint8 (B, S, S, 3), and of each the masks, bool (T, S, S), and labels, int64 (T,)."""
 
     pixels: Tensor
     masks: Sequence[Tensor]
@@ -45,40 +44,33 @@ class Batch:
 ExampleOf = Callable[[int, int], Example]  # (step, row of the batch)
 
 
-class Batches(IterableDataset[Batch]):
-    """The rows `rows` of every batch from step `first` on, for ever."""
+@dataclass(frozen=True)
+class Batches:
+    """The rows `rows` of the batch of any step, as `batches.loader` asks for them."""
 
-    def __init__(self, example_of: ExampleOf, first: int, rows: range) -> None:
-        self.example_of, self.first, self.rows = example_of, first, rows
+    example_of: ExampleOf
+    rows: range
 
-    def __iter__(self) -> Iterator[Batch]:
-        worker = torch.utils.data.get_worker_info()
-        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        step = self.first + start
-        while True:
-            examples = [self.example_of(step, row) for row in self.rows]
-            yield Batch(
-                torch.from_numpy(np.stack([one.rgb for one in examples])),
-                [torch.from_numpy(one.masks) for one in examples],
-                [torch.from_numpy(one.labels) for one in examples],
-            )
-            step += stride
-
-
-def stream(example_of: ExampleOf, first: int, rows: range, workers: int = 0) -> Iterator[Batch]:
-    """Batches in order, made by `workers` other processes, or by this one (0)."""
-    batches = Batches(example_of, first, rows)
-    if not workers:
-        return iter(batches)
-    return iter(DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4))
+    def __getitem__(self, step: int) -> Batch:
+        examples = [self.example_of(step, row) for row in self.rows]
+        return Batch(
+            torch.from_numpy(np.stack([example.rgb for example in examples])),
+            [torch.from_numpy(example.masks) for example in examples],
+            [torch.from_numpy(example.labels) for example in examples],
+        )
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Pictures with masks, some of them kept from the training.
+    """Images with masks, some of them kept from the training.
 
-    images, masks: rows alike, the masks of each as (label, RLE); names: of the labels.
-    training, held_out: rows of these.
+    Attributes:
+        folder: That the names of the images start from.
+        images: Those that have a mask.
+        masks: Of each image, as (label, RLE).
+        names: Of the labels.
+        training: Rows of the images to learn from.
+        held_out: Rows of the images to measure on.
     """
 
     folder: Path
@@ -88,39 +80,68 @@ class Truth:
     training: Sequence[int]
     held_out: Sequence[int]
 
-    def picture(self, row: int) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
+    def rgb(self, row: int) -> NDArray[np.uint8]:
+        """An image, uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
         image = self.images[row]
-        rgb = pictures.read_rgb(self.folder / image.file_name)
+        rgb = image_files.read_rgb(self.folder / image.file_name)
         if rgb.shape[:2] != (image.height, image.width):
             raise InputError(
                 f"{image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its masks "
-                f"{image.width} x {image.height}: give the pictures that the masks were drawn on"
+                f"{image.width} x {image.height}; give the images that the masks were drawn on"
             )
         return rgb
 
     def targets(self, row: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """The masks of a picture, bool (T, H, W), and their labels (T,)."""
-        image, found = self.images[row], self.masks[row]
-        masks = np.stack([rle.decode(mask, image.height, image.width) for _, mask in found])
-        return masks, np.array([label for label, _ in found], np.int64)
+        """The masks of an image, bool (T, H, W), and their labels (T,)."""
+        image, labelled = self.images[row], self.masks[row]
+        masks = np.stack([rle.decode(mask, image.height, image.width) for _, mask in labelled])
+        return masks, np.array([label for label, _ in labelled], np.int64)
+
+
+def read(source: str, images: Path | None, targets: str) -> tuple[coco.Dataset, Path]:
+    """The masks of a COCO JSON or of a data set's name, and the folder of their images.
+
+    Args:
+        source: The file, or the name.
+        images: The folder that the file names start from; None for a data set, which has its own.
+        targets: As in `truth_of`: which masks of a data set are read.
+
+    Raises:
+        UsageError: The folder is missing, or given for a data set.
+        InputError: The file is broken, or the folder holds none of the images.
+    """
+    files = masked_images.data_set_files(source, images, only_instances=targets == "instances")
+    if files is not None:
+        masks, folder = files
+        return coco.read(masks, root=folder), folder
+    if images is None:
+        raise UsageError(
+            "a COCO JSON needs --images DIR, the folder that its file names start from"
+        )
+    return coco.read(source, root=images), images
 
 
 def truth_of(
     dataset: coco.Dataset,
     folder: Path,
     targets: str = "categories",
-    held_out_share: float = 0.05,
-    most_held_out: int = 64,
+    held_out: float = 0.05,
+    most_held_out: int = MOST_HELD_OUT,
     seed: int = 0,
 ) -> Truth:
-    """The pictures of a data set that have masks.
+    """The images of a data set that have masks.
 
-    targets: `categories` is one mask for each category of a picture, as OVSeg trains; `instances`
-        keeps each mask, and leaves crowds out.
-    held_out_share: of the pictures, drawn by seed, for validation.
+    Args:
+        dataset: With masks and categories.
+        folder: That the names of its images start from.
+        targets: `categories` is one mask for each category of an image, as OVSeg trains; `instances`
+            keeps each mask, and leaves crowds out.
+        held_out: The share of the images, drawn by seed, for validation.
+        most_held_out: The greatest number of them.
+        seed: Draws them.
 
-    Raises InputError where no picture has a mask.
+    Raises:
+        InputError: No image has a mask.
     """
     order = {category.id: label for label, category in enumerate(dataset.categories)}
     masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
@@ -130,14 +151,15 @@ def truth_of(
             masks[entry.image_id].append((order[entry.category_id], entry.segmentation))
     images = [image for image in dataset.images if masks[image.id]]
     if not images:
-        raise InputError("no picture of the truth has a mask: a proposer learns from masks")
-    found = [masks[image.id] for image in images]
+        raise InputError(
+            "no image of the truth has a mask; give a file with masks, since a proposer learns from them"
+        )
+    labelled = [masks[image.id] for image in images]
     if targets == "categories":
-        found = [_merged(each) for each in found]
-    shuffled = np.random.default_rng([seed, 11]).permutation(len(images)).tolist()
-    count = min(most_held_out, len(images) - 1, round(held_out_share * len(images)))
+        labelled = [_merged(own) for own in labelled]
     names = tuple(category.name for category in dataset.categories)
-    return Truth(folder, images, found, names, sorted(shuffled[count:]), sorted(shuffled[:count]))
+    training, measured = epochs.split(len(images), held_out, seed, most_held_out)
+    return Truth(folder, images, labelled, names, training, measured)
 
 
 def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:
@@ -153,19 +175,14 @@ def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:
     return merged
 
 
-def examples_of(truth: Truth, seed: int, batch_size: int, side: int) -> ExampleOf:
-    """Augmented crops of `side` pixels: every picture once an epoch, in an order drawn by seed."""
-    count = len(truth.training)
-
-    @lru_cache(maxsize=2)
-    def order(epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([seed, epoch, 12]).permutation(count)
+def examples_of(truth: Truth, seed: int, batch_size: int, crop_size: int) -> ExampleOf:
+    """Augmented crops of `crop_size` pixels: every image once an epoch, in an order drawn by seed."""
+    order = Epochs(len(truth.training), batch_size, seed)
 
     def example(step: int, row: int) -> Example:
-        epoch, place = divmod(step * batch_size + row, count)
-        chosen = truth.training[int(order(epoch)[place])]
-        rng = np.random.default_rng([seed, step, row, 13])
-        return augment(rng, truth.picture(chosen), *truth.targets(chosen), side)
+        image = truth.training[order.item(step, row)]
+        rng = order.generator(step, row)
+        return augment(rng, truth.rgb(image), *truth.targets(image), crop_size)
 
     return example
 
@@ -175,13 +192,13 @@ def augment(
     rgb: NDArray[np.uint8],
     masks: NDArray[np.bool_],
     labels: NDArray[np.int64],
-    side: int,
+    crop_size: int,
 ) -> Example:
     """A random crop of a random scale, mirrored or not, its colours jittered; masks with no pixel left
     are dropped.
 
-    The shorter side becomes 0.5 to 2 times `side`; what the crop has beyond the picture is in no mask.
+    The shorter side becomes 0.5 to 2 times `crop_size`; what the crop has beyond the image is in no mask.
     """
-    pixels, cut = augmentation.random_crop(rng, rgb, masks, side, SCALES, blank=False)
+    pixels, cut = augmentation.random_crop(rng, rgb, masks, crop_size, SCALES, blank=False)
     kept = cut.any((1, 2))
     return Example(pixels, cut[kept], labels[kept])

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, parts, rle
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
 
-CACHE_BYTES = 1 << 30  # of decoded pictures
+CACHE_BYTES = 1 << 30  # of decoded images
 HELD_OUT = 0.05  # of the images, for validation
 RATIOS = (3 / 4, 4 / 3)  # of the random resized crop, as torchvision has them
 _ATTEMPTS = 10
@@ -30,7 +29,7 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pair:
-    """A mask on a picture, and the index of its noun."""
+    """A mask on an image, and the index of its noun."""
 
     image: coco.Image
     mask: rle.Rle
@@ -41,7 +40,13 @@ class Pair:
 class Pairs:
     """The pairs of a file, split by image, in the file's order.
 
-    folder: where the file names of the images start. digest: of images, masks and names.
+    Attributes:
+        source: the file, or the data set.
+        folder: where the file names of the images start.
+        nouns: the names of masks.
+        train: the pairs to learn from.
+        held_out: those of the validation.
+        digest: of images, masks and names.
     """
 
     source: str
@@ -55,11 +60,14 @@ class Pairs:
 def read(source: str, images: Path | None, seed: int, held_out: float = HELD_OUT) -> Pairs:
     """The pairs of a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]` with masks.
 
-    images: the folder of the images, by default that of the data set, or the one that the file is in.
-    held_out: the share of the images that is kept for validation, drawn by the seed; none of fewer than
-        ten images.
+    Args:
+        source: the file, the folder or the data set.
+        images: the folder of the images, by default that of the data set, or the one that the file is in.
+        seed: draws the images of the validation.
+        held_out: the share of the images that is kept for validation; none of fewer than ten.
 
-    Raises InputError for a file that is broken or has no pairs, and for images that are not there.
+    Raises:
+        InputError: the file is broken or has no pairs, or images are not there.
     """
     path, folder = _places(source, images)
     dataset = coco.read(path, root=folder)
@@ -83,7 +91,7 @@ def read(source: str, images: Path | None, seed: int, held_out: float = HELD_OUT
             f"{folder} lacks {len(missing)} of the {len(used)} images of {source}, such as {missing[0]}: "
             "give the folder that the file names start from with --images"
         )
-    held = _held_out(sorted(used), seed, held_out)
+    held = held_out_ids(sorted(used), seed, held_out)
     return Pairs(
         source=source,
         folder=folder,
@@ -106,8 +114,8 @@ def _places(source: str, images: Path | None) -> tuple[Path | str, Path]:
     return Path(source), images or Path(source).resolve().parent
 
 
-def _held_out(image_ids: Sequence[int], seed: int, share: float) -> frozenset[int]:
-    """The images of the validation."""
+def held_out_ids(image_ids: Sequence[int], seed: int, share: float) -> frozenset[int]:
+    """The images that are kept for validation, a share drawn by the seed; none of fewer than ten."""
     if len(image_ids) < 10 or not share:
         return frozenset()
     order = np.random.default_rng([seed, 1]).permutation(image_ids)
@@ -128,8 +136,13 @@ def _digest(dataset: coco.Dataset) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """pixels: float32 (B, 3, S, S), normalised, 0 outside the masks. masks: bool (B, S, S). nouns:
-    int64 (B,)."""
+    """Masked crops and their nouns.
+
+    Attributes:
+        pixels: float32 (B, 3, S, S), normalised, 0 outside the masks.
+        masks: bool (B, S, S).
+        nouns: int64 (B,).
+    """
 
     pixels: Tensor
     masks: Tensor
@@ -155,7 +168,7 @@ class Cutter:
         return Batch(pixels, masks, torch.tensor([pair.noun for pair in pairs]))
 
     def _crop(self, pair: Pair, rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        rgb = self._picture(pair.image)
+        rgb = self._rgb(pair.image)
         mask = torch.from_numpy(rle.decode(pair.mask, pair.image.height, pair.image.width).copy())
         top, left, bottom, right = tight_boxes(mask[None])[0].tolist()
         if rng is not None:
@@ -170,11 +183,11 @@ class Cutter:
         filled = cut.sub_(mean).div_(std) * inside
         return bicubic(filled, self.size), nearest(inside, self.size)
 
-    def _picture(self, image: coco.Image) -> Rgb:
-        """The pixels of a picture, kept as long as there is room."""
+    def _rgb(self, image: coco.Image) -> Rgb:
+        """The pixels of an image, kept as long as there is room."""
         rgb = self._decoded.get(image.file_name)
         if rgb is None:
-            rgb = pictures.read_rgb(self.folder / image.file_name)
+            rgb = image_files.read_rgb(self.folder / image.file_name)
             if rgb.shape[:2] != (image.height, image.width):
                 raise InputError(
                     f"{self.folder / image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and "
@@ -209,7 +222,7 @@ def random_box(
 
 
 @dataclass(frozen=True, eq=False)
-class Batches(Dataset[Batch]):
+class Batches:
     """Batch `step` of a training, from 0 on: epochs of all pairs in a new order, without the rest that
     fills no batch."""
 
@@ -223,7 +236,7 @@ class Batches(Dataset[Batch]):
         """The number of steps in which every pair is seen at most once."""
         return len(self.pairs) // self.batch_size
 
-    def chosen(self, step: int) -> list[int]:
+    def drawn(self, step: int) -> list[int]:
         """Which pairs a step has."""
         epoch, place = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
@@ -231,4 +244,4 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, 3, step])
-        return self.cutter.batch([self.pairs[index] for index in self.chosen(step)], rng)
+        return self.cutter.batch([self.pairs[index] for index in self.drawn(step)], rng)

@@ -26,7 +26,6 @@ from ovtool.inputs import category_texts
 from ovtool.methods import background_prompts, label_matching
 from ovtool.runtime.progress import Progress
 from ovtool.trainers import mask_generator as generator_trainer
-from ovtool.trainers.background_prompts import require_classes
 from ovtool.trainers.mask_generator import Matching
 from ovtool.training import checkpoints, loop
 from ovtool.training.checkpoints import Checkpoint
@@ -106,7 +105,7 @@ class Refinement:
             generator = cam_training.new_generator(settings, labels, clip, None, seed)
         else:
             generator = mask_generator.load(request.generator, clip)
-            require_classes(generator, cams, source)
+            mask_generator.require_categories(generator, cams.categories, source)
             generator.restart(seed)
         prompts, digest = None, None
         if request.prompts is not None:

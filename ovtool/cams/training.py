@@ -57,7 +57,7 @@ def generator(
 
     if options.is_file:
         found = mask_generator.load(Path(str(options.generator)), clip)
-        mask_generator.require_categories(found, labels.categories, str(options.generator))
+        mask_generator.require_categories(found, labels.categories, labels.source)
         return Trained(found, {"weights": tensors.fingerprint(found.state_dict())})
     settings = cam_options.matching(options, seed)
     backbone = options.generator or "clip"

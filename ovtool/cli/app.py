@@ -75,20 +75,24 @@ COMMANDS: tuple[Row, ...] = (
     Row(
         "probe",
         (
-            Row("oracle", "ovtool.cli.probe:oracle", "Measure whether masks or names cost more."),
+            Row(
+                "oracle",
+                "ovtool.cli.probe_oracle:probe_oracle",
+                "Measure whether masks or names cost more.",
+            ),
             Row(
                 "alignment",
-                "ovtool.cli.probe_alignment:alignment",
+                "ovtool.cli.probe_alignment:probe_alignment",
                 "Measure how often a patch is closest to the word of its class.",
             ),
             Row(
                 "coherence",
-                "ovtool.cli.probe_coherence:coherence",
+                "ovtool.cli.probe_coherence:probe_coherence",
                 "Measure whether patches of one class are alike.",
             ),
             Row(
                 "classify",
-                "ovtool.cli.probe_classify:classify",
+                "ovtool.cli.probe_classify:probe_classify",
                 "Measure how well whole images are classified.",
             ),
         ),
@@ -97,8 +101,14 @@ COMMANDS: tuple[Row, ...] = (
     Row(
         "data",
         (
-            Row("list", "ovtool.cli.data:list_", "List the data sets that are known by name."),
-            Row("make", "ovtool.cli.data:make", "Make a data set that needs no download."),
+            Row(
+                "list",
+                "ovtool.cli.data_list:data_list",
+                "List the data sets that are known by name.",
+            ),
+            Row(
+                "make", "ovtool.cli.data_make:data_make", "Make a data set that needs no download."
+            ),
         ),
         "List and make data sets.",
     ),

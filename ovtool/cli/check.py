@@ -1,18 +1,21 @@
-"""`ovtool check FILE...`: are these files whole and right? The exit status is the answer."""
+"""`ovtool check FILE...`: whether files are whole and right. The exit status is the answer."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from ovtool.cli import output
-from ovtool.cli.options import JsonOpt
+from ovtool.settings.option import Argument
+from ovtool.settings.shared import Json
 
 
 def check(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Files or folders; - is stdin.")
-    ],
-    json: JsonOpt = False,
+    files: Annotated[Sequence[str], Argument("Files or folders; - is stdin.", metavar="FILE")],
+    *,
+    json: Json = False,
 ) -> None:
     """Validate files in full: every section, id, mask, tensor and pixel is read.
 
@@ -23,7 +26,7 @@ def check(
     """
     from ovtool.stages import check as stage
 
-    reports = [stage.run(file) for file in files]
+    reports = stage.run(files)
     for report in reports:
         for defect in report["defects"]:
             output.defect(defect)

@@ -1,16 +1,20 @@
 """`ovtool doctor`: the state of this machine, for people and for bug reports."""
 
+from __future__ import annotations
+
 import typer
 
 from ovtool.cli import output
-from ovtool.cli.options import JsonOpt
+from ovtool.settings.shared import Json
 
 
-def doctor(json: JsonOpt = False) -> None:
+def doctor(*, json: Json = False) -> None:
     """List versions, device, caches, bundled weights and the model hub; say how to mend what is missing.
 
     The exit status is 1 if something is missing that every command needs, else 0. The hub is given
     3 seconds to answer.
+
+    $ ovtool doctor
     """
     from ovtool.stages import doctor as stage
 

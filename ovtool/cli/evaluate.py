@@ -1,45 +1,40 @@
 """`ovtool evaluate PRED --ground-truth GT`: the measures of a prediction."""
 
-from pathlib import Path
+from __future__ import annotations
+
 from typing import Annotated, Any
 
-import typer
-
 from ovtool.cli import output
-from ovtool.cli.options import (
-    ClassesPerImageOpt,
-    GroundTruthOpt,
-    IgnoreLabelOpt,
-    JsonOpt,
-    MetricOpt,
-    MissingOpt,
-    OutputOpt,
-    OverwriteOpt,
-    WithBackgroundOpt,
-)
+from ovtool.cli.declare import Only
+from ovtool.settings.evaluate import MeanIou, Recall
+from ovtool.settings.option import Argument, Option
+from ovtool.settings.shared import Json, Out, Run
 
 
 def evaluate(
     prediction: Annotated[
         str,
-        typer.Argument(
+        Argument(
+            "COCO JSON (data set or bare results list; - is stdin), parts folder, or folder of label "
+            "maps with classes.txt.",
             metavar="PRED",
-            help="COCO JSON (data set or bare results list; - is stdin), parts folder, or folder "
-            "of label maps with classes.txt.",
         ),
     ],
-    ground_truth: GroundTruthOpt,
-    metric: MetricOpt = "miou",
-    with_background: WithBackgroundOpt = False,
-    ignore_label: IgnoreLabelOpt = None,
-    classes_per_image: ClassesPerImageOpt = None,
-    missing: MissingOpt = "refuse",
-    json: JsonOpt = False,
-    out: OutputOpt = None,
-    overwrite: OverwriteOpt = False,
+    ground_truth: Annotated[
+        str,
+        Option(
+            "The truth: COCO JSON, parts folder, or folder of label maps with classes.txt.",
+            metavar="GT",
+            panel="Measure",
+        ),
+    ],
+    metric: MeanIou | Recall = MeanIou(),
+    *,
+    out: Out = None,
+    json: Json = False,
+    run: Annotated[Run, Only("overwrite")] = Run(),
 ) -> None:
-    """Measure predictions against a ground truth: mIoU, the IoU of each class, and accuracies, or how
-    many true masks were proposed.
+    """Measure predictions by a ground truth: IoU of classes and accuracies, or recall of masks.
 
     --metric miou: all measures come from one confusion matrix over all pixels of all images. Classes are matched
     by name (or synonym), images by file name. Where masks overlap, the later one in the file lies
@@ -59,29 +54,13 @@ def evaluate(
     """
     from ovtool.stages import evaluate as stage
 
-    target = Path(out) if out is not None and out != "-" else None
-    result = stage.run(
-        prediction,
-        ground_truth,
-        metric=metric,
-        with_background=with_background,
-        ignore_label=ignore_label or (),
-        classes_per_image=classes_per_image,
-        missing=missing,
-        out=target,
-        overwrite=overwrite,
-        progress=output.progress,
-    )
-    if metric == "recall":
+    result = stage.run(prediction, ground_truth, metric, out=out, run=run, progress=output.progress)
+    if isinstance(metric, Recall):
         output.table(("average recall", "%"), _recall_rows(result))
     else:
         output.table(("class", "IoU %", "accuracy %", "pixels"), _rows(result))
     if json or out == "-":
         output.print_json(result)
-
-
-def _per_cent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _recall_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -94,23 +73,28 @@ def _recall_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("10 proposals, IoU .50:.95", "average_recall_10"),
         ("100 proposals, IoU .50", "recall_50"),
     )
-    return [(name, _per_cent(result[key])) for name, key in rows]
+    return [(name, output.per_cent(result[key])) for name, key in rows]
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """The classes in their order, then the means."""
     rows = [
-        (c["name"], _per_cent(c["iou"]), _per_cent(c["accuracy"]), str(c["truth_pixels"]))
+        (
+            c["name"],
+            output.per_cent(c["iou"]),
+            output.per_cent(c["accuracy"]),
+            str(c["truth_pixels"]),
+        )
         for c in result["classes"]
     ]
     pixels = str(result["pixels"])
     return [
         *rows,
-        ("mean", _per_cent(result["miou"]), _per_cent(result["mean_accuracy"]), pixels),
+        ("mean", output.per_cent(result["miou"]), output.per_cent(result["mean_accuracy"]), pixels),
         (
             "weighted by pixels",
-            _per_cent(result["frequency_weighted_iou"]),
-            _per_cent(result["pixel_accuracy"]),
+            output.per_cent(result["frequency_weighted_iou"]),
+            output.per_cent(result["pixel_accuracy"]),
             pixels,
         ),
     ]

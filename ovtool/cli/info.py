@@ -1,23 +1,23 @@
 """`ovtool info FILE`: what a file is and what made it."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
-import typer
-
 from ovtool.cli import output
-from ovtool.cli.options import JsonOpt
+from ovtool.settings.option import Argument
+from ovtool.settings.shared import Json
 
 
 def info(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A file or folder of ovtool's; - is stdin.")
-    ],
-    json: JsonOpt = False,
+    file: Annotated[str, Argument("A file or folder of ovtool's; - is stdin.", metavar="FILE")],
+    *,
+    json: Json = False,
 ) -> None:
     """Say what a file is, what it holds, and which command, version and model made it.
 
     FILE is a COCO JSON, a safetensors file (its tensors are not loaded), a label map or other
-    picture, a folder of parts, or a folder of label maps. A file is not validated: `ovtool check`
+    image, a folder of parts, or a folder of label maps. A file is not validated: `ovtool check`
     does that.
 
     $ ovtool info breakfast.segments.json

@@ -88,6 +88,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         message("  ".join(cells).rstrip())
 
 
+def measures(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Prints shares of the data held out, before and after a training; nothing without any."""
+    if before and after:
+        rows = [
+            (name, f"{100 * before[name]:.1f} %", f"{100 * share:.1f} %")
+            for name, share in after.items()
+        ]
+        table(("held out", "before", "now"), rows)
+
+
+def written(outputs: Any, is_plan: bool) -> None:
+    """Prints where a training wrote, or would write, its file and its curve."""
+    verb = "would write" if is_plan else "written:"
+    message(f"{verb} {outputs.file}, {outputs.curve}")
+
+
+def per_cent(value: float | None) -> str:
+    """A fraction for a table, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def print_json(document: object) -> None:
     """Prints one JSON document on stdout.
 

@@ -1,52 +1,26 @@
-"""`ovtool probe alignment`: which patches of a CLIP say what they show."""
+"""`ovtool probe alignment`: how often patches of a CLIP are named by what they show."""
+
+from __future__ import annotations
+
+from typing import Annotated
 
 from ovtool.cli import output
-from ovtool.cli.options import (
-    BatchSizeOpt,
-    ClassesPerImageOpt,
-    CocoOpt,
-    CountMixedOpt,
-    DeviceOpt,
-    ImagesOpt,
-    JsonOpt,
-    LastBlockOpt,
-    LimitOpt,
-    ModelOpt,
-    OverwriteOpt,
-    PaclOpt,
-    PictureOpt,
-    PrecisionOpt,
-    ProbedArg,
-    ShortSideOpt,
-    StrideOpt,
-    TemplatesOpt,
-    WindowOpt,
-)
-from ovtool.cli.probe import per_cent
+from ovtool.cli.declare import Only
+from ovtool.settings.probe import Alignment, DataSet
+from ovtool.settings.shared import Compute, Json, Plot, Run, Source
 
 
-def alignment(
-    data_set: ProbedArg = None,
-    coco: CocoOpt = None,
-    images: ImagesOpt = None,
-    classes_per_image: ClassesPerImageOpt = None,
-    model: ModelOpt = None,
-    pacl: PaclOpt = None,
-    last_block: LastBlockOpt = None,
-    short_side: ShortSideOpt = None,
-    window: WindowOpt = None,
-    stride: StrideOpt = None,
-    templates: TemplatesOpt = "one",
-    count_mixed: CountMixedOpt = False,
-    picture: PictureOpt = None,
-    limit: LimitOpt = None,
-    device: DeviceOpt = None,
-    precision: PrecisionOpt = "auto",
-    batch_size: BatchSizeOpt = None,
-    overwrite: OverwriteOpt = False,
-    json: JsonOpt = False,
+def probe_alignment(
+    data_set: DataSet = None,
+    alignment: Alignment = Alignment(),
+    *,
+    plot: Plot = None,
+    json: Json = False,
+    source: Source = Source(),
+    run: Annotated[Run, Only("batch_size", "overwrite")] = Run(),
+    compute: Compute = Compute(),
 ) -> None:
-    """Say how often a patch is named by the class of most of its pixels.
+    """Measure how often a patch is named by the class of most of its pixels.
 
     The rows: the tower as it is, --last-block or the one that the model recommends, and the PACL head.
     Patches without a majority, or without a class on half of their pixels, are left out. The words of
@@ -57,34 +31,22 @@ def alignment(
     """
     from ovtool.stages import probe_alignment as stage
 
-    found = stage.run(
+    result = stage.run(
         data_set,
-        coco_file=coco,
-        images=images,
-        classes_per_image=classes_per_image,
-        model=model,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        templates=templates,
-        pacl=pacl,
-        last_block=last_block,
-        short_side=short_side,
-        window=window,
-        stride=stride,
-        count_mixed=count_mixed,
-        limit=limit,
-        picture=picture,
-        overwrite=overwrite,
+        alignment,
+        plot=plot,
+        source=source,
+        run=run,
+        compute=compute,
         progress=output.progress,
     )
     output.table(
-        ("patches named right, %", *found["patches"]),
-        [(row["name"], *map(per_cent, row["accuracy"].values())) for row in found["rows"]],
+        ("patches named right, %", *result["patches"]),
+        [(row["name"], *map(output.per_cent, row["accuracy"].values())) for row in result["rows"]],
     )
     output.message(
-        f"{found['images']} images, {found['patches']['all']} patches counted, {found['mixed']} mixed and "
-        f"{found['ignored']} without a class left out, {found['words_an_image']:.0f} words an image"
+        f"{result['images']} images, {result['patches']['all']} patches counted, {result['mixed']} mixed "
+        f"and {result['ignored']} without a class left out, {result['words_an_image']:.0f} words an image"
     )
     if json:
-        output.print_json(found)
+        output.print_json(result)

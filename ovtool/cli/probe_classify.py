@@ -1,40 +1,26 @@
 """`ovtool probe classify`: whole images named without training."""
 
+from __future__ import annotations
+
+from typing import Annotated
+
 from ovtool.cli import output
-from ovtool.cli.options import (
-    ClassesPerImageOpt,
-    CocoOpt,
-    DeviceOpt,
-    ImagesOpt,
-    JsonOpt,
-    LimitOpt,
-    ModelOpt,
-    OverwriteOpt,
-    PaclOpt,
-    PictureOpt,
-    PrecisionOpt,
-    ProbedArg,
-    TemplatesOpt,
-)
-from ovtool.cli.probe import per_cent
+from ovtool.cli.declare import Only
+from ovtool.settings.probe import Classify, DataSet
+from ovtool.settings.shared import Compute, Json, Plot, Run, Source
 
 
-def classify(
-    data_set: ProbedArg = None,
-    coco: CocoOpt = None,
-    images: ImagesOpt = None,
-    classes_per_image: ClassesPerImageOpt = None,
-    model: ModelOpt = None,
-    pacl: PaclOpt = None,
-    templates: TemplatesOpt = "one",
-    picture: PictureOpt = None,
-    limit: LimitOpt = None,
-    device: DeviceOpt = None,
-    precision: PrecisionOpt = "auto",
-    overwrite: OverwriteOpt = False,
-    json: JsonOpt = False,
+def probe_classify(
+    data_set: DataSet = None,
+    classify: Classify = Classify(),
+    *,
+    plot: Plot = None,
+    json: Json = False,
+    source: Source = Source(),
+    run: Annotated[Run, Only("overwrite")] = Run(),
+    compute: Compute = Compute(),
 ) -> None:
-    """Say how well whole images are named, by the class token and by the PACL head side by side.
+    """Measure how well whole images are named, by the class token and by the PACL head side by side.
 
     The labels of an image are the classes of its masks. Top-1: its best word is any of them. mAP: the
     mean over classes of the average precision. The words of an image are those of its list, if the
@@ -44,32 +30,26 @@ def classify(
     """
     from ovtool.stages import probe_classify as stage
 
-    found = stage.run(
+    result = stage.run(
         data_set,
-        coco_file=coco,
-        images=images,
-        classes_per_image=classes_per_image,
-        model=model,
-        device=device,
-        precision=precision,
-        templates=templates,
-        pacl=pacl,
-        limit=limit,
-        picture=picture,
-        overwrite=overwrite,
+        classify,
+        plot=plot,
+        source=source,
+        run=run,
+        compute=compute,
         progress=output.progress,
     )
-    groups = list(found["rows"][0]["top1"])
+    groups = list(result["rows"][0]["top1"])
     output.table(
         ("%", *(f"top-1 {group}" for group in groups), *(f"mAP {group}" for group in groups)),
         [
-            (row["name"], *map(per_cent, (*row["top1"].values(), *row["map"].values())))
-            for row in found["rows"]
+            (row["name"], *map(output.per_cent, (*row["top1"].values(), *row["map"].values())))
+            for row in result["rows"]
         ],
     )
     output.message(
-        f"{found['images']} images, {found['labels_an_image']:.1f} labels and "
-        f"{found['words_an_image']:.0f} words an image"
+        f"{result['images']} images, {result['labels_an_image']:.1f} labels and "
+        f"{result['words_an_image']:.0f} words an image"
     )
     if json:
-        output.print_json(found)
+        output.print_json(result)

@@ -1,85 +1,55 @@
 """`ovtool probe coherence`: whether patches of one class look alike."""
 
+from __future__ import annotations
+
+from typing import Annotated
+
 from ovtool.cli import output
-from ovtool.cli.options import (
-    CocoOpt,
-    DeviceOpt,
-    ImagesOpt,
-    JsonOpt,
-    LayersOpt,
-    LimitOpt,
-    ModelOpt,
-    OverwriteOpt,
-    PaclOpt,
-    PairsOpt,
-    PictureOpt,
-    PrecisionOpt,
-    ProbedArg,
-    SeedOpt,
-    ShortSideOpt,
-    StrideOpt,
-    WindowOpt,
-)
+from ovtool.cli.declare import Only
+from ovtool.settings.probe import Coherence, DataSet
+from ovtool.settings.shared import Compute, Json, Plot, Run, Source
 
 
-def coherence(
-    data_set: ProbedArg = None,
-    coco: CocoOpt = None,
-    images: ImagesOpt = None,
-    model: ModelOpt = None,
-    pacl: PaclOpt = None,
-    layers: LayersOpt = "all",
-    pairs: PairsOpt = 20000,
-    short_side: ShortSideOpt = None,
-    window: WindowOpt = None,
-    stride: StrideOpt = None,
-    seed: SeedOpt = 0,
-    picture: PictureOpt = None,
-    limit: LimitOpt = None,
-    device: DeviceOpt = None,
-    precision: PrecisionOpt = "auto",
-    overwrite: OverwriteOpt = False,
-    json: JsonOpt = False,
+def probe_coherence(
+    data_set: DataSet = None,
+    coherence: Coherence = Coherence(),
+    *,
+    plot: Plot = None,
+    json: Json = False,
+    source: Source = Source(),
+    run: Annotated[Run, Only("overwrite")] = Run(),
+    compute: Compute = Compute(),
 ) -> None:
-    """Say how well the cosine of two patches tells whether they show the same class.
+    """Measure how well the cosine of two patches tells whether they show the same class.
 
     The table shows the area under the ROC curve, with its 95 % interval over images, for pairs of
     patches within an image and across images, after each block of the image tower and its last norm,
     and after the PACL head. Patches without a majority are left out.
 
-    $ ovtool probe coherence collage:test --picture layers.png
+    $ ovtool probe coherence collage:test --plot layers.png
     """
     from ovtool.stages import probe_coherence as stage
 
-    found = stage.run(
+    result = stage.run(
         data_set,
-        coco_file=coco,
-        images=images,
-        model=model,
-        device=device,
-        precision=precision,
-        pacl=pacl,
-        layers=layers,
-        pairs=pairs,
-        short_side=short_side,
-        window=window,
-        stride=stride,
-        seed=seed,
-        limit=limit,
-        picture=picture,
-        overwrite=overwrite,
+        coherence,
+        plot=plot,
+        source=source,
+        run=run,
+        compute=compute,
         progress=output.progress,
     )
-
-    def area(measured: dict[str, float] | None) -> tuple[str, str]:
-        if measured is None:
-            return "-", "-"
-        return f"{measured['auc']:.3f}", f"{measured['low']:.3f}-{measured['high']:.3f}"
-
     output.table(
         ("ROC AUC", "within", "interval", "across", "interval"),
-        [(row["name"], *area(row["within"]), *area(row["across"])) for row in found["rows"]],
+        [(row["name"], *_area(row["within"]), *_area(row["across"])) for row in result["rows"]],
     )
-    output.message(f"{found['images']} images")
+    output.message(f"{result['images']} images")
     if json:
-        output.print_json(found)
+        output.print_json(result)
+
+
+def _area(measured: dict[str, float] | None) -> tuple[str, str]:
+    """An area under the curve, and its interval."""
+    if measured is None:
+        return "-", "-"
+    return f"{measured['auc']:.3f}", f"{measured['low']:.3f}-{measured['high']:.3f}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.option import Option
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
+
+if TYPE_CHECKING:  # it imports torch, for which help need not wait
+    from ovtool.training.run import Trained
 
 
 def train_pacl(
@@ -21,9 +24,9 @@ def train_pacl(
             panel="Images",
         ),
     ],
-    images: ImagesFolder = None,
     pacl: Pacl = Pacl(),
     *,
+    images: ImagesFolder = None,
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
@@ -44,59 +47,43 @@ def train_pacl(
     """
     from functools import partial
 
-    from ovtool.runtime import device
     from ovtool.stages import train_pacl as stage
 
-    device.set_threads(compute.threads)
-    found = stage.run(
+    trained = stage.run(
         captions,
+        pacl,
         images=images,
-        model=compute.model,
-        device=compute.device,
-        precision=compute.precision,
-        rate=pacl.lr,
-        decay=pacl.weight_decay,
-        workers=pacl.loader_workers,
-        **{
-            name: value
-            for name, value in vars(pacl).items()
-            if name not in ("lr", "weight_decay", "loader_workers", "validate_every", "save_every")
-        },
         out=out,
-        resume=run.resume,
-        overwrite=run.overwrite,
-        dry_run=run.dry_run,
+        compute=compute,
+        run=run,
         progress=partial(output.progress, unit="step"),
     )
-    if not found.is_first:
-        return  # another process of torchrun speaks
-    output.message(f"trainable parameters: {found.parameters:,}")
-    pictures = "an unknown number of" if found.images is None else f"{found.images:,}"
+    if trained.is_first:  # another process of torchrun speaks for all
+        _print(trained)
+        if json:
+            output.print_json(trained.as_data())
+
+
+def _print(trained: Trained) -> None:
+    """Prints what was trained on what, what was left out, and how well it went."""
+    counts, notes = trained.counts, trained.notes
+    output.message(f"trainable parameters: {trained.parameters['head']:,}")
+    images = "an unknown number of" if counts["images"] is None else f"{counts['images']:,}"
     output.message(
-        f"{pictures} images, {found.held_out} more held out, {found.steps} steps of {found.batch_size}"
+        f"{images} images, {counts['held_out']} more held out, {trained.steps} steps of "
+        f"{counts['batch_size']}"
     )
-    lost = [f"{count} with {reason}" for reason, count in found.left.items()]
-    if found.too_long:
-        lost.append(f"{found.too_long} captions cut at the end of the context")
-    if found.cut:
-        lost.append(f"{len(found.cut)} shards that end in the middle")
+    lost = [f"{count} with {reason}" for reason, count in notes["left"].items()]
+    if notes["too_long"]:
+        lost.append(f"{notes['too_long']} captions cut at the end of the context")
+    if notes["cut"]:
+        lost.append(f"{len(notes['cut'])} shards that end in the middle")
     if lost:
         output.message(f"left out: {', '.join(lost)}")
-    if found.is_plan:
-        output.message(f"would write {found.out}, {found.curve_file}")
-    else:
-        if found.before and found.after:
-            output.table(
-                ("held out", "before", "now"),
-                [
-                    (name, f"{100 * found.before[name]:.1f} %", f"{100 * value:.1f} %")
-                    for name, value in found.after.items()
-                ],
-            )
+    if not trained.is_plan:
+        output.measures(trained.before, trained.after)
         output.message(
-            f"loss {found.loss:.4f}, information at least {found.bound:.2f} nats, "
-            f"{found.images_per_second:,.0f} images a second"
+            f"loss {trained.loss:.4f}, information at least {trained.last['bound']:.2f} nats, "
+            f"{notes['images_per_second']:,.0f} images a second"
         )
-        output.message(f"written: {found.out}, {found.curve_file}")
-    if json:
-        output.print_json(vars(found))
+    output.written(trained.outputs, trained.is_plan)

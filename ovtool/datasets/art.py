@@ -50,7 +50,7 @@ def crop_to_ink(drawing: Image.Image) -> Image.Image:
 
 
 def render_svg(svg: str, size: int = RENDER_SIZE) -> Image.Image:
-    """An SVG text as an RGBA picture, `size` pixels wide, cropped to its ink."""
+    """An SVG text as an RGBA image, `size` pixels wide, cropped to its ink."""
     try:
         import resvg_py
     except ImportError as error:

@@ -1,7 +1,7 @@
 """The collage world: scenes of emoji art on textured grounds, under one frozen law.
 
 A scene is a function of (split, seed, index, size, preset): the same arguments give the same pixels.
-Lengths are fractions of the picture's side, so the law is the same at every size.
+Lengths are fractions of the image's side, so the law is the same at every size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ class SceneLaw:
     """What scenes are like. The defaults are the law of record; changing them changes every figure.
 
     objects: the least and the most objects of a scene, drawn uniformly.
-    sides: the least and the greatest longer side of an object, as a fraction of the picture's side.
+    sides: the least and the greatest longer side of an object, as a fraction of the image's side.
     rotation: the greatest turn, in degrees, either way.
     visible: the least share of an object's pixels that is seen, after occlusion and the border.
     home_rate: how often an object that has a ground of its own lies on it.
@@ -43,13 +43,13 @@ class SceneLaw:
 
 
 LAW = SceneLaw()
-# One large object a picture: what zero-shot classification is measured on.
+# One large object an image: what zero-shot classification is measured on.
 SINGLE = replace(LAW, objects=(1, 1), sides=(0.40, 0.60), visible=1.0)
 
 
 def law_of(preset: str | None, split: str) -> SceneLaw:
     """The law of a preset: None is the law of record; `cooccur` ties objects to their grounds, with
-    rate 0.9 in train and 0.5 elsewhere, over 20 nouns; `single` is one large object a picture."""
+    rate 0.9 in train and 0.5 elsewhere, over 20 nouns; `single` is one large object an image."""
     if preset == "cooccur":
         rate = 0.9 if split == "train" else 0.5
         return replace(LAW, home_rate=rate, nouns=tuple(COOCCUR_NOUNS), objects=(1, 3))
@@ -58,7 +58,7 @@ def law_of(preset: str | None, split: str) -> SceneLaw:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its truth.
+    """One image and its truth.
 
     pixels: uint8 (size, size, 3), RGB.
     objects: the noun of each object, back to front.
@@ -118,7 +118,7 @@ def _plan(
 
 
 def _ground_map(rng: np.random.Generator, size: int, count: int) -> NDArray[np.int16]:
-    """Where each of one or two grounds is: a wavy line across the picture parts two."""
+    """Where each of one or two grounds is: a wavy line across the image parts two."""
     if count == 1:
         return np.zeros((size, size), np.int16)
     steps = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -156,7 +156,7 @@ def _place(
     allowed: NDArray[np.bool_] | None,
 ) -> tuple[int, int]:
     """The top left corner of a sprite: at least the share `visible` of its height and of its width is
-    in the picture, and its centre is on `allowed` if that is given."""
+    in the image, and its centre is on `allowed` if that is given."""
     corner = (0, 0)
     for _ in range(12):
         top, left = (
@@ -196,13 +196,13 @@ def compose(
     object_map = np.full((size, size), -1, np.int16)
     names: list[str] = []
     whole: list[int] = []  # pixels of each object when nothing hides it
-    for noun, ground in places:
+    for noun, own_ground in places:
         choices = drawings[noun.name]
-        drawing = choices[rng.integers(len(choices))]
+        drawing = choices[int(rng.integers(len(choices)))]
         if restyle is not None:
             drawing = restyle(rng, drawing)
         sprite = _pose(rng, law, drawing, size)
-        allowed = None if ground is None else ground_map == grounds.index(ground)
+        allowed = None if own_ground is None else ground_map == grounds.index(own_ground)
         pixels = int((sprite[..., 3] > 0.5).sum())
         for _ in range(12 if names else 100):  # a scene without any object is none
             corner = _place(rng, sprite.shape, size, law.visible, allowed)
@@ -229,7 +229,7 @@ def compose(
 def _overlap(
     corner: tuple[int, int], shape: tuple[int, ...], size: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part of the picture that a sprite covers, and the part of the sprite that covers it."""
+    """The part of the image that a sprite covers, and the part of the sprite that covers it."""
     (top, left), (height, width) = corner, shape[:2]
     rows = slice(max(top, 0), min(top + height, size))
     columns = slice(max(left, 0), min(left + width, size))

@@ -1,4 +1,4 @@
-"""The collage world on disk: pictures, instances, semantic masks, captions, label maps, word lists."""
+"""The collage world on disk: images, instances, semantic masks, captions, label maps, word lists."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ class CollageSpec:
 
 @dataclass(frozen=True)
 class _Record:
-    """What one scene adds to the annotation files; its picture and label map are written already."""
+    """What one scene adds to the annotation files; its image and label map are written already."""
 
     file_name: str
     instances: list[tuple[str, rle.Rle]]
@@ -128,10 +128,10 @@ def make(
 ) -> None:
     """Writes the data set below `folder`; the bytes depend on `spec` alone.
 
-    Pictures are written plainly and the annotations last and atomically, the word lists at the very
+    Images are written plainly and the annotations last and atomically, the word lists at the very
     end: where those are, the set is whole.
 
-    progress: is called with the number of pictures made since its last call.
+    progress: is called with the number of images made since its last call.
 
     Raises InputError where the art is not at hand, before anything is written.
     """
@@ -180,7 +180,7 @@ def _masks(
 ) -> coco.Dataset:
     """The COCO file of the instances or of the semantic masks."""
     ids = {name: index for index, name in enumerate(names, start=1)}
-    annotations = []
+    annotations: list[coco.Annotation] = []
     for image_id, record in enumerate(records, start=1):
         for name, mask in getattr(record, kind):
             annotations.append(

@@ -1,7 +1,7 @@
 """The textured grounds of the collage world, made from noise alone.
 
 Every texture is a function of a random generator and a size; lengths inside it are fractions of the
-picture's side, so that a ground looks the same at 128 and at 512 pixels.
+image's side, so that a ground looks the same at 128 and at 512 pixels.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from PIL import Image
 from ovtool.datasets.nouns import GROUNDS
 
 Texture = NDArray[np.float32]  # (side, side, 3), about 0..255
+Colour = tuple[int, int, int]  # what a layer adds may be negative
 VARIANTS = 12  # sheets of each ground in each split
 
 
@@ -23,20 +24,24 @@ def _noise(rng: np.random.Generator, side: int, rows: float, columns: float) -> 
     return np.asarray(Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _paint(base: tuple[int, int, int], *layers: tuple[Texture, tuple[int, int, int]]) -> Texture:
+def _paint(base: Colour, *layers: tuple[Texture, Colour]) -> Texture:
     """A base colour plus layers, each a map (side, side) times the colour it adds at 1."""
     side = len(layers[0][0])
-    sheet = np.broadcast_to(np.float32(base), (side, side, 3)).copy()
+    sheet = np.broadcast_to(_colour(base), (side, side, 3)).copy()
     for amount, colour in layers:
-        sheet += amount[..., None] * np.float32(colour)
+        sheet += amount[..., None] * _colour(colour)
     return sheet
+
+
+def _colour(rgb: Colour) -> NDArray[np.float32]:
+    return np.array(rgb, np.float32)
 
 
 def _axes(side: int) -> tuple[Texture, Texture]:
     """Row and column of each pixel as fractions of the sheet, each (side, side)."""
     steps = (np.arange(side, dtype=np.float32) + 0.5) / side
     rows, columns = np.meshgrid(steps, steps, indexing="ij")
-    return rows, columns
+    return rows.astype(np.float32, copy=False), columns.astype(np.float32, copy=False)
 
 
 def _grass(rng: np.random.Generator, side: int) -> Texture:
@@ -74,7 +79,8 @@ def _bricks(rng: np.random.Generator, side: int) -> Texture:
     tone = tones[course.astype(np.int64), np.floor(along).astype(np.int64)]
     rough = _noise(rng, side, 150, 150)
     brick = _paint((158, 72, 52), (tone, (28, 18, 14)), (rough, (14, 12, 10)))
-    return brick + mortar[..., None] * (np.float32((196, 188, 176)) - brick)
+    joints: Texture = mortar[..., None] * (_colour((196, 188, 176)) - brick)
+    return brick + joints
 
 
 def _sky(rng: np.random.Generator, side: int) -> Texture:
@@ -84,7 +90,8 @@ def _sky(rng: np.random.Generator, side: int) -> Texture:
     )
     cloud = np.clip((cloud - 0.15) * 1.6, 0, 1)
     clear = _paint((105, 172, 235), (rows, (60, 40, 14)))
-    return clear + cloud[..., None] * (np.float32((246, 248, 250)) - clear)
+    white: Texture = cloud[..., None] * (_colour((246, 248, 250)) - clear)
+    return clear + white
 
 
 def _sand(rng: np.random.Generator, side: int) -> Texture:
@@ -141,9 +148,9 @@ def _rails(rng: np.random.Generator, side: int) -> Texture:
     sleeper = (rows * 22) % 1 < 0.42
     across = (columns * 4) % 1
     sleeper &= np.abs(across - 0.5) < 0.4
-    ballast[sleeper] = np.float32((92, 66, 48)) + stones[sleeper][:, None] * 10
+    ballast[sleeper] = _colour((92, 66, 48)) + stones[sleeper][:, None] * 10
     rail = (np.abs(across - 0.25) < 0.035) | (np.abs(across - 0.75) < 0.035)
-    ballast[rail] = np.float32((178, 182, 190))
+    ballast[rail] = _colour((178, 182, 190))
     return ballast
 
 
@@ -171,7 +178,7 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, int], Texture]] = {
 
 @lru_cache(maxsize=512)
 def sheet(split_code: int, ground: str, variant: int, size: int) -> NDArray[np.uint8]:
-    """A sheet of texture, twice the picture's side: uint8 (2 size, 2 size, 3)."""
+    """A sheet of texture, twice the image's side: uint8 (2 size, 2 size, 3)."""
     rng = np.random.default_rng([split_code, GROUNDS.index(ground), variant, 977])
     return np.clip(_PAINTERS[ground](rng, 2 * size), 0, 255).astype(np.uint8)
 
@@ -179,7 +186,7 @@ def sheet(split_code: int, ground: str, variant: int, size: int) -> NDArray[np.u
 def ground_patch(
     rng: np.random.Generator, split_code: int, ground: str, size: int
 ) -> NDArray[np.float32]:
-    """A picture of one ground: a random crop of a random sheet, mirrored, tinted; (size, size, 3)."""
+    """An image of one ground: a random crop of a random sheet, mirrored, tinted; (size, size, 3)."""
     texture = sheet(split_code, ground, int(rng.integers(VARIANTS)), size)
     top, left = rng.integers(0, size + 1, 2)
     patch = texture[top : top + size, left : left + size].astype(np.float32)

@@ -57,7 +57,7 @@ DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "Pascal VOC 2012, its segmentation splits, below $DETECTRON2_DATASETS/VOC2012",
     ),
 }
-# How many pictures each split of `collage` has when it is used by name, at seed 7 and 256 pixels.
+# How many images each split of `collage` has when it is used by name, at seed 7 and 256 pixels.
 COLLAGE_IMAGES = {"train": 2000, "val": 200, "test": 200, "demo": 24}
 
 

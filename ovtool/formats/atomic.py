@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -205,23 +204,26 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    if sys.platform != "win32":  # there an open file cannot be removed anyway
-        import fcntl
+def _lock(descriptor: int) -> bool:
+    """Locks an open file, if nobody holds it; whether it is locked now.
 
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    Windows has no such locks, and needs none: there a file that is open cannot be removed.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _unused(temporary: Path) -> bool:
     """Whether nobody holds the lock of a temporary file."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
     try:
         with open(temporary, "rb") as handle:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _lock(handle.fileno())
     except OSError:
         return False
-    return True

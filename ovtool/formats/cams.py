@@ -22,7 +22,7 @@ KIND = "cams"
 
 @dataclass(frozen=True, slots=True)
 class CamImage:
-    """A picture with maps: `file_name` relative with forward slashes, its size in pixels, and the ids of
+    """An image with maps: `file_name` relative with forward slashes, its size in pixels, and the ids of
     its categories, one a map."""
 
     id: int
@@ -141,7 +141,7 @@ def read(path: Path) -> Cams:
 def check_images(cams: Cams, sizes: Mapping[str, tuple[int, int]], where: str) -> None:
     """Refuses maps of other images, or of images of another size, than those at hand.
 
-    sizes: file name to (height, width) of the pictures, all of them or some more.
+    sizes: file name to (height, width) of the images, all of them or some more.
 
     Raises MismatchError, naming the first.
     """

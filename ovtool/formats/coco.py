@@ -26,7 +26,7 @@ _ANNOTATION = (
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture: ``file_name`` relative with forward slashes, sizes in pixels, as it is shown."""
+    """An image: ``file_name`` relative with forward slashes, sizes in pixels, as it is shown."""
 
     id: int
     file_name: str

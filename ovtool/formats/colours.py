@@ -1,4 +1,4 @@
-"""Colours of words: one for each word, the same in every picture, run and machine.
+"""Colours of words: one for each word, the same in every image, run and machine.
 
 They are chosen in OKLCH, the polar form of Oklab (Björn Ottosson, "A perceptual color space for
 image processing", 2020), in which equal steps look equally large.
@@ -42,7 +42,7 @@ def word_colour(word: str) -> Colour:
 
 
 def word_colours(words: Sequence[str]) -> list[Colour]:
-    """Colours of the words of one picture, so far apart that they can be told from each other.
+    """Colours of the words of one image, so far apart that they can be told from each other.
 
     Each word keeps its own colour unless an earlier one has one too like it; then it takes the
     nearest that is free. What counts as alike grows finer with the number of words. One word given

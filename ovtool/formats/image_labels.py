@@ -39,7 +39,7 @@ class Labelled:
 
     @property
     def items(self) -> list[ImageItem]:
-        """The pictures alone."""
+        """The images alone."""
         return [one.item for one in self.images]
 
 

@@ -1,4 +1,4 @@
-"""Pictures in and out: 8-bit RGB, upright, whatever the file holds; and finding them."""
+"""Images in and out: 8-bit RGB, upright, whatever the file holds; and finding them."""
 
 import functools
 import io
@@ -45,20 +45,20 @@ logger = logging.getLogger("ovtool")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """A picture to work on: where it is, and its name in what is written (a COCO file_name)."""
+    """An image to work on: where it is, and its name in what is written (a COCO file_name)."""
 
     path: Path
     name: str
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """A picture as uint8 (H, W, 3), turned as its EXIF orientation says.
+    """An image as uint8 (H, W, 3), turned as its EXIF orientation says.
 
     Grey, palette and CMYK become RGB; 16-bit values lose their lower byte; what is transparent lies
     on white; of an animation or a stack, the first frame is taken.
 
     Raises:
-        InputError: no such file, not a picture, truncated or damaged, more than 178,956,970 pixels,
+        InputError: no such file, not an image, truncated or damaged, more than 178,956,970 pixels,
             or pixels without a known range (floating point).
     """
     with opened(path) as image:
@@ -109,15 +109,15 @@ def save_png(path: Path, image: Image.Image) -> None:
 
 
 def find_images(inputs: Sequence[str]) -> list[ImageItem]:
-    """The pictures that files, folders and ``-`` (a list of names on stdin, one a line) stand for.
+    """The images that files, folders and ``-`` (a list of names on stdin, one a line) stand for.
 
-    Folders are searched with all below them, hidden ones aside, in the order of their names; a
-    picture of a folder is named by its path from there, a single file by its own name. Where two
-    would have one name, all are named from the deepest folder that holds them all. A picture given
+    Folders are searched with all below them, hidden ones aside, in the order of their names; an
+    image of a folder is named by its path from there, a single file by its own name. Where two
+    would have one name, all are named from the deepest folder that holds them all. An image given
     twice counts once.
 
     Raises:
-        InputError: nothing there, a folder with no picture, or a name that COCO JSON cannot hold.
+        InputError: nothing there, a folder with no image, or a name that COCO JSON cannot hold.
     """
     items: list[ImageItem] = []
     for given in _listed(inputs):
@@ -155,7 +155,7 @@ def _listed(inputs: Sequence[str]) -> Iterator[str]:
 
 
 def _walk(root: Path) -> list[str]:
-    """Relative POSIX names of the pictures below a folder; links to folders are followed once."""
+    """Relative POSIX names of the images below a folder; links to folders are followed once."""
     found: list[str] = []
     seen = {os.path.realpath(root)}
     folders = [root]
@@ -204,7 +204,7 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     that is what the file holds."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large pictures, odd metadata: ours to judge
+            warnings.simplefilter("ignore")  # large images, odd metadata: ours to judge
             source = path if data is None else io.BytesIO(data)
             with Image.open(source, formats=_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:

@@ -32,7 +32,7 @@ def write(path: Path, labels: NDArray[Any], num_classes: int) -> None:
 
 
 def image(labels: NDArray[Any], num_classes: int) -> Image.Image:
-    """Labels (H, W) as the picture that ``write`` writes: mode P, or I;16 above 254 classes.
+    """Labels (H, W) as the image that ``write`` writes: mode P, or I;16 above 254 classes.
 
     Raises ValueError for labels out of range or of another shape.
     """
@@ -55,7 +55,7 @@ def read(path: Path) -> NDArray[np.int32]:
     Palette colours are ignored: the index is the label. Grey PNGs are read the same way.
 
     Raises:
-        InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour picture.
+        InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour image.
     """
     with images.opened(path) as image:
         if image.format != "PNG":

@@ -1,4 +1,4 @@
-"""Pictures whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps."""
+"""Images whose every pixel has a class or none, whatever the file: COCO JSON, parts, label maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

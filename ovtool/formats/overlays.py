@@ -1,4 +1,4 @@
-"""Pictures for people: what was found where, under the words' colours, and the scores of a word."""
+"""Images for people: what was found where, under the words' colours, and the scores of a word."""
 
 import bisect
 import itertools
@@ -28,7 +28,7 @@ _LATIN = str.maketrans({
     "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i",
 })  # fmt: skip
 
-_HEAT = 0.65  # how much of a heat map is colour, the rest is the grey picture
+_HEAT = 0.65  # how much of a heat map is colour, the rest is the grey image
 # Anchors of matplotlib's "inferno" (Nathaniel Smith and Stéfan van der Walt, 2015), evenly spaced:
 # lightness rises evenly from black to pale yellow.
 _INFERNO = np.array([
@@ -43,12 +43,12 @@ def overlay(
     names: Sequence[str],
     scores: Sequence[float | None] | None = None,
 ) -> Rgb:
-    """A picture with its masks in their words' colours, and below it the words that occur.
+    """An image with its masks in their words' colours, and below it the words that occur.
 
     rgb: uint8 (H, W, 3). labels: integers (H, W), an index into `names`, or -1 for unlabelled.
     scores: one for each name, shown where not None.
 
-    The picture lies at the top left of the result, uint8 (H', W', 3): enlarged by a whole factor if
+    The image lies at the top left of the result, uint8 (H', W', 3): enlarged by a whole factor if
     it is narrower than 440 pixels, reduced to 2048 if its longer side passes that. Pixels without a
     label are as they were. The strip below is at least 440 pixels wide; it names the words with
     their share of all pixels, the largest first, and the score; as many as fit, then "+N more".
@@ -87,7 +87,7 @@ def overlay(
 
 
 def heatmap(rgb: Rgb, score: NDArray[Any]) -> Rgb:
-    """A word's score over the grey picture: dark where it is 0, bright yellow where it is 1.
+    """A word's score over the grey image: dark where it is 0, bright yellow where it is 1.
 
     rgb: uint8 (H, W, 3). score: float (H, W) in [0, 1]; what lies outside is clipped, NaN is 0.
     Returns uint8 (H, W, 3), with a scale from 0 to 1 in the lower right corner if there is room.
@@ -106,7 +106,7 @@ def heatmap(rgb: Rgb, score: NDArray[Any]) -> Rgb:
 
 
 def _resized(rgb: Rgb, labels: NDArray[Any]) -> tuple[Rgb, NDArray[np.int32]]:
-    """The picture and its labels at a size that people can look at."""
+    """The image and its labels at a size that people can look at."""
     height, width = labels.shape
     longest = max(height, width)
     labels = labels.astype(np.int32)
@@ -121,7 +121,7 @@ def _resized(rgb: Rgb, labels: NDArray[Any]) -> tuple[Rgb, NDArray[np.int32]]:
 
 
 def _painted(rgb: Rgb, labels: NDArray[np.int32], colours: Mapping[int, Colour]) -> Rgb:
-    """The masks over the picture: half their colour, a contour of it all, a dark line within."""
+    """The masks over the image: half their colour, a contour of it all, a dark line within."""
     longest = max(labels.shape)
     line = max(2, round(longest / 500))
     found = labels >= 0
@@ -319,7 +319,7 @@ def _inferno(value: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _draw_scale(picture: Image.Image) -> None:
-    """A bar from 0 to 1 in the lower right corner, if that covers little of the picture."""
+    """A bar from 0 to 1 in the lower right corner, if that covers little of the image."""
     width, height = picture.size
     size = max(_SMALLEST_FONT, round(width / 60))
     bar_width, bar_height, pad = 6 * size, round(0.7 * size), round(0.5 * size)

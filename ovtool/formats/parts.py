@@ -88,9 +88,12 @@ def check_record(record: Record) -> None:
     for entry in annotations:
         if not isinstance(entry, dict) or type(entry.get("category_id")) is not int:
             raise InputError(f"{place}: an annotation is {checks.short(entry)}, without a category")
-        mask: Any = entry.get("segmentation")
-        is_text = isinstance(mask, dict) and isinstance(mask.get("counts"), str)
-        if not is_text or not isinstance(mask.get("size"), list):
+        mask = entry.get("segmentation")
+        if (
+            not isinstance(mask, dict)
+            or not isinstance(mask.get("counts"), str)
+            or not isinstance(mask.get("size"), list)
+        ):
             raise InputError(f"{place}: a mask is {checks.short(mask)}, not a compressed RLE")
         if any(type(side) is not int for side in mask["size"]):
             raise InputError(f"{place}: the size of a mask is {checks.short(mask['size'])}")

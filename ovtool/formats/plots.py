@@ -16,7 +16,7 @@ def lines(
     x_label: str,
     y_label: str,
 ) -> None:
-    """Draws named curves, each a pair (x, y) of equally long sequences, in one picture of 960 x 600.
+    """Draws named curves, each a pair (x, y) of equally long sequences, in one image of 960 x 600.
 
     The same curves give the same bytes with the same version of matplotlib. Raises InputError where
     the file cannot be written.
@@ -34,7 +34,7 @@ def lines(
 def bars(
     path: Path, groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str
 ) -> None:
-    """Draws groups of named bars, group to name to height, in one picture of 960 x 600; a name has the
+    """Draws groups of named bars, group to name to height, in one image of 960 x 600; a name has the
     same colour in every group. Raises InputError where the file cannot be written."""
     figure, axes = _figure()
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -52,7 +52,7 @@ def bars(
 
 
 def _figure() -> tuple[Any, Any]:
-    """An empty picture and its axes."""
+    """An empty image and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")

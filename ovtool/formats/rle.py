@@ -74,14 +74,14 @@ def encode_label_map(labels: NDArray[Any], indices: Sequence[int]) -> dict[int, 
 
 
 def compress(segmentation: Any, height: int, width: int) -> Rle:
-    """Any COCO segmentation of a picture, checked, as compressed RLE.
+    """Any COCO segmentation of an image, checked, as compressed RLE.
 
     Accepts compressed RLE, list RLE and polygons (lists of x, y; those of fewer than three points
     are dropped). ``[]`` is a mask with no pixel.
 
     Raises:
         InputError: another size, counts that are no runs of ``height * width`` pixels, or polygons
-            that are no lists of finite numbers near the picture.
+            that are no lists of finite numbers near the image.
     """
     if height * width > MAX_PIXELS:
         raise InputError(f"{height} x {width} pixels are more than a COCO mask can have")

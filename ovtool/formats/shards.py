@@ -26,7 +26,7 @@ _logger = logging.getLogger("ovtool")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An encoded picture and its caption; `name` says where they came from."""
+    """An encoded image and its caption; `name` says where they came from."""
 
     name: str
     image: bytes

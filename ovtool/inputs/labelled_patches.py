@@ -1,9 +1,10 @@
-"""A picture of a probe as the image tower sees it: whole or in windows, with a class for each patch."""
+"""An image of a probe as the image tower sees it: whole or in windows, with a class for each patch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,18 +15,25 @@ from ovtool.methods import patch_labels, windows
 from ovtool.methods.patch_labels import PatchLabels
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
+from ovtool.settings import layers
+from ovtool.settings.probe import Alignment, Coherence
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the tower sees of a picture.
+LAYERED = ("last_block", "short_side", "window", "stride")  # fields that a model may recommend
 
-    crops: normalised (n, 3, wh, ww), the windows, or the whole picture. labels: of the patches of the
-    whole picture, (h, w). places: int64 (n, wh / P, ww / P), the patch of the picture, from 0 in row
-    order, that each patch of a window is.
+
+@dataclass(frozen=True)
+class PatchView:
+    """What the tower sees of an image.
+
+    Attributes:
+        crops: the windows, or the whole image, normalised: (n, 3, wh, ww).
+        labels: of the patches of the whole image, (h, w).
+        places: int64 (n, wh / P, ww / P), the patch of the image, from 0 in row order, that each patch
+            of a window is.
     """
 
     crops: Tensor
@@ -33,11 +41,53 @@ class Shown:
     places: Tensor
 
 
-def shown(clip: Clip, rgb: NDArray[np.uint8], labels: Tensor, settings: DenseSettings) -> Shown:
-    """A picture uint8 (H, W, 3), labels int64 (H, W); settings: as `settled`, of one view."""
+def settled(clip: Clip, settings: Alignment | Coherence) -> DenseSettings:
+    """How images are shown, with nothing left to the model."""
+    last_block = settings.last_block if isinstance(settings, Alignment) else None
+    views = DenseSettings(last_block, settings.short_side, settings.window, settings.stride)
+    return views.settled(clip)
+
+
+def as_data(
+    clip: Clip,
+    settings: Alignment | Coherence,
+    views: DenseSettings,
+    contents: Mapping[str, str],
+) -> dict[str, Any]:
+    """The settings of a probe with what was settled, and where that came from, as plain data.
+
+    Args:
+        clip: the model.
+        settings: as they were given.
+        views: as they were settled.
+        contents: field to what stands for the path that it holds.
+    """
+    data: dict[str, Any] = layers.as_data(settings, contents)
+    del data["class"]
+    names = [name for name in LAYERED if name in data]
+    origins: dict[str, layers.Origin] = {
+        name: "given"
+        if getattr(settings, name) is not None
+        else "model"
+        if name in clip.dense
+        else "default"
+        for name in names
+    }
+    return {**data, **{name: getattr(views, name) for name in names}, "origins": origins}
+
+
+def view(clip: Clip, rgb: NDArray[np.uint8], labels: Tensor, settings: DenseSettings) -> PatchView:
+    """Shows an image to the tower.
+
+    Args:
+        clip: the model.
+        rgb: the image, uint8 (H, W, 3).
+        labels: its classes, int64 (H, W).
+        settings: as `settled`, of one view.
+    """
     pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), settings.short_side)
     size, patch = (pixels.shape[2], pixels.shape[3]), clip.patch_size
-    found = patch_labels.majority(patch_labels.resized(labels, size), patch)
+    classes = patch_labels.majority(patch_labels.resized(labels, size), patch)
     side = settings.window or max(size)
     (cut,) = windows.score_windows(pixels, side, settings.stride or side, lambda crops: crops)
     height, width = size[0] // patch, size[1] // patch
@@ -48,4 +98,4 @@ def shown(clip: Clip, rgb: NDArray[np.uint8], labels: Tensor, settings: DenseSet
         for top in cut.tops
         for left in cut.lefts
     ]
-    return Shown(cut.scores, found, torch.stack(places))
+    return PatchView(cut.scores, classes, torch.stack(places))

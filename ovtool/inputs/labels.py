@@ -1,4 +1,4 @@
-"""Image-level labels: which classes each picture shows, and nothing of where.
+"""Image-level labels: which classes each image shows, and nothing of where.
 
 They come from a data set's name, from a COCO JSON, of whose annotations only the ids are read, or from a
 file of two columns.

@@ -1,4 +1,4 @@
-"""What the probes measure against: pictures with masks, and the words that compete in each."""
+"""What the probes measure against: images with masks, and the words that compete in each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ovtool.formats import coco, labelled
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
+from ovtool.settings.shared import Source
 
 STUFF = frozenset({"ground", "stuff"})  # supercategories
 
@@ -99,19 +100,25 @@ class CompetingWords:
 
 @dataclass(frozen=True)
 class Probed:
-    """The pictures of a probe, their masks and words.
+    """The images of a probe, their masks and words.
 
-    source: the COCO JSON of the masks. groups: name to the numbers of its classes (`CompetingWords`).
+    Attributes:
+        name: the data set, or the name of the COCO JSON without its folder.
+        source: the path of the COCO JSON, for messages.
+        items: the images.
+        words: the words that compete, and the truth over them.
+        groups: name to the numbers of its classes (`CompetingWords`).
     """
 
+    name: str
     source: str
     items: tuple[ImageItem, ...]
     words: CompetingWords
     groups: Mapping[str, frozenset[int]]
 
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
-        """A picture, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
-        picture's words. Raises InputError where their sizes differ."""
+        """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
+        image's words. Raises InputError where their sizes differ."""
         rgb, labels = pictures.read_rgb(item.path), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(f"{item.path} has another size than its masks in {self.source}")
@@ -119,28 +126,33 @@ class Probed:
 
 
 def open_probed(
-    data_set: str | None,
-    coco_file: Path | None,
-    images: Path | None,
-    classes_per_image: Path | None,
-    limit: int | None,
+    data_set: str | None, source: Source | None = None, classes_per_image: Path | None = None
 ) -> Probed:
-    """What the options of a probe name; see `stages.oracle.run`.
+    """Opens images with masks, and the words that compete in each.
 
-    Groups: `all`; `things` and `stuff`, by the masks' supercategory (`ground` or `stuff`) or `isthing`;
-    of things all of which are nouns of the collage, `base` and `new`.
+    Groups of classes are `all`; `things` and `stuff`, by the masks' supercategory (`ground` or `stuff`)
+    or `isthing`; and `base` and `new`, of things all of which are nouns of the collage.
 
-    Raises UsageError, InputError.
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        classes_per_image: the words that compete in each image, JSON; a data set may bring its own;
+            without any, all categories of the truth compete.
+
+    Raises:
+        UsageError: neither a data set nor a COCO JSON is named, or both are.
+        InputError: a file is broken, or holds no masks.
     """
-    source, folder, listed = files(data_set, coco_file, images)
-    dataset = coco.read(source, root=folder)
+    source = source or Source()
+    file, folder, listed = files(data_set, source.coco, source.images)
+    dataset = coco.read(file, root=folder)
     if not dataset.annotations:
-        raise InputError(f"{source} holds no masks: a probe needs them")
-    truth = labelled.from_dataset(dataset, str(source))
-    names = truth.names[:limit]
+        raise InputError(f"{file} holds no masks: a probe needs them")
+    truth = labelled.from_dataset(dataset, str(file))
+    names = truth.names[: source.limit]
     words = CompetingWords(truth, classes_per_image or listed, names)
     items = tuple(ImageItem(folder / name, name) for name in names)
-    return Probed(str(source), items, words, _groups(dataset.categories))
+    return Probed(data_set or file.name, str(file), items, words, _groups(dataset.categories))
 
 
 def _groups(categories: Sequence[coco.Category]) -> dict[str, frozenset[int]]:

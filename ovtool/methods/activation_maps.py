@@ -4,7 +4,7 @@ CAM (Zhou et al., CVPR 2016, section 2): M_c = ReLU(sum_d w_cd F_d), with F the 
 global average pooling and w_c the weights of class c.
 
 GradCAM on a CLIP (Lin et al., CLIP-ES, CVPR 2023, section 3): the score of class c is its softmax
-probability among the classes that the picture shows and a list of background words,
+probability among the classes that the image shows and a list of background words,
 
     S_c = exp(s cos(v, t_c)) / sum_j exp(s cos(v, t_j))       s the logit scale
     w_cd = mean over patches of dS_c / dA_d
@@ -29,7 +29,7 @@ def class_maps(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def class_probabilities(features: Tensor, text: Tensor, logit_scale: float) -> Tensor:
-    """The softmax over words: picture features (B, D), not of length 1, and unit text embeddings (N, D)
+    """The softmax over words: image features (B, D), not of length 1, and unit text embeddings (N, D)
     to (B, N)."""
     cosine = normalize(features, dim=-1) @ text.T
     return (logit_scale * cosine).softmax(dim=-1)
@@ -49,7 +49,7 @@ def min_max(maps: Tensor, eps: float = EPS) -> Tensor:
 
 
 def merged(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Maps of one picture at several scales, each (K, h, w), as their mean at `size`, brought to [0, 1]
+    """Maps of one image at several scales, each (K, h, w), as their mean at `size`, brought to [0, 1]
     again: (K, h, w)."""
     resized = [
         interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0] for one in maps

@@ -10,7 +10,7 @@ B_c is 1 in the boxes around the parts of M_c above a share of its maximum. D do
 class, so all classes are multiplied at once, and D twice in turn, which never makes the square.
 
 Source: Lin et al., CLIP is Also an Efficient Segmenter (CVPR 2023), section 3.4. Unlike its code, a
-box here has its last row and column at the border of the picture too.
+box here has its last row and column at the border of the image too.
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
-"""Background prompts: what a class's pictures show beside the class, as learned text (SemPLeS, Lin et al.,
+"""Background prompts: what a class's images show beside the class, as learned text (SemPLeS, Lin et al.,
 WACV 2025, contrastive prompt learning and prompt-guided semantic refinement).
 
 Each class k has a prompt p_k, the embedding of a sentence of learned vectors. It is pulled to the
-pictures in which the class is blanked out, X_b, and pushed from the class; then masks are pushed from it:
+images in which the class is blanked out, X_b, and pushed from the class; then masks are pushed from it:
 
     L_I = mean(-log s(X_b, p_k))                          pull
     L_T = mean(log s(t_k, p_k))                           push from the class's text
-    L_F = mean(-log(1 - s(X_f, p_k)))                     push from the class's pictures
+    L_F = mean(-log(1 - s(X_f, p_k)))                     push from the class's images
     L_prompt = L_I + lambda_T L_T                         (or L_F in the place of L_T)
     L_refine = mean(-log(1 - s(X_f, p_k)))                p_k stays, the mask in X_f learns
 
@@ -24,7 +24,7 @@ REFINE_WEIGHT = 0.05  # lambda_r of L_match + lambda_r L_refine, for VOC; 0.2 fo
 
 
 def pull(backgrounds: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
-    """L_I of pictures without their class v_b and the prompts of the class p, each (P, D), as a scalar."""
+    """L_I of images without their class v_b and the prompts of the class p, each (P, D), as a scalar."""
     return _mean(-torch.log(clamped(similarity(backgrounds, prompts, kind))))
 
 
@@ -37,12 +37,12 @@ def push_text(texts: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
 
 
 def push_foreground(foregrounds: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
-    """L_F of pictures of their class alone v_f and the prompts of the class p, each (P, D), as a scalar."""
+    """L_F of images of their class alone v_f and the prompts of the class p, each (P, D), as a scalar."""
     return _mean(-torch.log1p(-clamped(similarity(foregrounds, prompts, kind))))
 
 
 def refine_loss(foregrounds: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
-    """L_refine of pictures of their class alone v_f and the learned prompts p_k, each (P, D), as a scalar."""
+    """L_refine of images of their class alone v_f and the learned prompts p_k, each (P, D), as a scalar."""
     return push_foreground(foregrounds, prompts, kind)
 
 

@@ -1,6 +1,6 @@
 """How good class activation maps are as seeds of segmentation, and where their errors lie.
 
-The seed of a picture is the argmax over its maps and a background score, which is a constant, or
+The seed of an image is the argmax over its maps and a background score, which is a constant, or
 (1 - max_c M_c)^a (CLIP-ES, section 4). Which constant or power is a choice that pixel truth must not make:
 `otsu` looks at the maps alone.
 """

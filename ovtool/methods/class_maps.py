@@ -1,7 +1,7 @@
 """From class scores on a coarse grid to one label and one probability per pixel, block by block.
 
 A map of K classes over H x W pixels is K numbers per pixel: 847 classes at 2048 x 2048 are 14 GB.
-No one needs them at once. Scores are brought to the picture's size a few rows at a time, reduced to
+No one needs them at once. Scores are brought to the image's size a few rows at a time, reduced to
 the best class and its softmax probability, and forgotten.
 """
 
@@ -60,12 +60,12 @@ def upsampled(scores: Tensor, size: tuple[int, int], margin: float = 0.0) -> Row
 
 
 def mirrored(rows: Rows) -> Rows:
-    """The rows of a picture from those of its mirror image."""
+    """The rows of an image from those of its mirror image."""
     return lambda start, stop: rows(start, stop).flip(-1)
 
 
 def mean_of(several: Sequence[Rows]) -> Rows:
-    """The mean of the rows of several views of one picture; of a single view, its own."""
+    """The mean of the rows of several views of one image; of a single view, its own."""
     if len(several) == 1:
         return several[0]
 

@@ -91,7 +91,7 @@ def naclip_attention(
     """NACLIP's neighbour-aware attention: softmax(k kT / sqrt d + omega) v.
 
     `grid` is (h, w) in patches. Queries go through in groups of rows, so that omega, which has
-    (1 + h*w)^2 entries, is never held whole for a large picture.
+    (1 + h*w)^2 entries, is never held whole for a large image.
     """
     tokens = k.shape[2]
     step = max(1, MAX_PRIOR_ELEMENTS // tokens)

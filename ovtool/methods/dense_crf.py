@@ -1,4 +1,4 @@
-"""The fully connected CRF: labels that follow the edges of the picture, by mean field.
+"""The fully connected CRF: labels that follow the edges of the image, by mean field.
 
 Energy of a labelling x, with U the unary energies, p a pixel's position and I its colour (0..255):
 
@@ -82,7 +82,7 @@ def hard_unary(labels: Tensor, classes: int, certainty: float = CERTAINTY) -> Te
 
 @torch.no_grad()
 def refine(unary: Tensor, image: Tensor, preset: Preset) -> Tensor:
-    """The mean field of a picture: Q, float32 (L, H, W), which sums to 1 over the labels.
+    """The mean field of an image: Q, float32 (L, H, W), which sums to 1 over the labels.
 
     unary: float32 (L, H, W), finite energies, L from 1 on; image: uint8 (H, W, 3), on its device.
     Raises ValueError for shapes that do not belong together and energies that are not finite.

@@ -1,13 +1,13 @@
 """Segment-label matching: masks that make a CLIP say the image's label (SemPLeS, Lin et al., WACV 2025).
 
-A mask is good for a class when the picture with all else blanked out fits the class's text, and the
-picture with the mask blanked out does not. Gradients go through the frozen image tower to the mask.
+A mask is good for a class when the image with all else blanked out fits the class's text, and the
+image with the mask blanked out does not. Gradients go through the frozen image tower to the mask.
 
     M = (x - min x) / (max x - min x + eps)              a map x of one class of one image
     X_f = M X,  X_b = (1 - M) X                           X normalised, so that 0 is the mean colour
     L_match = mean(-log s(X_f, t)) + lambda_b mean(-log(1 - s(X_b, t)))
 
-with s the similarity of the picture's embedding and the embedding t of "a photo of {class}", clamped to
+with s the similarity of the image's embedding and the embedding t of "a photo of {class}", clamped to
 [1e-4, 0.9999], and the mean over all pairs of an image and a class that it shows.
 """
 
@@ -34,13 +34,13 @@ def normalise_maps(raw: Tensor, eps: float = EPS) -> Tensor:
 
 
 def masked_pair(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """X_f and X_b, each (P, 3, H, W), of normalised pictures (P, 3, H, W) and masks (P, H, W) in [0, 1]."""
+    """X_f and X_b, each (P, 3, H, W), of normalised images (P, 3, H, W) and masks (P, H, W) in [0, 1]."""
     shown = mask.unsqueeze(-3)
     return shown * pixels, (1 - shown) * pixels
 
 
 def similarity(image_features: Tensor, text: Tensor, kind: str = "raw") -> Tensor:
-    """How well pictures fit texts, row by row: unit vectors (P, D) and (P, D) to (P,).
+    """How well images fit texts, row by row: unit vectors (P, D) and (P, D) to (P,).
 
     kind: `raw` is the cosine, the paper's, which the losses clamp to (0, 1), so that a cosine below zero
         has no gradient; `shifted` is (1 + cosine) / 2, which has one everywhere.

@@ -1,6 +1,6 @@
 """Masked crops: what a CLIP is shown of a region.
 
-The tight box of a mask is cut out of the normalised picture, pixels outside the mask become 0, which
+The tight box of a mask is cut out of the normalised image, pixels outside the mask become 0, which
 is the model's mean colour, and the crop is squeezed into a square, its aspect not kept. OVSeg (Liang
 et al., CVPR 2023, section 3.2 and appendix A.4): bicubic for pixels, without antialiasing, and nearest
 for the mask, which travels with the crop.
@@ -34,7 +34,7 @@ def masked_crops(
     fill: whether pixels outside a mask become 0; without it the crops show their surroundings.
 
     Returns floating (N, 3, size, size) and bool (N, size, size), on the device of `pixels`. Raises
-    ValueError for an empty mask, or masks of another size than the picture.
+    ValueError for an empty mask, or masks of another size than the image.
     """
     if masks.shape[1:] != pixels.shape[1:]:
         raise ValueError(f"masks {tuple(masks.shape)} for a picture of {tuple(pixels.shape)}")
@@ -53,7 +53,7 @@ def masked_crops(
 
 
 def bicubic(cut: Tensor, size: int) -> Tensor:
-    """A piece of a picture, (3, h, w), squeezed to (3, size, size); one of that size stays as it is."""
+    """A piece of an image, (3, h, w), squeezed to (3, size, size); one of that size stays as it is."""
     return interpolate(cut[None], size=(size, size), mode="bicubic", align_corners=False)[0]
 
 

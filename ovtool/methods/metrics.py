@@ -25,7 +25,7 @@ class Scores:
 
 
 def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignore: int = -1) -> Tensor:
-    """Counts n_ij over the pixels of any number of pictures.
+    """Counts n_ij over the pixels of any number of images.
 
     Args:
         prediction: integers of any shape. A value outside 0..K-1 means "none of the classes" and
@@ -36,7 +36,7 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignore: int =
 
     Returns:
         (K, K + 1) int64; rows are the truth, columns the prediction, the last column "none of
-        the classes". Matrices of several pictures are added.
+        the classes". Matrices of several images are added.
 
     Raises:
         ValueError: shapes that differ, or a truth value that is neither a class nor `ignore`.

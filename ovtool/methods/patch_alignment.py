@@ -233,7 +233,7 @@ def two_pass(
         scores = torch.cat([scores_of(chosen) for chosen in slices])
     loss, gradient = loss_of(scores)
     for chosen in slices:
-        scores_of(chosen).backward(gradient[chosen])  # type: ignore[no-untyped-call]
+        scores_of(chosen).backward(gradient[chosen])
     return loss
 
 

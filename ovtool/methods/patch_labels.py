@@ -1,4 +1,4 @@
-"""The class of each patch of a picture, by the majority of its pixels.
+"""The class of each patch of an image, by the majority of its pixels.
 
 PACL (Mukhoti et al., CVPR 2023, section 3) asks which patches a CLIP names right; a patch needs a
 class for that. What becomes of patches without a majority the paper does not say; here they are left
@@ -37,7 +37,7 @@ class PatchLabels:
 
 
 def majority(labels: Tensor, patch: int) -> PatchLabels:
-    """The labels of the patches of a picture.
+    """The labels of the patches of an image.
 
     labels: int64 (H, W), -1 for no class; H and W multiples of `patch`, the side of a patch in pixels.
     """

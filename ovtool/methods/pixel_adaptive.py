@@ -1,14 +1,14 @@
-"""PAMR: maps that follow the picture, by averaging each pixel over the neighbours that look like it.
+"""PAMR: maps that follow the image, by averaging each pixel over the neighbours that look like it.
 
-With x the picture, c its channels and n the 8 neighbours at each of several distances:
+With x the image, c its channels and n the 8 neighbours at each of several distances:
 
     k_n(i)     = mean_c -|x_c(i) - x_c(n)| / (1e-8 + 0.1 sigma_c(i))
     alpha_n(i) = softmax over n of k_n(i)
     m(i)      <- sum_n alpha_n(i) m(n)
 
 sigma_c(i) is the unbiased deviation of a pixel and its neighbours, the pixel counted once for each
-distance. Beyond the border the picture's and the maps' edges go on. The weights sum to one, so maps
-keep their range, and scaling the picture changes nothing.
+distance. Beyond the border the image's and the maps' edges go on. The weights sum to one, so maps
+keep their range, and scaling the image changes nothing.
 
 Source: Araslanov and Roth, Single-Stage Semantic Segmentation from Image Labels (CVPR 2020), section 4.2.
 """

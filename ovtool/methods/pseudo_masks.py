@@ -21,7 +21,7 @@ class Background:
     """How the background is scored.
 
     kind: `constant` (value), `power` (the exponent is value), `rest` (1 less the sum of the maps: for
-        probabilities), or `otsu`: the constant that parts the best scores of a picture's pixels in two, which
+        probabilities), or `otsu`: the constant that parts the best scores of an image's pixels in two, which
         needs no truth.
     """
 

@@ -1,9 +1,9 @@
-"""One class token for each region, all in one pass over a picture.
+"""One class token for each region, all in one pass over an image.
 
 In every block a region's class token attends to itself and to the patches of its mask, through the
-block's own projections. It is read by nothing else: patches, and the picture's own class token among
+block's own projections. It is read by nothing else: patches, and the image's own class token among
 them, go on as they would without it, and regions do not see each other. A mask that has all patches
-therefore gives the embedding of the whole picture exactly.
+therefore gives the embedding of the whole image exactly.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Class-agnostic regions by hierarchical merging of superpixels.
 
-The picture is cut into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004); the most alike
+The image is cut into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004); the most alike
 neighbours are merged again and again, as in Selective Search (Uijlings et al., IJCV 2013, section 3),
 here by colour histograms, the contrast along the shared border and how much one encloses the other.
 Every node of the tree of merges is a region; its quality is how unlike its neighbours it is.
@@ -22,7 +22,7 @@ _LAB_HIGH = np.array([100, 60, 60], np.float32)
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions of one picture as sets of superpixels.
+    """Regions of one image as sets of superpixels.
 
     superpixels: int32 (h, w), the superpixel of each pixel, 0 to S - 1.
     members: bool (N, S), which superpixels each region has.
@@ -39,7 +39,7 @@ class Regions:
 
 
 def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Superpixels of a Lab picture, numbered from 0 without gaps: int32 (h, w)."""
+    """Superpixels of a Lab image, numbered from 0 without gaps: int32 (h, w)."""
     from skimage.segmentation import felzenszwalb
 
     labels = felzenszwalb(lab / 100, scale=80, sigma=0.8, min_size=25, channel_axis=-1)
@@ -194,14 +194,14 @@ def propose_regions(
     max_regions: int = 100,
     min_area: float = 0.001,
 ) -> Regions:
-    """The regions of a picture, best first.
+    """The regions of an image, best first.
 
     rgb: uint8 (h, w, 3).
     max_regions: how many to keep after non-maximum suppression (IoU 0.85).
-    min_area: the least share of the picture that a region has.
+    min_area: the least share of the image that a region has.
 
     Quality is half the contrast to the neighbour that the node is merged with, at most 1, times the
-    square root of its share of the picture over 5 %, at most 1.
+    square root of its share of the image over 5 %, at most 1.
     """
     from skimage.color import rgb2lab
 

@@ -1,4 +1,4 @@
-"""Sliding windows: scores of a picture larger than the square that a network was trained on.
+"""Sliding windows: scores of an image larger than the square that a network was trained on.
 
 Windows of one size are laid every `stride` pixels, the last one shifted back inside; each window's
 scores are brought to the window's size (bilinear), summed where windows overlap and divided by
@@ -29,7 +29,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 @dataclass(frozen=True)
 class WindowScores:
-    """The low-resolution scores of all windows of one picture, and where the windows lie.
+    """The low-resolution scores of all windows of one image, and where the windows lie.
 
     `scores` is (rows * columns, K, h, w), windows in row order; `tops` and `lefts` are their first
     pixels; `window` is the windows' (height, width) and `size` the picture's, in pixels. `margin` is how
@@ -47,7 +47,7 @@ class WindowScores:
     def rows(self, start: int, stop: int) -> Tensor:
         """The averaged scores of pixel rows `start` to `stop`: (K, stop - start, W).
 
-        What can be shared between calls is kept while the rows go down the picture.
+        What can be shared between calls is kept while the rows go down the image.
         """
         height, (_, width) = self.window[0], self.size
         total = self.scores.new_zeros(self.scores.shape[1], stop - start, width)
@@ -83,7 +83,7 @@ def upsample_rows(
 
     The values are those of a bilinear `interpolate` with ``align_corners=False`` to the whole size,
     of which only these rows are made. margin: how far the first and last cells lie inside the
-    picture, in cells; patches of P pixels that begin every s cover all but (P - s) / 2s at each end.
+    image, in cells; patches of P pixels that begin every s cover all but (P - s) / 2s at each end.
     """
     return _wide(_high(scores, size[0], start, stop, margin), size[1], margin)
 
@@ -125,11 +125,11 @@ def score_windows(
     batch_size: int = 8,
     margin: float = 0.0,
 ) -> list[WindowScores]:
-    """Score the windows of each picture of `pixels` (B, 3, H, W), at most `batch_size` windows at
+    """Score the windows of each image of `pixels` (B, 3, H, W), at most `batch_size` windows at
     once.
 
-    `score` maps a batch of windows (n, 3, wh, ww) to scores (n, K, h, w) at any resolution. A
-    picture smaller than the window along a side has windows of its own size there. `window` and
+    `score` maps a batch of windows (n, 3, wh, ww) to scores (n, K, h, w) at any resolution. An
+    image smaller than the window along a side has windows of its own size there. `window` and
     `stride` are in pixels, `margin` as of `upsample_rows`.
     """
     height, width = pixels.shape[2:]

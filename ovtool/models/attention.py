@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from ovtool.errors import UsageError
 from ovtool.models import towers
+from ovtool.models.tower_types import Block, is_native
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -19,7 +20,7 @@ SHARE = 2 / 3  # of the blocks, the last ones: 8 of 12
 
 @torch.no_grad()
 def mean_attention(clip: Clip, pixels: Tensor, blocks: int | None = None) -> Tensor:
-    """The attention between the patches of one picture, the mean over all heads of the last blocks:
+    """The attention between the patches of one image, the mean over all heads of the last blocks:
     float32 (n, n), each row what one patch attends to, without the class token's share.
 
     pixels: normalised (1, 3, H, W), H and W multiples of the patch size; n = H W / patch^2.
@@ -28,29 +29,23 @@ def mean_attention(clip: Clip, pixels: Tensor, blocks: int | None = None) -> Ten
     Raises UsageError for a tower whose attention cannot be seen (timm's).
     """
     visual = clip.model.visual
-    layers = getattr(getattr(visual, "transformer", None), "resblocks", None)
-    if layers is None or not all(isinstance(one.attn, nn.MultiheadAttention) for one in layers):
+    if not is_native(visual) or not all(
+        isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks
+    ):
         raise UsageError(
             f"the attention of {clip.name} cannot be seen: it takes an open_clip vision transformer, "
             "such as ViT-B-16/openai"
         )
     towers.grid_size(pixels, clip.patch_size)
+    layers = visual.transformer.resblocks
     last = max(1, round(len(layers) * SHARE)) if blocks is None else blocks
-    entered: list[Tensor] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-        for layer in layers[-last:]
-    ]
-    try:
-        towers.image_features(visual, pixels.to(device=clip.device, dtype=clip.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    found = [_patch_attention(*pair) for pair in zip(layers[-last:], entered, strict=True)]
-    return torch.stack(found).mean(0)
+    placed = pixels.to(device=clip.device, dtype=clip.dtype)
+    entered = towers.last_block_inputs(visual, placed, last)
+    weights = [_patch_attention(*pair) for pair in zip(layers[-last:], entered, strict=True)]
+    return torch.stack(weights).mean(0)
 
 
-def _patch_attention(layer: nn.Module, x: Tensor) -> Tensor:
+def _patch_attention(layer: Block, x: Tensor) -> Tensor:
     """A block's attention on its input (1, 1 + n, width), the mean over heads: float32 (n, n)."""
     attention = layer.attn
     projected = linear(layer.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
@@ -58,5 +53,5 @@ def _patch_attention(layer: nn.Module, x: Tensor) -> Tensor:
         part[0].unflatten(-1, (attention.num_heads, -1)).transpose(0, 1).float()
         for part in projected.chunk(3, dim=-1)
     )  # (heads, 1 + n, d)
-    weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
+    weights: Tensor = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
     return weights.mean(0)[1:, 1:]

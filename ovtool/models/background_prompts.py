@@ -1,4 +1,4 @@
-"""Files of kind `background-prompts`: what the pictures of each class show beside it, as learned text.
+"""Files of kind `background-prompts`: what the images of each class show beside it, as learned text.
 
 Two float32 tensors, `vectors` (C, K, width), the learned tokens, and `embeddings` (C, D), the sentences
 that they make, of length 1; the header's settings hold the categories and the nearest words of each.
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, labelled, tensors
+from ovtool.formats import coco, labelled
+from ovtool.models import artefacts
 from ovtool.models.clip import Clip
 
 KIND = "background-prompts"
@@ -27,16 +28,9 @@ def save(
     settings: Mapping[str, Any],
 ) -> None:
     """Writes the prompts of `categories`, a row each. Raises InputError."""
-    header = {
-        "kind": KIND,
-        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": {
-            **settings,
-            "categories": [coco.category_entry(each) for each in categories],
-        },
-    }
-    tensors.save(path, {"vectors": vectors.float(), "embeddings": embeddings.float()}, header)
+    content = {"vectors": vectors.float(), "embeddings": embeddings.float()}
+    listed = [coco.category_entry(category) for category in categories]
+    artefacts.save(path, KIND, clip, content, {**settings, "categories": listed})
 
 
 def load(
@@ -48,8 +42,7 @@ def load(
     Raises InputError for a file that is broken, MismatchError for one of another kind, another CLIP or
     another list of classes.
     """
-    header, found = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, KIND, clip, "make it again")
     settings = dict(header["settings"])
     theirs = [each.name for each in coco.parse_categories(settings, str(path))]
     ours = [each.name for each in categories]
@@ -62,7 +55,5 @@ def load(
     embeddings = found.get("embeddings")
     if embeddings is None or embeddings.shape != (len(theirs), clip.embed_dim):
         raise InputError(f"{path} does not hold an embedding a class: make it again")
-    if not embeddings.isfinite().all():
-        raise InputError(f"{path} holds numbers that are not finite: make it again")
     rows = embeddings[[theirs.index(name) for name in ours]].float().to(clip.device)
     return normalize(rows, dim=-1), settings

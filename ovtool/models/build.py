@@ -6,20 +6,21 @@ random ones (most of the time that loading a small model takes); otherwise open_
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from open_clip.factory import load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovtool.formats import cache, tensors
 from ovtool.models import hub
+from ovtool.models.tower_types import ClipNetwork, Network
 
 
-def network(config: Mapping[str, Any], weights: Path) -> nn.Module:
+def network(config: Mapping[str, Any], weights: Path) -> ClipNetwork:
     """The CLIP of this configuration with these weights: float32, on the CPU, in eval mode, without
     gradients.
 
@@ -46,7 +47,7 @@ def _check_text_tower(text: Mapping[str, Any]) -> None:
         AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
-def _class_of(config: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:
+def _class_of(config: Mapping[str, Any]) -> tuple[Callable[..., ClipNetwork], dict[str, Any]]:
     """open_clip's class for a configuration and its arguments, as `open_clip.create_model` chooses
     them.
     """
@@ -59,7 +60,7 @@ def _class_of(config: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP), arguments
 
 
-def _placed(config: Mapping[str, Any], weights: Path) -> nn.Module | None:
+def _placed(config: Mapping[str, Any], weights: Path) -> ClipNetwork | None:
     """The network with the file's tensors put in place, or None where something has to be
     converted.
     """
@@ -75,7 +76,8 @@ def _placed(config: Mapping[str, Any], weights: Path) -> nn.Module | None:
     if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in state.items()}:
         return None
     model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, assign=True)
-    for part in (model, getattr(model, "text", None)):
+    parts: tuple[Any, ...] = (model, getattr(model, "text", None))
+    for part in parts:
         mask = getattr(part, "attn_mask", None)
         if part is not None and mask is not None:  # the one buffer that no file holds
             part.attn_mask = torch.full(mask.shape, -torch.inf).triu_(1)
@@ -83,14 +85,14 @@ def _placed(config: Mapping[str, Any], weights: Path) -> nn.Module | None:
     return None if any(tensor.is_meta for tensor in tensors_left) else model
 
 
-def _converted(config: Mapping[str, Any], weights: Path) -> nn.Module:
+def _converted(config: Mapping[str, Any], weights: Path) -> ClipNetwork:
     model_class, arguments = _class_of(config)
     model = model_class(**arguments)
     load_checkpoint(model, str(weights), strict=True, weights_only=True)
     return model
 
 
-def fingerprint(model: nn.Module, weights: Path | None = None) -> str:
+def fingerprint(model: Network, weights: Path | None = None) -> str:
     """The digest of the network's float32 tensors: 16 hexadecimal digits, the same for any file
     format.
 
@@ -109,7 +111,7 @@ def fingerprint(model: nn.Module, weights: Path | None = None) -> str:
     return digest
 
 
-def _digest(model: nn.Module) -> str:
+def _digest(model: Network) -> str:
     state: dict[str, Tensor] = model.state_dict()
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     return tensors.fingerprint({k: v.cpu().contiguous() for k, v in floats.items()})

@@ -10,9 +10,9 @@ SIDE = 224
 
 
 class Classifier(nn.Module):
-    """Several labels a picture: logits are the class weights on the mean of the feature map.
+    """Several labels an image: logits are the class weights on the mean of the feature map.
 
-    arch: `timm:NAME`. classes: their number C. side: the shorter side of pictures, in pixels.
+    arch: `timm:NAME`. classes: their number C. side: the shorter side of images, in pixels.
     """
 
     def __init__(self, arch: str, classes: int, side: int = SIDE, seed: int = 0) -> None:
@@ -29,19 +29,20 @@ class Classifier(nn.Module):
         return self.head.weight[:, :, 0, 0]
 
     def features(self, pixels: Tensor) -> Tensor:
-        """The last feature map of normalised pictures (B, 3, H, W): (B, D, h, w)."""
-        return self.backbone(pixels)
+        """The last feature map of normalised images (B, 3, H, W): (B, D, h, w)."""
+        features: Tensor = self.backbone(pixels)
+        return features
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, C)."""
         return self.features(pixels).mean(dim=(2, 3)) @ self.weights.T
 
     def normalise(self, rgb: Tensor) -> Tensor:
-        """Pictures uint8 (B, H, W, 3) to (B, 3, H, W), on the network's device."""
+        """Images uint8 (B, H, W, 3) to (B, 3, H, W), on the network's device."""
         return timm_backbone.normalise(rgb.to(self.head.weight.device))
 
     def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
-        """A picture uint8 (H, W, 3) as it is seen in use, normalised (1, 3, h, w)."""
+        """An image uint8 (H, W, 3) as it is seen in use, normalised (1, 3, h, w)."""
         return self.normalise(
             timm_backbone.resized(rgb, round(scale * self.side), self.backbone.divisor)
         )

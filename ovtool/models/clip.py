@@ -1,4 +1,4 @@
-"""The one door to CLIP: load a model by its name; embed pictures and patches with it.
+"""The one door to CLIP: load a model by its name; embed images and patches with it.
 
 >>> clip = load("tiny", torch.device("cpu"))
 >>> features = patch_features(clip, normalise(clip, rgb))
@@ -7,7 +7,7 @@ Text is embedded by `ovtool.models.text`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,24 @@ from ovtool.errors import InputError, ModelError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import dense_clip
 from ovtool.models import build, hub, resolve, sources, towers
+from ovtool.models.tower_types import ClipNetwork, is_native
 
 Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What the file of a model's weights says beside them.
+
+    Attributes:
+        words: the words that a small model learned, None for a model without such a list.
+        stuff: those of them that stand behind things.
+        dense: how its patches are read best: `last_block`, `short_side`, `window`, `stride`, or nothing.
+    """
+
+    words: Sequence[str] | None = None
+    stuff: Sequence[str] = ()
+    dense: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +48,7 @@ class Clip:
     `mean` and `std` normalise RGB in 0..1; `image_size` is the side of the square that it was
     trained on and `patch_size` a patch's, in pixels; `patch_stride` is the step between the patches
     that are read (see `with_patch_stride`); `embed_dim` is the width of the space that
-    pictures and texts share; `logit_scale` multiplies cosines (the exponential of the trained
+    images and texts share; `logit_scale` multiplies cosines (the exponential of the trained
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
     learned, None for one without such a list, and `stuff` those of them that stand behind things;
     `dense` says how its weights recommend to read its patches: `last_block`, `short_side`,
@@ -42,7 +58,7 @@ class Clip:
 
     name: str
     fingerprint: str
-    model: nn.Module
+    model: ClipNetwork
     tokenizer: Callable[..., Tensor]
     mean: Triple
     std: Triple
@@ -65,21 +81,28 @@ class Clip:
         """
         if "last_block" in self.dense:
             return str(self.dense["last_block"])
-        native = isinstance(self.model.visual, open_clip.transformer.VisionTransformer)
-        return "naclip" if native else "clip"
+        return "naclip" if is_native(self.model.visual) else "clip"
 
 
 def load(
     name: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    artefact: str | None = None,
 ) -> Clip:
-    """Load the CLIP called `name`; None means the default (see `resolve.choose`).
+    """Load a CLIP by its name.
 
-    Raises ModelError, in one line with the mend, for a name that means nothing, weights that are
-    not at hand or cannot be read, and networks without patches.
+    Args:
+        name: the name, None for the model of the artefact or the default (see `resolve.choose`).
+        device: where it computes.
+        dtype: in which precision it computes.
+        artefact: the model that an input names.
+
+    Raises:
+        ModelError: in one line with the mend, for a name that means nothing, weights that are not at
+            hand or cannot be read, and networks without patches.
     """
-    spec = resolve.spec(resolve.choose(name))
+    spec = resolve.meant(name, artefact)
     if spec.kind == "bundled":
         files = sources.bundled(spec.name)
     elif spec.kind == "pretrained":
@@ -89,7 +112,7 @@ def load(
     else:
         assert spec.path is not None
         files = sources.local(spec.path)
-    settings = _settings(files.weights)
+    recommended = _recommended(files.weights)  # first: it refuses files of other kinds
     model = build.network(files.config, files.weights)
     return from_model(
         model,
@@ -97,9 +120,7 @@ def load(
         tokenizer=_tokenizer(files, spec.name),
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
-        words=settings.get("words"),
-        stuff=settings.get("stuff", ()),
-        dense=settings.get("dense"),
+        recommended=recommended,
         fingerprint=build.fingerprint(model, files.weights),
         device=device,
         dtype=dtype,
@@ -107,14 +128,13 @@ def load(
 
 
 def from_model(
-    model: nn.Module,
+    model: ClipNetwork,
     name: str,
+    *,
     tokenizer: Callable[..., Tensor] = open_clip.tokenize,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    words: Sequence[str] | None = None,
-    stuff: Sequence[str] = (),
-    dense: Mapping[str, Any] | None = None,
+    recommended: Recommended = Recommended(),
     fingerprint: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -142,9 +162,9 @@ def from_model(
         embed_dim=embed_dim,
         logit_scale=logit_scale,
         pooling=pooling,
-        words=None if words is None else frozenset(words),
-        stuff=tuple(stuff),
-        dense=dense or {},
+        words=None if recommended.words is None else frozenset(recommended.words),
+        stuff=tuple(recommended.stuff),
+        dense=recommended.dense,
         device=torch.device(device),
         dtype=dtype,
     )
@@ -155,11 +175,15 @@ def _triple(values: Sequence[float]) -> Triple:
     return red, green, blue
 
 
-def _embed_dim(model: nn.Module) -> int:
-    projection = getattr(model, "text", model).text_projection
+def _embed_dim(model: ClipNetwork) -> int:
+    text: Any = getattr(model, "text", model)
+    projection = text.text_projection
     if isinstance(projection, nn.Linear):
         return projection.out_features
-    return int(model.visual.output_dim if projection is None else projection.shape[1])
+    if projection is not None:
+        return int(projection.shape[1])
+    assert is_native(model.visual)  # timm's towers are loaded with text towers that project
+    return model.visual.output_dim
 
 
 def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
@@ -190,27 +214,29 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
         raise hub.cannot_load(f"the tokenizer of {name}", error) from error
 
 
-def _settings(weights: Path) -> dict[str, Any]:
-    """What the header of one of our own weights files says beside its weights: `words`, the words
-    that it learned, `stuff`, and `dense`, how its patches are read best. Raises ModelError for a
-    file of ours that holds something else.
+def _recommended(weights: Path) -> Recommended:
+    """What the header of a weights file says, where it is one of ovtool's own.
+
+    Raises ModelError for a file of ovtool's that holds something else.
     """
     if weights.suffix != ".safetensors":
-        return {}
+        return Recommended()
     try:
         header = tensors.read_header(weights)
     except InputError:  # other people's safetensors have no header of ours
-        return {}
+        return Recommended()
     if header["kind"] != "clip":
         raise ModelError(
             f"{weights} is of kind {header['kind']}, not clip; name the weights of a CLIP"
         )
-    settings: dict[str, Any] = header.get("settings", {})
-    return settings
+    settings = header.get("settings", {})
+    return Recommended(
+        settings.get("words"), settings.get("stuff", ()), settings.get("dense") or {}
+    )
 
 
 def normalise(clip: Clip, rgb: Tensor) -> Tensor:
-    """Pictures as the tower takes them: uint8 RGB (B, H, W, 3) to (B, 3, H, W) in the model's
+    """Images as the tower takes them: uint8 RGB (B, H, W, 3) to (B, 3, H, W) in the model's
     dtype, on its device.
     """
     pixels = rgb.to(clip.device).permute(0, 3, 1, 2).float().div_(255.0)
@@ -221,7 +247,7 @@ def normalise(clip: Clip, rgb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_images(clip: Clip, pixels: Tensor) -> Tensor:
-    """Embed whole pictures: normalised (B, 3, H, W), sides multiples of the patch, to (B, D)
+    """Embed whole images: normalised (B, 3, H, W), sides multiples of the patch, to (B, D)
     float32 of length 1.
     """
     towers.grid_size(pixels, clip.patch_size)
@@ -243,18 +269,19 @@ def patch_features(clip: Clip, pixels: Tensor, last_block: str | None = None) ->
     features = towers.patch_features(
         clip.model.visual, _placed(clip, pixels), shape, name, clip.patch_stride
     )
-    return normalize(features.float(), dim=-1).unflatten(1, shape)
+    on_grid: Tensor = normalize(features.float(), dim=-1).unflatten(1, shape)
+    return on_grid
 
 
 def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
-    """The patches that are read of pictures (B, 3, H, W), (h, w). Raises ValueError unless H and W are
+    """The patches that are read of images (B, 3, H, W), (h, w). Raises ValueError unless H and W are
     multiples of the patch size."""
     return towers.grid_size(pixels, clip.patch_size, clip.patch_stride)
 
 
 def with_patch_stride(clip: Clip, stride: int) -> Clip:
     """The same model, its patches read every `stride` pixels: they overlap, and the position
-    embeddings are resampled to the finer grid. Whole pictures are embedded as before.
+    embeddings are resampled to the finer grid. Whole images are embedded as before.
 
     Raises UsageError for a step that does not divide the patch, and for timm's towers.
     """
@@ -264,9 +291,7 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
             f"--patch-stride {stride} does not divide the patches of {clip.name}, of "
             f"{clip.patch_size} pixels: give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
         )
-    if stride != clip.patch_size and not isinstance(
-        clip.model.visual, open_clip.transformer.VisionTransformer
-    ):
+    if stride != clip.patch_size and not is_native(clip.model.visual):
         raise UsageError(
             f"--patch-stride needs a tower of open_clip's own, and that of {clip.name} is timm's: "
             "leave it out, or use a model such as ViT-B-16/openai"
@@ -288,12 +313,12 @@ def patch_tokens(clip: Clip, pixels: Tensor, block: int = -1) -> Tensor:
 def layer_tokens(clip: Clip, pixels: Tensor, blocks: Sequence[int]) -> list[Tensor]:
     """`patch_tokens` of several blocks in one pass, in the order in which they are named."""
     placed = _placed(clip, pixels)
-    found = towers.layer_tokens(clip.model.visual, placed, blocks, clip.patch_stride)
-    return [tokens.unflatten(1, grid(clip, pixels)) for tokens in found]
+    layers = towers.layer_tokens(clip.model.visual, placed, blocks, clip.patch_stride)
+    return [tokens.unflatten(1, grid(clip, pixels)) for tokens in layers]
 
 
 def require_class_token(clip: Clip, what: str) -> None:
-    """Raise UsageError, saying that `what` needs one, unless pictures are pooled by a class token."""
+    """Raise UsageError, saying that `what` needs one, unless images are pooled by a class token."""
     if clip.pooling != "token":
         raise UsageError(
             f"{what} needs a model that pools by a class token, and {clip.name} pools by "

@@ -1,4 +1,4 @@
-"""How well each word fits each place of a picture: a CLIP's patches against text embeddings."""
+"""How well each word fits each place of an image: a CLIP's patches against text embeddings."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """How a picture is shown to the image tower. None leaves a choice to the model.
+    """How an image is shown to the image tower. None leaves a choice to the model.
 
     last_block: the attention of the last block, one of `dense_clip.LAST_BLOCKS`.
-    short_side: the picture's shorter side, in pixels, when the tower sees it; None is one
+    short_side: the image's shorter side, in pixels, when the tower sees it; None is one
         and a half times the side that the tower was trained on (336 for 224), unless its weights
         recommend another.
-    window, stride: side and step of sliding windows, in pixels of the resized picture; a window of 0
-        shows the whole picture at once, and so does None unless the weights recommend windows; a
+    window, stride: side and step of sliding windows, in pixels of the resized image; a window of 0
+        shows the whole image at once, and so does None unless the weights recommend windows; a
         stride of None is half a window.
     patch_stride: the step between patches, in pixels, a divisor of the patch; None is the whole patch.
-    scales: the short sides at which the picture is shown, as shares of `short_side`; flip: whether its
+    scales: the short sides at which the image is shown, as shares of `short_side`; flip: whether its
         mirror image is shown too. Scores are the mean over all these views.
     """
 
@@ -52,12 +52,12 @@ class DenseSettings:
         if window is None:
             window, stride = clip.dense.get("window"), clip.dense.get("stride")
         window = _whole_patches(window, clip.patch_size) if window else None
-        stride = window and _whole_patches(stride or window // 2, clip.patch_size)
+        stride = window and min(_whole_patches(stride or window // 2, clip.patch_size), window)
         return DenseSettings(
             last_block=head.last_block if head else self.last_block or clip.default_last_block,
             short_side=self.short_side or default_short_side(clip),
             window=window,
-            stride=window and min(stride, window),
+            stride=stride,
             patch_stride=self.patch_stride or clip.patch_size,
             scales=self.scales,
             flip=self.flip,
@@ -70,7 +70,7 @@ def default_short_side(clip: Clip) -> int:
 
 
 def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
-    """The (height, width) at which a picture of `size` is shown: its shorter side as wanted, both
+    """The (height, width) at which an image of `size` is shown: its shorter side as wanted, both
     sides multiples of the patch, the longer side at most eight times the shorter."""
     shorter = short_side or default_short_side(clip)
     scale = shorter / min(size)
@@ -82,7 +82,7 @@ def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> t
 
 
 def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
-    """A picture (H, W, 3) uint8, on the CPU, resized (bilinear, antialiased, in 8 bit) and normalised:
+    """An image (H, W, 3) uint8, on the CPU, resized (bilinear, antialiased, in 8 bit) and normalised:
     (1, 3, h, w)."""
     from ovtool.models import clip as door
 
@@ -118,7 +118,7 @@ def word_cosines(
 
     rgb: uint8 (H, W, 3), on the CPU.
     text: float32 (N, D), of length 1.
-    settings: as `settled`. Without windows the whole picture is the one window.
+    settings: as `settled`. Without windows the whole image is the one window.
     """
     pixels = prepare(clip, rgb, settings.short_side)
     size = (pixels.shape[2], pixels.shape[3])
@@ -144,7 +144,7 @@ def views(
     settings: DenseSettings,
     encode: Halving[Tensor, Tensor],
 ) -> Iterator[tuple[WindowScores, bool]]:
-    """`word_cosines` of each size at which the picture is shown, and whether it is that of the mirror
+    """`word_cosines` of each size at which the image is shown, and whether it is that of the mirror
     image."""
     for scale in settings.scales:
         side = round(scale * (settings.short_side or default_short_side(clip)))
@@ -155,7 +155,7 @@ def views(
 
 
 def rows(found: WindowScores, size: tuple[int, int]) -> Rows:
-    """Scores brought to a picture of `size` (H, W) for any rows of its pixels, as
+    """Scores brought to an image of `size` (H, W) for any rows of its pixels, as
     `class_maps.label_blocks` takes them; where windows overlap, their mean."""
     if len(found.scores) == 1:
         return class_maps.upsampled(found.scores[0], size, found.margin)

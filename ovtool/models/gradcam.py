@@ -1,4 +1,4 @@
-"""GradCAM on a CLIP's image tower, one backward pass for all classes of a picture (`methods.activation_maps`).
+"""GradCAM on a CLIP's image tower, one backward pass for all classes of an image (`methods.activation_maps`).
 
 The last block's input is repeated, once for each class, so that the gradients of all classes come from
 one backward pass through that block alone.
@@ -7,23 +7,23 @@ one backward pass through that block alone.
 from collections.abc import Callable
 
 import torch
-from open_clip.timm_model import TimmModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovtool.methods import activation_maps
 from ovtool.models import towers
 from ovtool.models.clip import Clip
+from ovtool.models.tower_types import ImageTower, Layer, is_timm
 
 
 def maps(clip: Clip, pixels: Tensor, text: Tensor, classes: int) -> Tensor:
-    """The maps of the first `classes` words of `text`, unit vectors (N, D), for a normalised picture
+    """The maps of the first `classes` words of `text`, unit vectors (N, D), for a normalised image
     (1, 3, H, W), sides multiples of the patch: (classes, h, w) in [0, 1], float32."""
     grid = towers.grid_size(pixels, clip.patch_size)
     tokens = last_block_input(clip, pixels)
     rows = tokens.expand(classes, -1, -1)
     activations, gradients = class_gradients(clip, rows, text, list(range(classes)))
-    found = activation_maps.gradcam(activations, gradients)
-    return activation_maps.min_max(found.unflatten(1, grid))
+    raw = activation_maps.gradcam(activations, gradients)
+    return activation_maps.min_max(raw.unflatten(1, grid))
 
 
 def class_gradients(
@@ -35,7 +35,7 @@ def class_gradients(
     """
     visual = clip.model.visual
     norm, rest = _last_block(visual)
-    prefix = visual.trunk.num_prefix_tokens if isinstance(visual, TimmModel) else 1
+    prefix = visual.trunk.num_prefix_tokens if is_timm(visual) else 1
     with torch.enable_grad():
         entered = norm(tokens).detach().requires_grad_(True)
         features = pooled(visual, rest(tokens, entered)[:, prefix:]).float()
@@ -46,24 +46,16 @@ def class_gradients(
     return entered.detach()[:, prefix:].float(), gradient[:, prefix:].float()
 
 
-@torch.no_grad()
 def last_block_input(clip: Clip, pixels: Tensor) -> Tensor:
     """The tokens that enter the last block, (B, prefix + h*w, width)."""
-    visual = clip.model.visual
-    blocks = visual.trunk.blocks if isinstance(visual, TimmModel) else visual.transformer.resblocks
-    caught: list[Tensor] = []
-    hook = blocks[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0]))
-    try:
-        towers.image_features(visual, pixels.to(device=clip.device, dtype=clip.dtype))
-    finally:
-        hook.remove()
-    return caught[0]
+    placed = pixels.to(device=clip.device, dtype=clip.dtype)
+    return towers.last_block_inputs(clip.model.visual, placed)[0]
 
 
-def pooled(visual: nn.Module, patches: Tensor) -> Tensor:
-    """The picture's embedding from the patches after the last block, (B, h*w, width) to (B, D): the mean
+def pooled(visual: ImageTower, patches: Tensor) -> Tensor:
+    """The image's embedding from the patches after the last block, (B, h*w, width) to (B, D): the mean
     of the patch tokens, last norm first; by attention where the tower pools by it."""
-    if isinstance(visual, TimmModel):
+    if is_timm(visual):
         trunk = visual.trunk
         normed = trunk.norm(patches)
         mean = trunk.attn_pool(normed) if trunk.attn_pool is not None else normed.mean(dim=1)
@@ -72,10 +64,10 @@ def pooled(visual: nn.Module, patches: Tensor) -> Tensor:
     return mean if visual.proj is None else mean @ visual.proj
 
 
-def _last_block(visual: nn.Module) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
+def _last_block(visual: ImageTower) -> tuple[Layer, Callable[[Tensor, Tensor], Tensor]]:
     """The norm before the last block's attention, and the block as a function of its input and of what
     that norm made of it."""
-    if isinstance(visual, TimmModel):
+    if is_timm(visual):
         block = visual.trunk.blocks[-1]
 
         def timm(x: Tensor, normed: Tensor) -> Tensor:
@@ -83,10 +75,10 @@ def _last_block(visual: nn.Module) -> tuple[nn.Module, Callable[[Tensor, Tensor]
             return x + block.ls2(block.mlp(block.norm2(x)))
 
         return block.norm1, timm
-    block = visual.transformer.resblocks[-1]
+    last = visual.transformer.resblocks[-1]
 
     def native(x: Tensor, normed: Tensor) -> Tensor:
-        x = x + block.ls_1(block.attention(q_x=normed))
-        return x + block.ls_2(block.mlp(block.ln_2(x)))
+        x = x + last.ls_1(last.attention(q_x=normed))
+        return x + last.ls_2(last.mlp(last.ln_2(x)))
 
-    return block.ln_1, native
+    return last.ln_1, native

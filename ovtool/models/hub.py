@@ -1,11 +1,12 @@
-"""Networks of transformers by the hub's name or a folder: is it here, and if not, how does it come?
+"""Networks of transformers by the hub's name or a folder: where they are, how they come, and how they are loaded.
 
-Nothing here imports transformers, so that a name that cannot be had is told at once.
+Transformers is imported only after the files are there, so that a name that cannot be had fails at once.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ovtool.errors import ModelError
 from ovtool.models import sources
@@ -13,7 +14,7 @@ from ovtool.models import sources
 CONFIG = "config.json"
 # what every loader of transformers is given: nothing is fetched, and code of a repository is neither run
 # nor asked about on stdin
-DOOR: Mapping[str, bool] = {"local_files_only": True, "trust_remote_code": False}
+DOOR: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
 
@@ -58,6 +59,40 @@ def obtain(name: str, flag: str = "--proposer") -> str:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"cannot fetch {name}: {reason}; {mend}") from error
     return name
+
+
+def load(
+    name: str, kind: str, title: str, network_class: str, check: Callable[[Any], None] | None = None
+) -> tuple[Any, Any]:
+    """A network of transformers and its image processor, in eval mode, without gradients.
+
+    Args:
+        name: its name on the hub, or a folder.
+        kind: the `model_type` that its configuration must have.
+        title: what it is called in messages.
+        network_class: transformers' class.
+        check: raises an error for a configuration that must not be loaded.
+
+    Raises:
+        ModelError: in one line with the mend, for one that is not at hand, of another kind or broken.
+    """
+    place = obtain(name)
+    quiet()
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(place, **DOOR)
+        if config.model_type != kind:
+            raise ModelError(f"{name} is a {config.model_type}, not a {title}: name another model")
+        if check is not None:
+            check(config)
+        processor = transformers.AutoImageProcessor.from_pretrained(place, **DOOR)
+        network = getattr(transformers, network_class).from_pretrained(place, **DOOR)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises what its parts raise
+        raise cannot_load(name, error) from error
+    return network.eval().requires_grad_(False), processor
 
 
 def cannot_load(what: str, error: Exception) -> ModelError:

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from ovtool.errors import UsageError
 from ovtool.models import text
 from ovtool.models.clip import Clip
+from ovtool.models.text import CausalTower
 
 LENGTH = 30  # K, as published
 BEFORE, AFTER = "a photo of", "."
@@ -36,6 +37,7 @@ class LearnedText:
     """
 
     clip: Clip
+    tower: CausalTower
     tokens: Tensor
     start: int
     length: int
@@ -47,40 +49,38 @@ class LearnedText:
 
         Raises UsageError for a K that does not fit, and for text towers that read no vectors.
         """
-        found = text.causal_tower(clip.model)
-        if found is None:
+        tower = text.causal_tower(clip.model)
+        if tower is None:
             raise UsageError(
                 f"background prompts need one of open_clip's own causal text towers, and that of "
                 f"{clip.name} is none: use one such as ViT-B-16/openai"
             )
         before, after = _ids(clip, BEFORE)[:-1], _ids(clip, AFTER)[_starts(clip) :]
-        room = int(clip.model.context_length) - len(before) - len(after)
-        chosen = min(LENGTH, room) if length is None else length
-        if not 1 <= chosen <= room:
+        room = clip.model.context_length - len(before) - len(after)
+        count = min(LENGTH, room) if length is None else length
+        if not 1 <= count <= room:
             raise UsageError(
-                f"--length {chosen}: the text tower of {clip.name} has room for 1 to {room} vectors"
+                f"--length {count}: the text tower of {clip.name} has room for 1 to {room} vectors"
             )
-        tokens = torch.cat([before, before.new_zeros(chosen), after])
-        return cls(clip, tokens, len(before), chosen, found[0].token_embedding.weight.shape[1])
+        tokens = torch.cat([before, before.new_zeros(count), after])
+        return cls(
+            clip, tower, tokens, len(before), count, tower.tower.token_embedding.embedding_dim
+        )
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Vectors (C, K, width) as sentences: (C, D) float32 of length 1, with gradients to the vectors."""
-        found = text.causal_tower(self.clip.model)
-        assert found is not None
         tokens = self.tokens.to(vectors.device).expand(len(vectors), -1)
-        fixed = found[0].token_embedding(tokens)
+        fixed = self.tower.tower.token_embedding(tokens)
         before, after = fixed[:, : self.start], fixed[:, self.start + self.length :]
         embedded = torch.cat([before, vectors.to(fixed.dtype), after], dim=1)
-        dtype = found[0].transformer.get_cast_dtype()
-        return normalize(text.run_tower(found, embedded.to(dtype), tokens).float(), dim=-1)
+        dtype = self.tower.tower.transformer.get_cast_dtype()
+        return normalize(self.tower.run(embedded.to(dtype), tokens).float(), dim=-1)
 
     def word_vectors(self, words: Sequence[str]) -> Tensor:
         """The token embeddings of words, one after another, repeated or cut to K: float32 (K, width)."""
-        found = text.causal_tower(self.clip.model)
-        assert found is not None
         ids = torch.cat([_inner(self.clip, word) for word in words])
-        chosen = ids.repeat(-(-self.length // len(ids)))[: self.length]
-        rows: Tensor = found[0].token_embedding(chosen.to(self.clip.device)).float()
+        repeated = ids.repeat(-(-self.length // len(ids)))[: self.length]
+        rows: Tensor = self.tower.tower.token_embedding(repeated.to(self.clip.device)).float()
         return rows
 
 
@@ -105,7 +105,7 @@ def initial(
 
 def _ids(clip: Clip, sentence: str) -> Tensor:
     """The token ids of a sentence up to its end of text, int64 (n,)."""
-    tokens = clip.tokenizer([sentence], context_length=int(clip.model.context_length))
+    tokens = clip.tokenizer([sentence], context_length=clip.model.context_length)
     return tokens[0, : text.used_lengths(clip.model, tokens)[0]]
 
 

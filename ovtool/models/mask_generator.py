@@ -1,4 +1,4 @@
-"""The mask generator: a picture to one map a class, by a small trained head on a backbone.
+"""The mask generator: an image to one map a class, by a small trained head on a backbone.
 
 The backbone is the CLIP's own image tower, frozen (`clip`: no other weights are needed), or any of timm's
 networks (`timm:NAME`), frozen or fine-tuned. The head is a 3 x 3 convolution into `hidden` channels, ReLU,
@@ -27,17 +27,17 @@ import torch
 from torch import Tensor, nn
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, tensors
+from ovtool.formats import coco, labelled
 from ovtool.methods import windows
+from ovtool.models import artefacts, dense_scores, timm_backbone
 from ovtool.models import clip as door
-from ovtool.models import dense_scores, timm_backbone
 from ovtool.models.clip import Clip
 
 KIND = "mask-generator"
 HIDDEN = 256
 STARTS = ("rivals", "text", "random")
 WINDOWS_AT_ONCE = 16
-KEPT_BYTES = 1 << 30  # of what this process has read of pictures in windows, which takes long
+KEPT_BYTES = 1 << 30  # of what this process has read of images in windows, which takes long
 _KEPT: dict[str, Tensor] = {}
 SHARPNESS = 10.0  # brings differences of cosines, of a few tenths, to the range of the head
 
@@ -54,7 +54,7 @@ class Settings:
     """What a generator is built of.
 
     backbone: `clip`, or `timm:NAME`. fine_tuned: whether timm's is trained too. hidden: channels of the
-    head's hidden layer, 0 for none. side: the shorter side, in pixels, of a picture that it sees. start: one
+    head's hidden layer, 0 for none. side: the shorter side, in pixels, of an image that it sees. start: one
     of `STARTS`; all but `random` are for the CLIP's own patches.
 
     Raises UsageError for what cannot be meant.
@@ -125,13 +125,13 @@ class Generator(nn.Module):
 
     @property
     def side(self) -> int:
-        """The shorter side of a picture that it sees, in pixels."""
+        """The shorter side of an image that it sees, in pixels."""
         own = self.clip.dense.get("short_side") if self.backbone is None else None
         return self.settings.side or int(own or 2 * self.clip.image_size)
 
     @property
     def divisor(self) -> int:
-        """What the sides of a picture must be multiples of."""
+        """What the sides of an image must be multiples of."""
         return self.clip.patch_size if self.backbone is None else self.backbone.divisor
 
     @property
@@ -155,7 +155,7 @@ class Generator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def normalise(self, rgb: Tensor) -> Tensor:
-        """Pictures uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
+        """Images uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
         if self.backbone is None:
             return door.normalise(self.clip, rgb)
         return timm_backbone.normalise(rgb.to(self.clip.device))
@@ -169,12 +169,15 @@ class Generator(nn.Module):
         of half a patch.
         """
         if self.backbone is None:
-            return self._patches(pixels) * self.clip.embed_dim**0.5
+            scale: float = self.clip.embed_dim**0.5
+            return self._patches(pixels) * scale
         if self.settings.fine_tuned:
-            return self.backbone(pixels).float()
+            features: Tensor = self.backbone(pixels)
+            return features.float()
         self.backbone.eval()
         with torch.no_grad():
-            return self.backbone(pixels).float()
+            features = self.backbone(pixels)
+        return features.float()
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """The embeddings of patches, (B, D, h, w)."""
@@ -185,8 +188,8 @@ class Generator(nn.Module):
         return torch.stack([self._of_windows(one, window, stride or window // 2) for one in pixels])
 
     def _of_windows(self, pixels: Tensor, window: int, stride: int) -> Tensor:
-        """The mean of the windows' embeddings of one picture (3, H, W), (D, h, w). Pictures are read one by
-        one, so that what is kept of a picture is the same to the bit as what is read anew."""
+        """The mean of the windows' embeddings of one image (3, H, W), (D, h, w). Images are read one by
+        one, so that what is kept of an image is the same to the bit as what is read anew."""
         clip = self.clip
         digest = hashlib.sha256(pixels.float().cpu().numpy().tobytes()).hexdigest()
         key = f"{clip.fingerprint} {clip.device} {torch.get_num_threads()} {digest}"
@@ -207,7 +210,7 @@ class Generator(nn.Module):
         found: Tensor = self.head(features)
         if self.classes is None or self.background is None:
             return found
-        sharpness = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
+        sharpness: float = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
         fits = torch.einsum("bdhw,cd->bchw", features, self.classes)
         if len(self.background):
             others = torch.einsum("bdhw,nd->bnhw", features, self.background)
@@ -225,7 +228,7 @@ class Generator(nn.Module):
         return self.maps(self.features(pixels))
 
     def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
-        """A picture uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
+        """An image uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
         multiples of `divisor`; normalised (1, 3, h, w)."""
         return self.normalise(timm_backbone.resized(rgb, round(scale * self.side), self.divisor))
 
@@ -247,31 +250,36 @@ def save(path: Path, generator: Generator, settings: Mapping[str, Any]) -> None:
     """Writes a generator, with `settings` of its training beside its own. Raises InputError."""
     clip = generator.clip
     state = {name: value.float() for name, value in generator.state_dict().items()}
-    header = {
-        "kind": KIND,
-        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": {
-            **settings,
-            "generator": asdict(generator.settings) | {"side": generator.side},
-            "categories": [coco.category_entry(each) for each in generator.categories],
-        },
+    own = {
+        "generator": asdict(generator.settings) | {"side": generator.side},
+        "categories": [coco.category_entry(category) for category in generator.categories],
     }
-    tensors.save(path, state, header)
+    artefacts.save(path, KIND, clip, state, {**settings, **own})
 
 
 def require_categories(
-    generator: Generator, categories: Sequence[coco.Category], where: str
+    generator: Generator, categories: Sequence[coco.Category], source: str
 ) -> None:
-    """Raises MismatchError unless a generator is for these categories, by id and name, in this order."""
-    own = [(one.id, one.name) for one in generator.categories]
-    given = [(one.id, one.name) for one in categories]
-    if own != given:
-        other = next((name for id, name in given if (id, name) not in own), None)
-        what = f"not for '{other}'" if other else "in another order or with more of them"
-        raise MismatchError(
-            f"{where} is for {len(own)} classes, {what}: train a generator on these labels"
-        )
+    """Checks that a generator makes maps of the classes of labels or maps, by name, in their order.
+
+    Args:
+        generator: Its map of index k is of its k-th class, so that the order counts; ids do not.
+        categories: Those of the labels or maps.
+        source: What they come from, for the message.
+
+    Raises:
+        MismatchError: The classes are others, or stand in another order.
+    """
+    own = [category.name for category in generator.categories]
+    given = [category.name for category in categories]
+    if own == given:
+        return
+    differing = sorted(set(own) ^ set(given))
+    how = f"they differ in {labelled.shortened(differing)}" if differing else "their order differs"
+    raise MismatchError(
+        f"the generator has {len(own)} classes and {source} has {len(given)}; {how}; give the "
+        "generator that `ovtool cam` saved for these classes"
+    )
 
 
 def load(path: Path, clip: Clip) -> Generator:
@@ -279,8 +287,7 @@ def load(path: Path, clip: Clip) -> Generator:
 
     Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
     """
-    header, found = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, KIND, clip, "train the generator again")
     try:
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
@@ -295,6 +302,4 @@ def load(path: Path, clip: Clip) -> Generator:
         raise InputError(
             f"{path} does not hold a whole mask generator ({reason}): train it again"
         ) from None
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the generator again")
     return generator.eval()

@@ -9,6 +9,7 @@ hold a part.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,8 @@ _matcher = MaskFormerHungarianMatcher(CLASS_WEIGHT, FOCAL_WEIGHT, DICE_WEIGHT)
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch shows: for each picture masks of zeros and ones, floating (T, H, W), all of one
-    size, and labels, int64 (T,), T from 0 on. ignored: bool (H, W) of each picture, pixels of no mask
+    """What a batch shows: for each image masks of zeros and ones, floating (T, H, W), all of one
+    size, and labels, int64 (T,), T from 0 on. ignored: bool (H, W) of each image, pixels of no mask
     whose losses do not count; None where all do."""
 
     masks: Sequence[Tensor]
@@ -51,11 +52,12 @@ class Targets:
 
 
 def assign(logits: Tensor, masks: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
-    """For each picture the queries that are matched, and the targets that they are matched with.
+    """For each image the queries that are matched, and the targets that they are matched with.
 
     logits: (B, N, K + 1). masks: logits (B, N, h, w).
     """
-    return _matcher(masks, logits, targets.masks, targets.labels)
+    matched: list[tuple[Tensor, Tensor]] = _matcher(masks, logits, targets.masks, targets.labels)
+    return matched
 
 
 def layer_losses(
@@ -82,7 +84,7 @@ def layer_losses(
             for truth, (_, chosen) in zip(targets.masks, matched, strict=True)
         ]
     )
-    number = counts[1].clamp(min=1).to(masks.dtype)
+    number: Any = counts[1].clamp(min=1).to(masks.dtype)  # transformers says int, and divides by it
     if not len(predicted):
         return found | {"mask": masks.sum() * 0, "dice": masks.sum() * 0}
     predicted = F.interpolate(predicted[:, None], true.shape[-2:], mode="bilinear")

@@ -13,25 +13,27 @@ Attention does not mind the order of patches, so those of the mask are put first
 are brought to one length by blank patches, which prompts replace like the others.
 
 `embed_shown` leaves the blank patches out altogether, which is another method and no speed-up of this one.
-`embed_regions` embeds regions of a whole picture by class tokens of their own (`methods.region_tokens`).
+`embed_regions` embeds regions of a whole image by class tokens of their own (`methods.region_tokens`).
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from torch import Tensor, nn
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ovtool.methods import mask_prompts, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import towers
+from ovtool.models.tower_types import Block, ImageTower, NativeTower, is_native
 
 
-def is_supported(visual: nn.Module) -> bool:
+def is_supported(visual: ImageTower) -> TypeGuard[NativeTower]:
     """Whether a tower is open_clip's own, pools by a class token and has its ordinary blocks."""
     return (
-        isinstance(visual, VisionTransformer)
+        is_native(visual)
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and all(
@@ -42,13 +44,13 @@ def is_supported(visual: nn.Module) -> bool:
 
 
 def embed_plain(
-    visual: VisionTransformer, crops: Tensor, foreground: Tensor, prompts: MaskPrompts | None
+    visual: NativeTower, crops: Tensor, foreground: Tensor, prompts: MaskPrompts | None
 ) -> Tensor:
     """Embed masked crops as the paper's formulas say: normalised (B, 3, S, S) to (B, D), not of length 1.
 
     foreground: bool (B, h*w), `mask_prompts.patch_masks` of the crops' masks.
     """
-    values = () if prompts is None else prompts.values
+    values: Tensor | Sequence[Tensor] = () if prompts is None else prompts.values
     x = visual.conv1(crops).flatten(2).transpose(1, 2)  # (B, h*w, E)
     if len(values):
         x = mask_prompts.replaced(x, foreground, values[0])
@@ -62,7 +64,7 @@ def embed_plain(
 
 
 def embed(
-    visual: VisionTransformer, crops: Tensor, foreground: Tensor, prompts: MaskPrompts | None
+    visual: NativeTower, crops: Tensor, foreground: Tensor, prompts: MaskPrompts | None
 ) -> Tensor:
     """The same as `embed_plain`, with less arithmetic; it has the same gradients."""
     blocks = visual.transformer.resblocks
@@ -90,7 +92,7 @@ def embed(
     return _rest(visual, torch.cat([x, constant[blank]], dim=1), blocks[len(values) - 1 :])
 
 
-def embed_shown(visual: VisionTransformer, crops: Tensor, foreground: Tensor) -> Tensor:
+def embed_shown(visual: NativeTower, crops: Tensor, foreground: Tensor) -> Tensor:
     """Embed masked crops by their class token and the patches that show something of the mask, as if there
     were no others: normalised (B, 3, S, S) to (B, D), not of length 1. foreground: as `embed_plain`."""
     positions = towers.positions(visual, _grid(visual, crops)).to(crops.dtype)
@@ -105,8 +107,8 @@ def embed_shown(visual: VisionTransformer, crops: Tensor, foreground: Tensor) ->
     return _pooled(visual, _block(last, x, queries=1, attended=attended)[:, 0])
 
 
-def embed_regions(visual: VisionTransformer, pixels: Tensor, masks: Tensor) -> Tensor:
-    """Embed regions of one picture in one pass: normalised (1, 3, H, W) and bool (N, h*w), the patches
+def embed_regions(visual: NativeTower, pixels: Tensor, masks: Tensor) -> Tensor:
+    """Embed regions of one image in one pass: normalised (1, 3, H, W) and bool (N, h*w), the patches
     of each region, none empty, to (N, D), not of length 1."""
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)
     x = _with_class_token(visual, x, towers.positions(visual, _grid(visual, pixels)).to(x.dtype))
@@ -117,11 +119,11 @@ def embed_regions(visual: VisionTransformer, pixels: Tensor, masks: Tensor) -> T
     return _pooled(visual, regions[0])
 
 
-def _grid(visual: VisionTransformer, pixels: Tensor) -> tuple[int, int]:
+def _grid(visual: NativeTower, pixels: Tensor) -> tuple[int, int]:
     return towers.grid_size(pixels, visual.patch_size[0])
 
 
-def _patches(visual: VisionTransformer, crops: Tensor, chosen: Tensor) -> Tensor:
+def _patches(visual: NativeTower, crops: Tensor, chosen: Tensor) -> Tensor:
     """The patch embeddings of chosen patches alone: (B, 3, S, S) and (B, n) to (B, n, E)."""
     side, (height, width) = visual.patch_size[0], _grid(visual, crops)
     cut = crops.unflatten(3, (width, side)).unflatten(2, (height, side))  # (B, 3, h, p, w, p)
@@ -131,7 +133,7 @@ def _patches(visual: VisionTransformer, crops: Tensor, chosen: Tensor) -> Tensor
 
 
 def _with_class_token(
-    visual: VisionTransformer, x: Tensor, positions: Tensor, chosen: Tensor | None = None
+    visual: NativeTower, x: Tensor, positions: Tensor, chosen: Tensor | None = None
 ) -> Tensor:
     """What the first block reads, (B, 1 + n, E): class token before patches, positions added, normed."""
     first = (visual.class_embedding.to(x.dtype) + positions[0]).expand(len(x), 1, -1)
@@ -139,14 +141,14 @@ def _with_class_token(
     return visual.ln_pre(torch.cat([first, x + places], dim=1))
 
 
-def _rest(visual: VisionTransformer, x: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
+def _rest(visual: NativeTower, x: Tensor, blocks: Sequence[Block]) -> Tensor:
     """The blocks that are left, of the last one the class token alone, and the projection: (B, D)."""
     for block in list(blocks)[:-1]:
         x = _block(block, x)
     return _pooled(visual, _block(blocks[-1], x, queries=1)[:, 0])
 
 
-def _keys_and_values(block: nn.Module, x: Tensor) -> Tensor:
+def _keys_and_values(block: Block, x: Tensor) -> Tensor:
     """The keys and values of a block's input, (..., N, E) to (..., N, 2E)."""
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     width = weight.shape[1]
@@ -154,7 +156,7 @@ def _keys_and_values(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def _block(
-    block: nn.Module,
+    block: Block,
     x: Tensor,
     *,
     queries: int | None = None,
@@ -179,14 +181,14 @@ def _block(
     if blank is not None:
         keys = torch.cat([keys, blank.to(keys.dtype)], dim=1)
     k, v = keys.chunk(2, dim=-1)
-    heads = (_heads(part, attention.num_heads) for part in (q, k, v))
-    mixed = scaled_dot_product_attention(*heads, attn_mask=attended).transpose(1, 2).flatten(2)
+    q, k, v = (_heads(part, attention.num_heads) for part in (q, k, v))
+    mixed = scaled_dot_product_attention(q, k, v, attn_mask=attended).transpose(1, 2).flatten(2)
     x = x + block.ls_1(attention.out_proj(mixed))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _with_regions(
-    block: nn.Module, regions: Tensor, x: Tensor, masks: Tensor, *, with_patches: bool
+    block: Block, regions: Tensor, x: Tensor, masks: Tensor, *, with_patches: bool
 ) -> tuple[Tensor, Tensor]:
     """A block's output for the regions' class tokens (1, N, E), and for class token and patches."""
     attention = block.attn
@@ -207,10 +209,11 @@ def _with_regions(
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     """(B, N, E) to (B, heads, N, E / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split
 
 
-def _pooled(visual: VisionTransformer, token: Tensor) -> Tensor:
+def _pooled(visual: NativeTower, token: Tensor) -> Tensor:
     """The tower's embedding from its class token, (B, E) to (B, D): last norm, then projection."""
     token = visual.ln_post(token)
     return token if visual.proj is None else token @ visual.proj

@@ -1,5 +1,4 @@
-"""MaskFormer with proposals that are compared with words (OVSeg, Liang et al., CVPR 2023, section 3.1),
-and any MaskFormer of the hub as a class-agnostic proposer.
+"""MaskFormer with proposals that are compared with words (OVSeg, Liang et al., CVPR 2023, section 3.1).
 
 The network is transformers' (backbone, pixel decoder, transformer decoder); the head is OVSeg's: each
 query has a mask and a proposal embedding v in the space of a CLIP's texts t. Its class logits are
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from ovtool.errors import InputError, ModelError
 from ovtool.formats import tensors
-from ovtool.models import hub
+from ovtool.models import artefacts, hub
 
 if TYPE_CHECKING:
     from transformers import MaskFormerConfig
@@ -34,7 +33,7 @@ MASK_THRESHOLD = 0.5
 LONGEST = 4  # the longer side is at most so many times the shorter side's size
 _LOCALITY = 1.3  # how narrowly a query looks about its point at first
 _STRIDE = 32  # sides are padded to multiples of it
-_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as MaskFormer's backbones take pictures
+_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as MaskFormer's backbones take images
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -59,7 +58,8 @@ class MaskFormer(nn.Module):
 
         self.config, self.embed_dim = config, embed_dim
         self.model = MaskFormerModel(config)
-        hidden = config.decoder_config.hidden_size
+        decoder: Any = config.decoder_config
+        hidden = decoder.hidden_size
         self.mask_embedder = MaskformerMLPPredictionHead(hidden, hidden, config.mask_feature_size)
         self.proposal_embedder = MaskformerMLPPredictionHead(
             hidden, 4 * hidden, embed_dim, num_layers=2
@@ -94,7 +94,8 @@ class MaskFormer(nn.Module):
     @property
     def queries(self) -> int:
         """The number N of proposals."""
-        return int(self.config.decoder_config.num_queries)
+        decoder: Any = self.config.decoder_config
+        return int(decoder.num_queries)
 
 
 # --- a proposer of ours, from its file ---------------------------------------------------------------
@@ -103,7 +104,7 @@ class Trained:
     """A network with what its file says beside the weights.
 
     words: float32 (K, C), the training vocabulary, for the score of "no object".
-    short_side: of pictures as the network sees them. model, fingerprint: of the CLIP.
+    short_side: of images as the network sees them. model, fingerprint: of the CLIP.
     weights: the digest of the network.
     """
 
@@ -134,13 +135,8 @@ def save(
     }
     config = network.config.to_dict()
     config.pop("transformers_version", None)
-    header = {
-        "kind": "proposer",
-        "model": Path(clip.name).name if Path(clip.name).exists() else clip.name,
-        "fingerprint": clip.fingerprint,
-        "settings": {**settings, "config": config, "embed_dim": network.embed_dim},
-    }
-    tensors.save(path, {**kept, "words": words.half()}, header)
+    settings = {**settings, "config": config, "embed_dim": network.embed_dim}
+    artefacts.save(path, "proposer", clip, {**kept, "words": words.half()}, settings)
 
 
 def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu") -> Trained:
@@ -151,9 +147,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or of another CLIP (both are named).
     """
-    header, found = tensors.load(path, kind="proposer")
-    if clip is not None:
-        tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, "proposer", clip, "train the proposer again")
     hub.quiet()
     from transformers import MaskFormerConfig
 
@@ -161,7 +155,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     try:
         words = found.pop("words").float()
         config = MaskFormerConfig.from_dict(settings["config"])
-        _check_backbone(config)
+        check_backbone(config)
         with torch.random.fork_rng(devices=[]):
             network = MaskFormer(config, int(settings["embed_dim"]))
         wanted = network.state_dict()
@@ -173,15 +167,13 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
         raise InputError(
             f"{path} does not hold a whole proposer ({reason}): make it again"
         ) from None
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the proposer again")
     digest = tensors.fingerprint(found)
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))
     return Trained(network, words.to(device), names, short_side, model, mark, digest)
 
 
-def _check_backbone(config: MaskFormerConfig) -> None:
+def check_backbone(config: MaskFormerConfig) -> None:
     """Raise ValueError where a configuration has timm fetch its backbone from a repository."""
     timm_name = str(getattr(config.backbone_config, "backbone", None) or "")
     if ":" in timm_name:
@@ -203,10 +195,10 @@ def normalise(rgb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(network: MaskFormer, rgb: NDArray[np.uint8], short_side: int) -> tuple[Tensor, Tensor]:
-    """Soft masks float32 (N, H, W) and unit embeddings (N, C) of a picture, uint8 (H, W, 3).
+    """Soft masks float32 (N, H, W) and unit embeddings (N, C) of an image, uint8 (H, W, 3).
 
-    The picture is brought to the shorter side `short_side`, padded to multiples of 32 with the mean;
-    logits are enlarged to that size, cut, and their sigmoid is brought to the picture's.
+    The image is brought to the shorter side `short_side`, padded to multiples of 32 with the mean;
+    logits are enlarged to that size, cut, and their sigmoid is brought to the image's.
     """
     device = network.no_object.device
     height, width = rgb.shape[:2]
@@ -240,64 +232,12 @@ def scores(soft: Tensor, no_object: Tensor) -> Tensor:
 def propose(
     loaded: Trained, rgb: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Soft masks float32 (N, H, W), quality (N,) and unit embeddings (N, C) of a picture. "No object"
+    """Soft masks float32 (N, H, W), quality (N,) and unit embeddings (N, C) of an image. "No object"
     is weighed against the words of the training."""
     soft, embeddings = predict(loaded.network, rgb, loaded.short_side)
     logits = loaded.network.class_logits(embeddings, loaded.words)
     quality = scores(soft, logits.softmax(-1)[:, -1])
     return soft.cpu().numpy(), quality.cpu().numpy(), embeddings.cpu().numpy()
-
-
-# --- the hub's -----------------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class HubMaskFormer:
-    """A MaskFormer of the hub with its own preprocessing. weights: the digest of its network."""
-
-    network: nn.Module
-    processor: Any
-    weights: str
-
-
-def load_hub(name: str, device: torch.device | str = "cpu") -> HubMaskFormer:
-    """Any MaskFormer by its hub's name or folder. Raises ModelError, in one line with the mend."""
-    place = hub.obtain(name)
-    hub.quiet()
-    from transformers import AutoConfig, AutoImageProcessor, MaskFormerForInstanceSegmentation
-
-    try:
-        config = AutoConfig.from_pretrained(place, **hub.DOOR)
-        if config.model_type != "maskformer":
-            raise ModelError(
-                f"{name} is a {config.model_type}, not a MaskFormer: name another model"
-            )
-        _check_backbone(config)
-        processor = AutoImageProcessor.from_pretrained(place, **hub.DOOR)
-        network = MaskFormerForInstanceSegmentation.from_pretrained(place, **hub.DOOR)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises what its parts raise
-        raise hub.cannot_load(name, error) from error
-    network = network.eval().requires_grad_(False)
-    return HubMaskFormer(network.to(device), processor, tensors.fingerprint(network.state_dict()))
-
-
-@torch.no_grad()
-def propose_hub(
-    loaded: HubMaskFormer, rgb: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Soft masks float32 (N, H, W) and quality (N,) of a picture, uint8 (H, W, 3); see `scores`."""
-    given = loaded.processor(images=rgb, return_tensors="pt")
-    device = next(loaded.network.parameters()).device
-    pixels = given["pixel_values"].to(device)
-    found = loaded.network(pixel_values=pixels)
-    logits = F.interpolate(found.masks_queries_logits.float(), pixels.shape[-2:], mode="bilinear")
-    if "pixel_mask" in given:  # what is padding
-        real = given["pixel_mask"][0].bool()
-        rows, columns = int(real.any(1).sum()), int(real.any(0).sum())
-        logits = logits[..., :rows, :columns]
-    soft = F.interpolate(logits.sigmoid(), rgb.shape[:2], mode="bilinear")[0]
-    no_object = found.class_queries_logits[0].float().softmax(-1)[:, -1]
-    return soft.cpu().numpy(), scores(soft, no_object).cpu().numpy()
 
 
 # --- architectures ---------------------------------------------------------------------------------------
@@ -315,18 +255,19 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
     decoder layers of 8 heads and 2048 hidden units. `tiny` is for 256 pixels on a CPU: three stages of
     a narrow ResNet, so that the decoder sees a grid of 16 x 16.
     """
-    from transformers import MaskFormerConfig, ResNetConfig
+    import transformers
+    from transformers import MaskFormerConfig
     from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
+    resnet: Any = transformers.ResNetConfig  # its type lacks out_features
     stages = ["stage1", "stage2", "stage3", "stage4"]
     if architecture == "swin-base":
         decoder = MaskFormerDetrConfig(encoder_layers=0, num_queries=queries)
         return MaskFormerConfig(decoder_config=decoder)
     if architecture == "resnet50":
         decoder = MaskFormerDetrConfig(encoder_layers=0, num_queries=queries)
-        backbone = ResNetConfig(out_features=stages)
-        return MaskFormerConfig(backbone_config=backbone, decoder_config=decoder)
-    backbone = ResNetConfig(
+        return MaskFormerConfig(backbone_config=resnet(out_features=stages), decoder_config=decoder)
+    backbone = resnet(
         embedding_size=32,
         hidden_sizes=[32, 64, 160],
         depths=[1, 2, 3],
@@ -352,7 +293,7 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
 
 @torch.no_grad()
 def start_queries(network: MaskFormer) -> None:
-    """Starts the queries at the points of a grid over the picture, in place of random vectors, so that
+    """Starts the queries at the points of a grid over the image, in place of random vectors, so that
     they do not all find the same thing at first.
 
     A query's embedding is the sine position embedding of its point, and each layer's cross-attention
@@ -362,13 +303,13 @@ def start_queries(network: MaskFormer) -> None:
     module = network.model.transformer_module
     count, width = module.queries_embedder.weight.shape
     rows = math.ceil(math.sqrt(count))
-    fine = 10 * rows + 1  # a picture of so many places, of which the points are the cells' middles
+    fine = 10 * rows + 1  # an image of so many places, of which the points are the cells' middles
     places = module.position_embedder((1, width, fine, fine), torch.device("cpu"), torch.float32)[0]
     cells = torch.linspace(0, rows * rows - 1, count).round().long()
     points = places[:, 10 * (cells // rows) + 5, 10 * (cells % rows) + 5].T
     module.queries_embedder.weight.copy_(points)
     for layer in module.decoder.layers:
-        attention = layer.encoder_attn
+        attention: Any = layer.encoder_attn
         shared = _LOCALITY * width**-0.5 * torch.randn(width, width)
         attention.q_proj.weight.copy_(shared)
         attention.k_proj.weight.copy_(shared)

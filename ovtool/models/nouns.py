@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovtool.datasets.stop_words import STOP_WORDS
-from ovtool.errors import InputError, ModelError, UsageError
+from ovtool.errors import InputError, ModelError
 from ovtool.models import sources
 
 if TYPE_CHECKING:  # spaCy takes its time to import
@@ -51,17 +51,6 @@ class Pipeline:
     @property
     def has_parser(self) -> bool:
         return "parser" in self.language.pipe_names
-
-
-def parse_pos(text: str) -> tuple[str, ...]:
-    """The parts of speech of an option, `NOUN,PROPN`. Raises UsageError."""
-    chosen = tuple(part.strip().upper() for part in text.split(",") if part.strip())
-    for part in chosen:
-        if part not in PARTS_OF_SPEECH:
-            raise UsageError(f"unknown part of speech '{part}': --pos takes NOUN, PROPN or both")
-    if not chosen:
-        raise UsageError("--pos names no part of speech: give NOUN, PROPN or both")
-    return tuple(dict.fromkeys(chosen))
 
 
 def read_stop_words(path: Path) -> frozenset[str]:

@@ -18,9 +18,10 @@ from torch.nn.functional import normalize
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
+from ovtool.models import artefacts, sources, towers
 from ovtool.models import clip as door
-from ovtool.models import sources, towers
 from ovtool.models.clip import Clip
+from ovtool.models.tower_types import is_native
 
 KIND = "pacl"
 NONE = "none"
@@ -60,8 +61,8 @@ def widths(clip: Clip, last_block: str = TOWER) -> tuple[int, int]:
     with torch.no_grad():
         side = clip.patch_size
         pixels = torch.zeros(1, 3, side, side, device=clip.device, dtype=clip.dtype)
-        found = tokens(clip, pixels, last_block)
-    return int(found.shape[-1]), clip.embed_dim
+        patches = tokens(clip, pixels, last_block)
+    return int(patches.shape[-1]), clip.embed_dim
 
 
 def projection(clip: Clip, last_block: str = TOWER) -> Tensor | None:
@@ -72,11 +73,10 @@ def projection(clip: Clip, last_block: str = TOWER) -> Tensor | None:
     visual = clip.model.visual
     width, out = widths(clip)
     more = last_block.count("+")
-    if hasattr(visual, "transformer"):
-        found: Tensor | None = visual.proj
+    if is_native(visual):
         if not more:
-            return found
-        first = torch.eye(width) if found is None else found.detach()
+            return visual.proj
+        first = torch.eye(width) if visual.proj is None else visual.proj.detach()
         return torch.cat([first, torch.zeros_like(first).repeat(more, 1)])
     if width == out and not more:
         return None
@@ -95,8 +95,10 @@ def tokens(clip: Clip, pixels: Tensor, last_block: str = TOWER) -> Tensor:
     grid = door.grid(clip, pixels)
     placed = pixels.to(device=clip.device, dtype=clip.dtype)
     visual, stride = clip.model.visual, clip.patch_stride
-    found = towers.block_tokens(visual, placed, grid, last_block, stride)
-    return found.unflatten(1, grid)
+    patches: Tensor = towers.block_tokens(visual, placed, grid, last_block, stride).unflatten(
+        1, grid
+    )
+    return patches
 
 
 @torch.no_grad()
@@ -116,11 +118,9 @@ def save(path: Path, clip: Clip, head: Head, half: bool = False) -> None:
     content = {name: value.float() for name, value in head.embedder.state_dict().items()}
     if half:
         content = {name: value.half() for name, value in content.items()}
-    name = Path(clip.name).name if Path(clip.name).exists() else clip.name
     own = {"scale": head.pooling.scale, "kind": head.pooling.kind}
     settings = {**head.settings, "pooling": own, "logit_scale": head.logit_scale}
-    header = {"kind": KIND, "model": name, "fingerprint": clip.fingerprint, "settings": settings}
-    tensors.save(path, content, header)
+    artefacts.save(path, KIND, clip, content, settings)
 
 
 def load(path: Path, clip: Clip) -> Head:
@@ -128,10 +128,7 @@ def load(path: Path, clip: Clip) -> Head:
 
     Raises InputError for a file that is broken, MismatchError for another kind or another CLIP.
     """
-    header, content = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
-    if not all(value.isfinite().all() for value in content.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the head again")
+    header, content = artefacts.load(path, KIND, clip, "train the head again")
     settings = header["settings"]
     try:
         out, width = content["skip.weight"].shape

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import tensors
 from ovtool.methods import mask_prompts, masked_crops, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
+from ovtool.models import artefacts, dense_scores, masked_tower, sources, towers
 from ovtool.models import clip as door
-from ovtool.models import dense_scores, masked_tower, sources, towers
 from ovtool.models.clip import Clip
+from ovtool.models.tower_types import ImageTower, NativeTower
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
 
@@ -45,18 +45,22 @@ class Crops:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, chosen: Any) -> "Crops":
-        return Crops(self.pixels[chosen], self.foreground[chosen])
+    def __getitem__(self, index: slice | Tensor) -> "Crops":
+        return Crops(self.pixels[index], self.foreground[index])
 
 
-def require_mask_prompts(clip: Clip) -> None:
-    """Raise UsageError unless the image tower can take mask prompts: open_clip's own vision transformer
-    with a class token."""
-    if clip.pooling != "token" or not masked_tower.is_supported(clip.model.visual):
+def require_mask_prompts(clip: Clip) -> NativeTower:
+    """The image tower, if it can take mask prompts: open_clip's own vision transformer with a class token.
+
+    Raises UsageError for another.
+    """
+    visual = clip.model.visual
+    if clip.pooling != "token" or not masked_tower.is_supported(visual):
         raise UsageError(
             f"mask prompts need a vision transformer (ViT) of open_clip with a class token, and "
             f"{clip.name} pools by {clip.pooling} or has other blocks; use one such as ViT-B-16/openai"
         )
+    return visual
 
 
 def grid_of(clip: Clip, crop_size: int | None = None) -> tuple[int, int]:
@@ -73,7 +77,7 @@ def grid_of(clip: Clip, crop_size: int | None = None) -> tuple[int, int]:
 def crops(
     clip: Clip, rgb: Tensor | NDArray[np.uint8], masks: Tensor, size: int, *, fill: bool = True
 ) -> Crops:
-    """The masked crops of a picture, uint8 (H, W, 3), on the model's device; masks bool (N, H, W), none
+    """The masked crops of an image, uint8 (H, W, 3), on the model's device; masks bool (N, H, W), none
     of them empty."""
     exact = torch.promote_types(
         clip.dtype, torch.float32
@@ -86,7 +90,7 @@ def crops(
 
 def encoder(
     clip: Clip, prompts: MaskPrompts | None, batch_size: int, *, drop_blank: bool = False
-) -> Halving[Any, Tensor]:
+) -> Halving[Crops, Tensor]:
     """Crops to unit embeddings, float32 (b, D), batch by batch; the batches halve when memory runs out.
 
     drop_blank: leave out the tokens of patches outside the mask, which prompts would replace.
@@ -99,10 +103,10 @@ def encoder(
     @torch.no_grad()
     def encode(batch: Crops) -> Tensor:
         visual = clip.model.visual
-        if drop_blank:
-            features = masked_tower.embed_shown(visual, batch.pixels, batch.foreground)
-        elif not masked_tower.is_supported(visual):
+        if not masked_tower.is_supported(visual):
             features = towers.image_features(visual, batch.pixels)
+        elif drop_blank:
+            features = masked_tower.embed_shown(visual, batch.pixels, batch.foreground)
         else:
             features = masked_tower.embed(visual, batch.pixels, batch.foreground, prompts)
         return normalize(features.float(), dim=-1)
@@ -119,7 +123,7 @@ def encode_regions(
     fill: bool = True,
     batch_size: int = BATCH_SIZE,
     crop_size: int | None = None,
-    encode: Halving[Any, Tensor] | None = None,
+    encode: Halving[Crops, Tensor] | None = None,
 ) -> Tensor:
     """Embed masked crops: (N, D) float32 of length 1, on the model's device, in the masks' order.
 
@@ -127,7 +131,7 @@ def encode_regions(
     prompts: replace the tokens of patches outside the mask; resized where the crops' grid is another.
     fill: whether pixels outside a mask become the model's mean.
     crop_size: side of the crops in pixels, None for the model's.
-    encode: what `encoder` gave, to be shared by several pictures; it has prompts and batch size.
+    encode: what `encoder` gave, to be shared by several images; it has prompts and batch size.
 
     With masks that leave nothing out this is `clip.encode_images` of the crops. Raises ValueError for
     an empty mask, UsageError for prompts on a tower that takes none.
@@ -136,12 +140,12 @@ def encode_regions(
     if prompts is not None:
         prompts = mask_prompts.resized(prompts, (height, width))
     run = encode or encoder(clip, prompts, batch_size)
-    found = crops(clip, rgb, torch.as_tensor(masks), crop_size or clip.image_size, fill=fill)
-    if not len(found):
+    cut = crops(clip, rgb, torch.as_tensor(masks), crop_size or clip.image_size, fill=fill)
+    if not len(cut):
         return torch.empty(0, clip.embed_dim, device=clip.device)
     # alike in their number of blank patches, so that few are computed for a batch's sake
-    order = found.foreground.sum(1).argsort(descending=True, stable=True)
-    embedded = torch.cat(list(run(found[order])))
+    order = cut.foreground.sum(1).argsort(descending=True, stable=True)
+    embedded = torch.cat(list(run(cut[order])))
     return embedded[order.argsort()]
 
 
@@ -155,36 +159,38 @@ def encode_region_tokens(
 ) -> Tensor:
     """Embed regions by class tokens of their own, in one pass: (N, D) float32 of length 1.
 
-    short_side: the picture's shorter side when the tower sees it, None for the default of dense scores.
+    short_side: the image's shorter side when the tower sees it, None for the default of dense scores.
     Otherwise as `encode_regions`; see `methods.region_tokens` for what a token attends to. Raises
     UsageError for a tower without a class token, ValueError for an empty mask.
     """
-    require_region_tokens(clip)
+    visual = require_region_tokens(clip)
     masks = torch.as_tensor(masks)
     if not masks.flatten(1).any(1).all():
         raise ValueError("an empty mask has no patch")
     pixels = dense_scores.prepare(clip, torch.as_tensor(rgb), short_side)
     grid = towers.grid_size(pixels, clip.patch_size)
     patches = region_tokens.grid_masks(masks, grid).to(clip.device)
-    features = masked_tower.embed_regions(clip.model.visual, pixels, patches)
+    features = masked_tower.embed_regions(visual, pixels, patches)
     return normalize(features.float(), dim=-1)
 
 
-def require_region_tokens(clip: Clip) -> None:
-    """Raise UsageError unless regions can have class tokens of their own."""
+def require_region_tokens(clip: Clip) -> NativeTower:
+    """The image tower, if regions can have class tokens of their own. Raises UsageError for another."""
     door.require_class_token(clip, "--region-features tokens")
-    if not masked_tower.is_supported(clip.model.visual):
+    visual = clip.model.visual
+    if not masked_tower.is_supported(visual):
         raise UsageError(
             f"--region-features tokens needs open_clip's own vision transformer, and {clip.name} has "
             "another tower; give --region-features crops"
         )
+    return visual
 
 
 def save_prompts(
     path: Path,
     clip: Clip,
     prompts: MaskPrompts | None,
-    tower: nn.Module | None,
+    tower: ImageTower | None,
     settings: Mapping[str, Any],
 ) -> None:
     """Write prompts, a tuned image tower, or both; the tower in float16. Raises InputError."""
@@ -195,9 +201,7 @@ def save_prompts(
     if tower is not None:
         state = tower.state_dict()
         content |= {_TOWER + name: value.half() for name, value in state.items()}
-    name = Path(clip.name).name if Path(clip.name).exists() else clip.name
-    header = {"kind": KIND, "model": name, "fingerprint": clip.fingerprint, "settings": settings}
-    tensors.save(path, content, header)
+    artefacts.save(path, KIND, clip, content, settings)
 
 
 def with_prompts(
@@ -209,19 +213,15 @@ def with_prompts(
     InputError for a broken file, MismatchError for one of another CLIP, UsageError for a tower that
     takes no prompts.
     """
-    require_mask_prompts(clip)
-    header, found = tensors.load(path, kind=KIND)
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
-    if not all(value.isfinite().all() for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: tune the prompts again")
+    visual = require_mask_prompts(clip)
+    header, found = artefacts.load(path, KIND, clip, "tune the prompts again")
     values = found.pop("prompts", None)
     if found:
         clip = _with_tower(clip, {k.removeprefix(_TOWER): v for k, v in found.items()}, path)
     if values is None:
         return clip, None
     grid = header.get("settings", {}).get("grid")
-    blocks = clip.model.visual.transformer.resblocks
-    width = clip.model.visual.class_embedding.shape[0]
+    blocks, width = visual.transformer.resblocks, visual.class_embedding.shape[0]
     is_grid = isinstance(grid, list) and len(grid) == 2 and all(type(n) is int for n in grid)
     fits = is_grid and values.ndim == 3 and values.shape[1:] == (grid[0] * grid[1], width)
     if not fits or not 1 <= len(values) <= len(blocks):
@@ -249,10 +249,10 @@ def _with_tower(clip: Clip, state: Mapping[str, Tensor], path: Path) -> Clip:
     return with_visual(clip, visual)
 
 
-def with_visual(clip: Clip, visual: nn.Module) -> Clip:
+def with_visual(clip: Clip, visual: ImageTower) -> Clip:
     """The same CLIP with another image tower, the rest shared."""
     model = copy.copy(clip.model)
-    model._modules = {**clip.model._modules, "visual": visual}
+    model._modules = {**model._modules, "visual": visual}
     return replace(clip, model=model)
 
 

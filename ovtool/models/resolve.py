@@ -27,7 +27,8 @@ _logger = logging.getLogger("ovtool")
 class ModelSpec:
     """What a model's name means.
 
-    `name` is its canonical spelling. `architecture` and `pretrained` are open_clip's, of the kind
+    `name` is its canonical spelling, as outputs hold it; of a local folder or file it is the last part of
+    the path, after ``local-dir:`` where that would be the name of the bundled model. `architecture` and `pretrained` are open_clip's, of the kind
     ``pretrained``; `repository` is set for the kind ``hub``; `path` for ``local`` (a folder or a
     weights file).
     """
@@ -53,6 +54,29 @@ def choose(name: str | None, artefact: str | None = None) -> str:
             raise ModelError("--model is empty; name a model, such as tiny or ViT-B-16/openai")
         return name.strip()
     return artefact or os.environ.get(ENVIRONMENT, "").strip() or _default()
+
+
+def meant(name: str | None, artefact: str | None = None) -> ModelSpec:
+    """What `choose` gives, as `spec` says it.
+
+    Args:
+        name: what `--model` says, None if nothing.
+        artefact: the model that an input names. It may be a file's name without its folder, for outputs
+            hold no paths.
+
+    Raises:
+        ModelError: as `choose` and `spec`; for an artefact's model that is not found it asks for
+            `--model`.
+    """
+    try:
+        return spec(choose(name, artefact))
+    except ModelError:
+        if name is not None or artefact is None:
+            raise
+        raise ModelError(
+            f"the input was made with the model {artefact}, which is not found here; say where it is "
+            "with --model"
+        ) from None
 
 
 @functools.cache
@@ -92,7 +116,8 @@ def spec(name: str) -> ModelSpec:
     if looks_local and not path.exists():
         raise ModelError(f"no model at {path}; give a folder or weights file that exists")
     if looks_local or (path.exists() and not _is_architecture(name.split("/")[0])):
-        return ModelSpec(str(path), "local", path=path)
+        last = path.resolve().name if path.name in ("", "..") else path.name
+        return ModelSpec(f"local-dir:{last}" if last == BUNDLED else last, "local", path=path)
     return _pretrained_spec(name)
 
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ovtool.errors import ModelError
 from ovtool.formats import tensors
 from ovtool.models import hub
 
@@ -32,22 +31,9 @@ class Sam:
 
 def load(name: str, device: torch.device | str = "cpu") -> Sam:
     """A SAM by its hub's name or folder. Raises ModelError, in one line with the mend."""
-    place = hub.obtain(name)
-    hub.quiet()
-    from transformers import AutoConfig, AutoImageProcessor, SamModel
-    from transformers.pipelines import MaskGenerationPipeline
+    network, processor = hub.load(name, "sam", "SAM", "SamModel")
+    from transformers.pipelines.mask_generation import MaskGenerationPipeline
 
-    try:
-        kind = AutoConfig.from_pretrained(place, **hub.DOOR).model_type
-        if kind != "sam":
-            raise ModelError(f"{name} is a {kind}, not a SAM: name another model")
-        processor = AutoImageProcessor.from_pretrained(place, **hub.DOOR)
-        network = SamModel.from_pretrained(place, **hub.DOOR)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises what its parts raise
-        raise hub.cannot_load(name, error) from error
-    network = network.eval().requires_grad_(False)
     pipeline = MaskGenerationPipeline(
         model=network, image_processor=processor, device=torch.device(device)
     )
@@ -62,7 +48,7 @@ def propose(
     min_iou: float = MIN_IOU,
     min_stability: float = MIN_STABILITY,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Masks bool (N, H, W) of a picture, uint8 (H, W, 3), and the IoU that the network predicts for
+    """Masks bool (N, H, W) of an image, uint8 (H, W, 3), and the IoU that the network predicts for
     each, (N,)."""
     found = loaded.pipeline(
         Image.fromarray(rgb),

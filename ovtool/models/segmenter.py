@@ -70,7 +70,8 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], (B, 3, H, W), sides of the multiple, to logits (B, K, h, w)."""
-        return self.body(self.normalised(pixels))
+        logits: Tensor = self.body(self.normalised(pixels))
+        return logits
 
     @property
     def backbone(self) -> nn.Module | None:
@@ -86,8 +87,9 @@ class Convolutional(nn.Module):
         self.backbone, self.classifier = backbone, classifier
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found = self.backbone(pixels)
-        return self.classifier(found["out"] if "out" in found else found)
+        features = self.backbone(pixels)
+        logits: Tensor = self.classifier(features["out"] if "out" in features else features)
+        return logits
 
 
 class Queries(nn.Module):
@@ -158,7 +160,8 @@ class OnClip(nn.Module):
         seen = self.fuse(patches.transpose(1, 2).unflatten(2, grid))
         edges = self.stem(pixels)
         seen = interpolate(seen, edges.shape[2:], mode="bilinear", align_corners=False)
-        return self.decode(torch.cat([seen, edges], 1))
+        logits: Tensor = self.decode(torch.cat([seen, edges], 1))
+        return logits
 
 
 def _convolution(inside: int, outside: int, side: int, stride: int = 1) -> nn.Sequential:
@@ -254,7 +257,7 @@ def cached_weights(architecture: str) -> Path | None:
 class Trained:
     """A network with what its file says beside the weights.
 
-    names: of the classes, in the order of the logits. short_side: of pictures as the network sees
+    names: of the classes, in the order of the logits. short_side: of images as the network sees
     them. model, fingerprint: of the CLIP that it stands on, None for one that stands alone.
     weights: the digest of what was trained.
     """
@@ -283,7 +286,7 @@ def save(path: Path, network: Network, settings: Mapping[str, Any], clip: Clip |
     """Writes a `segmenter` file; `settings` has `architecture`, `names` and `short_side`."""
     header: dict[str, Any] = {"kind": KIND, "settings": settings}
     if clip is not None:
-        header["model"] = Path(clip.name).name if Path(clip.name).exists() else clip.name
+        header["model"] = clip.name
         header["fingerprint"] = clip.fingerprint
     tensors.save(path, network.state_dict(), header)
 
@@ -301,7 +304,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     if settings.get("architecture") == "clip":
         from ovtool.models import clip as door
 
-        clip = door.load(model or header.get("model"), device, torch.float32)
+        clip = door.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
         raise UsageError(f"{path} stands on no CLIP: leave out --model")
@@ -317,7 +320,8 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
         ) from None
     if not all(bool(value.isfinite().all()) for value in found.values()):
         raise InputError(f"{path} holds numbers that are not finite: train the segmenter again")
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device)
+    network = network.to(memory_format=torch.channels_last)
     return Trained(
         network, settings["architecture"], names, short_side, header.get("model"),
         header.get("fingerprint"), tensors.fingerprint(found),
@@ -326,7 +330,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
 
 # --- use ----------------------------------------------------------------------------------------------
 def working_size(size: tuple[int, int], short_side: float, multiple: int) -> tuple[int, int]:
-    """The (height, width) at which a picture of `size` is shown: its shorter side as wanted, both
+    """The (height, width) at which an image of `size` is shown: its shorter side as wanted, both
     sides of the multiple, the longer at most eight times the shorter."""
     scale = short_side / min(size)
     height, width = (
@@ -345,7 +349,7 @@ def rows(
     flip: bool = False,
     run: Callable[[Tensor], Iterable[Tensor]] | None = None,
 ) -> Rows:
-    """The class logits (K, stop - start, W) of any rows of a picture, uint8 (H, W, 3), as
+    """The class logits (K, stop - start, W) of any rows of an image, uint8 (H, W, 3), as
     `class_maps.label_blocks` takes them: their mean over the scales, and over the mirror images.
 
     run: what shows the network pixels (B, 3, h, w) in pieces, None for the network itself.

@@ -194,7 +194,7 @@ def cached_weights(architecture: str, tag: str) -> Path | None:
         if found := _cached(repository, (*safe, *names)):
             return found
     # open_clip keeps what it fetches by URL here; OpenAI's own files are TorchScript, which is code
-    url = settings.get("url", "")
+    url = str(settings.get("url", ""))
     path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     if url and "openaipublic" not in url and path.is_file():
         return path

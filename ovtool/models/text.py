@@ -12,6 +12,7 @@ most.
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache as remembered
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats import cache as disk
 from ovtool.formats import tensors
 from ovtool.models.clip import Clip
+from ovtool.models.tower_types import ClipNetwork, TextTower
 
 TOKENS_AT_ONCE = 1 << 14
 _logger = logging.getLogger("ovtool")
@@ -72,8 +74,7 @@ def _embed(clip: Clip, words: Sequence[str], templates: Sequence[str]) -> Tensor
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """The embeddings in a cache file, or None where it is missing, broken or of another shape."""
     try:
-        _, found = tensors.load(path, kind="text")
-        embedded = found["embeddings"]
+        embedded = tensors.load(path, kind="text")[1]["embeddings"]
     except (OvtoolError, OSError, KeyError):
         return None
     return embedded if tuple(embedded.shape) == shape and embedded.isfinite().all() else None
@@ -117,7 +118,7 @@ def encode_texts(
 
 def _plain_tokens(clip: Clip, texts: Sequence[str]) -> Tensor:
     """The token ids of sentences, (N, context) int64, as the tokenizer cuts those that are too long."""
-    context = int(clip.model.context_length)
+    context = clip.model.context_length
     if not texts:
         return torch.zeros(0, context, dtype=torch.int64)
     return clip.tokenizer(list(texts), context_length=context)
@@ -125,7 +126,7 @@ def _plain_tokens(clip: Clip, texts: Sequence[str]) -> Tensor:
 
 def too_long(clip: Clip, texts: Sequence[str]) -> Tensor:
     """Which sentences are longer than the text tower's context: bool (N,)."""
-    context = int(clip.model.context_length)
+    context = clip.model.context_length
     tokens = _plain_tokens(clip, texts)
     longer = clip.tokenizer([*texts, ""], context_length=context + 1)
     padding = longer[-1, -1]
@@ -142,62 +143,86 @@ def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         name = names[int(cut.int().argmax())]
         shown = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{shown}' is too long: {clip.name} reads {int(clip.model.context_length)} "
+            f"the class '{shown}' is too long: {clip.name} reads {clip.model.context_length} "
             "tokens, template included; shorten it"
         )
     return _plain_tokens(clip, texts)
 
 
-def causal_tower(model: nn.Module) -> tuple[nn.Module, str, int] | None:
-    """open_clip's own causal text tower with its pooling and end-of-text id, or None for any other."""
+@dataclass(frozen=True, eq=False)
+class CausalTower:
+    """open_clip's own causal text tower.
+
+    Attributes:
+        tower: the network.
+        mask: its attention mask, (context, context).
+        pooling: `argmax`, the end of text has the largest id, or `eos`, it has the id `end`.
+        end: the id of the end of text.
+    """
+
+    tower: TextTower
+    mask: Tensor
+    pooling: str
+    end: int
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The token embeddings of ids (n, length), in the tower's dtype: (n, length, width)."""
+        embedded: Tensor = self.tower.token_embedding(tokens)
+        return embedded.to(self.tower.transformer.get_cast_dtype())
+
+    def run(self, embedded: Tensor, tokens: Tensor) -> Tensor:
+        """Encode sentences, with the causal mask cut to their length.
+
+        Args:
+            embedded: token embeddings, (n, length, width).
+            tokens: ids that say where the sentences end, int64 (n, length).
+
+        Returns:
+            (n, D), not normalised.
+        """
+        tower, length = self.tower, tokens.shape[1]
+        x = embedded + tower.positional_embedding[:length].to(embedded.dtype)
+        x = tower.transformer(x, attn_mask=self.mask[:length, :length])
+        pooled: Tensor = text_global_pool(
+            tower.ln_final(x), tokens, self.pooling, eos_token_id=self.end
+        )
+        projection = tower.text_projection
+        if projection is None:
+            return pooled
+        if isinstance(projection, nn.Linear):
+            pooled = projection(pooled)
+            return pooled
+        return pooled @ projection
+
+
+def causal_tower(model: ClipNetwork) -> CausalTower | None:
+    """The causal text tower of a CLIP, or None where its text tower is of another kind."""
+    inner = getattr(model, "text", None)
     if isinstance(model, open_clip.CLIP):
         tower, pooling, end = model, model.text_pool_type, model.text_eos_id
-    elif isinstance(getattr(model, "text", None), TextTransformer):
-        tower, pooling, end = model.text, model.text.pool_type, model.text.eos_id
-        if tower.cls_emb is not None:
-            return None
+    elif isinstance(inner, TextTransformer) and inner.cls_emb is None:
+        tower, pooling, end = inner, inner.pool_type, inner.eos_id
     else:
         return None
     if tower.attn_mask is None or pooling not in ("argmax", "eos"):
         return None
-    return tower, pooling, end
+    return CausalTower(tower, tower.attn_mask, pooling, end)
 
 
-def used_lengths(model: nn.Module, tokens: Tensor) -> list[int]:
+def used_lengths(model: ClipNetwork, tokens: Tensor) -> list[int]:
     """How many tokens of each row matter: up to end of text on a causal tower, all on any other."""
     tower = causal_tower(model)
     if tower is None:
         return [tokens.shape[1]] * len(tokens)
-    _, pooling, end = tower
-    places = tokens if pooling == "argmax" else (tokens == end).int()
+    places = tokens if tower.pooling == "argmax" else (tokens == tower.end).int()
     lengths: list[int] = (places.argmax(dim=1) + 1).tolist()
     return lengths
 
 
-def _encode(model: nn.Module, tokens: Tensor) -> Tensor:
-    """`model.encode_text` of rows cut to one length, (n, length) to (n, D), with the causal mask
-    cut alike.
-    """
-    found = causal_tower(model)
-    if found is None:
-        return model.encode_text(tokens)
-    tower, _, _ = found
-    dtype = tower.transformer.get_cast_dtype()
-    return run_tower(found, tower.token_embedding(tokens).to(dtype), tokens)
-
-
-def run_tower(found: tuple[nn.Module, str, int], embedded: Tensor, tokens: Tensor) -> Tensor:
-    """The causal tower `found` over token embeddings (n, length, width), of sentences that end where the
-    ids `tokens` (n, length) say, to (n, D)."""
-    tower, pooling, end = found
-    length = tokens.shape[1]
-    x = embedded + tower.positional_embedding[:length].to(embedded.dtype)
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-    x = text_global_pool(tower.ln_final(x), tokens, pooling, eos_token_id=end)
-    projection = tower.text_projection
-    if isinstance(projection, nn.Linear):
-        return projection(x)
-    return x if projection is None else x @ projection
+def _encode(model: ClipNetwork, tokens: Tensor) -> Tensor:
+    """`model.encode_text` of rows that are cut to one length, (n, length) to (n, D)."""
+    tower = causal_tower(model)
+    return model.encode_text(tokens) if tower is None else tower.run(tower.embed(tokens), tokens)
 
 
 def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ _logger = logging.getLogger("ovtool")
 class Backbone(nn.Module):
     """A timm network without its classifier: normalised (B, 3, H, W) to (B, width, h, w).
 
-    name: timm's. size: the side of the pictures in training, which a transformer's position embeddings are
+    name: timm's. size: the side of the images in training, which a transformer's position embeddings are
     made for; other sizes are resampled. pretrained: begin with timm's weights if they are in the cache;
     `is_pretrained` says whether they were, else weights are drawn from `seed`. A CNN's last stage keeps a
     stride of 16 where timm can do that.
@@ -39,17 +39,19 @@ class Backbone(nn.Module):
 
     @property
     def divisor(self) -> int:
-        """What the sides of a picture must be multiples of."""
+        """What the sides of an image must be multiples of."""
         embed = getattr(self.network, "patch_embed", None)
         return int(embed.patch_size[0]) if embed is not None else _CNN_DIVISOR
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found = self.network.forward_features(pixels)
-        if found.ndim == 4:
-            return found if found.shape[1] == self.width else found.permute(0, 3, 1, 2)
-        patches = found[:, self.network.num_prefix_tokens :]  # (B, h*w, width)
+        features: Tensor = self.network.forward_features(pixels)
+        if features.ndim == 4:
+            is_first = features.shape[1] == self.width  # some networks give (B, h, w, width)
+            return features if is_first else features.permute(0, 3, 1, 2)
+        patches = features[:, self.network.num_prefix_tokens :]  # (B, h*w, width)
         grid = [side // self.divisor for side in pixels.shape[2:]]
-        return patches.transpose(1, 2).unflatten(2, grid)
+        on_grid: Tensor = patches.transpose(1, 2).unflatten(2, grid)
+        return on_grid
 
 
 def name_of(spec: str) -> str:
@@ -93,7 +95,7 @@ def normalise(rgb: Tensor) -> Tensor:
 
 
 def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:
-    """A picture uint8 (H, W, 3) with its shorter side near `side`, both sides multiples of `divisor`:
+    """An image uint8 (H, W, 3) with its shorter side near `side`, both sides multiples of `divisor`:
     uint8 (1, h, w, 3)."""
     scale = side / min(rgb.shape[:2])
     size = [max(1, round(n * scale / divisor)) * divisor for n in rgb.shape[:2]]
@@ -104,13 +106,15 @@ def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:
 
 
 def _create(name: str, size: int, pretrained: bool) -> Any:
-    """A network for pictures of a size: a transformer with embeddings for any, a CNN of stride 16."""
+    """A network for images of a size: a transformer with embeddings for any, a CNN of stride 16."""
     import timm
 
-    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
-    for more in ({"img_size": size, "dynamic_img_size": True}, {"output_stride": 16}, {}):
+    flexible: tuple[dict[str, Any], ...] = (
+        {"img_size": size, "dynamic_img_size": True}, {"output_stride": 16}, {},
+    )  # fmt: skip
+    for options in flexible:
         try:
-            return timm.create_model(name, **options, **more)
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         except (TypeError, NotImplementedError):  # an option that it does not have
             continue
     raise UsageError(f"timm cannot make {name} without a classifier: name another network")

@@ -1,7 +1,7 @@
-"""Image towers as patches see them: open_clip's own vision transformer and timm's, at any picture
+"""Image towers as patches see them: open_clip's own vision transformer and timm's, at any image
 size.
 
-Position embeddings are resampled to the picture's grid (bicubic): open_clip's towers here, without
+Position embeddings are resampled to the image's grid (bicubic): open_clip's towers here, without
 antialiasing; timm's by timm itself. Pixels are (B, 3, H, W), normalised, with H and W multiples of
 the patch size.
 """
@@ -9,25 +9,33 @@ the patch size.
 from collections.abc import Sequence
 
 import torch
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, grid_sample, interpolate, linear
 
 from ovtool.errors import ModelError, UsageError
 from ovtool.methods import dense_clip
+from ovtool.models.tower_types import (
+    Block,
+    ImageTower,
+    NativeTower,
+    TimmBlock,
+    TimmTower,
+    TimmTrunk,
+    is_native,
+    is_timm,
+)
 
 
-def prepare(visual: nn.Module, name: str) -> tuple[int, str]:
-    """Make a tower ready for any picture size: its patch size in pixels and its pooling.
+def prepare(visual: ImageTower, name: str) -> tuple[int, str]:
+    """Make a tower ready for any image size: its patch size in pixels and its pooling.
 
     The pooling is ``token``, ``attention`` or ``average``. Raises ModelError for what is no plain
     vision transformer.
     """
-    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+    if is_native(visual) and visual.attn_pool is None:
         pooling = {"tok": "token", "avg": "average"}.get(visual.pool_type, "")
         patch = visual.patch_size
-    elif isinstance(visual, TimmModel) and _is_plain(visual.trunk):
+    elif is_timm(visual) and _is_plain(visual.trunk):
         embed = visual.trunk.patch_embed
         # what timm's constructor sets for dynamic_img_size, which open_clip does not pass on
         embed.strict_img_size, embed.flatten = False, False
@@ -46,15 +54,16 @@ def prepare(visual: nn.Module, name: str) -> tuple[int, str]:
     return patch[0], pooling
 
 
-def _is_plain(trunk: nn.Module) -> bool:
-    from timm.layers import PatchEmbed
+def _is_plain(trunk: TimmTrunk) -> bool:
+    from timm.layers.patch_embed import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
-    return type(trunk) is TimmVisionTransformer and type(trunk.patch_embed) is PatchEmbed
+    kinds: tuple[type, type] = type(trunk), type(trunk.patch_embed)
+    return kinds == (TimmVisionTransformer, PatchEmbed)
 
 
 def grid_size(pixels: Tensor, patch_size: int, stride: int | None = None) -> tuple[int, int]:
-    """The grid of patches of a batch of pictures, (h, w), their step being `stride` pixels, the whole
+    """The grid of patches of a batch of images, (h, w), their step being `stride` pixels, the whole
     patch if None; ValueError where the patches do not cover it whole.
     """
     height, width = pixels.shape[2:]
@@ -64,7 +73,7 @@ def grid_size(pixels: Tensor, patch_size: int, stride: int | None = None) -> tup
     return (height - patch_size) // step + 1, (width - patch_size) // step + 1
 
 
-def _embed(visual: VisionTransformer, pixels: Tensor, stride: int | None = None) -> Tensor:
+def _embed(visual: NativeTower, pixels: Tensor, stride: int | None = None) -> Tensor:
     """The tokens before the first block: class token, then patches in row order, (B, 1 + h*w,
     width).
     """
@@ -77,12 +86,12 @@ def _embed(visual: VisionTransformer, pixels: Tensor, stride: int | None = None)
     return visual.ln_pre(torch.cat([first, x], dim=1) + placed.to(x.dtype))
 
 
-def _finer(visual: VisionTransformer, stride: int | None) -> int:
+def _finer(visual: NativeTower, stride: int | None) -> int:
     """How many patches begin in the space of one."""
     return 1 if stride is None else visual.patch_size[0] // stride
 
 
-def positions(visual: VisionTransformer, grid: tuple[int, int], finer: int = 1) -> Tensor:
+def positions(visual: NativeTower, grid: tuple[int, int], finer: int = 1) -> Tensor:
     """The position embeddings for a grid of (h, w) patches: (1 + h*w, width).
 
     finer: patches begin every 1/finer of a patch, and those that begin at whole patches have the
@@ -108,14 +117,14 @@ def positions(visual: VisionTransformer, grid: tuple[int, int], finer: int = 1) 
 
 def _places(count: int, finer: int, device: torch.device) -> Tensor:
     """The centres of `count` patches that begin every 1/finer of a patch, from -1 to 1 over the
-    picture: (count,)."""
+    image: (count,)."""
     patches = (count - 1) // finer + 1
     return 2 * (torch.arange(count, device=device) / finer + 0.5) / patches - 1
 
 
-def image_features(visual: nn.Module, pixels: Tensor) -> Tensor:
-    """The tower's own embedding of whole pictures: (B, D), not normalised."""
-    if isinstance(visual, TimmModel):
+def image_features(visual: ImageTower, pixels: Tensor) -> Tensor:
+    """The tower's own embedding of whole images: (B, D), not normalised."""
+    if is_timm(visual):
         return visual(pixels)
     x = visual.transformer(_embed(visual, pixels))
     if not visual.final_ln_after_pool:
@@ -127,7 +136,7 @@ def image_features(visual: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def patch_features(
-    visual: nn.Module,
+    visual: ImageTower,
     pixels: Tensor,
     grid: tuple[int, int],
     name: str,
@@ -140,7 +149,7 @@ def patch_features(
     and projection applied to each patch alone. For attention pooling that is its value path: over
     one token the softmax is 1.
     """
-    if isinstance(visual, TimmModel):
+    if is_timm(visual):
         _require_own_block(name)
         return _pooled_alone(visual, visual.trunk.forward_features(pixels))
     x = block_tokens(visual, pixels, grid, dense_clip.last_block(name).name, stride)
@@ -148,7 +157,7 @@ def patch_features(
 
 
 def block_tokens(
-    visual: nn.Module,
+    visual: ImageTower,
     pixels: Tensor,
     grid: tuple[int, int],
     names: str,
@@ -159,7 +168,7 @@ def block_tokens(
     ``clip`` is the tower as it is, and all that timm's towers have.
     """
     blocks = dense_clip.last_blocks(names)
-    if isinstance(visual, TimmModel):
+    if is_timm(visual):
         for block in blocks:
             _require_own_block(block.name)
         return torch.cat([patch_tokens(visual, pixels)] * len(blocks), dim=-1)
@@ -167,8 +176,8 @@ def block_tokens(
     for earlier in visual.transformer.resblocks[:-1]:
         x = _blockwise(earlier, x) if finer > 1 else earlier(x)
     last = visual.transformer.resblocks[-1]
-    found = [_last_block(last, x, grid, block, finer)[:, 1:] for block in blocks]
-    return torch.cat([visual.ln_post(tokens) for tokens in found], dim=-1)
+    tokens = [_last_block(last, x, grid, block, finer)[:, 1:] for block in blocks]
+    return torch.cat([visual.ln_post(patches) for patches in tokens], dim=-1)
 
 
 def _require_own_block(name: str) -> None:
@@ -180,14 +189,14 @@ def _require_own_block(name: str) -> None:
 
 
 def _last_block(
-    block: nn.Module,
+    block: Block,
     x: Tensor,
     grid: tuple[int, int],
     kept: dense_clip.LastBlock,
     finer: int = 1,
 ) -> Tensor:
     """The last block's output with another attention, (B, 1 + h*w, width); see
-    `methods.dense_clip`. A neighbourhood is as wide in the picture, however fine the grid.
+    `methods.dense_clip`. A neighbourhood is as wide in the image, however fine the grid.
     """
     attention = block.attn
     if not isinstance(attention, nn.MultiheadAttention):
@@ -207,14 +216,14 @@ def _last_block(
     return x + block.ls_2(block.mlp(block.ln_2(x))) if kept.keeps_mlp else x
 
 
-def _blockwise(block: nn.Module, x: Tensor) -> Tensor:
+def _blockwise(block: Block, x: Tensor) -> Tensor:
     """A block as it is, its attention computed in pieces: torch's own layer, where there are no
     gradients, holds all (1 + h*w)^2 weights of every head, 379 MB for 2,809 patches and 12 heads.
     """
     return _last_block(block, x, (0, 0), dense_clip.LAST_BLOCKS["clip"])
 
 
-def _pooled_alone(visual: TimmModel, tokens: Tensor) -> Tensor:
+def _pooled_alone(visual: TimmTower, tokens: Tensor) -> Tensor:
     """Pooling and projection of a timm tower applied to each patch token alone: (B, h*w, D)."""
     trunk = visual.trunk
     patches = tokens[:, trunk.num_prefix_tokens :]
@@ -224,10 +233,11 @@ def _pooled_alone(visual: TimmModel, tokens: Tensor) -> Tensor:
     else:  # a class token or a mean of one is the token itself
         pooled = alone[:, 0]
     pooled = trunk.head(trunk.head_drop(trunk.fc_norm(pooled)))
-    return visual.head(pooled).unflatten(0, patches.shape[:2])
+    projected: Tensor = visual.head(pooled).unflatten(0, patches.shape[:2])
+    return projected
 
 
-def patch_tokens(visual: nn.Module, pixels: Tensor, block: int = -1) -> Tensor:
+def patch_tokens(visual: ImageTower, pixels: Tensor, block: int = -1) -> Tensor:
     """The patches after one block (0 is the first, -1 the last) and the tower's last norm: (B, h*w,
     width).
     """
@@ -236,43 +246,63 @@ def patch_tokens(visual: nn.Module, pixels: Tensor, block: int = -1) -> Tensor:
 
 
 def layer_tokens(
-    visual: nn.Module, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
+    visual: ImageTower, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
 ) -> list[Tensor]:
     """The same of several blocks in one pass, in the order in which they are named."""
-    chosen = [range(depth(visual))[block] for block in blocks]
-    rising = sorted(set(chosen))
-    found = dict(zip(rising, tapped_tokens(visual, pixels, rising, stride), strict=True))
-    norm = visual.trunk.norm if isinstance(visual, TimmModel) else visual.ln_post
-    return [norm(found[block]) for block in chosen]
+    indices = [range(depth(visual))[block] for block in blocks]
+    rising = sorted(set(indices))
+    tokens = dict(zip(rising, tapped_tokens(visual, pixels, rising, stride), strict=True))
+    norm = visual.trunk.norm if is_timm(visual) else visual.ln_post
+    return [norm(tokens[index]) for index in indices]
 
 
 def tapped_tokens(
-    visual: nn.Module, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
+    visual: ImageTower, pixels: Tensor, blocks: Sequence[int], stride: int | None = None
 ) -> list[Tensor]:
     """The patches after each of some blocks (0 is the first, in rising order), without a norm: each (B,
     h*w, width).
     """
-    if isinstance(visual, TimmModel):
-        found = visual.trunk.forward_intermediates(
+    if is_timm(visual):
+        return visual.trunk.forward_intermediates(
             pixels, indices=list(blocks), norm=False, output_fmt="NLC", intermediates_only=True
         )
-        return list(found)
-    x, finer, kept = _embed(visual, pixels, stride), _finer(visual, stride), []
-    for index, each in enumerate(visual.transformer.resblocks[: max(blocks) + 1]):
-        x = _blockwise(each, x) if finer > 1 else each(x)
+    x, finer, tapped = _embed(visual, pixels, stride), _finer(visual, stride), []
+    for index, block in enumerate(visual.transformer.resblocks[: max(blocks) + 1]):
+        x = _blockwise(block, x) if finer > 1 else block(x)
         if index in blocks:
-            kept.append(x[:, 1:])
-    return kept
+            tapped.append(x[:, 1:])
+    return tapped
 
 
-def depth(visual: nn.Module) -> int:
+@torch.no_grad()
+def last_block_inputs(visual: ImageTower, pixels: Tensor, count: int = 1) -> list[Tensor]:
+    """The tokens that enter each of the last `count` blocks, in order: each (B, prefix + h*w, width)."""
+    entered: list[Tensor] = []
+
+    def keep(_: object, inputs: tuple[Tensor, ...]) -> None:
+        entered.append(inputs[0])
+
+    hooks = [block.register_forward_pre_hook(keep) for block in blocks_of(visual)[-count:]]
+    try:
+        image_features(visual, pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return entered
+
+
+def blocks_of(visual: ImageTower) -> Sequence[Block] | Sequence[TimmBlock]:
+    """A tower's blocks, the first one first."""
+    return visual.trunk.blocks if is_timm(visual) else visual.transformer.resblocks
+
+
+def depth(visual: ImageTower) -> int:
     """The number of a tower's blocks."""
-    blocks = visual.trunk.blocks if isinstance(visual, TimmModel) else visual.transformer.resblocks
-    return len(blocks)
+    return len(blocks_of(visual))
 
 
-def width(visual: nn.Module) -> int:
+def width(visual: ImageTower) -> int:
     """The width of a tower's tokens."""
-    if isinstance(visual, TimmModel):
+    if is_timm(visual):
         return int(visual.trunk.embed_dim)
     return int(visual.class_embedding.shape[0])

@@ -1,8 +1,10 @@
-"""The masked crops of pairs, for those who train elsewhere: a folder of PNG files, or a WebDataset tar.
+"""The masked crops of pairs, for trainings elsewhere: a folder of PNG files, or a WebDataset tar.
 
-A crop is what the CLIP was shown: the tight box of the mask, squeezed into a square, the model's mean
-colour outside the mask. The mask is its alpha channel, so that no one has to guess it from colours.
+A crop is what the CLIP saw: the tight box of the mask, squeezed into a square, the model's mean
+colour outside the mask. The mask is its alpha channel, so that it need not be guessed from colours.
 """
+
+from __future__ import annotations
 
 import io
 import os
@@ -33,11 +35,14 @@ LIST_FILE = "pairs.tsv"  # filepath and title, as open_clip reads it with --csv-
 
 @dataclass(frozen=True)
 class PairCrops:
-    """Where crops go: a folder, or a file that ends in `.tar`; None writes none.
+    """Where crops go.
 
     In both, the crop of a noun is `IMAGE/NOUN-CATEGORY.png` with the image's file name as its folder.
     A folder has a list of them, `pairs.tsv`; a tar has a `.txt` with the noun and a `.json` beside
     each.
+
+    Attributes:
+        target: a folder, or a file that ends in `.tar`; None writes no crops.
     """
 
     target: Path | None = None
@@ -54,6 +59,7 @@ class PairCrops:
 
     @property
     def places(self) -> dict[str, str]:
+        """Where crops were written, for the outcome of a run."""
         return {} if self.target is None else {"crops": str(self.target)}
 
     def places_from(self, out: str) -> dict[str, str]:
@@ -62,7 +68,7 @@ class PairCrops:
         return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
 
     def check(self, overwrite: bool, begun: bool) -> None:
-        """Refuse a place that must not be written to.
+        """Refuses a place that must not be written to.
 
         Args:
             overwrite: what is there may be replaced.
@@ -78,11 +84,18 @@ class PairCrops:
         is_filled = self._folder.is_dir() and any(self._folder.iterdir())
         if is_filled and not overwrite and not (begun and self._is_tar):
             raise OutputExistsError(
-                f"{self._folder} holds files: empty it, choose another place, or give --overwrite"
+                f"{self._folder} holds files; empty it, choose another place, or give --overwrite"
             )
 
     def prepare(self, keep: bool) -> None:
-        """Makes the folder. keep: the crops of a run that goes on. Raises InputError."""
+        """Makes the folder.
+
+        Args:
+            keep: crops that are there belong to a run that goes on.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
         if self.target is None:
             return
         if self._is_tar and not keep:
@@ -90,9 +103,16 @@ class PairCrops:
         atomic.make_folder(self._folder)
 
     def write(
-        self, clip: "Clip", rgb: NDArray[np.uint8], record: Record, names: dict[int, str]
+        self, clip: Clip, rgb: NDArray[np.uint8], record: Record, names: dict[int, str]
     ) -> None:
-        """Writes the crops of an image's pairs; names: the nouns by category id."""
+        """Writes the crops of an image's pairs.
+
+        Args:
+            clip: the model that they are cut for.
+            rgb: the image, uint8 (H, W, 3).
+            record: its pairs.
+            names: the nouns by category id.
+        """
         entries = record["annotations"]
         if self.target is None or not entries:
             return
@@ -154,8 +174,8 @@ def _key(file_name: str, category_id: int, noun: str) -> str:
     return f"{file_name}/{re.sub(r'[^a-z0-9]+', '_', noun)[:60]}-{category_id}"
 
 
-def draw(clip: "Clip", rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The masked crops of a picture, uint8 (N, S, S, 4), S the side that the model was trained on.
+def draw(clip: Clip, rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The masked crops of an image, uint8 (N, S, S, 4), S the side that the model was trained on.
 
     rgb: uint8 (H, W, 3); masks: bool (N, H, W), none of them empty.
     """
@@ -164,5 +184,5 @@ def draw(clip: "Clip", rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDAr
     cut, squeezed = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
     colours = (cut + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     alpha = squeezed.byte()[..., None] * 255
-    found: NDArray[np.uint8] = torch.cat([colours, alpha], dim=3).numpy()
-    return found
+    crops: NDArray[np.uint8] = torch.cat([colours, alpha], dim=3).numpy()
+    return crops

@@ -2,16 +2,24 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
 from ovtool.errors import OvtoolError, UsageError
 
-Item = TypeVar("Item")
+
+class Sliceable(Protocol):
+    """What can be cut into batches: a list or a tensor."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> Self: ...
+
+
+Items = TypeVar("Items", bound=Sliceable)
 Result = TypeVar("Result")
 logger = logging.getLogger("ovtool")
 
@@ -92,18 +100,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 @dataclass
-class Halving(Generic[Item, Result]):
+class Halving(Generic[Items, Result]):
     """Runs a sequence in batches, of half the size from then on when memory runs out.
 
     ``batch_size`` is the one in use. Results may differ in their last digits between batch sizes,
     so make a new one for each part, and keep ``was_halved`` in the part's note.
     """
 
-    run: Callable[[Sequence[Item]], Result]
+    run: Callable[[Items], Result]
     batch_size: int
     was_halved: bool = False
 
-    def __call__(self, items: Sequence[Item]) -> Iterator[Result]:
+    def __call__(self, items: Items) -> Iterator[Result]:
         """The results of ``run`` on slices of ``items``, in order, none of them empty.
 
         ``items`` may be anything with a length and slices, a tensor for one.
@@ -121,7 +129,7 @@ class Halving(Generic[Item, Result]):
             yield result[0]
             start += len(batch)
 
-    def _try(self, batch: Sequence[Item]) -> tuple[tuple[Result] | None, str]:
+    def _try(self, batch: Items) -> tuple[tuple[Result] | None, str]:
         """The result in a tuple, or None and the reason, all that the attempt held set free."""
         try:
             return (self.run(batch),), ""
@@ -143,7 +151,7 @@ class Halving(Generic[Item, Result]):
         _say_halved(self.batch_size)
 
 
-def halving(run: Callable[[Sequence[Item]], Result], batch_size: int) -> Halving[Item, Result]:
+def halving(run: Callable[[Items], Result], batch_size: int) -> Halving[Items, Result]:
     """``run`` as a function of a whole sequence, in batches that halve when memory runs out.
 
     ``for scores in halving(model, 32)(crops): ...``. Raises UsageError for a batch size below 1.

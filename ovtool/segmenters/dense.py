@@ -26,8 +26,8 @@ from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import WindowScores, upsample_rows
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
 from ovtool.segmenters import embedded_words, provenance
@@ -66,7 +66,7 @@ class DenseSegmenter:
     logit_scale: float
     batch_size: int
     head: Head | None = None
-    regions: RegionSource | None = None
+    regions: ProposalSource | None = None
 
     @property
     def words(self) -> WordSet:
@@ -152,7 +152,7 @@ class DenseSegmenter:
 
 
 def _fused_rows(
-    source: RegionSource, rows: Rows, classes: int, item: ImageItem, rgb: NDArray[np.uint8]
+    source: ProposalSource, rows: Rows, classes: int, item: ImageItem, rgb: NDArray[np.uint8]
 ) -> Rows:
     """The same logits pooled in the image's regions, as log probabilities."""
     proposals = source.find(item, rgb)
@@ -195,17 +195,17 @@ def prepared(
     return functools.partial(load, method, words, regions, compute, batch_size)
 
 
-def _regions(method: Fused, items: Sequence[ImageItem], device: torch.device) -> RegionSource:
+def _regions(method: Fused, items: Sequence[ImageItem], device: torch.device) -> ProposalSource:
     """Where regions come from. Raises UsageError, InputError, MismatchError."""
     if method.proposals is not None:
-        return region_sources.from_file(method.proposals, items)
-    return region_sources.from_proposer(method.proposer or "regions", device=device)
+        return proposal_sources.from_file(method.proposals, items)
+    return proposal_sources.from_proposer(method.proposer or "regions", device=device)
 
 
 def load(
     method: Patch | Fused,
     words: WordSet,
-    regions: RegionSource | None,
+    regions: ProposalSource | None,
     compute: Compute,
     batch_size: int | None = None,
 ) -> DenseSegmenter:

@@ -26,9 +26,8 @@ from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
 from ovtool.models import dense_scores
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import by_name, proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
 from ovtool.segmenters import embedded_words, provenance
@@ -106,7 +105,7 @@ class TwoStageSegmenter:
     embedded: EmbeddedWords
     method: TwoStage
     origins: Mapping[str, Origin]
-    regions: RegionSource
+    regions: ProposalSource
     batch_size: int = BATCH_SIZE
     prompts: MaskPrompts | None = None
     untuned: Clip | None = None
@@ -189,7 +188,7 @@ class TwoStageSegmenter:
             vectors = torch.from_numpy(proposals.embeddings[valid])
             nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
             own = ensemble.proposal_probabilities(
-                cosines(vectors), nothing, region_sources.TEMPERATURE
+                cosines(vectors), nothing, proposal_sources.TEMPERATURE
             )
         seen = (cosines(embedded) * self.logit_scale).softmax(1)
         soft = None if proposals.soft is None else proposals.soft[valid]
@@ -253,7 +252,7 @@ def prepared(
 
 def source_of(
     method: TwoStage, items: Sequence[ImageItem], device: torch.device
-) -> Callable[[Clip], RegionSource]:
+) -> Callable[[Clip], ProposalSource]:
     """Where regions come from once the CLIP is there; what can be checked before that is checked.
 
     Raises:
@@ -264,20 +263,20 @@ def source_of(
     file, embeddings, proposer = method.proposals, method.embeddings, method.proposer
     if file is None:
         if proposer is not None:
-            named_proposers.check_name(proposer)
-        return lambda clip: region_sources.from_proposer(
-            proposer or named_proposers.default_name(clip.name), clip=clip, device=device
+            by_name.check_name(proposer)
+        return lambda clip: proposal_sources.from_proposer(
+            proposer or by_name.default_name(clip.name), clip=clip, device=device
         )
     if embeddings is not None and not embeddings.is_file():
         raise InputError(f"no such file: {embeddings}")
-    masks = region_sources.read_masks(file, items)
-    return lambda clip: region_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
+    masks = proposal_sources.read_masks(file, items)
+    return lambda clip: proposal_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
 
 
 def load(
     method: TwoStage,
     words: WordSet,
-    source: Callable[[Clip], RegionSource],
+    source: Callable[[Clip], ProposalSource],
     compute: Compute,
     batch_size: int | None = None,
 ) -> TwoStageSegmenter:

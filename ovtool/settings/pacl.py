@@ -106,6 +106,10 @@ class Pacl(Training):
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
+        if self.batch_size is not None and self.batch_size < 2:
+            raise UsageError(
+                f"--batch-size {self.batch_size}: an image is told from others, so give 2 or more"
+            )
         if self.pairs == "own" and self.nouns:
             raise UsageError("--pairs own pools by captions alone: leave --nouns out")
         if self.naming and not self.nouns:

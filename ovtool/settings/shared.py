@@ -34,6 +34,7 @@ ImagesFolder = Annotated[
     Path | None,
     Option("The folder that the file names start from.", metavar="DIR", panel="Images"),
 ]
+Limit = Annotated[int | None, Option("Stop after this many images.", min=1, panel="Images")]
 Out = Annotated[
     str | None,
     Option(
@@ -160,6 +161,20 @@ Warmup = Annotated[
         min=0,
     ),
 ]
+# of trainings in which the architecture decides
+ArchitectureRate = Annotated[
+    float | None, Option("Peak learning rate. Default: the architecture's.", min=0)
+]
+ArchitectureDecay = Annotated[
+    float | None, Option("Weight decay of the optimiser. Default: the architecture's.", min=0)
+]
+ArchitectureWarmup = Annotated[
+    int | None,
+    Option(
+        "Steps in which the learning rate rises, at most a tenth of all. Default: the architecture's.",
+        min=0,
+    ),
+]
 HeldOut = Annotated[
     float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
 ]
@@ -185,7 +200,7 @@ class Source:
         Path | None,
         Option("The folder that the file names start from.", metavar="DIR", shapes=False),
     ] = None
-    limit: Annotated[int | None, Option("Stop after this many images.", min=1)] = None
+    limit: Limit = None
 
 
 @settings(panel="Run")

@@ -8,6 +8,10 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 
+ClassesPerImage = Annotated[
+    Path | None, Option("The words of each image: JSON, file name to list of words.")
+]
+
 
 @settings(panel="Words")
 class Words:
@@ -28,9 +32,7 @@ class Words:
         Literal["voc20", "coco80", "coco171", "ade150"] | None,
         Option("The words of a known data set."),
     ] = None
-    classes_per_image: Annotated[
-        Path | None, Option("The words of each image: JSON, file name to list of words.")
-    ] = None
+    classes_per_image: ClassesPerImage = None
     background: Annotated[
         str | None,
         Option(

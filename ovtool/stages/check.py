@@ -1,26 +1,33 @@
-"""`check`: is a file whole and right? Everything in it is read."""
+"""`check`: whether files are whole and right. Everything in them is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ovtool.errors import OvtoolError
-from ovtool.formats import coco, coco_checks, images, label_maps, labelled, tensors
-from ovtool.stages import info
+from ovtool.formats import coco, coco_checks, images, kinds, label_maps, labelled, tensors
+from ovtool.inputs import images as sources
 
 
-def run(source: str) -> dict[str, Any]:
-    """All defects of a file or folder of the kinds that `info.kind_of` tells apart.
+def run(files: str | Path | Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Validates files or folders in full.
+
+    Args:
+        files: one or several, of the kinds that `info` tells apart; `-` is stdin.
 
     Returns:
-        `file`, `kind` (None if the file is not there, or nothing that ovtool knows) and `defects`:
-        one line for each, with what, where and how to mend it; none if all is right.
+        For each of them `file`, `kind` (None if the file is not there, or nothing that ovtool knows) and
+        `defects`: one line for each, with what, where and how to mend it; none if all is right.
     """
+    return [_report(file) for file in sources.names_of(files)]
+
+
+def _report(source: str) -> dict[str, Any]:
     kind = None
     try:
-        kind, content = info.kind_of(source)
+        kind, content = kinds.kind_of(source)
         defects = list(_defects(kind, source, content))
     except OvtoolError as error:
         defects = [str(error)]
@@ -43,7 +50,7 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
     elif kind == "parts":
         coco.read(path)  # complete, and a right COCO file when merged
     elif kind == "label map":
-        yield from _label_map(path, info.classes_of(path))
+        yield from _label_map(path, kinds.classes_of(path))
     elif kind == "label maps":
         yield from _label_maps(path)
     elif kind == "picture":

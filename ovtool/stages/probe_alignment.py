@@ -1,175 +1,176 @@
-"""`probe alignment`: which patches of a CLIP say what they show.
+"""`probe alignment`: how often a patch of a CLIP is named by what it shows.
 
 Each patch takes the class of most of its pixels, and the word whose text embedding is nearest; the
-probe says how often the two agree (PACL, Mukhoti et al., CVPR 2023, section 3).
+probe measures how often the two agree (PACL, Mukhoti et al., CVPR 2023, section 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-import ovtool
 from ovtool.errors import InputError
-from ovtool.formats import atomic, plots
-from ovtool.inputs import labelled_patches, truths
-from ovtool.inputs.truths import Probed
+from ovtool.formats import plots
+from ovtool.inputs import labelled_patches, probes
+from ovtool.inputs.probes import Probe
 from ovtool.methods import class_maps
 from ovtool.methods.patch_labels import IGNORED, MIXED
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
-from ovtool.runtime import device as devices
+from ovtool.outputs import probe_results
 from ovtool.runtime.device import Halving
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.segmenters.dense import BATCH_SIZE
-
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-    from ovtool.models.pacl import Head
+from ovtool.settings.probe import Alignment
+from ovtool.settings.shared import Compute, Run, Source
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Reading:
-    """One way to read patches, and what was counted of it.
+    """One way to read patches.
 
-    head: its fingerprint, None without one. right, patches: by class of the truth, int64 (K,).
+    Attributes:
+        name: for the table.
+        last_block: the attention of the last block that it reads.
+        encode: crops to features.
+        head: the fingerprint of its head, None without one.
     """
 
     name: str
     last_block: str
     encode: Halving[Tensor, Tensor]
     head: str | None = None
-    right: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """How many patches were seen, and how many of them each reading named right.
+
+    Attributes:
+        patches: int64 (K,), by class of the truth.
+        right: int64 (readings, K).
+        left_out: how many patches had no majority (`MIXED`), and how many no class (`IGNORED`).
+    """
+
+    patches: Tensor
+    right: Tensor
+    left_out: dict[int, int]
 
 
 def run(
     data_set: str | None = None,
+    alignment: Alignment = Alignment(),
     *,
-    coco_file: Path | None = None,
-    images: Path | None = None,
-    classes_per_image: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    batch_size: int | None = None,
-    templates: str = "one",
-    pacl: str | None = None,
-    last_block: str | None = None,
-    short_side: int | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    count_mixed: bool = False,
-    limit: int | None = None,
-    picture: Path | None = None,
-    overwrite: bool = False,
+    plot: str | Path | None = None,
+    source: Source = Source(),
+    run: Run = Run(),
+    compute: Compute = Compute(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Measures the patches of a data set `NAME[:SPLIT]` with masks, or of `coco_file` with the folder
-    `images`. Pictures are shown as `segment --method patch` shows them; the patches of every window count.
+    """Measures how well the patches of images with masks are named.
 
-    The ways to read them: the tower as it is (`clip`), `last_block` (None: the one that the model
-    recommends), and the PACL head.
+    Images are shown as `segment --method patch` shows them; the patches of every window count. The ways
+    to read them are the tower as it is (`clip`), the last block that is given or that the model
+    recommends, and the PACL head.
 
-    pacl: a file, `none`, or None for the head that comes with a bundled model.
-    count_mixed: whether patches without a majority count, by their most frequent class.
-    picture: a PNG of the shares, drawn anew with `overwrite`.
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        alignment: how images are shown and patches are read and counted.
+        plot: a PNG of the shares.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        run: the batch size, and whether the plot may replace one.
+        compute: the CLIP, and where and how it computes.
+        progress: opens a bar.
 
-    Returns what JSON holds: `rows`, each with `name`, `last_block`, `pacl` and `accuracy`, by group (see
-    `inputs.truths.open_probed`) the share of patches named right, in [0, 1]; `patches` by group, and how
-    many were left out as `mixed` or `ignored`.
+    Returns:
+        What JSON holds: `rows`, each with `name`, `last_block`, `pacl` and `accuracy`, by group (see
+        `inputs.truths.open_probed`) the share of patches named right, in [0, 1]; `patches` by group, and
+        how many were left out as `mixed` or `ignored`.
 
-    Raises UsageError, InputError, ModelError, MismatchError, OutputExistsError.
+    Raises:
+        UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
-    if picture is not None:
-        atomic.check_output(picture, overwrite)
-    place = devices.choose(device)
-    probed = truths.open_probed(data_set, coco_file, images, classes_per_image, limit)
-    from ovtool.models import clip as door
-    from ovtool.models import pacl as heads
-    from ovtool.models import text
-
-    clip = door.load(model, place, devices.precision(precision, place))
-    settings = DenseSettings(last_block, short_side, window, stride).settled(clip)
-    readings = _readings(clip, settings, heads.choose(pacl, clip), batch_size or BATCH_SIZE)
-    words = probed.words
-    text.warn_unlearned(clip, words.all_names)
-    embedded = text.embed_words(clip, words.all_names, templates)
-    classes = len(words.truth.classes)
-    counted, left_out = torch.zeros(classes, dtype=torch.int64), {MIXED: 0, IGNORED: 0}
-    for reading in readings:
-        reading.right = torch.zeros(classes, dtype=torch.int64)
-    with progress(len(probed.items), "probing") as advance:
-        for item in probed.items:
-            seen = labelled_patches.shown(clip, *probed.read(item), settings)
-            true = seen.labels.counted(count_mixed).flatten()[seen.places]  # (n, h, w)
-            for kind in left_out:
-                left_out[kind] += int((true == kind).sum())
-            counted += torch.bincount(true[true >= 0], minlength=classes)
-            places, owner = words.rows(item.name)
-            chosen = torch.tensor(words.chosen(item.name))
-            for reading in readings:
-                found = chosen[_named(reading.encode, seen.crops, embedded[places], owner)]
-                hit = true[(found == true) & (true >= 0)]
-                reading.right += torch.bincount(hit, minlength=classes)
-            advance()
-    if not counted.sum():
-        raise InputError(f"{probed.source}: no patch shows a class that is among its words")
-    found = _table(probed, readings, counted)
-    if picture is not None:
-        draw(picture, found["rows"])
-    return {
-        "metric": "alignment",
-        "images": len(probed.items),
-        "words_an_image": words.mean_count,
-        **found,
-        "mixed": left_out[MIXED],
-        "ignored": left_out[IGNORED],
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": "probe alignment",
-            "model": {"name": clip.name, "fingerprint": clip.fingerprint},
-            "settings": {
-                "templates": templates,
-                "count_mixed": count_mixed,
-                "short_side": settings.short_side,
-                "window": settings.window,
-                "stride": settings.stride,
-            },
+    place = probe_results.plot_place(plot, run)
+    probe = probes.opened(
+        data_set,
+        source,
+        compute,
+        classes_per_image=alignment.classes_per_image,
+        pacl=alignment.pacl,
+    )
+    views = labelled_patches.settled(probe.clip, alignment)
+    readings = _readings(probe, views, run.batch_size or BATCH_SIZE)
+    counts = _count(probe, alignment, views, readings, progress)
+    if not counts.patches.sum():
+        raise InputError(f"{probe.truth.source}: no patch shows a class that is among its words")
+    table = _table(probe, readings, counts)
+    if place is not None:
+        draw(place, table["rows"])
+    return probe_results.document(
+        "alignment",
+        {
+            "images": len(probe.truth.items),
+            "words_an_image": probe.truth.words.mean_count,
+            **table,
+            "mixed": counts.left_out[MIXED],
+            "ignored": counts.left_out[IGNORED],
         },
-    }
+        probe.clip,
+        {
+            "data_set": probe.truth.name,
+            **labelled_patches.as_data(probe.clip, alignment, views, probe.contents(alignment)),
+        },
+    )
 
 
-def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The shares of the rows of `run` as bars, by group."""
-    groups = {
-        group: {
-            row["name"]: 100 * row["accuracy"][group]
-            for row in rows
-            if row["accuracy"][group] is not None
-        }
-        for group in rows[0]["accuracy"]
-    }
-    plots.bars(path, groups, title="Patches named right", y_label="%")
-
-
-def _readings(
-    clip: Clip, settings: DenseSettings, head: Head | None, batch_size: int
-) -> list[Reading]:
+def _readings(probe: Probe, views: DenseSettings, batch_size: int) -> list[Reading]:
     """The ways to read patches, each once."""
-    blocks = dict.fromkeys(("clip", str(settings.last_block)))
-    found = [
-        Reading(f"last block {name}", name, dense_scores.encoder(clip, name, batch_size))
+    blocks = dict.fromkeys(("clip", str(views.last_block)))
+    readings = [
+        Reading(f"last block {name}", name, dense_scores.encoder(probe.clip, name, batch_size))
         for name in blocks
     ]
+    head = probe.head
     if head is not None:
-        encode = dense_scores.encoder(clip, None, batch_size, head)
-        found.append(Reading("PACL head", head.last_block, encode, head.fingerprint))
-    return found
+        encode = dense_scores.encoder(probe.clip, None, batch_size, head)
+        readings.append(Reading("PACL head", head.last_block, encode, head.fingerprint))
+    return readings
+
+
+def _count(
+    probe: Probe,
+    alignment: Alignment,
+    views: DenseSettings,
+    readings: Sequence[Reading],
+    progress: Progress,
+) -> Counts:
+    """Reads the patches of every image in each way."""
+    truth, words = probe.truth, probe.truth.words
+    embedded = probe.embedded(alignment.templates)
+    classes = len(words.truth.classes)
+    patches = torch.zeros(classes, dtype=torch.int64)
+    right = torch.zeros(len(readings), classes, dtype=torch.int64)
+    left_out = {MIXED: 0, IGNORED: 0}
+    with progress(len(truth.items), "probing") as advance:
+        for item in truth.items:
+            view = labelled_patches.view(probe.clip, *truth.read(item), views)
+            true = view.labels.counted(alignment.count_mixed).flatten()[view.places]  # (n, h, w)
+            for kind in left_out:
+                left_out[kind] += int((true == kind).sum())
+            patches += torch.bincount(true[true >= 0], minlength=classes)
+            places, owner = words.rows(item.name)
+            competing = torch.tensor(words.chosen(item.name))
+            for row, reading in enumerate(readings):
+                best = _named(reading.encode, view.crops, embedded[places], owner)
+                hit = true[(competing[best] == true) & (true >= 0)]
+                right[row] += torch.bincount(hit, minlength=classes)
+            advance()
+    return Counts(patches, right, left_out)
 
 
 def _named(
@@ -182,20 +183,33 @@ def _named(
     return best
 
 
-def _table(probed: Probed, readings: Sequence[Reading], counted: Tensor) -> dict[str, Any]:
+def _table(probe: Probe, readings: Sequence[Reading], counts: Counts) -> dict[str, Any]:
     """`rows` and `patches` of `run`."""
-    members = {name: torch.tensor(sorted(chosen)) for name, chosen in probed.groups.items()}
-    total = {name: int(counted[chosen].sum()) for name, chosen in members.items()}
+    members = {name: torch.tensor(sorted(own)) for name, own in probe.truth.groups.items()}
+    total = {name: int(counts.patches[own].sum()) for name, own in members.items()}
     rows = [
         {
             "name": reading.name,
             "last_block": reading.last_block,
             "pacl": reading.head,
             "accuracy": {
-                name: int(reading.right[chosen].sum()) / total[name] if total[name] else None
-                for name, chosen in members.items()
+                name: int(right[own].sum()) / total[name] if total[name] else None
+                for name, own in members.items()
             },
         }
-        for reading in readings
+        for reading, right in zip(readings, counts.right, strict=True)
     ]
     return {"rows": rows, "patches": total}
+
+
+def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the shares of the rows of `run` as bars, by group."""
+    groups = {
+        group: {
+            row["name"]: 100 * row["accuracy"][group]
+            for row in rows
+            if row["accuracy"][group] is not None
+        }
+        for group in rows[0]["accuracy"]
+    }
+    plots.bars(path, groups, title="Patches named right", y_label="%")

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-import ovtool
 from ovtool.errors import InputError
-from ovtool.formats import atomic, plots
-from ovtool.inputs import truths
+from ovtool.formats import plots
+from ovtool.inputs import probes
+from ovtool.inputs.probes import Probe
 from ovtool.inputs.truths import Probed
-from ovtool.methods import class_maps, roc
+from ovtool.methods import class_maps, patch_alignment, roc
 from ovtool.models import dense_scores
-from ovtool.runtime import device as devices
+from ovtool.outputs import probe_results
 from ovtool.runtime.progress import Progress, no_progress
-
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-    from ovtool.models.pacl import Head
+from ovtool.settings import layers
+from ovtool.settings.probe import Classify
+from ovtool.settings.shared import Compute, Run, Source
 
 TOKEN, HEAD = "class token", "PACL head"
 POOLED = {"token": TOKEN, "attention": "attention pooling", "average": "mean of patches"}
@@ -34,131 +33,141 @@ POOLED = {"token": TOKEN, "attention": "attention pooling", "average": "mean of 
 
 def run(
     data_set: str | None = None,
+    classify: Classify = Classify(),
     *,
-    coco_file: Path | None = None,
-    images: Path | None = None,
-    classes_per_image: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    templates: str = "one",
-    pacl: str | None = None,
-    limit: int | None = None,
-    picture: Path | None = None,
-    overwrite: bool = False,
+    plot: str | Path | None = None,
+    source: Source = Source(),
+    run: Run = Run(),
+    compute: Compute = Compute(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Names the images of a data set `NAME[:SPLIT]` with masks, or of `coco_file` with the folder
-    `images`. Both ways see the same pixels: the whole picture, its shorter side that which the model was
-    trained on.
+    """Measures how well whole images are named.
 
-    classes_per_image: the words that compete in each image, JSON; a data set may bring its own; without
-        any, all categories of the truth do.
-    pacl: a file, `none`, or None for the head that comes with a bundled model.
-    picture: a PNG of the measures, drawn anew with `overwrite`.
+    Both ways see the same pixels: the whole image, its shorter side that which the model was trained on.
 
-    Returns what JSON holds: `rows`, each with `name`, `pacl`, and by group (`inputs.truths.open_probed`)
-    `top1`, the share of images whose best word of the group is one of their labels, among images with a
-    label of the group, and `map`, the mean over classes of the average precision among the images that
-    have the class in their list; both in [0, 1], None where there is nothing to measure.
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        classify: the words and their sentences, and the PACL head.
+        plot: a PNG of the measures.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        run: whether the plot may replace one.
+        compute: the CLIP, and where and how it computes.
+        progress: opens a bar.
 
-    Raises UsageError, InputError, ModelError, MismatchError, OutputExistsError.
+    Returns:
+        What JSON holds: `rows`, each with `name`, `pacl`, and by group (`inputs.truths.open_probed`)
+        `top1`, the share of images whose best word of the group is one of their labels, among images
+        with a label of the group, and `map`, the mean over classes of the average precision among the
+        images that have the class in their list; both in [0, 1], None where there is nothing to measure.
+
+    Raises:
+        UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
-    if picture is not None:
-        atomic.check_output(picture, overwrite)
-    place = devices.choose(device)
-    probed = truths.open_probed(data_set, coco_file, images, classes_per_image, limit)
-    from ovtool.models import clip as door
-    from ovtool.models import pacl as heads
-    from ovtool.models import text
-
-    clip = door.load(model, place, devices.precision(precision, place))
-    head, words = heads.choose(pacl, clip), probed.words
-    text.warn_unlearned(clip, words.all_names)
-    embedded = text.embed_words(clip, words.all_names, templates)
-    names = [POOLED[clip.pooling], *([] if head is None else [HEAD])]
-    shape = (len(probed.items), len(words.classes))
-    scores = {
-        name: torch.full(shape, -torch.inf) for name in names
-    }  # -inf: not in the image's list
-    labels = torch.zeros(shape, dtype=torch.bool)
-    with progress(len(probed.items), "probing") as advance:
-        for number, item in enumerate(probed.items):
-            rgb, true = probed.read(item)
-            labels[number, true[true >= 0]] = True
-            places, owner = words.rows(item.name)
-            pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), clip.image_size)
-            found = _scores(clip, head, pixels, embedded[places])
-            for name, each in zip(names, found, strict=True):
-                best = class_maps.class_scores(each.cpu(), owner)
-                scores[name][number, words.chosen(item.name)] = best
-            advance()
+    place = probe_results.plot_place(plot, run)
+    probe = probes.opened(
+        data_set,
+        source,
+        compute,
+        classes_per_image=classify.classes_per_image,
+        pacl=classify.pacl,
+    )
+    truth, head = probe.truth, probe.head
+    scores, labels = _scored(probe, classify, progress)
     if not labels.any():
-        raise InputError(f"{probed.source}: no image has a label that is among its words")
+        raise InputError(f"{truth.source}: no image has a label that is among its words")
     rows = [
         {
             "name": name,
             "pacl": head.fingerprint if head is not None and name == HEAD else None,
-            **_measured(scores[name], labels, probed),
+            **_measured(own, labels, truth),
         }
-        for name in names
+        for name, own in scores.items()
     ]
-    if picture is not None:
-        draw(picture, rows)
-    return {
-        "metric": "classify",
-        "images": len(probed.items),
-        "labels_an_image": float(labels.sum()) / len(probed.items),
-        "words_an_image": words.mean_count,
-        "rows": rows,
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": "probe classify",
-            "model": {"name": clip.name, "fingerprint": clip.fingerprint},
-            "settings": {"templates": templates, "short_side": clip.image_size},
+    if place is not None:
+        draw(place, rows)
+    settings = layers.as_data(classify, probe.contents(classify))
+    del settings["class"]
+    return probe_results.document(
+        "classify",
+        {
+            "images": len(truth.items),
+            "labels_an_image": float(labels.sum()) / len(truth.items),
+            "words_an_image": truth.words.mean_count,
+            "rows": rows,
         },
-    }
+        probe.clip,
+        {"data_set": truth.name, **settings, "short_side": probe.clip.image_size},
+    )
 
 
-def _scores(clip: Clip, head: Head | None, pixels: Tensor, text: Tensor) -> list[Tensor]:
-    """The scores of a picture (1, 3, H, W) with texts (N, D) by each way: (N,) each, in -1..1."""
-    from ovtool.methods import patch_alignment
+def _scored(
+    probe: Probe, classify: Classify, progress: Progress
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The scores of all images and classes by each way, and whether the class is a label of the image.
+
+    Returns:
+        Scores float32 (images, classes), minus infinity where the class is not in the image's list, and
+        labels, bool of the same shape.
+    """
+    truth, words = probe.truth, probe.truth.words
+    embedded = probe.embedded(classify.templates)
+    names = [POOLED[probe.clip.pooling], *([] if probe.head is None else [HEAD])]
+    shape = (len(truth.items), len(words.classes))
+    scores = {name: torch.full(shape, -torch.inf) for name in names}
+    labels = torch.zeros(shape, dtype=torch.bool)
+    with progress(len(truth.items), "probing") as advance:
+        for number, item in enumerate(truth.items):
+            rgb, true = truth.read(item)
+            labels[number, true[true >= 0]] = True
+            places, owner = words.rows(item.name)
+            side = probe.clip.image_size
+            pixels = dense_scores.prepare(probe.clip, torch.from_numpy(rgb), side)
+            ways = _scores(probe, pixels, embedded[places])
+            for name, of_words in zip(names, ways, strict=True):
+                best = class_maps.class_scores(of_words.cpu(), owner)
+                scores[name][number, words.chosen(item.name)] = best
+            advance()
+    return scores, labels
+
+
+def _scores(probe: Probe, pixels: Tensor, text: Tensor) -> list[Tensor]:
+    """The scores of an image (1, 3, H, W) with texts (N, D) by each way: (N,) each, in -1..1."""
     from ovtool.models import clip as door
     from ovtool.models import pacl
 
-    found = [(door.encode_images(clip, pixels) @ text.T)[0]]
+    scores = [(door.encode_images(probe.clip, pixels) @ text.T)[0]]
+    head = probe.head
     if head is not None:
         with torch.no_grad():
-            patches = head.embedder(pacl.tokens(clip, pixels, head.last_block).float())
-            found.append(
-                patch_alignment.compatibility(patches.flatten(1, 2), text, head.pooling)[0]
-            )
-    return found
+            tokens = pacl.tokens(probe.clip, pixels, head.last_block)
+            patches = head.embedder(tokens.float()).flatten(1, 2)
+            scores.append(patch_alignment.compatibility(patches, text, head.pooling)[0])
+    return scores
 
 
-def _measured(scores: Tensor, labels: Tensor, probed: Probed) -> dict[str, dict[str, Any]]:
+def _measured(scores: Tensor, labels: Tensor, truth: Probed) -> dict[str, dict[str, Any]]:
     """`top1` and `map` by group, from scores and labels (images, classes)."""
     top1: dict[str, float | None] = {}
     precision: dict[str, float | None] = {}
-    for group, members in probed.groups.items():
+    for group, members in truth.groups.items():
         # words that are no class of the truth compete in `all`
-        chosen = torch.arange(labels.shape[1]) if group == "all" else torch.tensor(sorted(members))
-        true = labels[:, chosen]
+        own = torch.arange(labels.shape[1]) if group == "all" else torch.tensor(sorted(members))
+        true = labels[:, own]
         has = true.any(1)
-        best = scores[:, chosen].argmax(1, keepdim=True)
+        best = scores[:, own].argmax(1, keepdim=True)
         hit = true.gather(1, best)[has, 0]
         top1[group] = float(hit.double().mean()) if len(hit) else None
-        each = []
+        precisions = []
         for k in members:
             listed = scores[:, k] > -torch.inf
             if labels[listed, k].any():
-                each.append(roc.average_precision(scores[listed, k], labels[listed, k]))
-        precision[group] = sum(each) / len(each) if each else None
+                precisions.append(roc.average_precision(scores[listed, k], labels[listed, k]))
+        precision[group] = sum(precisions) / len(precisions) if precisions else None
     return {"top1": top1, "map": precision}
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The measures of the rows of `run` as bars, by measure and group."""
+    """Draws the measures of the rows of `run` as bars, by measure and group."""
     names = {"top1": "top-1", "map": "mAP"}
     groups = {
         f"{names[measure]}\n{group}": {

@@ -10,26 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import ovtool
-from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, plots
-from ovtool.inputs import labelled_patches, truths
-from ovtool.inputs.truths import Probed
+from ovtool.errors import InputError
+from ovtool.formats import plots
+from ovtool.inputs import labelled_patches, probes
+from ovtool.inputs.probes import Probe
 from ovtool.methods import roc
 from ovtool.models.dense_scores import DenseSettings
-from ovtool.runtime import device as devices
+from ovtool.outputs import probe_results
 from ovtool.runtime.progress import Progress, no_progress
-
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-    from ovtool.models.pacl import Head
+from ovtool.settings.probe import Coherence
+from ovtool.settings.shared import Compute, Run, Source
 
 KINDS = ("within", "across")  # one image, two images
 MOST_PATCHES = 64  # of an image, from which its pairs are drawn
@@ -39,8 +36,13 @@ HEAD = "PACL head"
 
 @dataclass(frozen=True)
 class Patches:
-    """Some patches of all images: int64 (n,), their images and classes, and for each row of the table
-    their vectors, float32 (n, D) of length 1."""
+    """Some patches of all images.
+
+    Attributes:
+        images: the number of each patch's image, int64 (n,).
+        classes: the class of each, int64 (n,).
+        vectors: for each row of the table, float32 (n, D) of length 1.
+    """
 
     images: Tensor
     classes: Tensor
@@ -49,7 +51,13 @@ class Patches:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of patches, int64 (n,) and (n,), and whether the two show the same class, bool (n,)."""
+    """Pairs of patches.
+
+    Attributes:
+        first: the number of a patch, int64 (n,).
+        second: that of the other, int64 (n,).
+        same: whether the two show the same class, bool (n,).
+    """
 
     first: Tensor
     second: Tensor
@@ -63,146 +71,111 @@ class Pairs:
 
 def run(
     data_set: str | None = None,
+    coherence: Coherence = Coherence(),
     *,
-    coco_file: Path | None = None,
-    images: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    pacl: str | None = None,
-    layers: str = "all",
-    pairs: int = 20000,
-    short_side: int | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-    picture: Path | None = None,
-    overwrite: bool = False,
+    plot: str | Path | None = None,
+    source: Source = Source(),
+    run: Run = Run(),
+    compute: Compute = Compute(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Measures the patches of a data set `NAME[:SPLIT]` with masks, or of `coco_file` with the folder
-    `images`. Pictures are shown as `segment --method patch` shows them, but that windows lie side by
-    side; patches without a majority are left out.
+    """Measures how well the cosine of two patches tells whether they show the same class.
 
-    layers: `all`, `last`, or numbers of blocks, from 1: "8,10". A PACL head is a row of its own.
-    pairs: how many are drawn within images, and how many across, with `seed`.
-    pacl: a file, `none`, or None for the head that comes with a bundled model.
-    picture: a PNG of the areas by block, or of the ROC curves where there is one block.
+    Images are shown as `segment --method patch` shows them, but that windows lie side by side; patches
+    without a majority are left out.
 
-    Returns what JSON holds: `rows`, each with `name`, `layer`, `pacl`, and for `within` and `across`
-    `auc`, its 95 % bootstrap interval by images (`low`, `high`), and how many `pairs` there were, and
-    how many of the `same` class; None where all pairs are alike.
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        coherence: the blocks, how many pairs are drawn, and how images are shown.
+        plot: a PNG of the areas by block, or of the ROC curves where there is one block.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        run: whether the plot may replace one.
+        compute: the CLIP, and where and how it computes.
+        progress: opens a bar.
 
-    Raises UsageError, InputError (also where all patches are of one class), ModelError, MismatchError,
-    OutputExistsError.
+    Returns:
+        What JSON holds: `rows`, each with `name`, `layer`, `pacl`, and for `within` and `across` `auc`,
+        its 95 % bootstrap interval by images (`low`, `high`), how many `pairs` there were, and how many
+        of the `same` class; None where all pairs are alike. A PACL head is a row of its own.
+
+    Raises:
+        UsageError, ModelError, MismatchError, OutputExistsError.
+        InputError: also where all patches are of one class.
     """
-    if picture is not None:
-        atomic.check_output(picture, overwrite)
-    place = devices.choose(device)
-    _numbers(layers, 1 << 30)  # what means nothing is told before any work
-    probed = truths.open_probed(data_set, coco_file, images, None, limit)
-    from ovtool.models import clip as door
-    from ovtool.models import pacl as heads
+    place = probe_results.plot_place(plot, run)
+    probe = probes.opened(data_set, source, compute, pacl=coherence.pacl)
     from ovtool.models import towers
 
-    clip = door.load(model, place, devices.precision(precision, place))
-    blocks = _numbers(layers, towers.depth(clip.model.visual))
-    settings = DenseSettings(None, short_side, window, stride).settled(clip)
-    settings = replace(settings, stride=settings.stride if stride else settings.window)
-    head = heads.choose(pacl, clip)
-    patches = _patches(clip, head, blocks, probed, settings, pairs, seed, progress)
-    drawn = {kind: _drawn(patches, kind, pairs, seed) for kind in KINDS}
-    if all(each.are_alike for each in drawn.values()):
+    blocks = coherence.blocks(towers.depth(probe.clip.model.visual))
+    views = labelled_patches.settled(probe.clip, coherence)
+    views = replace(views, stride=views.stride if coherence.stride else views.window)
+    patches = _patches(probe, coherence, blocks, views, progress)
+    seed = coherence.seed
+    pairs = {kind: _drawn(patches, kind, coherence.sample, seed) for kind in KINDS}
+    if all(drawn.are_alike for drawn in pairs.values()):
         raise InputError(
-            f"{probed.source}: there are no patches of two classes to tell apart; give images that show "
-            "several, or more --pairs"
+            f"{probe.truth.source}: there are no patches of two classes to tell apart; give images that "
+            "show several, or a larger --sample"
         )
+    head = probe.head
     rows = [
         {
             "name": name,
             "layer": None if name == HEAD else int(name.split()[1]),
             "pacl": head.fingerprint if head is not None and name == HEAD else None,
-            **{kind: _measured(patches, name, drawn[kind], seed) for kind in KINDS},
+            **{kind: _measured(patches, name, pairs[kind], seed) for kind in KINDS},
         }
         for name in patches.vectors
     ]
-    if picture is not None:
-        draw(picture, rows, patches, drawn)
-    return {
-        "metric": "coherence",
-        "images": len(probed.items),
-        "rows": rows,
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": "probe coherence",
-            "model": {"name": clip.name, "fingerprint": clip.fingerprint},
-            "settings": {
-                "layers": blocks,
-                "pairs": pairs,
-                "seed": seed,
-                "short_side": settings.short_side,
-                "window": settings.window,
-                "stride": settings.stride,
-            },
-        },
-    }
-
-
-def _numbers(layers: str, depth: int) -> list[int]:
-    """The blocks that `--layers` means, from 1. Raises UsageError for others than 1 to `depth`."""
-    if layers == "all":
-        return list(range(1, depth + 1)) if depth < 1 << 30 else []
-    if layers == "last":
-        return [depth]
-    numbers = [int(part) if part.strip().isdecimal() else 0 for part in layers.split(",")]
-    if not all(1 <= number <= depth for number in numbers):
-        most = f"1 to {depth}" if depth < 1 << 30 else "1 to the last"
-        raise UsageError(f"--layers '{layers}': give all, last, or blocks of {most}, such as 1,3")
-    return list(dict.fromkeys(numbers))
+    if place is not None:
+        draw(place, rows, patches, pairs)
+    settings = labelled_patches.as_data(probe.clip, coherence, views, probe.contents(coherence))
+    return probe_results.document(
+        "coherence",
+        {"images": len(probe.truth.items), "rows": rows},
+        probe.clip,
+        {"data_set": probe.truth.name, **settings, "layers": blocks},
+    )
 
 
 def _patches(
-    clip: Clip,
-    head: Head | None,
+    probe: Probe,
+    coherence: Coherence,
     blocks: Sequence[int],
-    probed: Probed,
-    settings: DenseSettings,
-    pairs: int,
-    seed: int,
+    views: DenseSettings,
     progress: Progress,
 ) -> Patches:
     """At most `MOST_PATCHES` patches of each image, fewer where there are more images than pairs need."""
-    most = min(MOST_PATCHES, max(8, 4 * pairs // len(probed.items)))
-    found: dict[str, list[Tensor]] = {}
+    items = probe.truth.items
+    most = min(MOST_PATCHES, max(8, 4 * coherence.sample // len(items)))
+    vectors: dict[str, list[Tensor]] = {}
     images, classes = [], []
-    with progress(len(probed.items), "probing") as advance:
-        for number, item in enumerate(probed.items):
-            seen = labelled_patches.shown(clip, *probed.read(item), settings)
-            true = seen.labels.counted().flatten()
-            order = torch.randperm(len(true), generator=_generator(seed, number))
-            chosen = order[true[order] >= 0][:most]
-            images.append(torch.full_like(chosen, number))
-            classes.append(true[chosen])
-            where = (seen.places.flatten() == chosen[:, None]).int().argmax(1)  # its first window
-            for name, tokens in _tokens(clip, head, blocks, seen.crops).items():
+    with progress(len(items), "probing") as advance:
+        for number, item in enumerate(items):
+            view = labelled_patches.view(probe.clip, *probe.truth.read(item), views)
+            true = view.labels.counted().flatten()
+            order = torch.randperm(len(true), generator=_generator(coherence.seed, number))
+            taken = order[true[order] >= 0][:most]
+            images.append(torch.full_like(taken, number))
+            classes.append(true[taken])
+            where = (view.places.flatten() == taken[:, None]).int().argmax(1)  # its first window
+            for name, tokens in _tokens(probe, blocks, view.crops).items():
                 kept = tokens.flatten(0, 2)[where.to(tokens.device)]
-                found.setdefault(name, []).append(normalize(kept.float(), dim=1).cpu())
+                vectors.setdefault(name, []).append(normalize(kept.float(), dim=1).cpu())
             advance()
-    vectors = {name: torch.cat(each) for name, each in found.items()}
-    return Patches(torch.cat(images), torch.cat(classes), vectors)
+    joined = {name: torch.cat(parts) for name, parts in vectors.items()}
+    return Patches(torch.cat(images), torch.cat(classes), joined)
 
 
-def _tokens(
-    clip: Clip, head: Head | None, blocks: Sequence[int], crops: Tensor
-) -> dict[str, Tensor]:
+def _tokens(probe: Probe, blocks: Sequence[int], crops: Tensor) -> dict[str, Tensor]:
     """The patches of the crops (n, 3, H, W) by row of the table: (n, h, w, width) each."""
     from ovtool.models import clip as door
     from ovtool.models import pacl as heads
 
+    clip, head = probe.clip, probe.head
     layers = door.layer_tokens(clip, crops, [block - 1 for block in blocks])
-    found = {f"block {block}": tokens for block, tokens in zip(blocks, layers, strict=True)}
-    return found if head is None else {**found, HEAD: heads.patch_features(clip, head, crops)}
+    rows = {f"block {block}": tokens for block, tokens in zip(blocks, layers, strict=True)}
+    return rows if head is None else {**rows, HEAD: heads.patch_features(clip, head, crops)}
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -218,7 +191,8 @@ def _drawn(patches: Patches, kind: str, count: int, seed: int) -> Pairs:
     per_image = torch.bincount(patches.images)  # which lie one after the other
     begin = per_image.cumsum(0) - per_image
     if total == 0:
-        return Pairs(*(torch.empty(0, dtype=torch.int64) for _ in range(2)), torch.empty(0).bool())
+        none = torch.empty(0, dtype=torch.int64)
+        return Pairs(none, none, none.bool())
     first = torch.randint(total, (count,), generator=generator)
     own = patches.images[first]
     if kind == "within":
@@ -260,7 +234,7 @@ def _measured(patches: Patches, name: str, pairs: Pairs, seed: int) -> dict[str,
 def draw(
     path: Path, rows: Sequence[Mapping[str, Any]], patches: Patches, drawn: Mapping[str, Pairs]
 ) -> None:
-    """The areas over the blocks, a head as a level line; of one block the ROC curves."""
+    """Draws the areas over the blocks, a head as a level line; of one block the ROC curves."""
     blocks = [row for row in rows if row["layer"] is not None]
     kinds = [kind for kind in KINDS if not drawn[kind].are_alike]
     if len(blocks) > 1:

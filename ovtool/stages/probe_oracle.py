@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,20 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import ovtool
 from ovtool.errors import InputError
-from ovtool.formats import coco, labelled
-from ovtool.formats import images as pictures
-from ovtool.formats.images import ImageItem
-from ovtool.inputs import truths
-from ovtool.inputs.truths import CompetingWords
+from ovtool.inputs import probes
+from ovtool.inputs.probes import Probe
 from ovtool.methods import class_maps, metrics
 from ovtool.methods import oracle as method
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.runtime import device as devices
+from ovtool.outputs import probe_results
+from ovtool.proposers import by_name, proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.segmenters import two_stage
+from ovtool.settings import layers
+from ovtool.settings.probe import Oracle
+from ovtool.settings.shared import Compute, Run, Source
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.methods.mask_prompts import MaskPrompts
@@ -41,9 +39,16 @@ UNMASKED = "true masks named by CLIP, unmasked crops"
 PROPOSED = "proposals named by truth"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Naming:
-    """A row of the table that a CLIP names: with these prompts, and filled or not."""
+    """A row of the table that a CLIP names.
+
+    Attributes:
+        name: for the table.
+        clip: the model, with the tower that belongs to the prompts.
+        prompts: take the place of tokens outside the mask; None for none.
+        fill: whether pixels outside a mask become the model's mean.
+    """
 
     name: str
     clip: Clip
@@ -51,82 +56,127 @@ class Naming:
     fill: bool = True
 
 
+@dataclass(eq=False)
+class Counts:
+    """What was counted of all images.
+
+    Attributes:
+        confusion: row of the table to int64 (K, K + 1), over pixels.
+        right: row of the table to the number of true masks that were named right.
+        masks: the number of true masks.
+    """
+
+    confusion: dict[str, Tensor]
+    right: dict[str, int]
+    masks: int = 0
+
+
 def run(
     data_set: str | None = None,
+    oracle: Oracle = Oracle(),
     *,
-    coco_file: Path | None = None,
-    images: Path | None = None,
-    classes_per_image: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    batch_size: int | None = None,
-    templates: str = "one",
-    prompts: str | None = None,
-    crop_size: int | None = None,
-    proposer: str | None = None,
-    proposals_file: Path | None = None,
-    limit: int | None = None,
+    source: Source = Source(),
+    run: Run = Run(),
+    compute: Compute = Compute(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Measures both halves on a data set `NAME[:SPLIT]` with masks, or on `coco_file` with the folder
-    `images`.
+    """Measures both halves of a two-stage segmentation on images with masks.
 
-    classes_per_image: the words that compete in each image, JSON; a data set may bring its own; without
-        any, all categories of the truth do.
-    prompts: a file, `none`, or None for those that come with a bundled model.
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        oracle: the words, the prompts and crops of the CLIP, and where proposals come from.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        run: the number of crops at once.
+        compute: the CLIP, and where and how it computes.
+        progress: opens a bar.
 
-    Returns what JSON holds: `rows`, each with `name`, `miou`, `pixel_accuracy` and, where a CLIP names
-    true masks, `accuracy`, the share of them that is named right; all fractions in [0, 1].
+    Returns:
+        What JSON holds: `rows`, each with `name`, `miou`, `pixel_accuracy` and, where a CLIP names true
+        masks, `accuracy`, the share of them that is named right; all fractions in [0, 1].
 
-    Raises UsageError, InputError, ModelError, MismatchError.
+    Raises:
+        UsageError, InputError, ModelError, MismatchError.
     """
-    source, folder, listed = truths.files(data_set, coco_file, images)
-    place = devices.choose(device)
-    truth = labelled.from_dataset(coco.read(source, root=folder), str(source))
-    names = truth.names[:limit]
-    if not names:
-        raise InputError(f"{source} lists no images")
-    items = [ImageItem(folder / name, name) for name in names]
-    words = CompetingWords(truth, classes_per_image or listed, names)
-    from ovtool.models import clip as door
-    from ovtool.models import region_clip, text
-
-    clip = door.load(model, place, devices.precision(precision, place))
-    regions = (
-        region_sources.from_file(proposals_file, items)
-        if proposals_file is not None
-        else region_sources.from_proposer(
-            proposer or named_proposers.default_name(clip.name), device=place
-        )
+    probe = probes.opened(data_set, source, compute, classes_per_image=oracle.classes_per_image)
+    regions = _regions(probe, oracle)
+    rows, prompts = _namings(probe.clip, oracle)
+    counts = _count(probe, oracle, rows, regions, run.batch_size, progress)
+    if not counts.masks:
+        raise InputError(f"{probe.truth.source}: none of its images has a mask; nothing to measure")
+    return probe_results.document(
+        "oracle",
+        {
+            "images": len(probe.truth.items),
+            "masks": counts.masks,
+            "words_an_image": probe.truth.words.mean_count,
+            "rows": [
+                _row(
+                    name, confusion, None if name == PROPOSED else counts.right[name] / counts.masks
+                )
+                for name, confusion in counts.confusion.items()
+            ],
+        },
+        probe.clip,
+        _provenance(probe, oracle, regions, prompts),
     )
+
+
+def _regions(probe: Probe, oracle: Oracle) -> ProposalSource:
+    """Where the proposals come from."""
+    if oracle.proposals is not None:
+        return proposal_sources.from_file(oracle.proposals, probe.truth.items)
+    name = oracle.proposer or by_name.default_name(probe.clip.name)
+    return proposal_sources.from_proposer(name, device=probe.device)
+
+
+def _namings(clip: Clip, oracle: Oracle) -> tuple[list[Naming], str | None]:
+    """The rows that a CLIP names, and the digest of the prompts of one of them, if there are any."""
+    from ovtool.models import region_clip
+
     rows = [Naming(MASKED, clip), Naming(UNMASKED, clip, fill=False)]
-    path = two_stage.prompts_file(clip, prompts)
-    if path is not None:
-        rows.insert(1, Naming(PROMPTED, *region_clip.with_prompts(clip, path, crop_size)))
-    text.warn_unlearned(clip, words.all_names)
-    embedded = text.embed_words(clip, words.all_names, templates)
-    classes = len(truth.classes)
-    counts = {name: torch.zeros(classes, classes + 1, dtype=torch.int64) for name in _names(rows)}
-    right, masks = dict.fromkeys(counts, 0), 0
-    with progress(len(items), "probing") as advance:
-        for item in items:
-            rgb, labels = pictures.read_rgb(item.path), words.counted(item.name)
-            if rgb.shape[:2] != labels.shape:
-                raise InputError(f"{item.path} has another size than its masks in {source}")
+    given = None if oracle.prompts is None else str(oracle.prompts)
+    path = two_stage.prompts_file(clip, given)
+    if path is None:
+        return rows, None
+    rows.insert(1, Naming(PROMPTED, *region_clip.with_prompts(clip, path, oracle.crop_size)))
+    return rows, two_stage.digest_of(path)
+
+
+def _count(
+    probe: Probe,
+    oracle: Oracle,
+    rows: Sequence[Naming],
+    regions: ProposalSource,
+    batch_size: int | None,
+    progress: Progress,
+) -> Counts:
+    """Names the true masks and the proposals of every image."""
+    truth, words = probe.truth, probe.truth.words
+    embedded = probe.embedded(oracle.templates)
+    classes = len(words.truth.classes)
+    names = [*(row.name for row in rows), PROPOSED]
+    counts = Counts(
+        {name: torch.zeros(classes, classes + 1, dtype=torch.int64) for name in names},
+        dict.fromkeys(names, 0),
+    )
+    with progress(len(truth.items), "probing") as advance:
+        for item in truth.items:
+            rgb, true = truth.read(item)
+            labels = true.numpy()
             present = np.unique(labels[labels >= 0])
-            masks += len(present)
-            true = torch.from_numpy(labels).long()
+            counts.masks += len(present)
+            places, owner = words.rows(item.name)
+            competing = np.array(words.chosen(item.name))
+            masks = torch.from_numpy(labels[None] == present[:, None, None])
             for row in rows if len(present) else ():
-                found = _named(
-                    row, rgb, labels, present, words, item.name, embedded, batch_size, crop_size
-                )
-                right[row.name] += int((found == present).sum())
+                vectors = _encoded(row, rgb, masks, oracle.crop_size, batch_size)
+                scores = class_maps.class_scores(vectors @ embedded[places].T, owner, dim=1)
+                named = competing[scores.argmax(1).cpu().numpy()]
+                counts.right[row.name] += int((named == present).sum())
                 whole = np.full(classes + 1, -1)
-                whole[present] = found
-                counts[row.name] += metrics.confusion(
-                    torch.from_numpy(whole[labels]), true, classes
-                )
+                whole[present] = named
+                found = torch.from_numpy(whole[labels])
+                counts.confusion[row.name] += metrics.confusion(found, true, classes)
             proposed = regions.find(item, rgb)
             best = method.named_by_truth(
                 torch.from_numpy(proposed.superpixels.astype(np.int64)),
@@ -134,50 +184,22 @@ def run(
                 true,
                 classes,
             )
-            counts[PROPOSED] += metrics.confusion(best, true, classes)
+            counts.confusion[PROPOSED] += metrics.confusion(best, true, classes)
             advance()
-    if not masks:
-        raise InputError(f"{source}: none of its images has a mask; nothing to measure")
-    return {
-        "metric": "oracle",
-        "images": len(items),
-        "masks": masks,
-        "words_an_image": words.mean_count,
-        "rows": [
-            _row(name, count, None if name == PROPOSED else right[name] / masks)
-            for name, count in counts.items()
-        ],
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": "probe oracle",
-            "model": {"name": clip.name, "fingerprint": clip.fingerprint},
-            "settings": {
-                "templates": templates,
-                "crop_size": crop_size or clip.image_size,
-                "prompts": None if path is None else two_stage.digest_of(path),
-                "proposer": regions.proposer,
-                "proposals": regions.digest,
-            },
-        },
-    }
+    return counts
 
 
-def _named(
+def _encoded(
     row: Naming,
     rgb: NDArray[np.uint8],
-    labels: NDArray[np.int32],
-    present: NDArray[np.int32],
-    words: CompetingWords,
-    image: str,
-    embedded: Tensor,
-    batch_size: int | None,
+    masks: Tensor,
     crop_size: int | None,
-) -> NDArray[np.int64]:
-    """The class that a CLIP gives to each true mask of a picture: the mask of each of `present`."""
+    batch_size: int | None,
+) -> Tensor:
+    """The embeddings (N, D) of the crops of an image's masks, bool (N, H, W), as a row shows them."""
     from ovtool.models import region_clip
 
-    masks = torch.from_numpy(labels[None] == present[:, None, None])
-    vectors = region_clip.encode_regions(
+    return region_clip.encode_regions(
         row.clip,
         torch.from_numpy(rgb),
         masks,
@@ -186,20 +208,25 @@ def _named(
         batch_size=batch_size or region_clip.BATCH_SIZE,
         crop_size=crop_size,
     )
-    places, owner = words.rows(image)
-    scores = class_maps.class_scores(vectors @ embedded[places].T, owner, dim=1)
-    return np.array(words.chosen(image))[scores.argmax(1).cpu().numpy()]
-
-
-def _names(rows: Sequence[Naming]) -> list[str]:
-    return [*(row.name for row in rows), PROPOSED]
 
 
 def _row(name: str, confusion: Tensor, accuracy: float | None) -> dict[str, Any]:
-    found = metrics.scores(confusion)
+    scores = metrics.scores(confusion)
     return {
         "name": name,
-        "miou": found.miou,
-        "pixel_accuracy": found.pixel_accuracy,
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
         "accuracy": accuracy,
     }
+
+
+def _provenance(
+    probe: Probe, oracle: Oracle, regions: ProposalSource, prompts: str | None
+) -> dict[str, Any]:
+    """All that shapes the figures; files by digests and names."""
+    digests = {"proposer": regions.proposer, "proposals": regions.digest, "prompts": prompts}
+    contents = {name: value for name, value in digests.items() if value is not None}
+    settings = layers.as_data(oracle, {**probe.contents(oracle), **contents})
+    del settings["class"]
+    side = oracle.crop_size or probe.clip.image_size
+    return {"data_set": probe.truth.name, **settings, "crop_size": side}

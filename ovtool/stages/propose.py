@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,105 +16,73 @@ from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, parts, rle, tensors
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.proposers.named import Proposals, ProposalSettings, Proposer, proposer_of
+from ovtool.models.maskformer import TEMPERATURE
+from ovtool.proposers import by_name
+from ovtool.proposers.by_name import Proposer
+from ovtool.proposers.proposals import Proposals, max_iou
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
-from ovtool.runtime.runs import Outcome, Run
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.runtime.runs import Outcome
+from ovtool.settings import layers
+from ovtool.settings.propose import Propose
+from ovtool.settings.shared import Compute, Run, Source
 
 if TYPE_CHECKING:  # it imports open_clip, which few proposers need
     from ovtool.models.clip import Clip
 
-
-def record(item: ImageItem, rgb: NDArray[np.uint8], propose: Proposer) -> parts.Record:
-    """The masks of a picture, best first, all of the one category `object`."""
-    return _record(item, propose(rgb))
-
-
-def _record(item: ImageItem, found: Proposals) -> parts.Record:
-    entries = [
-        {
-            "category_id": 1,
-            "segmentation": rle.encode(member[found.superpixels]),  # one by one: they may be large
-            "score": round(float(quality), 6),
-        }
-        for member, quality in zip(found.members, found.quality, strict=True)
-    ]
-    return parts.image_record(item.name, *found.superpixels.shape, entries)
-
-
-def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> engine.PartOutput:
-    """The records of a part; with `embed` also its embeddings, float16, a row a mask."""
-    rows: list[NDArray[np.float32]] = []
-    kept: dict[str, tensors.Array] = {}
-
-    def one(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
-        found = propose(rgb)
-        if embed and found.embeddings is not None:
-            rows.append(found.embeddings)
-        return _record(item, found)
-
-    def records() -> Iterator[parts.Record]:
-        yield from runs.picture_records(items, one)
-        if embed and propose.no_object is not None:
-            empty = np.zeros((0, len(propose.no_object)), np.float32)
-            kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)
-
-    return engine.PartOutput(records(), tensors=kept)
+CATEGORIES = (coco.Category(1, "object"),)
 
 
 def run(
-    inputs: Sequence[str],
+    inputs: str | Path | Sequence[str | Path] = (),
+    masks: Propose = Propose(),
     *,
-    proposer: str | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    max_proposals: int = 100,
-    min_area: float = 0.001,
-    nms: float | None = None,
-    embeddings: Path | None = None,
-    coco_file: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    out: str | None = None,
-    how: Run | None = None,
+    out: str | Path | None = None,
+    save_embeddings: str | Path | None = None,
+    source: Source = Source(),
+    run: Run = Run(),
+    compute: Compute = Compute(),
+    progress: Progress = no_progress,
 ) -> Outcome:
     """Writes the masks of every image as COCO JSON, class-agnostic: one category, `object`.
 
-    inputs: see `inputs.images.find`.
-    proposer: see `proposers.named`; None is the default of `model`.
-    model: the CLIP that a trained proposer must belong to; None is whichever it names.
-    embeddings: a file for the embeddings of the masks, a row an annotation, and the vector of "no
-        object"; only a trained proposer has them.
-    out: where to write; `-` is stdout, None is a name made from the input in the current folder.
+    Args:
+        inputs: image files and folders, `-`, or a data set; see `inputs.images.find`.
+        masks: the proposer, and the bounds of its masks.
+        out: where to write; `-` is stdout, None is a name made from the input in the current folder.
+        save_embeddings: a safetensors file for the embeddings of the masks, a row an annotation, and the
+            vector of "no object"; only a trained proposer has them.
+        source: the images of a COCO JSON in place of `inputs`, and their greatest number.
+        run: how the run goes.
+        compute: the device, and the CLIP that a trained proposer must belong to.
+        progress: opens a bar.
 
-    Raises UsageError, InputError, OutputExistsError, ModelError, MismatchError (a proposer of another
-    CLIP); an image that cannot be read is no error but a failure, listed in the outcome and in the
-    output, unless `how.strict`.
+    Returns:
+        The data set, and the images that could not be read: they are no error but failures, listed in
+        the output too, unless `run.strict`.
+
+    Raises:
+        UsageError, InputError, OutputExistsError, ModelError.
+        MismatchError: the proposer belongs to another CLIP.
     """
-    how = how or Run()
-    place = devices.choose(device)
-    name = proposer or named_proposers.default_name(model)
-    settings = ProposalSettings(name, max_proposals, min_area, nms)
-    items = sources.find(inputs, coco_file, images, limit)
-    target = out or sources.default_output(inputs, items, coco_file, "proposals")
-    categories = (coco.Category(1, "object"),)
-    runs.check_place(target, how)
-    if embeddings is not None:
-        if str(embeddings) == "-":
-            raise UsageError("--embeddings writes a safetensors file: name one")
-        begun = how.resume and runs.is_begun(target)
-        atomic.check_output(embeddings, how.overwrite or begun)
-    clip = _clip(model, place) if _is_trained(name) and model is not None else None
-    propose = proposer_of(settings, clip=clip, device=place)
+    devices.set_threads(compute.threads)
+    place = devices.choose(compute.device)
+    name = masks.proposer or by_name.default_name(compute.model)
+    items = sources.find(inputs, source.coco, source.images, source.limit)
+    target = str(out or sources.default_output(inputs, items, source.coco, "proposals"))
+    embeddings = None if save_embeddings is None else Path(save_embeddings)
+    _check_places(target, embeddings, run)
+    clip = _clip(compute.model, place) if by_name.is_trained(name) else None
+    settings = dataclasses.replace(masks, proposer=name)
+    propose = by_name.load(settings, clip=clip, device=place)
     if embeddings is not None and propose.model is None:
         raise UsageError(
-            f"--proposer {name} has no embeddings: leave out --embeddings, or name a proposer that "
+            f"--proposer {name} has no embeddings; leave out --save-embeddings, or name a proposer that "
             "`ovtool train-proposer` made"
         )
-    if how.dry_run:
-        return runs.planned(items, categories, target)
+    if run.dry_run:
+        return runs.planned(items, CATEGORIES, target)
 
     def keep(dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]]) -> None:
         if embeddings is not None:
@@ -122,28 +90,72 @@ def run(
 
     outcome = runs.map_images(
         items,
-        lambda chunk: part_output(chunk, propose, embeddings is not None),
+        lambda part: part_output(part, propose, embeddings is not None),
         runs.Job(
-            info=runs.provenance("propose", _shown(settings, propose), None),
-            categories=categories,
+            info=runs.provenance("propose", _provenance(settings, propose), None),
+            categories=CATEGORIES,
             out=target,
             device=place if propose.weights is not None else torch.device("cpu"),
             description="proposing",
             beside={} if embeddings is None else {"embeddings": "safetensors"},
             finish=keep,
         ),
-        how,
-        how.progress,
+        run,
+        progress,
     )
     written = {} if embeddings is None else {"embeddings": str(embeddings)}
-    return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=written)
+    return dataclasses.replace(outcome, pictures=written)
+
+
+def _check_places(target: str, embeddings: Path | None, run: Run) -> None:
+    """Refuses places that must not be written to, before any work is done."""
+    runs.check_place(target, run)
+    if embeddings is None:
+        return
+    if str(embeddings) == "-":
+        raise UsageError("--save-embeddings writes a safetensors file; name one in place of -")
+    is_begun = run.resume and runs.is_begun(target)
+    atomic.check_output(embeddings, run.overwrite or is_begun)
+
+
+def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> engine.PartOutput:
+    """The records of a part; with `embed` also its embeddings, float16, a row a mask."""
+    rows: list[NDArray[np.float32]] = []
+    kept: dict[str, tensors.Array] = {}
+
+    def work(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
+        proposals = propose(rgb)
+        if embed and proposals.embeddings is not None:
+            rows.append(proposals.embeddings)
+        return record(item, proposals)
+
+    def records() -> Iterator[parts.Record]:
+        yield from runs.picture_records(items, work)
+        if embed and propose.no_object is not None:
+            empty = np.zeros((0, len(propose.no_object)), np.float32)
+            kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)
+
+    return engine.PartOutput(records(), tensors=kept)
+
+
+def record(item: ImageItem, proposals: Proposals) -> parts.Record:
+    """The masks of an image, best first, all of the one category `object`."""
+    entries = [
+        {
+            "category_id": 1,
+            "segmentation": rle.encode(
+                member[proposals.superpixels]
+            ),  # each alone, as some are large
+            "score": round(float(quality), 6),
+        }
+        for member, quality in zip(proposals.members, proposals.quality, strict=True)
+    ]
+    height, width = proposals.superpixels.shape
+    return parts.image_record(item.name, height, width, entries)
 
 
 def write_embeddings(
-    path: Path,
-    dataset: coco.Dataset,
-    found: Sequence[Mapping[str, Tensor]],
-    propose: Proposer,
+    path: Path, dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]], propose: Proposer
 ) -> None:
     """Writes the embeddings of a data set's masks, rows in the order of the annotations' ids."""
     assert propose.model is not None and propose.no_object is not None
@@ -151,30 +163,28 @@ def write_embeddings(
     settings = {
         "annotations": len(dataset.annotations),
         "proposals": coco.digest(dataset),
-        "temperature": region_sources.TEMPERATURE,
+        "temperature": TEMPERATURE,
     }
     model, fingerprint = propose.model
     header = {"kind": "proposals", "model": model, "fingerprint": fingerprint, "settings": settings}
     tensors.save(path, {"embeddings": rows, "no_object": propose.no_object}, header)
 
 
-def _is_trained(name: str) -> bool:
-    """Whether a proposer belongs to a CLIP."""
-    return name == "tiny" or name.endswith(".safetensors")
-
-
-def _clip(model: str, device: torch.device) -> Clip:
+def _clip(model: str | None, device: torch.device) -> Clip | None:
+    """The CLIP that a trained proposer must belong to; None where none is named."""
+    if model is None:
+        return None
     from ovtool.models import clip as door
 
     return door.load(model, device, torch.float32)
 
 
-def _shown(settings: ProposalSettings, propose: Proposer) -> dict[str, Any]:
+def _provenance(settings: Propose, propose: Proposer) -> dict[str, Any]:
     """What the output says of the settings: no path, and the network's digest if there is one."""
-    shown: dict[str, Any] = asdict(settings) | {"proposer": propose.name}
+    said: dict[str, Any] = layers.as_data(settings, {"proposer": propose.name})
+    del said["class"]
     if propose.weights is not None:
-        shown["weights"] = propose.weights
-        shown["nms"] = named_proposers.MAX_IOU if settings.nms is None else settings.nms
+        said["weights"], said["nms"] = propose.weights, max_iou(settings)
     elif settings.nms is None:
-        del shown["nms"]
-    return shown
+        del said["nms"]
+    return said

@@ -30,8 +30,8 @@ from ovtool.formats.images import ImageItem
 from ovtool.methods import pseudo_masks
 from ovtool.methods.pseudo_masks import Background
 from ovtool.outputs.drawn_files import DrawnFiles
-from ovtool.proposers import region_sources
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.runs import Outcome, Run
@@ -97,7 +97,7 @@ class Refiner:
     maps_of: MapsOf
     steps: Sequence[str]
     context: Context
-    regions: RegionSource | None = None
+    regions: ProposalSource | None = None
 
     def __call__(self, item: ImageItem, image: CamImage, rgb: Rgb) -> Tensor:
         """The refined maps of a picture, float32 (K, h, w) in [0, 1], on the CPU.
@@ -175,8 +175,8 @@ def run(
     if "prompts" in names or refine_steps.needs_clip(names, step_options):
         from ovtool.models import clip as door
 
-        clip = door.load(model or found.model, place, torch.float32)
-    regions = None if proposals_file is None else region_sources.from_file(proposals_file, items)
+        clip = door.load(model, place, torch.float32, found.model)
+    regions = None if proposals_file is None else proposal_sources.from_file(proposals_file, items)
     shown: dict[str, Any] = {"steps": list(names), "cams": found.digest, **asdict(step_options)}
     training = None
     if "prompts" in names:

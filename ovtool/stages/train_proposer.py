@@ -1,4 +1,4 @@
-"""`train-proposer`: pictures with masks and names to a MaskFormer whose proposals are compared with words.
+"""`train-proposer`: images with masks and names to a MaskFormer whose proposals are compared with words.
 
 The recipe is OVSeg's (CVPR 2023, sections 3.1 and 4.1; MaskFormer's losses on every decoder layer, see
 `models.mask_losses`). The CLIP embeds the category names once; its image tower is not used.
@@ -6,164 +6,120 @@ The recipe is OVSeg's (CVPR 2023, sections 3.1 and 4.1; MaskFormer's losses on e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from ovtool.batches import masks as mask_batches
-from ovtool.datasets import registry
-from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco, parts, plots
+from ovtool.formats import coco
 from ovtool.models import maskformer, resolve
-from ovtool.models.maskformer import MaskFormer
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.trainers import proposer as proposer_trainer
-from ovtool.trainers.proposer import Settings
-from ovtool.training import checkpoints, distributed, loop
-from ovtool.training.distributed import Ranks
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
+from ovtool.settings import layers
+from ovtool.settings.layers import known
+from ovtool.settings.proposer import ProposerTraining
+from ovtool.settings.shared import Compute, Run
+from ovtool.trainers import proposer as trainer
+from ovtool.training import distributed
+from ovtool.training import run as frames
+from ovtool.training.run import Frame, Trained
 
 
 def run(
-    truth: str,
+    truth: str | Path,
+    training: ProposerTraining = ProposerTraining(),
     *,
-    out: Path,
-    images: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    architecture: str = "resnet50",
-    targets: str = "categories",
-    queries: int = 100,
-    steps: int = 120_000,
-    batch_size: int = 32,
-    rate: float | None = None,
-    side: int | None = None,
-    warmup: int | None = None,
-    templates: str = "vild",
-    precision: str = "auto",
-    class_weight: float = 1.0,
-    held_out_share: float = 0.05,
-    validate_every: int = 5000,
-    save_every: int = 500,
-    seed: int = 0,
-    workers: int = 0,
-    resume: bool = False,
-    overwrite: bool = False,
+    images: str | Path | None = None,
+    out: str | Path,
+    compute: Compute = Compute(),
+    run: Run = Run(),
     progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Trains a proposer and writes it, with the picture of its losses beside it (`.png`).
+) -> Trained:
+    """Trains a proposer and writes it, with its losses drawn beside it (`.png`).
 
-    truth: a COCO JSON whose file names start from `images`, or a data set's name.
-    rate, side, warmup: None is the architecture's (`RECIPES`).
-    class_weight: what the loss of the words is multiplied with, beside those of the masks.
+    Alone or under torchrun, whose first process writes.
 
-    Alone or under torchrun, whose first process writes. Returns what was learned: parameters, images,
-    the last losses and the last validation, where it was written, and where the backbone began.
+    Args:
+        truth: A COCO JSON whose file names start from `images`, or a data set's name.
+        training: What shapes the proposer; what is None is decided by the architecture.
+        images: The folder of the images; None for a data set, which has its own.
+        out: Where the proposer goes.
+        compute: The CLIP whose texts the proposals are compared with, and the device.
+        run: Whether to go on, to replace an output, or only to plan.
+        progress: Opens a progress bar.
 
-    Raises UsageError, InputError (a truth without masks, a broken file or picture),
-    OutputExistsError, ModelError, MismatchError (a checkpoint of other settings), TrainingError (a
-    loss that is not finite; the checkpoint of the last good step stays).
+    Returns:
+        What was trained on what, the last losses and measures, and as the note `backbone` what the
+        backbone began with, None for random weights.
+
+    Raises:
+        UsageError: Settings that do not fit each other, the data or the number of processes.
+        InputError: A truth without masks, a broken file or image.
+        OutputExistsError: An output or a checkpoint is there.
+        ModelError: The CLIP is not at hand.
+        MismatchError: The checkpoint is of other settings or data.
+        TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    settings = Settings(
-        architecture, targets, queries, steps, batch_size, rate, side, warmup, templates, seed,
-        precision, held_out_share, validate_every, class_weight=class_weight,
-    )  # fmt: skip
-    picture = out.with_suffix(".png")
-    atomic.check_outputs((out, picture), overwrite)
-    if model is not None:
-        resolve.spec(resolve.choose(model))  # a name that means nothing is told before any work
-    dataset, folder = _read(truth, images, targets)
-    data = mask_batches.truth_of(dataset, folder, targets, held_out_share, seed=seed)
-    with distributed.joined(devices.choose(device)) as ranks:
-        clip, words = embedded(model, data.names, templates)
-        network, backbone = start(settings, clip, ranks)
-        recipe = settings.recipe
-        shown = asdict(settings) | {"truth": coco.digest(dataset), "backbone": backbone}
-        digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
-        checkpoint = checkpoints.beside(out, digest)
-        begun = checkpoints.begin_together(checkpoint, ranks, resume, overwrite)
+    outputs = frames.check_outputs(out, run.overwrite)
+    devices.set_threads(compute.threads)
+    device = devices.choose(compute.device)
+    dtype = devices.training_precision(compute.precision, device)
+    if compute.model is not None:
+        resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
+    folder = None if images is None else Path(images)
+    dataset, folder = mask_batches.read(str(truth), folder, training.targets)
+    data = mask_batches.truth_of(
+        dataset, folder, training.targets, training.held_out, seed=training.seed
+    )
+    training, origins = trainer.settled(training, len(data.training))
+    crop_size = known(training.crop_size)
+    with distributed.joined(device) as ranks:
+        clip, words = trainer.embedded(compute.model, data.names, training.templates)
+        network, backbone = trainer.start(training, clip.embed_dim, ranks)
         words = words.to(ranks.device)
-        curve = proposer_trainer.fit(
+
+        def validate() -> dict[str, float]:
+            return trainer.validation(network, words, data, crop_size)
+
+        task = trainer.task(
             network,
             words,
-            mask_batches.examples_of(data, seed, batch_size, recipe.side),
-            settings,
-            checkpoint,
+            mask_batches.examples_of(data, training.seed, known(training.batch_size), crop_size),
+            training,
+            ranks,
+            dtype=dtype,
             frozen_norms=backbone is not None,
-            begun=begun,
-            validate=(lambda: proposer_trainer.validation(network, words, data, recipe.side))
-            if data.held_out
-            else None,
-            ranks=ranks,
-            save_every=save_every,
-            workers=workers,
-            progress=progress if ranks.is_first else no_progress,
+            validate=validate if data.held_out else None,
         )
-        if ranks.is_first:
-            thin = loop.thinned(curve)
-            shown |= asdict(recipe) | {"names": list(data.names), "short_side": recipe.side}
-            shown |= {"images": len(data.training), "curve": thin}
-            maskformer.save(out, network, words, clip, shown)
-            plots.losses(picture, thin, "train-proposer")
-            checkpoint.remove()
-    return {
-        "output": str(out),
-        "curve": str(picture),
-        "parameters": sum(one.numel() for one in network.parameters()),
-        "backbone": backbone,
-        "images": len(data.training),
-        "held_out": len(data.held_out),
-        "names": len(data.names),
-        "last": curve[-1],
-        "is_first": ranks.is_first,
-    }
-
-
-def embedded(model: str | None, names: Sequence[str], templates: str) -> tuple[Clip, Tensor]:
-    """The CLIP, and unit text embeddings (K, C) of the names, on the CPU, in float32."""
-    from ovtool.models import clip as door
-    from ovtool.models import text
-
-    clip = door.load(model, torch.device("cpu"), torch.float32)
-    text.warn_unlearned(clip, names)
-    return clip, text.embed_words(clip, names, templates).float()
-
-
-def start(settings: Settings, clip: Clip, ranks: Ranks) -> tuple[MaskFormer, str | None]:
-    """A network at its first step, the same in every process, and the name of its backbone's weights,
-    None where they are random."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        configuration = maskformer.configuration(settings.architecture, settings.queries)
-        network = MaskFormer(configuration, clip.embed_dim)
-        if settings.architecture == "tiny":
-            maskformer.start_queries(network)
-    backbone = maskformer.start_backbone(network, settings.architecture)
-    network = network.to(ranks.device, memory_format=torch.channels_last)
-    distributed.share(network, ranks)
-    return network, backbone
-
-
-def _read(truth: str, images: Path | None, targets: str) -> tuple[coco.Dataset, Path]:
-    """The truth and the folder of its pictures. Raises UsageError, InputError."""
-    if registry.is_name(truth) and not Path(truth).exists():
-        if images is not None:
-            raise UsageError(f"--images is the folder of a COCO JSON, and {truth} has its own")
-        files = registry.locate(truth)
-        source = files.semantic if targets == "categories" else files.instances
-        source = source or files.instances
-        if source is None:
-            raise InputError(f"{truth} has no masks to learn from: name another data set")
-        return coco.read(source, root=files.images), files.images
-    if images is None:
-        raise UsageError(
-            "a COCO JSON needs --images DIR, the folder that its file names start from"
+        trained = Trained(
+            outputs,
+            parameters={"network": sum(weights.numel() for weights in network.parameters())},
+            counts={
+                "images": len(data.training),
+                "held_out": len(data.held_out),
+                "names": len(data.names),
+            },
+            steps=known(training.steps),
+            notes={"backbone": backbone},
+            is_plan=True,
+            is_first=ranks.is_first,
         )
-    return coco.read(truth, root=images), images
+        if run.dry_run:
+            return trained
+        shapes = layers.as_data(training) | {
+            "truth": coco.digest(dataset),
+            "model": clip.fingerprint,
+            "backbone": backbone,
+            "precision": str(dtype).removeprefix("torch."),
+            "names": list(data.names),
+            "short_side": crop_size,
+        }
+        frame = Frame(outputs, shapes, "train-proposer", run.resume, run.overwrite, ranks, progress)
+
+        def save(path: Path, header: Mapping[str, Any]) -> None:
+            maskformer.save(path, network, words, clip, header)
+
+        more = {"images": len(data.training), "origins": origins}
+        curve = frames.complete(frame, task, save, lambda _: more)
+    return replace(trained, last=curve[-1], is_plan=False)

@@ -1,174 +1,146 @@
-"""`train-segmenter`: pictures with labels, pseudo masks or true ones, to a segmenter of their classes.
+"""`train-segmenter`: images with labels, pseudo masks or true ones, to a segmenter of their classes.
 
 This is the last stage of masks from image-level labels (SemPLeS, WACV 2025): a network learns the pseudo
-masks of the training pictures, and then needs no labels of a picture to segment it.
+masks of the training images, and then needs no labels of an image to segment it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
+from ovtool.batches import epochs
 from ovtool.batches import label_maps as label_map_batches
-from ovtool.batches.label_maps import Labels
+from ovtool.batches.label_maps import ExampleOf, Labels
 from ovtool.errors import UsageError
-from ovtool.formats import atomic, parts, plots
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.trainers import segmenter as segmenter_trainer
-from ovtool.trainers.segmenter import Settings
-from ovtool.training import checkpoints, distributed, loop
-from ovtool.training.distributed import Ranks
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-
-_logger = logging.getLogger("ovtool")
+from ovtool.settings import layers
+from ovtool.settings.layers import known
+from ovtool.settings.segmenter import SegmenterTraining
+from ovtool.settings.shared import Compute, Run
+from ovtool.trainers import segmenter as trainer
+from ovtool.training import distributed
+from ovtool.training import run as frames
+from ovtool.training.run import Frame, Trained
 
 
 def run(
-    labels: str,
+    labels: str | Path,
+    training: SegmenterTraining = SegmenterTraining(),
     *,
-    out: Path,
-    images: Path | None = None,
-    with_background: bool = False,
-    model: str | None = None,
-    device: str | None = None,
-    architecture: str = "deeplabv3_resnet50",
-    steps: int = 20_000,
-    batch_size: int = 16,
-    rate: float | None = None,
-    side: int | None = None,
-    short_side: int | None = None,
-    warmup: int | None = None,
-    precision: str = "auto",
-    held_out_share: float = 0.05,
-    validation: str | None = None,
-    validation_images: Path | None = None,
-    validate_every: int = 2000,
-    save_every: int = 500,
-    seed: int = 0,
-    workers: int = 0,
-    resume: bool = False,
-    overwrite: bool = False,
+    images: str | Path | None = None,
+    validation: str | Path | None = None,
+    validation_images: str | Path | None = None,
+    out: str | Path,
+    compute: Compute = Compute(),
+    run: Run = Run(),
     progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Trains a segmenter and writes it, with the picture of its losses beside it (`.png`).
+) -> Trained:
+    """Trains a segmenter and writes it, with its losses drawn beside it (`.png`).
 
-    labels: a COCO JSON or a folder of label maps, of pictures in `images`, or a data set's name.
-    with_background: what no mask covers is background; otherwise it is ignored.
-    model: the CLIP under `--arch clip`. rate, side, short_side, warmup: None is the architecture's.
-    validation: labels to measure on in place of those held out, of pictures in `validation_images`
-        (None: in `images`); the header says which.
+    Alone or under torchrun, whose first process writes.
 
-    Alone or under torchrun, whose first process writes. Returns what was learned: parameters, images,
-    the last loss and the last validation, where it was written, and where the backbone began.
+    Args:
+        labels: A COCO JSON or a folder of label maps, of images in `images`, or a data set's name.
+        training: What shapes the segmenter; what is None is decided by the architecture.
+        images: The folder of the images; None for a data set, which has its own.
+        validation: Labels to measure on in place of those held out; the header says which.
+        validation_images: The folder of their images; None for `images`.
+        out: Where the segmenter goes.
+        compute: The CLIP under the architecture `clip`, and the device.
+        run: Whether to go on, to replace an output, or only to plan.
+        progress: Opens a progress bar.
 
-    Raises UsageError, InputError (labels that are missing, broken or all ignored), OutputExistsError,
-    ModelError, MismatchError (a checkpoint of other settings; a validation of other classes),
-    TrainingError (a loss that is not finite; the checkpoint of the last good step stays).
+    Returns:
+        What was trained on what, the last loss and measure, and as the note `backbone` what the backbone
+        began with, None for random weights.
+
+    Raises:
+        UsageError: Settings that do not fit each other, the data or the number of processes.
+        InputError: Labels that are missing, broken or all ignored.
+        OutputExistsError: An output or a checkpoint is there.
+        ModelError: The CLIP is not at hand.
+        MismatchError: The checkpoint is of other settings or data, or the validation of other classes.
+        TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    settings = Settings(
-        architecture, steps, batch_size, rate, side, short_side, warmup, seed, precision,
-        held_out_share if validation is None else 0.0, validate_every,
-    )  # fmt: skip
-    picture = out.with_suffix(".png")
-    atomic.check_outputs((out, picture), overwrite)
-    _check_model(architecture, model)
-    data = label_map_batches.read(labels, images, with_background)
-    rows, held_out = label_map_batches.split(data, settings.held_out_share, seed)
+    outputs = frames.check_outputs(out, run.overwrite)
+    devices.set_threads(compute.threads)
+    device = devices.choose(compute.device)
+    dtype = devices.training_precision(compute.precision, device)
+    _check_model(training.architecture, compute.model)
+    folder = None if images is None else Path(images)
+    data = label_map_batches.read(str(labels), folder, training.with_background)
+    if validation is not None:
+        training = replace(training, held_out=0.0)
+    rows, held_out = epochs.split(len(data.images), training.held_out, training.seed)
     measured_on, measured_rows = data, held_out
     if validation is not None:
-        folder = validation_images or images
-        measured_on = label_map_batches.read_truth(validation, folder, data.names)
-        measured_rows = list(range(len(measured_on.pictures)))
-    with distributed.joined(devices.choose(device)) as ranks:
-        network, backbone, clip = start(settings, len(data.names), model, ranks)
-        recipe = settings.recipe
-        shown = asdict(settings) | {
-            "labels": data.digest, "with_background": with_background, "backbone": backbone,
-            "validation": "held-out labels" if validation is None else measured_on.digest,
-            "names": list(data.names),
-        }  # fmt: skip
-        digest = parts.settings_digest(
-            shown
-            | {"clip": None if clip is None else clip.fingerprint}
-            | {"device": ranks.device.type, "world": ranks.world}
-        )
-        checkpoint = checkpoints.beside(out, digest)
-        begun = checkpoints.begin_together(checkpoint, ranks, resume, overwrite)
-        curve = segmenter_trainer.fit(
+        folder = folder if validation_images is None else Path(validation_images)
+        measured_on = label_map_batches.read_truth(str(validation), folder, data.names)
+        measured_rows = list(range(len(measured_on.images)))
+    training, origins = trainer.settled(training, len(rows))
+    with distributed.joined(device) as ranks:
+        network, backbone, clip = trainer.start(training, len(data.names), compute.model, ranks)
+        task = trainer.task(
             network,
-            label_map_batches.examples_of(data, rows, seed, batch_size, recipe.side, recipe.scales),
-            settings,
-            checkpoint,
+            _examples(data, rows, training),
+            training,
+            ranks,
+            dtype=dtype,
             frozen_norms=backbone is not None,
-            begun=begun,
-            validate=_validation(network, measured_on, measured_rows, recipe.short_side),
-            ranks=ranks,
-            save_every=save_every,
-            workers=workers,
-            progress=progress if ranks.is_first else no_progress,
+            validate=_validation(network, measured_on, measured_rows, known(training.short_side)),
         )
-        if ranks.is_first:
-            thin = loop.thinned(curve)
-            shown |= asdict(recipe) | {"images": len(rows), "curve": thin}
-            segmenter.save(out, network, shown, clip)
-            plots.losses(picture, thin, "train-segmenter")
-            checkpoint.remove()
-    return {
-        "output": str(out),
-        "curve": str(picture),
-        "parameters": sum(one.numel() for one in network.parameters()),
-        "backbone": backbone or (clip and clip.name),
-        "images": len(rows),
-        "held_out": len(held_out),
-        "left_out": data.left_out,
-        "names": len(data.names),
-        "last": curve[-1],
-        "is_first": ranks.is_first,
-    }
+        trained = Trained(
+            outputs,
+            parameters={"network": sum(weights.numel() for weights in network.parameters())},
+            counts={
+                "images": len(rows),
+                "held_out": len(held_out),
+                "left_out": data.left_out,
+                "names": len(data.names),
+            },
+            steps=known(training.steps),
+            notes={"backbone": backbone or (clip and clip.name)},
+            is_plan=True,
+            is_first=ranks.is_first,
+        )
+        if run.dry_run:
+            return trained
+        shapes = layers.as_data(training) | {
+            "labels": data.digest,
+            "validation": "held-out labels" if validation is None else measured_on.digest,
+            "model": None if clip is None else clip.fingerprint,
+            "backbone": backbone,
+            "precision": str(dtype).removeprefix("torch."),
+            "names": list(data.names),
+        }
+        frame = Frame(
+            outputs, shapes, "train-segmenter", run.resume, run.overwrite, ranks, progress
+        )
+
+        def save(path: Path, header: Mapping[str, Any]) -> None:
+            segmenter.save(path, network, header, clip)
+
+        more = {"images": len(rows), "origins": origins}
+        curve = frames.complete(frame, task, save, lambda _: more)
+    return replace(trained, last=curve[-1], is_plan=False)
 
 
-def start(
-    settings: Settings, classes: int, model: str | None, ranks: Ranks
-) -> tuple[Network, str | None, Clip | None]:
-    """A network at its first step, the same in every process; the name of its backbone's weights, None
-    where they are random; and the CLIP that it stands on, if any."""
-    clip = None
-    if settings.architecture == "clip":
-        from ovtool.models import clip as door
-
-        clip = door.load(model, ranks.device, torch.float32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = segmenter.build(settings.architecture, classes, clip)
-    backbone = segmenter.start_backbone(network, settings.architecture)
-    weights = segmenter.pretrained(settings.architecture)
-    if backbone is None and weights is not None and ranks.is_first:
-        _logger.warning(
-            "the backbone of %s begins at random weights, since %s is not in the cache",
-            settings.architecture, weights,
-        )  # fmt: skip
-    network = network.to(ranks.device, memory_format=torch.channels_last)
-    distributed.share(network, ranks)
-    return network, backbone, clip
-
-
-def _check_model(architecture: str, model: str | None) -> None:
-    """A model that means nothing, or that nothing needs, is told before any work. Raises UsageError."""
-    if model is None:
-        return
-    if architecture != "clip":
-        raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
-    resolve.spec(resolve.choose(model))
+def _examples(data: Labels, rows: Sequence[int], training: SegmenterTraining) -> ExampleOf:
+    """The augmented crops of a training."""
+    return label_map_batches.examples_of(
+        data,
+        rows,
+        training.seed,
+        known(training.batch_size),
+        known(training.crop_size),
+        trainer.RECIPES[training.architecture].scales,
+    )
 
 
 def _validation(
@@ -176,4 +148,13 @@ def _validation(
 ) -> Callable[[], Mapping[str, float]] | None:
     if not rows:
         return None
-    return lambda: segmenter_trainer.validation(network, labels, rows, short_side)
+    return lambda: trainer.validation(network, labels, rows, short_side)
+
+
+def _check_model(architecture: str, model: str | None) -> None:
+    """Raises UsageError for a model that is unknown, or that nothing needs, before any work."""
+    if model is None:
+        return
+    if architecture != "clip":
+        raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
+    resolve.spec(resolve.choose(model))

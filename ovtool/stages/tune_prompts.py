@@ -1,186 +1,253 @@
-"""`tune-prompts`: pairs of masks and nouns to mask prompts, to a tuned image tower, or to both."""
+"""`tune-prompts`: prompts of a CLIP for masked crops, from pairs; or for backgrounds, from activation maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
+from ovtool.batches import maps as map_batches
 from ovtool.batches import pairs as pair_batches
-from ovtool.batches.pairs import HELD_OUT
 from ovtool.errors import UsageError
-from ovtool.formats import atomic, parts, plots
-from ovtool.methods import mask_prompts
+from ovtool.formats import cams as maps_file
+from ovtool.formats import tensors
+from ovtool.inputs import nearest_words
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.trainers.mask_prompts import (
-    BATCH_SIZE,
-    EPOCHS,
-    RATE,
-    TOWER_RATE,
-    WARMUP,
-    Settings,
-    Tuner,
-)
-from ovtool.training import checkpoints, distributed, loop
+from ovtool.settings import layers
+from ovtool.settings.layers import known
+from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
+from ovtool.settings.shared import Compute, Run
+from ovtool.trainers import background_prompts, mask_prompts
+from ovtool.trainers.background_prompts import MaskedImages
+from ovtool.trainers.mask_prompts import NamedCrops
+from ovtool.training import distributed
+from ovtool.training import run as training
+from ovtool.training.distributed import Ranks
+from ovtool.training.loop import Record
+from ovtool.training.run import Frame, Outputs, Trained
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
+NEAREST = 5  # words of a background prompt that are kept
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What a training left. parameters: the number that was trained, by what they are. accuracy: the
-    share of held-out crops that get their noun among all nouns, before and after; None without any.
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a training reads, computes and writes.
+
+    Attributes:
+        source: The pairs or maps.
+        images: The folder of the images; None for that of the source.
+        outputs: What is written.
+        model: The CLIP.
+        dtype: In which towers compute.
+        ranks: This process, alone.
+        run: Whether to resume, to overwrite, or only to plan.
+        progress: Opens a bar.
     """
 
-    out: str
-    curve_file: str
-    parameters: Mapping[str, int]
-    pairs: int
-    held_out: int
-    nouns: int
-    steps: int
-    loss: float | None = None
-    accuracy_before: float | None = None
-    accuracy_after: float | None = None
-    is_plan: bool = False
+    source: str
+    images: Path | None
+    outputs: Outputs
+    model: str | None
+    dtype: torch.dtype
+    ranks: Ranks
+    run: Run
+    progress: Progress
+
+    def frame(self, shapes: dict[str, Any], title: str) -> Frame:
+        """What surrounds the training; `shapes` are its settings and the digests of what it learns from."""
+        return Frame(
+            self.outputs,
+            {**shapes, "precision": str(self.dtype).removeprefix("torch.")},
+            title,
+            resume=self.run.resume,
+            overwrite=self.run.overwrite,
+            ranks=self.ranks,
+            progress=self.progress,
+        )
 
 
 def run(
-    pairs: str,
+    pairs: str | Path,
+    kind: MaskPrompts | BackgroundPrompts = MaskPrompts(),
     *,
-    kind: str = "mask",
-    images: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    train: str = "prompts",
-    depth: int | None = mask_prompts.DEPTH,
-    loss: str = "shared",
-    batch_size: int | None = None,
-    epochs: float = EPOCHS,
-    steps: int | None = None,
-    rate: float = RATE,
-    tower_rate: float = TOWER_RATE,
-    warmup: int = WARMUP,
-    crop_size: int | None = None,
-    held_out: float = HELD_OUT,
-    seed: int = 0,
-    workers: int = 0,
-    out: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
+    compute: Compute = Compute(),
+    run: Run = Run(),
     progress: Progress = no_progress,
-) -> Tuned:
-    """Trains on pairs (see `batches.pairs.read`) and writes a file of kind `mask-prompts`, with the loss
-    curve as PNG beside it.
+) -> Trained:
+    """Trains prompts and writes them, with the loss curve as PNG beside them.
 
-    workers: processes that cut crops ahead; 0 is this one itself.
-    out: where to write; None is a name made from that of the pairs, in the current folder.
+    Args:
+        pairs: Masks with names: a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]`. For
+            background prompts the maps that `cam` wrote.
+        kind: What the prompts stand for, and what shapes them.
+        images: The folder of the images. Default: that of the data set, or the one that the file is in.
+        out: Where to write. Default: a name made from that of the pairs, in the current folder.
+        compute: Which CLIP, and where and how its work is computed.
+        run: Whether to resume, to overwrite, or only to plan.
+        progress: Opens a bar.
 
-    Raises UsageError, ModelError, InputError, OutputExistsError, MismatchError (a checkpoint of another
-    training), TrainingError (a loss that is not finite; the checkpoint stays).
+    Returns:
+        What the training left. `before` and `after`: `accuracy`, the share of held-out crops that get their
+        noun among all nouns. `notes` of background prompts: `length`, vectors of a prompt; `similarity`;
+        `nearest`, class to the words nearest to its prompt, best first, each with its cosine.
+
+    Raises:
+        UsageError: Values that do not go together, or a model that takes no prompts.
+        InputError: Pairs, maps or images that are broken or not there.
+        OutputExistsError: An output, or the checkpoint of a training that was cut off, is there.
+        MismatchError: A generator or images that do not belong to the maps, a checkpoint of another
+            training.
+        TrainingError: A loss that is not finite; the checkpoint stays.
     """
-    settings = Settings(
-        train, depth, loss, batch_size or BATCH_SIZE, epochs, steps, rate, tower_rate, warmup,
-        crop_size, held_out, seed,
-    )  # fmt: skip
-    if kind != "mask":
-        raise UsageError(f"unknown kind '{kind}'; choose mask")
     if distributed.is_many():
-        raise UsageError("tune-prompts is one process: start it without torchrun")
-    place = devices.choose(device)
-    dtype = _training_dtype(precision, place)
-    target = Path(out or _default_out(pairs))
-    picture = target.with_suffix(".png")
-    atomic.check_outputs((target, picture), overwrite)
-    found = pair_batches.read(pairs, images, seed, held_out)
+        raise UsageError("tune-prompts is one process; start it without torchrun")
+    devices.set_threads(compute.threads)
+    device = devices.choose(compute.device)
+    place = _Place(
+        str(pairs),
+        None if images is None else Path(images),
+        training.check_outputs(out or _default_out(str(pairs), kind), run.overwrite),
+        compute.model,
+        devices.training_precision(compute.precision, device),
+        distributed.alone(device),
+        run,
+        progress,
+    )
+    if isinstance(kind, BackgroundPrompts):
+        return _background_prompts(place, kind)
+    return _mask_prompts(place, kind)
+
+
+def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
+    """Trains a tower, prompts, or both in turn, on pairs of a mask and a noun."""
     from ovtool.models import clip as door
     from ovtool.models import region_clip
 
-    clip = door.load(model, place, torch.float32)
-    region_clip.require_mask_prompts(clip)
-    settings = settings.settled(clip, found)
-    parameters = _parameters(clip, settings)
-    steps_of_all = (settings.steps or 0) * (2 if train == "tower-then-prompts" else 1)
-    plan = Tuned(
-        str(target), str(picture), parameters, len(found.train), len(found.held_out),
-        len(found.nouns), steps_of_all, is_plan=True,
-    )  # fmt: skip
-    if dry_run:
-        return plan
-    shown = {**asdict(settings), "kind": kind, "pairs": found.digest, "precision": str(dtype)[6:]}
-    digest = parts.settings_digest(
-        {
-            **shown,
-            "model": clip.fingerprint,
-            "device": place.type,
-            "threads": torch.get_num_threads(),
-        }
-    )
-    tuner = Tuner(clip, found, settings, dtype, workers, progress)
-    # both are looked at before any work
-    kept = [checkpoints.beside(target, digest), checkpoints.beside(Path(f"{target}.tower"), digest)]
-    begun = [checkpoint.begin(resume, overwrite) for checkpoint in kept]
-    before = tuner.accuracy(clip.model.visual, None)
-    visual, prompts, curve = clip.model.visual, None, []
-    if train != "prompts":
-        visual, curve = tuner.tune_tower(kept[1], begun[1])
-    if train != "tower":
-        prompts, more = tuner.tune_prompts(visual, kept[0], begun[0])
-        curve = [*curve, *({**record, "step": record["step"] + len(curve)} for record in more)]
-    after = tuner.accuracy(visual, prompts)
-    measured = {
-        "held_out_pairs": len(found.held_out),
-        "accuracy_before": before,
-        "accuracy_after": after,
+    pairs = pair_batches.read(place.source, place.images, settings.seed, settings.held_out)
+    clip = door.load(place.model, place.ranks.device, torch.float32)
+    visual = region_clip.require_mask_prompts(clip)
+    settings = mask_prompts.settled(settings, clip, pairs)
+    parameters = mask_prompts.parameters(clip, settings)
+    counts = {
+        "pairs": len(pairs.train),
+        "held_out": len(pairs.held_out),
+        "nouns": len(pairs.nouns),
     }
-    thinned = loop.thinned(curve)
-    region_clip.save_prompts(
-        target,
-        clip,
-        prompts,
-        None if train == "prompts" else visual,
-        {**shown, **measured, "curve": thinned},
+    steps = known(settings.steps) * len(parameters)
+    plan = Trained(place.outputs, parameters, counts, steps, is_plan=True)
+    if place.run.dry_run:
+        return plan
+    own = {"kind": "mask", "pairs": pairs.digest, "model": clip.fingerprint}
+    frame = place.frame(
+        {**layers.as_data(settings), **own}, f"tune-prompts --train {settings.train}"
     )
-    plots.losses(picture, thinned, f"tune-prompts --train {train}")
-    for checkpoint in kept:
-        checkpoint.remove()
-    return replace(
-        plan, loss=curve[-1]["loss"], accuracy_before=before, accuracy_after=after, is_plan=False
+    # both are looked at before any work
+    of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
+    with training.plain_errors(frame, "naming the crops held out"):
+        crops = NamedCrops.of(clip, pairs, settings, place.dtype)
+        before = crops.accuracy(visual, None)
+    learned, curves = None, []
+    if "tower" in parameters:
+        visual = mask_prompts.trainable_tower(clip)
+        curves.append(training.train(mask_prompts.tower_task(crops, visual), of_tower))
+        mask_prompts.round_as_stored(visual)
+    if "prompts" in parameters:
+        learned = mask_prompts.initial_prompts(clip, settings)
+        curves.append(training.train(mask_prompts.prompts_task(crops, visual, learned), of_prompts))
+    curve = training.joined_curves(*curves)
+    with training.plain_errors(frame, "naming the crops held out"):
+        after = crops.accuracy(visual, learned)
+    more = {
+        "held_out_pairs": len(pairs.held_out),
+        "accuracy_before": before.get("accuracy"),
+        "accuracy_after": after.get("accuracy"),
+    }
+    tower = visual if "tower" in parameters else None
+
+    def save(path: Path, header: Any) -> None:
+        region_clip.save_prompts(path, clip, learned, tower, header)
+
+    training.finish(frame, curve, save, of_tower, of_prompts, more=more)
+    return dataclasses.replace(
+        plan, last={**_measures(curve), **after}, before=before, is_plan=False
     )
 
 
-def _training_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """float32, or bfloat16 under autocast, which is the default on a GPU that computes it."""
-    dtype = devices.precision(precision, device)
-    if dtype != torch.float16:
-        return dtype
-    if precision == "float16":
-        raise UsageError("--precision float16 is too coarse to train in: give bfloat16 or float32")
-    return torch.float32
+def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
+    """Trains a sentence for each class, on images in which the class is blanked out."""
+    from ovtool.models import background_prompts as prompts_file
+    from ovtool.models import clip as door
+    from ovtool.models import mask_generator
+    from ovtool.models.learned_text import LearnedText
+
+    cams = maps_file.read(Path(place.source))
+    folder = place.images or Path(place.source).resolve().parent
+    map_batches.items_of(cams, folder, place.source)
+    clip = door.load(place.model or cams.model, place.ranks.device, torch.float32)
+    reader = LearnedText.of(clip, settings.length)
+    settings = background_prompts.settled(settings, cams, reader, place.source)
+    generator, contents = None, {}
+    if settings.generator is None:
+        background_prompts.require_maps(cams, place.source)
+    else:
+        generator = mask_generator.load(settings.generator, clip)
+        mask_generator.require_categories(generator, cams.categories, place.source)
+        contents["generator"] = tensors.fingerprint(tensors.load(settings.generator)[1])
+    images = MaskedImages.of(cams, folder, reader, generator, settings, place.dtype)
+    counts = {
+        "images": len(images.batches.images),
+        "held_out": len(images.held_out.images),
+        "classes": len(cams.categories),
+    }
+    parameters = {"vectors": len(cams.categories) * reader.length * reader.width}
+    notes: dict[str, Any] = {"length": reader.length}
+    steps = known(settings.steps)
+    plan = Trained(place.outputs, parameters, counts, steps, notes=notes, is_plan=True)
+    if place.run.dry_run:
+        return plan
+    own = {"kind": "background", "cams": cams.digest, "model": clip.fingerprint}
+    shapes = {**layers.as_data(settings, contents), **own}
+    frame = place.frame(shapes, "tune-prompts --kind background")
+    begun = training.begin(frame)
+    with training.plain_errors(frame, "encoding images"):
+        vectors = images.initial()
+        similarity = settings.similarity or images.measured_similarity()
+        before = images.validated(vectors, similarity)
+    curve = training.train(background_prompts.task(images, vectors, similarity), begun)
+    learned = vectors.detach()
+    with torch.no_grad():
+        sentences = images.sentences(learned)
+    vocabulary = nearest_words.vocabulary(clip, settings.words)
+    words = nearest_words.of(clip, sentences, vocabulary, NEAREST)
+    with_image = {category_id for image in cams.images for category_id in image.category_ids}
+    nearest = {
+        category.name: own_words
+        for category, own_words in zip(cams.categories, words, strict=True)
+        if category.id in with_image
+    }
+    more = {"similarity": similarity, "nearest": nearest}
+
+    def save(path: Path, header: Any) -> None:
+        prompts_file.save(path, clip, cams.categories, learned, sentences, header)
+
+    training.finish(frame, curve, save, begun, more=more)
+    return dataclasses.replace(
+        plan, last=_measures(curve), before=before, notes={**notes, **more}, is_plan=False
+    )
 
 
-def _parameters(clip: Clip, settings: Settings) -> dict[str, int]:
-    """How many parameters are trained."""
-    from ovtool.models import region_clip
-
-    visual = clip.model.visual
-    height, width = region_clip.grid_of(clip, settings.crop_size)
-    count = (settings.depth or 0) * height * width * visual.class_embedding.shape[0]
-    tower = sum(one.numel() for one in visual.parameters())
-    return {
-        "prompts": {"prompts": count},
-        "tower": {"tower": tower},
-        "tower-then-prompts": {"tower": tower, "prompts": count},
-    }[settings.train]
+def _measures(curve: list[Record]) -> dict[str, float]:
+    """The last record of a curve, without its step."""
+    return {name: value for name, value in curve[-1].items() if name != "step"}
 
 
-def _default_out(pairs: str) -> str:
+def _default_out(pairs: str, kind: MaskPrompts | BackgroundPrompts) -> str:
+    if isinstance(kind, BackgroundPrompts):
+        return f"{Path(pairs).stem.removesuffix('.cams')}.background.safetensors"
     stem = pairs.replace(":", "-") if not Path(pairs).exists() else Path(pairs).resolve().stem
     return f"{stem.removesuffix('.pairs') if pairs != '-' else 'pairs'}.prompts.safetensors"

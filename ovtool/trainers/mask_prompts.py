@@ -1,4 +1,4 @@
-"""The trainings of `tune-prompts`: what shapes them, and their steps.
+"""The trainings of mask prompts, and of an image tower that reads masked crops (OVSeg).
 
 Each step shows the image tower the masked crops of a batch and pulls each to the text of its noun,
 against the other nouns of the batch. The text tower and the logit scale stay as they are.
@@ -7,33 +7,31 @@ against the other nouns of the batch. The text tower and the logit scale stay as
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader
 
-from ovtool.batches.pairs import HELD_OUT, Batch, Batches, Cutter, Pairs
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.batches.loader import Loader
+from ovtool.batches.pairs import Batch, Batches, Cutter, Pairs
+from ovtool.errors import UsageError
 from ovtool.methods import contrastive, mask_prompts
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.runtime import device as devices
-from ovtool.runtime.progress import Progress
-from ovtool.training import loop
-from ovtool.training.checkpoints import Checkpoint
-from ovtool.training.loop import Plan, Record, Task
+from ovtool.settings import layers
+from ovtool.settings import prompts as prompt_settings
+from ovtool.settings.layers import known
+from ovtool.training.loop import Plan, Task
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
+    from ovtool.models.tower_types import NativeTower
 
-TRAIN = ("prompts", "tower", "tower-then-prompts")
-LOSSES = ("shared", "paper")
-BATCH_SIZE, EPOCHS, WARMUP = 256, 5.0, 100
-RATE, TOWER_RATE, TOWER_DECAY = 2e-2, 5e-6, 0.2
+Settings = prompt_settings.MaskPrompts
+TOWER_DECAY = 0.2
 BETAS, EPS = (0.9, 0.98), 1e-6
 VALIDATED = 256  # held-out crops that are named, at most
 VALIDATIONS = 5  # in a training
@@ -41,200 +39,100 @@ SAVE_EVERY = 100  # steps
 BUCKET = 32  # crops of a batch that go through the tower together
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What shapes a training beside model and pairs; Liang et al., CVPR 2023, section 4.1 and A.4.
+def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
+    """The settings with nothing left to a model and its pairs.
 
-    train: one of `TRAIN`. depth: of the prompts, None for every block. loss: `shared`, in which
-    pairs of one noun share its place in the batch, or `paper`. steps: of each training, None for `epochs`.
-    rate, tower_rate: the peak rates of prompts and tower. warmup: at most a fifth of the steps.
-    crop_size: in pixels, None for the model's. held_out: share of the images for validation.
+    Raises:
+        UsageError: The tower has fewer blocks, patches do not fit the crop, or there is but one pair.
+    """
+    from ovtool.models import region_clip
 
-    Raises UsageError for what cannot be meant.
+    blocks = len(region_clip.require_mask_prompts(clip).transformer.resblocks)
+    depth = _depth(settings, clip)
+    if depth > blocks:
+        raise UsageError(
+            f"--depth {depth}: {clip.name} has {blocks} blocks, so give 1 to {blocks}, or all"
+        )
+    region_clip.grid_of(clip, settings.crop_size)
+    batch = min(known(settings.batch_size), len(pairs.train))
+    if batch < 2:
+        raise UsageError(
+            f"{pairs.source} has {len(pairs.train)} pair to train on: give two or more"
+        )
+    steps = settings.steps or max(1, round(known(settings.epochs) * (len(pairs.train) // batch)))
+    filled, _ = layers.layered(
+        settings,
+        published={
+            "steps": steps,
+            "crop_size": clip.image_size,
+            "weight_decay": None if settings.train == "prompts" else TOWER_DECAY,
+            "save_every": SAVE_EVERY,
+            "validate_every": max(1, steps // VALIDATIONS),
+        },
+    )
+    return replace(
+        filled, depth=depth, batch_size=batch, warmup=min(known(filled.warmup), steps // 5)
+    )
+
+
+def _depth(settings: Settings, clip: Clip) -> int:
+    """At how many places prompts replace tokens."""
+    from ovtool.models import region_clip
+
+    if settings.depth == "all":
+        return len(region_clip.require_mask_prompts(clip).transformer.resblocks)
+    return settings.depth
+
+
+def parameters(clip: Clip, settings: Settings) -> dict[str, int]:
+    """How many parameters are trained, by what they are, in the order of the trainings."""
+    from ovtool.models import region_clip
+
+    visual = region_clip.require_mask_prompts(clip)
+    height, width = region_clip.grid_of(clip, settings.crop_size)
+    counts = {}
+    if settings.train != "prompts":
+        counts["tower"] = sum(one.numel() for one in visual.parameters())
+    if settings.train != "tower":
+        tokens = _depth(settings, clip) * height * width
+        counts["prompts"] = tokens * int(visual.class_embedding.shape[0])
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class NamedCrops:
+    """The masked crops of pairs, with the texts of their nouns: what both trainings learn from.
+
+    Attributes:
+        clip: the model.
+        settings: settled.
+        dtype: in which the tower computes.
+        batches: by step.
+        held_out: crops of images that are not trained on.
+        texts: of all nouns of the pairs, (N, D) of length 1.
     """
 
-    train: str = "prompts"
-    depth: int | None = mask_prompts.DEPTH
-    loss: str = "shared"
-    batch_size: int = BATCH_SIZE
-    epochs: float = EPOCHS
-    steps: int | None = None
-    rate: float = RATE
-    tower_rate: float = TOWER_RATE
-    warmup: int = WARMUP
-    crop_size: int | None = None
-    held_out: float = HELD_OUT
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("train", self.train, TRAIN), ("loss", self.loss, LOSSES)):
-            if value not in known:
-                raise UsageError(f"unknown --{name} '{value}'; choose from {', '.join(known)}")
-        if self.batch_size < 2:
-            raise UsageError(
-                f"--batch-size {self.batch_size}: a pair is told from others, so give 2 or more"
-            )
-
-    def settled(self, clip: Clip, pairs: Pairs) -> Settings:
-        """The same for a model and its pairs, with nothing left to them. Raises UsageError."""
-        from ovtool.models import region_clip
-
-        blocks = len(clip.model.visual.transformer.resblocks)
-        depth = blocks if self.depth is None else self.depth
-        if not 1 <= depth <= blocks:
-            raise UsageError(
-                f"--depth {depth}: {clip.name} has {blocks} blocks, so give 1 to {blocks}, or all"
-            )
-        region_clip.grid_of(clip, self.crop_size)
-        batch = min(self.batch_size, len(pairs.train))
-        if batch < 2:
-            raise UsageError(
-                f"{pairs.source} has {len(pairs.train)} pair to train on: give two or more"
-            )
-        steps = self.steps or max(1, round(self.epochs * (len(pairs.train) // batch)))
-        return replace(
-            self,
-            depth=depth,
-            batch_size=batch,
-            steps=steps,
-            warmup=min(self.warmup, steps // 5),
-            crop_size=self.crop_size or clip.image_size,
-        )
-
-
-@dataclass(eq=False)
-class Tuner:
-    """The two trainings on one set of pairs."""
-
     clip: Clip
-    pairs: Pairs
     settings: Settings
     dtype: torch.dtype
-    workers: int
-    progress: Progress
+    batches: Batches
+    held_out: Batch
+    texts: Tensor
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def of(cls, clip: Clip, pairs: Pairs, settings: Settings, dtype: torch.dtype) -> NamedCrops:
+        """Those of a file of pairs; one warning names nouns that the model never learned."""
         from ovtool.models import text
 
-        text.warn_unlearned(self.clip, self.pairs.nouns)
-        self.text = text.encode_texts(self.clip, self.pairs.nouns)  # the bare nouns, as published
-        cutter = Cutter(
-            self.pairs.folder,
-            self.settings.crop_size or self.clip.image_size,
-            self.clip.mean,
-            self.clip.std,
-        )
-        settings = self.settings
-        self.batches = Batches(self.pairs.train, cutter, settings.batch_size, settings.seed)
-        chosen = self.pairs.held_out
-        step = max(1, len(chosen) // VALIDATED)
-        self.held_out = cutter.batch(chosen[::step][:VALIDATED])
+        text.warn_unlearned(clip, pairs.nouns)
+        texts = text.encode_texts(clip, pairs.nouns)  # the bare nouns, as published
+        cutter = Cutter(pairs.folder, known(settings.crop_size), clip.mean, clip.std)
+        batches = Batches(pairs.train, cutter, known(settings.batch_size), settings.seed)
+        every = max(1, len(pairs.held_out) // VALIDATED)
+        held_out = cutter.batch(pairs.held_out[::every][:VALIDATED])
+        return cls(clip, settings, dtype, batches, held_out, texts)
 
-    def tune_tower(
-        self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None
-    ) -> tuple[nn.Module, list[Record]]:
-        """The image tower, trained on masked crops without prompts, as its file will have it (float16),
-        and the curve."""
-        visual = copy.deepcopy(self.clip.model.visual).requires_grad_(True)
-        matrices = [one for one in visual.parameters() if one.ndim >= 2]
-        vectors = [one for one in visual.parameters() if one.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": TOWER_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.tower_rate, betas=BETAS, eps=EPS)
-        curve = self._train(
-            {"tower": visual},
-            optimizer,
-            checkpoint,
-            begun,
-            lambda: (visual, None),
-            "tuning the tower",
-        )
-        visual.requires_grad_(False)
-        for tensor in visual.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half().to(tensor))
-        return visual, curve
-
-    def tune_prompts(
-        self, visual: nn.Module, checkpoint: Checkpoint, begun: Mapping[str, Any] | None
-    ) -> tuple[MaskPrompts, list[Record]]:
-        """The prompts for a tower that stays as it is, and the curve."""
-        from ovtool.models import region_clip
-
-        assert self.settings.depth is not None
-        grid = region_clip.grid_of(self.clip, self.settings.crop_size)
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        width = self.clip.model.visual.class_embedding.shape[0]
-        start = mask_prompts.initial(self.settings.depth, grid, width, generator)
-        values = nn.Parameter(start.values.to(self.clip.device))
-        optimizer = torch.optim.AdamW(
-            [values], lr=self.settings.rate, betas=BETAS, eps=EPS, weight_decay=0.0
-        )
-        curve = self._train(
-            {"prompts": nn.ParameterList([values])},
-            optimizer,
-            checkpoint,
-            begun,
-            lambda: (visual, MaskPrompts(values, grid)),
-            "tuning the prompts",
-        )
-        return MaskPrompts(values.detach(), grid), curve
-
-    def _train(
-        self,
-        modules: Mapping[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
-        checkpoint: Checkpoint,
-        begun: Mapping[str, Any] | None,
-        current: Callable[[], tuple[nn.Module, MaskPrompts | None]],
-        description: str,
-    ) -> list[Record]:
-        settings = self.settings
-        assert settings.steps is not None
-        every = max(1, settings.steps // VALIDATIONS) if self.pairs.held_out else 0
-        plan = Plan(settings.steps, settings.warmup, save_every=SAVE_EVERY, validate_every=every)
-        loaded = self._loaded(0 if begun is None else len(begun["curve"]))
-
-        def gradients(step: int) -> dict[str, float]:
-            batch = next(loaded)
-            loss = self._loss(self._embed(batch, *current()), batch.nouns.to(self.clip.device))
-            loss.backward()
-            return {"loss": float(loss.detach())}
-
-        try:
-            return loop.train(
-                Task(
-                    name=description,
-                    modules=modules,
-                    optimizer=optimizer,
-                    plan=plan,
-                    step=gradients,
-                    validate=lambda: {"accuracy": self.accuracy(*current()) or 0.0},
-                ),
-                checkpoint,
-                begun=begun,
-                progress=self.progress,
-            )
-        except Exception as error:
-            if not devices.is_out_of_memory(error):
-                raise
-            raise OvtoolError(
-                f"out of memory for a batch of {settings.batch_size}: give a smaller --batch-size"
-            ) from error
-
-    def _loaded(self, first: int) -> Iterator[Batch]:
-        """The batches from a step on, cut ahead by other processes where there are several."""
-        steps = range(first, self.settings.steps or 0)
-        if self.workers == 0:
-            return (self.batches[step] for step in steps)
-        loader = DataLoader(
-            self.batches, batch_size=None, sampler=list(steps), num_workers=self.workers
-        )
-        return iter(loader)
-
-    def _embed(self, batch: Batch, visual: nn.Module, prompts: MaskPrompts | None) -> Tensor:
+    def embed(self, batch: Batch, visual: NativeTower, prompts: MaskPrompts | None) -> Tensor:
         """The unit embeddings of a batch, float32 (B, D), crops alike in their blank patches together."""
         from ovtool.models import masked_tower
 
@@ -242,33 +140,112 @@ class Tuner:
         foreground = mask_prompts.patch_masks(masks, self.clip.patch_size)
         size = len(pixels) if prompts is None else BUCKET
         order = foreground.sum(1).argsort(descending=True, stable=True)
-        with self._autocast():
+        with devices.autocast(self.clip.device, self.dtype):
             features = [
-                masked_tower.embed(visual, pixels[chosen], foreground[chosen], prompts)
-                for chosen in order.split(size)
+                masked_tower.embed(visual, pixels[rows], foreground[rows], prompts)
+                for rows in torch.split(order, size)
             ]
         return normalize(torch.cat(features).float(), dim=-1)[order.argsort()]
 
-    def _loss(self, regions: Tensor, nouns: Tensor) -> Tensor:
-        texts, scale = self.text[nouns], self.clip.logit_scale
+    def loss(self, regions: Tensor, nouns: Tensor) -> Tensor:
+        """The contrastive loss of embeddings (B, D) of crops and the indices (B,) of their nouns."""
+        texts, scale = self.texts[nouns], self.clip.logit_scale
         if self.settings.loss == "paper":
             return contrastive.info_nce(regions, texts, scale)
         return contrastive.shared_info_nce(regions, texts, nouns, scale)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.clip.device.type, self.dtype)
-
     @torch.no_grad()
-    def accuracy(self, visual: nn.Module, prompts: MaskPrompts | None) -> float | None:
-        """The share of the held-out crops whose nearest noun, of all nouns of the pairs, is theirs."""
+    def accuracy(self, visual: NativeTower, prompts: MaskPrompts | None) -> dict[str, float]:
+        """`accuracy`, the share of the held-out crops whose nearest noun, of all nouns of the pairs, is
+        theirs; nothing where none is held out, or with `--validate-every 0`."""
         nouns = self.held_out.nouns
-        if not len(nouns):
-            return None
+        if not len(nouns) or not self.settings.validate_every:
+            return {}
         right = 0
-        for start in range(0, len(nouns), 32):
-            batch = Batch(*(part[start : start + 32] for part in vars(self.held_out).values()))
-            nearest = (self._embed(batch, visual, prompts) @ self.text.T).argmax(1)
+        for start in range(0, len(nouns), BUCKET):
+            batch = Batch(*(part[start : start + BUCKET] for part in vars(self.held_out).values()))
+            nearest = (self.embed(batch, visual, prompts) @ self.texts.T).argmax(1)
             right += int((nearest.cpu() == batch.nouns).sum())
-        return round(right / len(nouns), 6)
+        return {"accuracy": round(right / len(nouns), 6)}
+
+
+def trainable_tower(clip: Clip) -> NativeTower:
+    """A copy of the image tower that learns."""
+    from ovtool.models import region_clip
+
+    return copy.deepcopy(region_clip.require_mask_prompts(clip)).requires_grad_(True)
+
+
+def tower_task(crops: NamedCrops, visual: NativeTower) -> Task:
+    """The training of an image tower on masked crops without prompts."""
+    matrices = [one for one in visual.parameters() if one.ndim >= 2]
+    vectors = [one for one in visual.parameters() if one.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": known(crops.settings.weight_decay)},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=crops.settings.tower_lr, betas=BETAS, eps=EPS)
+    modules = {"tower": cast(nn.Module, visual)}
+    return _task("tuning the tower", crops, modules, optimizer, lambda: (visual, None))
+
+
+def round_as_stored(visual: NativeTower) -> None:
+    """Ends the training of a tower: its numbers are those that its file will hold, float16."""
+    visual.requires_grad_(False)
+    for tensor in visual.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half().to(tensor))
+
+
+def initial_prompts(clip: Clip, settings: Settings) -> MaskPrompts:
+    """Prompts that learn, at their start, on the model's device; settings must be settled."""
+    from ovtool.models import region_clip
+
+    grid = region_clip.grid_of(clip, settings.crop_size)
+    generator = torch.Generator().manual_seed(settings.seed)
+    width = int(region_clip.require_mask_prompts(clip).class_embedding.shape[0])
+    start = mask_prompts.initial(_depth(settings, clip), grid, width, generator)
+    return MaskPrompts(nn.Parameter(start.values.to(clip.device)), grid)
+
+
+def prompts_task(crops: NamedCrops, visual: NativeTower, learned: MaskPrompts) -> Task:
+    """The training of prompts for a tower that stays as it is."""
+    values = learned.values
+    assert isinstance(values, nn.Parameter)
+    optimizer = torch.optim.AdamW(
+        [values], lr=known(crops.settings.lr), betas=BETAS, eps=EPS, weight_decay=0.0
+    )
+    modules = {"prompts": nn.ParameterList([values])}
+    return _task("tuning the prompts", crops, modules, optimizer, lambda: (visual, learned))
+
+
+def _task(
+    name: str,
+    crops: NamedCrops,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    current: Callable[[], tuple[NativeTower, MaskPrompts | None]],
+) -> Task:
+    settings = crops.settings
+    batches = Loader(crops.batches, known(settings.steps), settings.loader_workers)
+
+    def step(number: int) -> dict[str, float]:
+        batch = batches(number)
+        regions = crops.embed(batch, *current())
+        loss = crops.loss(regions, batch.nouns.to(crops.clip.device))
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    return Task(
+        name=name,
+        modules=modules,
+        optimizer=optimizer,
+        plan=Plan(
+            known(settings.steps),
+            known(settings.warmup),
+            save_every=known(settings.save_every),
+            validate_every=known(settings.validate_every),
+        ),
+        step=step,
+        validate=lambda: crops.accuracy(*current()),
+    )

@@ -1,4 +1,4 @@
-"""The training of a PACL head: its steps.
+"""The training of a PACL head: what is left to settle, its steps, and the task that the frame runs.
 
 Each step compares every image of a batch with every caption of it (`methods.patch_alignment`), pulling
 each image to its own. Both encoders stay as they are. With nouns, each image is also compared with every
@@ -9,80 +9,143 @@ each of its patches is pulled to those nouns too, whichever is nearest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from ovtool.batches.captions import Batch
-from ovtool.datasets.templates import templates
+from ovtool.batches.captions import Batch, Listed, ListedBatches, ShardBatches, Sharded
+from ovtool.batches.loader import Loader
+from ovtool.errors import UsageError
+from ovtool.formats.shards import Left
 from ovtool.methods import patch_alignment
 from ovtool.methods.patch_alignment import Pooling, Reduce, VisionEmbedder
-from ovtool.trainers.pacl_settings import Settings
+from ovtool.runtime import device as devices
+from ovtool.settings import layers
+from ovtool.settings.layers import Origin, known
+from ovtool.settings.option import fields
+from ovtool.settings.pacl import Pacl
+from ovtool.trainers import pacl_features
+from ovtool.trainers.pacl_features import Features
 from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
+from ovtool.training.loop import Plan, Task
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
-    from ovtool.models.nouns import Pipeline
     from ovtool.models.pacl import Head
 
 BETAS, EPS = (0.9, 0.98), 1e-6
-MICRO_BATCH = 64  # pictures that go through the tower together
 MOST_SCALE = 100.0  # of a learned logit scale, as CLIP bounds it
+SAVE_EVERY, VALIDATIONS = 100, 5
+MEMORY = "a smaller --micro-batch or --batch-size"  # what helps where a device is out of memory
 
 
-@dataclass(eq=False)
-class Aligner:
-    """A head in training.
+def settled(
+    settings: Pacl, clip: Clip, images: int | None, ranks: Ranks
+) -> tuple[Pacl, dict[str, Origin]]:
+    """The settings with nothing left open, and where the value of each that shapes the result comes from.
 
-    settings: as `settled`. table: text embeddings kept from before; a text that is not in it is encoded
-    when it comes. pipeline: finds nouns, None without them.
+    Args:
+        settings: as they were given.
+        clip: recommends a size and a window, and has a logit scale.
+        images: how many there are to train on; None where nobody counted.
+        ranks: the processes that share a batch.
+
+    Raises:
+        UsageError: the processes cannot share the batch, or there are too few images or no steps.
+    """
+    batch = known(settings.batch_size)
+    if images is not None and batch > images:
+        batch = images - images % ranks.world
+    if batch < 2:
+        raise UsageError(f"{batch} captioned image to train on: give two or more")
+    distributed.own_rows(batch, ranks)
+    if settings.steps is None and images is None:
+        raise UsageError(
+            "--steps N is needed for shards that are no local files, whose samples nobody counted"
+        )
+    steps = settings.steps or max(1, round(known(settings.epochs) * ((images or 0) // batch)))
+    filled, origins = layers.layered(
+        settings,
+        recommended={
+            "crop_size": int(clip.dense.get("short_side", 0)) or None,
+            "window": int(clip.dense["window"]) if "window" in clip.dense else None,
+            "logit_scale": clip.logit_scale,
+        },
+        published={
+            "crop_size": clip.image_size,
+            "window": 0,
+            "steps": steps,
+            "save_every": SAVE_EVERY,
+            "validate_every": max(1, steps // VALIDATIONS),
+        },
+    )
+    side = _whole_patches(known(filled.crop_size), clip)
+    window = known(filled.window)
+    whole = replace(
+        filled,
+        batch_size=batch,
+        warmup=min(known(filled.warmup), steps // 5),
+        crop_size=side,
+        window=min(_whole_patches(window, clip), side) if window else 0,
+    )
+    shaping = fields(Pacl)
+    return whole, {name: origin for name, origin in origins.items() if shaping[name].option.shapes}
+
+
+def _whole_patches(length: int, clip: Clip) -> int:
+    """A length in pixels, brought to the nearest number of whole patches."""
+    return max(1, round(length / clip.patch_size)) * clip.patch_size
+
+
+def keeps_tokens(clip: Clip, settings: Pacl, images: int, ranks: Ranks) -> bool:
+    """Whether `--cache auto` keeps the tokens of so many listed images: where one process sees them more
+    than once, and they have at most `pacl_features.CACHE_BYTES`. Settings must be settled."""
+    from ovtool.models import pacl
+
+    width, _ = pacl.widths(clip, settings.last_block)
+    seen = known(settings.steps) * known(settings.batch_size)
+    size = images * pacl_features.tokens_an_image(settings, clip) * width
+    size *= pacl_features.kept_dtype(clip).itemsize
+    return ranks.world == 1 and seen > images and size <= pacl_features.CACHE_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class PaclTraining:
+    """A head that learns, and what it learns from.
+
+    Attributes:
+        features: what the frozen encoders give.
+        settings: settled.
+        dtype: in which scores are computed.
+        ranks: the processes that share a batch.
+        embedder: the head.
+        log_scale: the logarithm of the logit scale, a scalar.
     """
 
-    clip: Clip
-    settings: Settings
+    features: Features
+    settings: Pacl
     dtype: torch.dtype
     ranks: Ranks
-    pipeline: Pipeline | None = None
-    table: dict[str, int] = field(default_factory=dict)
-    kept_texts: Tensor | None = None
-    kept_tokens: Tensor | None = None
+    embedder: VisionEmbedder
+    log_scale: nn.Parameter
 
-    def __post_init__(self) -> None:
-        from ovtool.models import pacl
+    @property
+    def pooling(self) -> Pooling:
+        """How patches are weighed for a text."""
+        return Pooling(self.settings.patch_scale, self.settings.pooling)
 
-        settings, last_block = self.settings, self.settings.last_block
-        width, out = pacl.widths(self.clip, last_block)
-        number = torch.float64 if self.clip.dtype == torch.float64 else torch.float32
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.embedder = VisionEmbedder(width, out)
-        if settings.start == "projection":
-            self.embedder.start_at(pacl.projection(self.clip, last_block))
-        self.embedder.to(self.clip.device, number)
-        distributed.share(self.embedder, self.ranks)
-        assert settings.logit_scale is not None
-        start = torch.tensor(math.log(settings.logit_scale), dtype=number, device=self.clip.device)
-        self.log_scale = nn.Parameter(start, requires_grad=settings.learn_scale)
-        self.pooling = Pooling(settings.patch_scale, settings.pooling)
-        self.reduce = Reduce(
+    @property
+    def reduce(self) -> Reduce:
+        """Sums and greatest values over all processes."""
+        return Reduce(
             partial(distributed.sum_over_ranks, ranks=self.ranks),
             partial(distributed.max_over_ranks, ranks=self.ranks),
         )
-        self._nouns: dict[str, tuple[str, ...]] = {}
-        self._forms: dict[str, Tensor] = {}
-        self._templates = templates(settings.templates)
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint keeps."""
-        return {"embedder": self.embedder, "scale": nn.ParameterList([self.log_scale])}
 
     def head(self) -> Head:
         """The head as it stands."""
@@ -98,97 +161,33 @@ class Aligner:
         if self.settings.learn_scale:
             vectors.append(self.log_scale)
         groups = [
-            {"params": matrices, "weight_decay": self.settings.decay},
+            {"params": matrices, "weight_decay": known(self.settings.weight_decay)},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.settings.rate, betas=BETAS, eps=EPS)
-
-    # --- what the frozen encoders give ---------------------------------------------------------------
-
-    @torch.no_grad()
-    def tokens(self, pixels: Tensor) -> Tensor:
-        """The tokens of pictures uint8 (b, 3, S, S), of all their windows: (b, T, width)."""
-        from ovtool.models import clip as door
-        from ovtool.models import pacl
-
-        window = self.settings.window or pixels.shape[2]
-        starts = _starts(pixels.shape[2], window, self.clip.patch_size)
-        found = []
-        for some in pixels.split(MICRO_BATCH):
-            shown = door.normalise(self.clip, some.permute(0, 2, 3, 1))
-            crops = [shown[:, :, y : y + window, x : x + window] for y in starts for x in starts]
-            read = [
-                pacl.tokens(self.clip, crop, self.settings.last_block).flatten(1, 2)
-                for crop in crops
-            ]
-            found.append(torch.cat(read, dim=1))
-        return torch.cat(found)
-
-    def tokens_a_picture(self) -> int:
-        """How many tokens a picture has, over all its windows."""
-        assert self.settings.crop_size is not None
-        window = self.settings.window or self.settings.crop_size
-        count = len(_starts(self.settings.crop_size, window, self.clip.patch_size))
-        return (count * window // self.clip.patch_size) ** 2
-
-    def _tokens_of(self, batch: Batch) -> Tensor:
-        if batch.pixels is not None:
-            return self.tokens(batch.pixels)
-        assert self.kept_tokens is not None
-        chosen = self.kept_tokens[torch.tensor(batch.index)]
-        return chosen.to(self.clip.device, self.clip.dtype)
-
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of texts, (N, D) of length 1: those that were kept, or all encoded together."""
-        if self.kept_texts is not None and all(each in self.table for each in texts):
-            places = torch.tensor([self.table[each] for each in texts], dtype=torch.int64)
-            found = self.kept_texts[places]
-        else:
-            from ovtool.models import text
-
-            found = text.encode_texts(self.clip, texts, cut=True)
-        return found.to(self.embedder.skip.weight)
-
-    def keep_texts(self, texts: Sequence[str]) -> None:
-        """Encodes texts once for the whole training."""
-        distinct = list(dict.fromkeys(texts))
-        self.kept_texts = self.texts(distinct).float().cpu()
-        self.table = {each: place for place, each in enumerate(distinct)}
-
-    def nouns(self, captions: Sequence[str]) -> list[tuple[str, ...]]:
-        """The lemmas of each caption, each once."""
-        from ovtool.models import nouns
-
-        assert self.pipeline is not None
-        new = [each for each in dict.fromkeys(captions) if each not in self._nouns]
-        for caption, found in zip(new, nouns.find(self.pipeline, new), strict=True):
-            self._nouns[caption] = tuple(dict.fromkeys(noun.lemma for noun in found))
-        return [self._nouns[caption] for caption in captions]
-
-    # --- a step --------------------------------------------------------------------------------------
+        return torch.optim.AdamW(groups, lr=known(self.settings.lr), betas=BETAS, eps=EPS)
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Leaves the gradients of a step and returns its losses; see `training.loop`."""
-        found = self._tokens_of(batch)
-        own = self.texts(batch.captions)  # (b, D)
+        tokens = self.features.tokens_of(batch)
+        own = self.features.texts(batch.captions)  # (b, D)
         groups = [(distributed.gather_rows(own, self.ranks), self._diagonal(len(own)), 1.0)]
-        if self.pipeline is not None:
-            words, owned = self._noun_texts(batch.told)
+        if self.settings.nouns:
+            words, owned = self.features.noun_texts(batch.all_captions, self.ranks)
             if len(words):
                 groups.append((words, owned, self.settings.noun_weight))
         texts = torch.cat([group[0] for group in groups])
         scale = self.log_scale.exp()
 
-        def patches_of(chosen: slice) -> Tensor:
-            embedded: Tensor = self.embedder(found[chosen].to(self.embedder.skip.weight))
+        def patches_of(rows: slice) -> Tensor:
+            embedded: Tensor = self.embedder(tokens[rows].to(self.embedder.skip.weight))
             return embedded
 
-        def scores_of(chosen: slice) -> Tensor:
-            with self._autocast():
-                patches = patches_of(chosen)
+        def scores_of(rows: slice) -> Tensor:
+            with devices.autocast(self.features.clip.device, self.dtype):
+                patches = patches_of(rows)
                 if self.settings.pairs == "own":
                     scores = patch_alignment.own_caption_compatibility(
-                        patches, own[chosen], texts, self.pooling
+                        patches, own[rows], texts, self.pooling
                     )
                 else:
                     scores = patch_alignment.compatibility(patches, texts, self.pooling)
@@ -198,7 +197,7 @@ class Aligner:
 
         def loss_of(scores: Tensor) -> tuple[Tensor, Tensor]:
             total, gradients = scores.new_zeros(()), []
-            parts = scores.split([len(group[0]) for group in groups], dim=1)
+            parts = torch.split(scores, [len(group[0]) for group in groups], dim=1)
             for part, (_, owned, weight) in zip(parts, groups, strict=True):
                 logits = scale.detach() * part
                 loss, gradient = patch_alignment.loss_and_gradient(logits, owned, self.reduce)
@@ -213,18 +212,18 @@ class Aligner:
             return total, gradient * scale.detach() * self.ranks.world
 
         with torch.no_grad():
-            slices = self._slices(len(found), found.shape[1], len(texts))
+            slices = self._slices(len(tokens), tokens.shape[1], len(texts))
         loss = float(patch_alignment.two_pass(scores_of, slices, loss_of))
         bound = patch_alignment.information_bound(float(losses[0]), len(groups[0][0]))
         record = {"loss": loss, "bound": bound}
         if len(losses) > 1:
             record |= {"captions": float(losses[0]), "nouns": float(losses[1])}
             if self.settings.naming:
-                record["naming"] = self._named(patches_of, slices, words, owned)
+                record["naming"] = self._naming(patches_of, slices, words, owned)
                 record["loss"] += self.settings.naming * record["naming"]
         return record
 
-    def _named(
+    def _naming(
         self,
         patches_of: Callable[[slice], Tensor],
         slices: Sequence[slice],
@@ -233,14 +232,14 @@ class Aligner:
     ) -> float:
         """Adds the gradients of `patch_alignment.naming` to those of the embedder, slice by slice, and
         returns its mean over all processes' images. The logit scale does not learn from it."""
-        told = (owned.sum(1) > 0).sum().to(owned)
-        images = self.reduce.total(told).clamp(min=1)
+        with_nouns = (owned.sum(1) > 0).sum().to(owned)
+        images = self.reduce.total(with_nouns).clamp(min=1)
         scale, share = self.log_scale.detach().exp(), owned.new_zeros(())
-        for chosen in slices:
-            with self._autocast():
-                found = patch_alignment.naming(patches_of(chosen), nouns, owned[chosen], scale)
-            part = found.to(owned).sum() / images
-            (self.settings.naming * self.ranks.world * part).backward()  # type: ignore[no-untyped-call]
+        for rows in slices:
+            with devices.autocast(self.features.clip.device, self.dtype):
+                losses = patch_alignment.naming(patches_of(rows), nouns, owned[rows], scale)
+            part = losses.to(owned).sum() / images
+            (self.settings.naming * self.ranks.world * part).backward()
             share = share + part.detach()
         return float(self.reduce.total(share))
 
@@ -256,51 +255,98 @@ class Aligner:
         owned[place, self.ranks.rank * rows + place] = 1
         return owned.to(self.embedder.skip.weight)
 
-    def _noun_texts(self, told: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """The distinct nouns of all captions of all processes' images, as embeddings (K, D), and whose
-        they are among this process's images: (b, K)."""
-        found = iter(self.nouns([caption for said in told for caption in said]))
-        own = [sorted({noun for _ in said for noun in next(found)}) for said in told]
-        everyone = distributed.gather_objects(own, self.ranks)
-        distinct = sorted({noun for rank in everyone for said in rank for noun in said})
-        place = {noun: index for index, noun in enumerate(distinct)}
-        owned = torch.zeros(len(own), len(distinct))
-        for row, said in enumerate(own):
-            owned[row, [place[noun] for noun in said]] = 1
-        for noun in distinct:  # each by itself, so that its numbers depend on no other
-            if noun not in self._forms:
-                forms = self.texts([form.format(noun) for form in self._templates])
-                self._forms[noun] = normalize(forms.mean(0), dim=-1)
-        words = [self._forms[noun] for noun in distinct]
-        empty = self.embedder.skip.weight.new_zeros(0, self.clip.embed_dim)
-        return torch.stack(words) if words else empty, owned.to(empty)
-
     def _slices(self, images: int, patches: int, texts: int) -> list[slice]:
         if self.settings.micro_batch is None:
             return list(patch_alignment.chunks(images, patches, texts))
         size = self.settings.micro_batch
         return [slice(start, min(start + size, images)) for start in range(0, images, size)]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype in (torch.float32, torch.float64):
-            return nullcontext()
-        return torch.autocast(self.clip.device.type, self.dtype)
+
+def begun(clip: Clip, settings: Pacl, dtype: torch.dtype, ranks: Ranks) -> PaclTraining:
+    """A head at its start, the same in every process; settings must be settled."""
+    from ovtool.models import nouns, pacl
+
+    width, out = pacl.widths(clip, settings.last_block)
+    number = torch.float64 if clip.dtype == torch.float64 else torch.float32
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        embedder = VisionEmbedder(width, out)
+    if settings.start == "projection":
+        embedder.start_at(pacl.projection(clip, settings.last_block))
+    embedder.to(clip.device, number)
+    distributed.share(embedder, ranks)
+    scale = math.log(known(settings.logit_scale))
+    start = torch.tensor(scale, dtype=number, device=clip.device)
+    log_scale = nn.Parameter(start, requires_grad=settings.learn_scale)
+    features = Features(clip, settings, nouns.load() if settings.nouns else None, number)
+    return PaclTraining(features, settings, dtype, ranks, embedder, log_scale)
 
 
-def _starts(side: int, window: int, patch_size: int) -> list[int]:
-    """Where the windows of a training start along a side: as few as cover it, overlapping evenly, in
-    whole patches."""
-    count = -(-side // window)
-    if count == 1:
-        return [0]
-    step = (side - window) / (count - 1)
-    return [round(step * index / patch_size) * patch_size for index in range(count)]
+def loader(
+    source: Listed | Sharded, settings: Pacl, ranks: Ranks, tokens_kept: bool
+) -> Loader[Batch]:
+    """The batches of this process; shards are read by one other process at most.
+
+    Args:
+        source: the captioned images.
+        settings: settled.
+        ranks: the processes that share a batch.
+        tokens_kept: whether batches name listed images whose tokens are kept.
+    """
+    rows = distributed.own_rows(known(settings.batch_size), ranks)
+    side, steps, workers = known(settings.crop_size), known(settings.steps), settings.loader_workers
+    if isinstance(source, Sharded):
+        sharded = ShardBatches(source.urls, side, len(rows), ranks.rank, ranks.world, settings.seed)
+        return Loader(sharded, steps, min(workers, 1))
+    listed = ListedBatches(
+        source,
+        side,
+        known(settings.batch_size),
+        rows,
+        settings.seed,
+        crops=not tokens_kept,
+        has_pixels=not tokens_kept,
+    )
+    return Loader(listed, steps, 0 if tokens_kept else workers)
 
 
-def all_texts(aligner: Aligner, captions: Sequence[str]) -> list[str]:
-    """Every text that a training on these captions will ever compare with."""
-    if aligner.pipeline is None:
-        return list(captions)
-    nouns = dict.fromkeys(noun for said in aligner.nouns(captions) for noun in said)
-    forms = templates(aligner.settings.templates)
-    return [*captions, *(form.format(noun) for noun in nouns for form in forms)]
+def task(
+    training: PaclTraining,
+    batches: Callable[[int], Batch],
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    left: Left | None = None,
+) -> Task:
+    """The training of a head as the frame runs it.
+
+    Args:
+        training: the head at its start.
+        batches: gives the batch of a step.
+        validate: measures by name, where something is held out.
+        left: where what shards lacked is noted.
+    """
+    settings = training.settings
+
+    def step(number: int) -> dict[str, float]:
+        batch = batches(number)
+        if batch.left is not None and left is not None:
+            left.samples, left.cut = batch.left.samples, batch.left.cut
+        return training.step(batch)
+
+    return Task(
+        name="training the head",
+        modules={
+            "embedder": training.embedder,
+            "scale": nn.ParameterList([training.log_scale]),
+        },
+        optimizer=training.optimizer(),
+        plan=Plan(
+            known(settings.steps),
+            known(settings.warmup),
+            save_every=known(settings.save_every),
+            validate_every=known(settings.validate_every),
+        ),
+        step=step,
+        validate=validate,
+        after_step=training.bound_scale,
+        memory=MEMORY,
+    )

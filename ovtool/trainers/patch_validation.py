@@ -1,13 +1,14 @@
-"""How well a head's patches are named, on pictures with semantic masks that no training has seen.
+"""How well a head's patches are named, on images with semantic masks that no training has seen.
 
-Pictures are shown as `segment --method patch` shows them, each with its own words where the data set
+Images are shown as `segment --method patch` shows them, each with its own words where the data set
 lists them, else with all categories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,14 @@ if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wai
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
 
-PICTURES = 64  # at most
+IMAGES = 64  # at most
 BATCH_SIZE = 8  # windows at once
 IGNORED = patch_labels.IGNORED
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Pictures with their truth, and the text embeddings (N, D) of all names of `probed.words`."""
+    """Images with their truth, and the text embeddings (N, D) of all names of `probed.words`."""
 
     probed: Probed
     items: tuple[ImageItem, ...]
@@ -66,15 +67,18 @@ class Validation:
             patches += int((true >= 0).sum())
             size, rows = labels.shape, dense_scores.rows(found, (labels.shape[0], labels.shape[1]))
             best = class_maps.label_blocks(
-                lambda start, stop, rows=rows, owner=owner: class_maps.class_scores(
-                    rows(start, stop), owner
-                ),
-                (size[0], size[1]),
-                len(chosen),
+                partial(_class_scores, rows, owner), (size[0], size[1]), len(chosen)
             )
             total += metrics.confusion(chosen[best.label.long()], labels, count, IGNORED)
         miou = metrics.scores(total).miou
         return {"patch_accuracy": round(right / max(1, patches), 6), "miou": round(miou, 6)}
+
+
+def _class_scores(
+    rows: Callable[[int, int], Tensor], owner: Sequence[int], start: int, stop: int
+) -> Tensor:
+    """The scores of classes in some rows of an image."""
+    return class_maps.class_scores(rows(start, stop), owner)
 
 
 def _of_windows(
@@ -90,17 +94,16 @@ def _of_windows(
 def load(
     spec: str, held_out: Sequence[ImageItem], clip: Clip, templates: str = "one"
 ) -> Validation | None:
-    """The validation on pictures of a data set, `PICTURES` of them at most; None without pictures or
-    masks."""
+    """The validation on images of a data set, `IMAGES` of them at most; None without images or masks."""
     if not held_out or not registry.is_name(spec) or Path(spec).exists():
         return None
     try:
-        probed = truths.open_probed(spec, None, None, None, None)
+        probed = truths.open_probed(spec)
     except InputError:  # no masks
         return None
     from ovtool.models import text
 
-    chosen = held_out[:: max(1, len(held_out) // PICTURES)][:PICTURES]
+    some = held_out[:: max(1, len(held_out) // IMAGES)][:IMAGES]
     return Validation(
-        probed, tuple(chosen), text.embed_words(clip, probed.words.all_names, templates)
+        probed, tuple(some), text.embed_words(clip, probed.words.all_names, templates)
     )

@@ -1,4 +1,4 @@
-"""The training of a segmenter: what shapes it, its steps and its validation.
+"""The training of a segmenter: what an architecture decides, its start, its steps and its validation.
 
 Cross-entropy over the pixels that have a label (DeepLab's), or for MaskFormer the losses of
 `models.mask_losses` with one mask a class, on every decoder layer; what is ignored counts in neither.
@@ -7,209 +7,198 @@ Cross-entropy over the pixels that have a label (DeepLab's), or for MaskFormer t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from ovtool.batches import label_maps as label_map_batches
-from ovtool.batches.label_maps import IGNORED, ExampleOf, Labels
-from ovtool.errors import UsageError
+from ovtool.batches.label_maps import IGNORED, Batches, ExampleOf, Labels
+from ovtool.batches.loader import Loader
 from ovtool.methods import class_maps, metrics
 from ovtool.models import segmenter
 from ovtool.models.segmenter import Network, Queries
 from ovtool.runtime import device as devices
-from ovtool.runtime.progress import Progress, no_progress
-from ovtool.training import distributed, loop
-from ovtool.training.checkpoints import Checkpoint
+from ovtool.settings.layers import Origin, known
+from ovtool.settings.segmenter import SegmenterTraining
+from ovtool.trainers import pixel_networks
+from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
-from ovtool.training.loop import Plan, Record, Task
+from ovtool.training.loop import Task
 
+if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+
+STEPS = 20_000
 MOMENTUM = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What differs between architectures.
+    """What an architecture decides; no setting changes the optimiser and what follows it here.
 
-    optimizer: `sgd` (DeepLab's, momentum 0.9) or `adamw`; the rate falls with power 0.9.
-    side: of crops, short_side: of pictures in use, in pixels. scales: of a picture's shorter side, over
-    the side of the crop.
+    Attributes:
+        lr: Peak learning rate; it falls with power 0.9.
+        weight_decay: Of matrices and kernels.
+        crop_size: Side of the crops, in pixels.
+        short_side: Shorter side of images in use, in pixels.
+        warmup: Steps in which the learning rate rises.
+        optimizer: `sgd` (DeepLab's, momentum 0.9) or `adamw`.
+        backbone_multiplier: Of the learning rate, for the backbone.
+        scales: Of an image's shorter side, over the side of the crop.
+        clip_norm: The greatest norm of the gradient; None for no bound.
     """
 
-    optimizer: str
-    rate: float
-    weight_decay: float
-    backbone_multiplier: float
-    side: int
+    lr: float
+    weight_decay: float = 1e-2
+    crop_size: int
     short_side: int
-    scales: tuple[float, float]
     warmup: int
-    clip_norm: float | None
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    backbone_multiplier: float = 1.0
+    scales: tuple[float, float] = (0.5, 2.0)
+    clip_norm: float | None = None
 
 
-_DEEPLAB = Recipe("sgd", 1e-2, 1e-4, 1.0, 512, 512, (0.5, 2.0), 0, None)
+_DEEPLAB = Recipe(
+    lr=1e-2, weight_decay=1e-4, crop_size=512, short_side=512, warmup=0, optimizer="sgd"
+)
 RECIPES: Mapping[str, Recipe] = {
-    "tiny": Recipe("adamw", 1e-3, 1e-2, 1.0, 128, 256, (1.0, 2.0), 100, None),
-    "clip": Recipe("adamw", 1e-3, 1e-2, 1.0, 160, 256, (1.0, 2.0), 100, None),
+    "tiny": Recipe(lr=1e-3, crop_size=128, short_side=256, warmup=100, scales=(1.0, 2.0)),
+    "clip": Recipe(lr=1e-3, crop_size=160, short_side=256, warmup=100, scales=(1.0, 2.0)),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
-    "maskformer-tiny": Recipe("adamw", 1e-3, 1e-2, 1.0, 256, 256, (0.5, 2.0), 200, 0.01),
-    "maskformer-resnet50": Recipe("adamw", 2e-4, 1e-4, 0.1, 512, 512, (0.5, 2.0), 1500, 0.01),
-    "maskformer-swin-base": Recipe("adamw", 6e-5, 1e-2, 1.0, 640, 640, (0.5, 2.0), 1500, 0.01),
+    "maskformer-tiny": Recipe(lr=1e-3, crop_size=256, short_side=256, warmup=200, clip_norm=0.01),
+    "maskformer-resnet50": Recipe(
+        lr=2e-4,
+        weight_decay=1e-4,
+        crop_size=512,
+        short_side=512,
+        warmup=1500,
+        backbone_multiplier=0.1,
+        clip_norm=0.01,
+    ),
+    "maskformer-swin-base": Recipe(
+        lr=6e-5, crop_size=640, short_side=640, warmup=1500, clip_norm=0.01
+    ),
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What shapes a training beside its labels.
+def settled(
+    training: SegmenterTraining, images: int
+) -> tuple[SegmenterTraining, dict[str, Origin]]:
+    """The settings with nothing left open, and where each value comes from.
 
-    rate, side, short_side, warmup: None is the architecture's. held_out_share: of the pictures.
-
-    Raises UsageError for what cannot be meant.
+    Args:
+        training: As they were given.
+        images: To learn from, for the steps of `epochs`.
     """
-
-    architecture: str = "deeplabv3_resnet50"
-    steps: int = 20_000
-    batch_size: int = 16
-    rate: float | None = None
-    side: int | None = None
-    short_side: int | None = None
-    warmup: int | None = None
-    seed: int = 0
-    precision: str = "auto"
-    held_out_share: float = 0.05
-    validate_every: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.architecture not in segmenter.ARCHITECTURES:
-            known = ", ".join(segmenter.ARCHITECTURES)
-            raise UsageError(f"unknown architecture '{self.architecture}'; choose from {known}")
-        if self.batch_size < 2:
-            raise UsageError(
-                f"--batch-size {self.batch_size}: batch norm needs two images or more in a step"
-            )
-
-    @property
-    def recipe(self) -> Recipe:
-        """The architecture's, with what was given in its place."""
-        given = {
-            "rate": self.rate, "side": self.side, "short_side": self.short_side,
-            "warmup": self.warmup,
-        }  # fmt: skip
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return replace(RECIPES[self.architecture], **chosen)
+    recipe = RECIPES[training.architecture]
+    published = {
+        "lr": recipe.lr,
+        "weight_decay": recipe.weight_decay,
+        "crop_size": recipe.crop_size,
+        "short_side": recipe.short_side,
+        "warmup": recipe.warmup,
+    }
+    return pixel_networks.settled(training, published, STEPS, images)
 
 
-def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's; the backbone at its multiple of the rate; no decay on what is no matrix or kernel."""
+def start(
+    training: SegmenterTraining, classes: int, model: str | None, ranks: Ranks
+) -> tuple[Network, str | None, Clip | None]:
+    """A network at its first step, the same in every process.
+
+    Args:
+        training: The settings.
+        classes: How many classes there are.
+        model: The CLIP under the architecture `clip`.
+        ranks: This process among them.
+
+    Returns:
+        The network; the name of its backbone's weights, None where they are random; and the CLIP that it
+        stands on, if any.
+    """
+    architecture, clip = training.architecture, None
+    if architecture == "clip":
+        from ovtool.models import clip as clip_models
+
+        clip = clip_models.load(model, ranks.device, torch.float32)
+    network = pixel_networks.drawn(
+        lambda: segmenter.build(architecture, classes, clip), training.seed
+    )
+    backbone = segmenter.start_backbone(network, architecture)
+    pretrained = segmenter.pretrained(architecture)
+    pixel_networks.warn_of_random_backbone(architecture, backbone, pretrained, ranks)
+    return pixel_networks.placed(network, ranks), backbone, clip
+
+
+def optimizer_of(network: Network, training: SegmenterTraining) -> torch.optim.Optimizer:
+    """The architecture's; the backbone at its multiple of the rate; no decay on what is no matrix or
+    kernel."""
+    recipe = RECIPES[training.architecture]
     backbone = set() if network.backbone is None else {*network.backbone.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        groups.setdefault((parameter in backbone, parameter.ndim >= 2), []).append(parameter)
-    chosen = [
-        {
-            "params": some,
-            "lr": recipe.rate * (recipe.backbone_multiplier if is_backbone else 1.0),
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (is_backbone, decays), some in groups.items()
-    ]
+    parameters = (
+        (parameter, parameter in backbone, parameter.ndim >= 2)
+        for parameter in network.parameters()
+    )
+    groups = pixel_networks.parameter_groups(parameters, training, recipe.backbone_multiplier)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(chosen, momentum=MOMENTUM)
-    return torch.optim.AdamW(chosen)
+        return torch.optim.SGD(groups, momentum=MOMENTUM)
+    return torch.optim.AdamW(groups)
 
 
-def fit(
+def task(
     network: Network,
     example_of: ExampleOf,
-    settings: Settings,
-    checkpoint: Checkpoint,
+    training: SegmenterTraining,
+    ranks: Ranks,
     *,
+    dtype: torch.dtype = torch.float32,
     frozen_norms: bool = False,
-    begun: Mapping[str, Any] | None = None,
     validate: Callable[[], Mapping[str, float]] | None = None,
-    ranks: Ranks | None = None,
-    save_every: int = 100,
-    workers: int = 0,
-    progress: Progress = no_progress,
-) -> list[Record]:
-    """Trains a network in place and returns the curve.
+) -> Task:
+    """The training of a network, which is put in training mode.
 
-    example_of: what each row of each step shows. frozen_norms: the backbone's batch norms keep their
-    statistics, as those of a pretrained one should; the others are normalised by each process's own
-    rows, so the number of processes changes the result.
+    Args:
+        network: At its first step.
+        example_of: What each row of each step shows.
+        training: The settings, with nothing left open.
+        ranks: This process among them.
+        dtype: What the network computes in; losses are computed in its own.
+        frozen_norms: The backbone's batch norms keep their statistics, as those of a pretrained one
+            should; the others are normalised by each process's own rows, so the number of processes
+            changes the result.
+        validate: Measures the network; None where there is nothing to measure on.
 
-    Raises UsageError where the processes cannot share the batch evenly, and as `loop.train`.
+    Raises:
+        UsageError: The processes cannot share the batch evenly.
     """
-    ranks = ranks or Ranks(0, 1, next(network.parameters()).device)
-    own = settings.batch_size // ranks.world
-    if settings.batch_size % ranks.world or own < 2:
-        raise UsageError(
-            f"--batch-size {settings.batch_size} cannot be shared by {ranks.world} processes: give a "
-            "multiple of their number, with two images or more for each"
-        )
-    rows = range(ranks.rank * own, (ranks.rank + 1) * own)
-    first = 0 if begun is None else len(begun["curve"])
-    batches = label_map_batches.stream(example_of, first, rows, workers)
-    device = ranks.device
+    rows = distributed.own_rows(known(training.batch_size), ranks, least=2)
+    batches = Loader(Batches(example_of, rows), known(training.steps), training.loader_workers)
+    frozen = pixel_networks.batch_norms(network.backbone) if frozen_norms else []
+    pixel_networks.set_mode(network, True, frozen)
     number = next(network.parameters()).dtype
-    lower = devices.precision(settings.precision, device)
-    losses = _query_losses if isinstance(network.body, Queries) else _pixel_losses
-    set_mode(network, True, frozen_norms)
+    losses_of = _query_losses if isinstance(network.body, Queries) else _pixel_losses
 
-    def gradients(step: int) -> dict[str, float]:
-        batch = next(batches)
-        torch.manual_seed((settings.seed * 1_000_003 + step) * 1009 + ranks.rank)
-        pixels = batch.pixels.to(device).permute(0, 3, 1, 2).to(number) / 255
-        with torch.autocast(device.type, lower, enabled=lower != torch.float32):
-            found = losses(network, pixels, batch.labels.to(device), ranks)
-        total = sum(found.values(), torch.zeros((), device=device))
-        (total * ranks.world).backward()  # whose mean over the processes is the sum of their shares
-        values = torch.stack([total, *found.values()]).detach().double()
-        values = distributed.sum_over_ranks(values, ranks)
-        names = ("loss",) if len(found) == 1 else ("loss", *found)
-        return dict(zip(names, values.tolist(), strict=False))
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        pixel_networks.seed_step(training.seed, index, ranks)
+        pixels = batch.pixels.to(ranks.device).permute(0, 3, 1, 2).to(number) / 255
+        with devices.autocast(ranks.device, dtype):
+            losses = losses_of(network, pixels, batch.labels.to(ranks.device), ranks)
+        return pixel_networks.descend(losses, ranks)
 
-    def validated() -> dict[str, float]:
-        if not ranks.is_first or validate is None:
-            return {}
-        set_mode(network, False)
-        measured = validate()
-        set_mode(network, True, frozen_norms)
-        return dict(measured)
-
-    recipe = settings.recipe
-    plan = Plan(
-        settings.steps, min(recipe.warmup, settings.steps // 10), "poly", recipe.clip_norm,
-        save_every, settings.validate_every if validate is not None else 0,
-    )  # fmt: skip
-    curve = loop.train(
-        Task(
-            name="training the segmenter",
-            modules={"network": network},
-            optimizer=optimizer_of(network, recipe),
-            plan=plan,
-            step=gradients,
-            validate=None if validate is None else validated,
-        ),
-        checkpoint,
-        begun=begun,
-        ranks=ranks,
-        progress=progress,
+    clip_norm = RECIPES[training.architecture].clip_norm
+    return Task(
+        name="training the segmenter",
+        modules={"network": network},
+        optimizer=optimizer_of(network, training),
+        plan=pixel_networks.plan_of(training, validate is not None, clip_norm),
+        step=step,
+        validate=pixel_networks.validated(validate, network, frozen, ranks),
+        memory="a smaller --batch-size or --crop-size",
     )
-    set_mode(network, False)
-    return curve
-
-
-def set_mode(network: Network, training: bool, frozen_norms: bool = False) -> None:
-    """Training mode or not; the batch norms of a backbone whose norms are frozen never are in it."""
-    network.train(training)
-    if frozen_norms and network.backbone is not None:
-        for module in network.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
 
 
 def _pixel_losses(
@@ -226,26 +215,26 @@ def _pixel_losses(
 def _query_losses(
     network: Network, pixels: Tensor, labels: Tensor, ranks: Ranks
 ) -> dict[str, Tensor]:
-    """MaskFormer's losses, summed over its layers, with one mask for each class of a picture."""
+    """MaskFormer's losses, summed over its layers, with one mask for each class of an image."""
     from ovtool.models import mask_losses
 
     assert isinstance(network.body, Queries)
-    present = [each[each != IGNORED].unique() for each in labels]
+    present = [label_map[label_map != IGNORED].unique() for label_map in labels]
     targets = mask_losses.Targets(
         [
-            (each == some[:, None, None]).to(pixels.dtype)
-            for each, some in zip(labels, present, strict=True)
+            (label_map == classes[:, None, None]).to(pixels.dtype)
+            for label_map, classes in zip(labels, present, strict=True)
         ],
         present,
-        [each == IGNORED for each in labels],
+        [label_map == IGNORED for label_map in labels],
     )
     counts = distributed.sum_over_ranks(targets.counts(network.body.network.queries), ranks)
     sums: dict[str, Tensor] = {}
     for logits, layer in network.body.layers(network.normalised(pixels)):
-        found = mask_losses.layer_losses(
+        losses = mask_losses.layer_losses(
             logits.to(pixels.dtype), layer.masks.to(pixels.dtype), targets, counts
         )
-        sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+        sums = {name: sums.get(name, 0) + value for name, value in losses.items()}
     return sums
 
 
@@ -253,12 +242,12 @@ def _query_losses(
 def validation(
     network: Network, labels: Labels, rows: Sequence[int], short_side: int
 ) -> dict[str, float]:
-    """The mIoU of the pictures at some rows, at one scale; nothing where no pixel has a label."""
+    """The mIoU of the images at some rows, at one scale; nothing where no pixel has a label."""
     count = len(labels.names)
     total = torch.zeros(count, count + 1, dtype=torch.int64)
     for row in rows:
         rgb, true = labels.example(row)
-        shown = segmenter.rows(network, rgb, short_side)
-        found = class_maps.label_blocks(shown, (rgb.shape[0], rgb.shape[1]), count)
-        total += metrics.confusion(found.label, torch.from_numpy(true), count, IGNORED)
+        scores = segmenter.rows(network, rgb, short_side)
+        named = class_maps.label_blocks(scores, (rgb.shape[0], rgb.shape[1]), count)
+        total += metrics.confusion(named.label, torch.from_numpy(true), count, IGNORED)
     return {"miou": metrics.scores(total).miou} if total.any() else {}

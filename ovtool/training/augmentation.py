@@ -1,4 +1,4 @@
-"""Random crops and colours of training pictures, from a generator that the caller seeds."""
+"""Random crops and colours of training images, from a generator that the caller seeds."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_PADDING = 128  # grey, where a crop is larger than its picture
+_PADDING = 128  # grey, where a crop is larger than its image
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -18,10 +18,10 @@ def random_crop(
     scales: tuple[float, float],
     blank: Any,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """A square of a picture, uint8 (side, side, 3), and of what lies over it, (..., side, side).
+    """A square of an image, uint8 (side, side, 3), and of what lies over it, (..., side, side).
 
     rgb: uint8 (H, W, 3). layers: (..., H, W), masks or labels, whose pixels are taken from the nearest.
-    The picture is scaled so that its shorter side is a random one of `scales` times `side`, cropped at a
+    The image is scaled so that its shorter side is a random one of `scales` times `side`, cropped at a
     random place, mirrored one time in two, and jittered. What lies beyond it is grey, and `blank`.
     """
     height, width = rgb.shape[:2]
@@ -57,7 +57,8 @@ def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uin
         found *= np.float32(rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
         grey = (found @ _LUMA)[..., None]
-        found = grey + np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
+        saturation: NDArray[np.float32] = np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
+        found = grey + saturation
     if rng.random() < 0.5:
         found = (found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T).astype(np.float32)
     return np.clip(found, 0, 255).round().astype(np.uint8)

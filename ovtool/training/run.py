@@ -4,15 +4,17 @@
     frame = run.Frame(outputs, shapes, title, run=how, ranks=ranks, progress=progress)
     begun = run.begin(frame)                                 # where a run that was cut off goes on
     curve = run.train(task, begun)                           # `training.loop`, out of memory in one line
-    run.finish(frame, curve, save)                           # the file, its curve, no checkpoint any more
+    run.finish(frame, curve, save, begun)                    # the file, its curve, no checkpoint any more
 
 `complete` does the last three for a training of one task. A task is plain data, built by a function of
-`trainers/` from a model, batches and settings.
+`trainers/` from a model, batches and settings. Work around the training that may run out of memory too
+(encoding images once, validation) goes into `with run.plain_errors(frame, "encoding images"):`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Record, Task
+
+Save = Callable[
+    [Path, Mapping[str, Any]], None
+]  # writes a file, given its place and its header's settings
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,30 @@ class Trained:
     is_plan: bool = False
     is_first: bool = True
 
+    @property
+    def loss(self) -> float | None:
+        """The loss of the last step; None for a plan."""
+        return self.last.get("loss")
+
+    @property
+    def after(self) -> dict[str, float]:
+        """The measures of `before`, after the last step."""
+        return {name: self.last[name] for name in self.before if name in self.last}
+
+    def as_data(self) -> dict[str, Any]:
+        """All of it as one JSON object; counts and notes stand beside the rest by their own names."""
+        return {
+            "out": str(self.outputs.file),
+            "curve_file": str(self.outputs.curve),
+            "parameters": dict(self.parameters),
+            **self.counts,
+            "steps": self.steps,
+            "before": dict(self.before),
+            "last": dict(self.last),
+            **self.notes,
+            "is_plan": self.is_plan,
+        }
+
 
 def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
     """The places that a training writes to, checked before any work.
@@ -128,13 +158,18 @@ def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
 def begin(frame: Frame, phase: str = "") -> Begun:
     """The checkpoint of a training and what it holds; look at all of them before any work.
 
+    Args:
+        frame: of the command.
+        phase: which of its trainings, where it has several; the last one has no name.
+
     Raises:
         OutputExistsError: a checkpoint is there, and neither `resume` nor `overwrite` was given.
         MismatchError: it is of a training with other data or settings.
         InputError: it is broken.
     """
     checkpoint = frame.checkpoint(phase)
-    state = checkpoints.begin_together(checkpoint, frame.ranks, frame.resume, frame.overwrite)
+    with plain_errors(frame, "starting", phase=phase):
+        state = checkpoints.begin_together(checkpoint, frame.ranks, frame.resume, frame.overwrite)
     return Begun(checkpoint, state, frame)
 
 
@@ -145,33 +180,53 @@ def train(task: Task, begun: Begun) -> list[Record]:
         TrainingError: a loss or gradient that is not finite, or another process that ended.
         OvtoolError: the device is out of memory.
     """
-    ranks = begun.frame.ranks
+    ranks, checkpoint = begun.frame.ranks, begun.checkpoint
+    progress = begun.frame.progress if ranks.is_first else no_progress
+    with _plain(ranks, checkpoint, task.name, task.memory):
+        return loop.train(task, checkpoint, begun=begun.state, ranks=ranks, progress=progress)
+
+
+@contextmanager
+def plain_errors(
+    frame: Frame, doing: str, memory: str = "a smaller --batch-size", phase: str = ""
+) -> Iterator[None]:
+    """Says in one line where memory ran out, or another process of the training ended.
+
+    Args:
+        frame: of the training.
+        doing: what is done inside, for the message: "encoding images".
+        memory: what makes that smaller.
+        phase: which of the command's checkpoints the message names.
+
+    Raises:
+        OvtoolError: the device is out of memory.
+        TrainingError: another process of the training ended.
+    """
+    with _plain(frame.ranks, frame.checkpoint(phase), doing, memory):
+        yield
+
+
+@contextmanager
+def _plain(ranks: Ranks, checkpoint: Checkpoint, doing: str, memory: str) -> Iterator[None]:
     try:
-        progress = begun.frame.progress if ranks.is_first else no_progress
-        return loop.train(task, begun.checkpoint, begun=begun.state, ranks=ranks, progress=progress)
+        yield
     except (RuntimeError, MemoryError) as error:
-        raise plain_error(error, task, begun) from error
-
-
-def plain_error(error: BaseException, task: Task, begun: Begun) -> BaseException:
-    """An error of a training in one line, where it is one of memory or of a process that is gone."""
-    kept = f"{begun.checkpoint.path} holds the last step saved; go on with --resume"
-    if not begun.checkpoint.path.exists():
         kept = "no checkpoint was written yet"
-    if devices.is_out_of_memory(error):
-        return OvtoolError(f"out of memory while {task.name}; give {task.memory} ({kept})")
-    ranks = begun.frame.ranks
-    if ranks.world > 1 and distributed.is_of_a_connection(error):
-        return loop.TrainingError(
-            f"another process of the training ended, so process {ranks.rank} does too ({kept})"
-        )
-    return error
+        if checkpoint.path.exists():
+            kept = f"{checkpoint.path} holds the last step saved; go on with --resume"
+        if devices.is_out_of_memory(error):
+            raise OvtoolError(f"out of memory while {doing}; give {memory} ({kept})") from error
+        if ranks.world > 1 and distributed.is_of_a_connection(error):
+            raise loop.TrainingError(
+                f"another process of the training ended, so process {ranks.rank} does too ({kept})"
+            ) from error
+        raise
 
 
 def finish(
     frame: Frame,
     curve: list[Record],
-    save: Callable[[Path, Mapping[str, Any]], None],
+    save: Save,
     *checkpoints_done: Begun,
     more: Mapping[str, Any] | None = None,
 ) -> None:
@@ -196,7 +251,7 @@ def finish(
 def complete(
     frame: Frame,
     task: Task,
-    save: Callable[[Path, Mapping[str, Any]], None],
+    save: Save,
     more: Callable[[list[Record]], Mapping[str, Any]] | None = None,
 ) -> list[Record]:
     """A command's one training from begin to finish; returns its curve. Raises as `begin` and `train`."""

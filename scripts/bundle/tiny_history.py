@@ -5,7 +5,7 @@
 
 Reads the log from the checkpoint and the snapshots that `train_tiny.py --snapshots` left, and writes
 OUT.json and OUT.png: loss and share of right pictures in training, and for every snapshot top-1 of
-all nouns and the accuracy of patches (`measure_tiny.py`).
+all nouns and the accuracy of patches (`measure/tiny.py`).
 """
 
 import argparse

@@ -11,7 +11,6 @@ learned from, are printed before and after.
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,14 +27,14 @@ from ovtool.datasets.captions import caption
 from ovtool.formats import images as pictures
 from ovtool.formats import parts, plots, tensors
 from ovtool.models import clip as door
-from ovtool.models import nouns, pacl
+from ovtool.models import pacl
+from ovtool.settings.layers import as_data
+from ovtool.settings.pacl import Pacl
 from ovtool.trainers import pacl as trainer
-from ovtool.trainers import pacl_settings, patch_validation
-from ovtool.trainers.pacl import Aligner
-from ovtool.trainers.pacl_settings import Settings
-from ovtool.training import loop
+from ovtool.trainers import patch_validation
+from ovtool.trainers.pacl import PaclTraining
+from ovtool.training import distributed, loop
 from ovtool.training.checkpoints import Checkpoint
-from ovtool.training.distributed import Ranks
 
 WEIGHTS = Path(__file__).parents[2] / "ovtool" / "weights" / "tiny_pacl.safetensors"
 SIDE, DRAWING = 256, 160  # of a scene, and of a drawing before it is posed, in pixels
@@ -66,24 +65,29 @@ class Scenes:
     tokens: torch.Tensor
     captions: list[list[str]]
 
-    def batches(self, size: int, seed: int, first: int) -> Iterator[Batch]:
-        """Batches from a step on: epochs of all scenes in a new order, a caption each."""
-        step = first
-        while True:
-            epoch, place = divmod(step, len(self.captions) // size)
-            order = np.random.default_rng([seed, 2, epoch]).permutation(len(self.captions))
-            chosen = order[place * size : (place + 1) * size].tolist()
-            which = np.random.default_rng([seed, 3, step]).integers(CAPTIONS, size=size)
-            said = [self.captions[n][w] for n, w in zip(chosen, which, strict=True)]
-            told = tuple(tuple(self.captions[n]) for n in chosen)
-            yield Batch(None, tuple(chosen), tuple(said), told)
-            step += 1
+
+@dataclass(frozen=True)
+class SceneBatches:
+    """The batch of a step: epochs of all scenes in a new order, a caption each."""
+
+    captions: list[list[str]]
+    size: int
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        epoch, place = divmod(step, len(self.captions) // self.size)
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.captions))
+        own = order[place * self.size : (place + 1) * self.size].tolist()
+        which = np.random.default_rng([self.seed, 3, step]).integers(CAPTIONS, size=self.size)
+        captions = [self.captions[n][w] for n, w in zip(own, which, strict=True)]
+        all_captions = tuple(tuple(self.captions[n]) for n in own)
+        return Batch(None, tuple(own), tuple(captions), all_captions)
 
 
-def tokens_of(aligner: Aligner, seed: int, count: int, work: Path) -> Scenes:
+def tokens_of(training: PaclTraining, seed: int, count: int, work: Path) -> Scenes:
     """The scenes' tokens and captions, made where they are not in the folder yet."""
-    settings = aligner.settings
-    view = [aligner.clip.fingerprint, settings.crop_size, settings.window, settings.last_block]
+    settings, clip = training.settings, training.features.clip
+    view = [clip.fingerprint, settings.crop_size, settings.window, settings.last_block]
     folder = work / parts.settings_digest({"view": view, "seed": seed})
     folder.mkdir(parents=True, exist_ok=True)
     found, said = [], []
@@ -94,7 +98,7 @@ def tokens_of(aligner: Aligner, seed: int, count: int, work: Path) -> Scenes:
             pixels = torch.stack(
                 [caption_batches.squared(rgb, settings.crop_size or 0) for rgb, _ in made]
             )
-            content = {"tokens": aligner.tokens(pixels).half()}
+            content = {"tokens": training.features.tokens(pixels).half()}
             header = {"kind": "tokens", "settings": {"captions": [each for _, each in made]}}
             tensors.save(path, content, header)
             print(f"{start + PART} of {count} scenes", flush=True)
@@ -104,10 +108,10 @@ def tokens_of(aligner: Aligner, seed: int, count: int, work: Path) -> Scenes:
     return Scenes(torch.cat(found)[:count], said[:count])
 
 
-def validation(aligner: Aligner, pictures_of_val: int) -> patch_validation.Validation | None:
+def validation(training: PaclTraining, pictures_of_val: int) -> patch_validation.Validation | None:
     """Pictures of `collage:val` with their masks."""
     items = pictures.find_images([str(registry.locate("collage:val").images)])[:pictures_of_val]
-    return patch_validation.load("collage:val", items, aligner.clip)
+    return patch_validation.load("collage:val", items, training.features.clip)
 
 
 def parsed() -> argparse.Namespace:
@@ -115,7 +119,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--patch-scale", type=float, default=20.0)
     parser.add_argument("--logit-scale", type=float, default=25.0)
     parser.add_argument("--noun-weight", type=float, default=3.0)
@@ -131,10 +135,10 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     args = parsed()
     clip = door.load("tiny")
-    settings = Settings(
+    given = Pacl(
         batch_size=args.batch_size,
         steps=args.steps,
-        rate=args.rate,
+        lr=args.lr,
         patch_scale=args.patch_scale,
         nouns=args.noun_weight > 0,
         noun_weight=args.noun_weight,
@@ -143,48 +147,32 @@ def main() -> None:
         warmup=10,
         last_block=args.last_block,
         seed=args.seed,
-    ).settled(clip, args.scenes, 1)
-    pipeline = nouns.load() if settings.nouns else None
-    ranks = Ranks(0, 1, torch.device("cpu"))
-    aligner = Aligner(clip, settings, torch.float32, ranks, pipeline)
-    scenes = tokens_of(aligner, args.seed, args.scenes, args.work)
-    aligner.kept_tokens = scenes.tokens
-    aligner.keep_texts(
-        trainer.all_texts(aligner, [said for several in scenes.captions for said in several])
+        save_every=50,
+        validate_every=max(1, args.steps // 3),
     )
-    known = validation(aligner, args.validated)
+    ranks = distributed.alone()
+    settings, _ = trainer.settled(given, clip, args.scenes, ranks)
+    training = trainer.begun(clip, settings, torch.float32, ranks)
+    scenes = tokens_of(training, args.seed, args.scenes, args.work)
+    training.features.keep_tokens(scenes.tokens)
+    training.features.encode_captions([one for several in scenes.captions for one in several])
+    known = validation(training, args.validated)
 
     def validate() -> dict[str, float]:
-        measured = {} if known is None else known.measure(clip, aligner.head())
+        measured = {} if known is None else known.measure(clip, training.head())
         print(json.dumps(measured), flush=True)
         return measured
 
-    shown = dict(pacl_settings.shown(settings)) | {"scenes": args.scenes}
+    shown = as_data(settings) | {"scenes": args.scenes}
     digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
     checkpoint = Checkpoint(args.work / "checkpoint", digest)
     begun = checkpoint.begin(resume=True, overwrite=False)
-    batches = scenes.batches(
-        args.batch_size, args.seed, 0 if begun is None else len(begun["curve"])
-    )
     before = validate()
-    plan = loop.Plan(
-        args.steps, settings.warmup, save_every=50, validate_every=max(1, args.steps // 3)
-    )
-    curve = loop.train(
-        loop.Task(
-            name="training",
-            modules=aligner.modules,
-            optimizer=aligner.optimizer(),
-            plan=plan,
-            step=lambda _: aligner.step(next(batches)),
-            validate=validate,
-        ),
-        checkpoint,
-        begun=begun,
-    )
+    batches = SceneBatches(scenes.captions, args.batch_size, args.seed)
+    curve = loop.train(trainer.task(training, batches, validate), checkpoint, begun=begun)
     after = {name: curve[-1][name] for name in before}
     header = shown | {"before": before, "after": after, "curve": loop.thinned(curve)}
-    pacl.save(args.export, clip, replace(aligner.head(), settings=header), half=True)
+    pacl.save(args.export, clip, replace(training.head(), settings=header), half=True)
     plots.losses(args.work / "curve.png", header["curve"], "the head of tiny")
     checkpoint.remove()
     print(f"{args.export}: {args.export.stat().st_size / 1e6:.2f} MB")

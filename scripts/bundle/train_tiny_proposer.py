@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,9 +32,9 @@ from ovtool.formats import coco, parts
 from ovtool.models import maskformer
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import no_progress
-from ovtool.stages import train_proposer
+from ovtool.settings import layers
+from ovtool.settings.proposer import ProposerTraining
 from ovtool.trainers import proposer as proposer_trainer
-from ovtool.trainers.proposer import Settings
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 
@@ -43,6 +43,7 @@ NAMES = (*(noun.name for noun in table()), *GROUNDS)
 SIDE = 128  # of the pictures
 CLASS_WEIGHT = 0.1  # masks are learned several times sooner, and words no later
 DRAWING = 160  # pixels on the longer side of a drawing before it is posed
+TARGET_STRIDE = 2  # pixels between those at which masks are compared
 VALIDATED = 64  # pictures of collage:val
 
 
@@ -77,7 +78,7 @@ def validation_truth() -> Truth:
     """Pictures of `collage:val` with their instances, all held out; its nouns are numbered alike."""
     files = registry.locate("collage:val")
     dataset = coco.read(files.instances, root=files.images)
-    truth = mask_batches.truth_of(dataset, files.images, "instances", 0.0)
+    truth = mask_batches.truth_of(dataset, files.images, "instances", held_out=0.0)
     assert truth.names == NAMES[: len(truth.names)]
     return replace(truth, training=(), held_out=truth.training[:VALIDATED])
 
@@ -118,41 +119,46 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
     parser.add_argument("--dry-steps", type=int, help="stop after so many steps, writing nothing")
     args = parser.parse_args()
-    settings = Settings(
-        "tiny",
-        "instances",
-        args.queries,
-        args.pictures // args.batch_size,
-        args.batch_size,
-        args.rate,
-        SIDE,
+    training = ProposerTraining(
+        architecture="tiny",
+        targets="instances",
+        queries=args.queries,
+        steps=args.dry_steps or args.pictures // args.batch_size,
+        batch_size=args.batch_size,
+        lr=args.rate,
+        crop_size=SIDE,
         templates="one",
         seed=args.seed,
-        precision=args.precision,
-        validate_every=args.validate_every,
-        target_stride=2,
+        validate_every=0 if args.dry_steps else args.validate_every,
+        save_every=args.save_every,
+        loader_workers=args.workers,
         class_weight=CLASS_WEIGHT,
     )
+    training, _ = proposer_trainer.settled(training, args.pictures)
     with distributed.joined(devices.choose(args.device)) as ranks:
         if ranks.world > 1 and ranks.device.type == "cpu":
             torch.set_num_threads(1)  # one core a process
-        clip, words = train_proposer.embedded("tiny", NAMES, settings.templates)
+        clip, words = proposer_trainer.embedded("tiny", NAMES, training.templates)
         words = words.to(ranks.device)
-        network, _ = train_proposer.start(settings, clip, ranks)
+        network, _ = proposer_trainer.start(training, clip.embed_dim, ranks)
         if args.start is not None:
             earlier = maskformer.load(args.start, clip)
             network.load_state_dict(earlier.network.state_dict())
         scenes = Scenes(args.seed, args.batch_size)
         bank()
-        if args.dry_steps:
-            settings = replace(settings, steps=args.dry_steps, validate_every=0)
-        shown = asdict(settings) | {"scenes": [SIDE, DRAWING]}
+        dtype = devices.training_precision(args.precision, ranks.device)
+        shapes = layers.as_data(training) | {
+            "scenes": [SIDE, DRAWING],
+            "target_stride": TARGET_STRIDE,
+            "precision": str(dtype).removeprefix("torch."),
+        }
         if args.start is not None:
-            shown["start"] = earlier.weights
-        digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
+            shapes["start"] = earlier.weights
+        digest = parts.settings_digest(shapes | {"clip": clip.fingerprint})
         checkpoint = Checkpoint(args.checkpoint, digest)
         begun = checkpoints.begin_together(checkpoint, ranks, resume=True, overwrite=False)
-        truth = validation_truth() if settings.validate_every and ranks.is_first else None
+        is_validated = bool(training.validate_every)
+        truth = validation_truth() if is_validated and ranks.is_first else None
 
         def validate() -> dict[str, float]:
             assert truth is not None
@@ -160,23 +166,24 @@ def main() -> None:
             print(json.dumps(measured), flush=True)
             return measured
 
-        curve = proposer_trainer.fit(
+        task = proposer_trainer.task(
             network,
             words,
             scenes,
-            settings,
-            checkpoint,
-            begun=begun,
-            validate=validate if settings.validate_every else None,
-            ranks=ranks,
-            save_every=0 if args.dry_steps else args.save_every,
-            workers=args.workers,
-            progress=spoken if ranks.is_first else no_progress,
+            training,
+            ranks,
+            dtype=dtype,
+            validate=validate if is_validated else None,
+            target_stride=TARGET_STRIDE,
         )
+        if args.dry_steps:
+            task = replace(task, plan=replace(task.plan, save_every=0))
+        progress = spoken if ranks.is_first else no_progress
+        curve = loop.train(task, checkpoint, begun=begun, ranks=ranks, progress=progress)
         if ranks.is_first and not args.dry_steps:
             thin = loop.thinned(curve)
-            shown |= {"names": list(NAMES), "short_side": SIDE, "curve": thin}
-            maskformer.save(args.export, network, words, clip, shown, half=True)
+            header = shapes | {"names": list(NAMES), "short_side": SIDE, "curve": thin}
+            maskformer.save(args.export, network, words, clip, header, half=True)
             checkpoint.remove()
             print(json.dumps(thin[-1]), f"{args.export.stat().st_size / 1e6:.2f} MB")
 

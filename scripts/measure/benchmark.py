@@ -100,7 +100,7 @@ def collage(folder: Path) -> list[Row]:
     began = time.perf_counter()
     command = [*OVTOOL, "data", "make", "collage", str(folder / "c"), "--split", "test"]
     subprocess.run(
-        [*command, "--images", "2000", "--size", "128", "--workers", "2"],
+        [*command, "--count", "2000", "--size", "128", "--workers", "2"],
         check=True,
         capture_output=True,
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from ovtool.datasets import collage_files, registry
 from ovtool.models import sources
+from ovtool.settings.evaluate import MeanIou
 from ovtool.settings.segment import Fused, Patch
 from ovtool.settings.shared import Compute
 from ovtool.settings.words import Words
@@ -59,7 +60,7 @@ def measure(
     )
     spent = (time.perf_counter() - began) / len(outcome.dataset.images)
     truth = str(data.semantic)
-    return evaluate.run(str(out), truth, classes_per_image=data.classes_per_image), spent
+    return evaluate.run(out, truth, MeanIou(classes_per_image=data.classes_per_image)), spent
 
 
 def main() -> None:

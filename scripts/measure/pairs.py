@@ -21,6 +21,8 @@ import numpy as np
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, table
 from ovtool.formats import coco, rle
+from ovtool.settings.pairs import Matching, Nouns
+from ovtool.settings.shared import Compute
 from ovtool.stages import mine_pairs
 
 MIN_IOU = 0.5
@@ -105,18 +107,20 @@ def main() -> None:
             collage_files.make(spec, folder)
         assert data.captions and data.instances and data.semantic
         outcome = mine_pairs.run(
-            str(data.captions),
-            images=data.images,
-            model=options.model,
-            captions_per_image=options.captions_per_image,
-            proposer=options.proposer,
-            proposals_file=options.proposals,
-            matching=options.matching,
-            quality_weight=options.quality_weight,
-            templates=options.templates,
-            min_similarity=options.min_similarity,
+            data.captions,
+            data.images,
+            Nouns(captions_per_image=options.captions_per_image),
+            Matching(
+                proposer=options.proposer,
+                proposals=options.proposals,
+                matching=options.matching,
+                quality_weight=options.quality_weight,
+                templates=options.templates,
+                min_similarity=options.min_similarity,
+            ),
             limit=options.images,
-            out=str(Path(scratch) / "pairs.json"),
+            out=Path(scratch) / "pairs.json",
+            compute=Compute(model=options.model),
         )
         truths = [coco.read(data.instances), coco.read(data.semantic)]
     print(json.dumps(measure(outcome.dataset, truths), indent=2))

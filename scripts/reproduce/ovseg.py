@@ -12,8 +12,8 @@ and every seed.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,17 @@ from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
 from ovtool.methods import class_maps, metrics
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers.named import Proposals, ProposalSettings
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import by_name
+from ovtool.proposers.proposal_sources import ProposalSource
+from ovtool.proposers.proposals import Proposals
 from ovtool.runtime import runs
 from ovtool.segmenters import two_stage
+from ovtool.settings.pairs import Matching, Nouns
+from ovtool.settings.probe import Oracle
+from ovtool.settings.prompts import MaskPrompts
+from ovtool.settings.propose import Propose
 from ovtool.settings.segment import TwoStage
-from ovtool.settings.shared import Compute, Run
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
 from ovtool.stages import evaluate, mine_pairs, probe_oracle, propose, segment, tune_prompts
 
@@ -45,11 +49,13 @@ if TYPE_CHECKING:
 
 BASE = {noun.name for noun in table() if noun.base} | set(GROUNDS)
 # how nouns choose their masks; the paper's is the greatest cosine (--paper-pairs)
-MATCHING = {"templates": "vild", "matching": "softmax", "quality_weight": 1.0}
+MATCHING = Matching(templates="vild", matching="softmax", quality_weight=1.0)
 MAX_PROPOSALS = 40
 DEPTH = 3
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
 GO_ON = runs.Run(resume=True, overwrite=True)
+AGAIN = Run(resume=True, overwrite=True)
+TINY = Compute(model="tiny")
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,12 @@ class Bench(Cells):
     images: int
     steps: int
     batch_size: int
-    tower_rate: float
+    tower_lr: float
     proposer: str
     chosen_on: int
     tested: int
-    matching: Mapping[str, Any]
-    source: RegionSource | None = None
+    matching: Matching
+    source: ProposalSource | None = None
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the collage, made where it is not there."""
@@ -95,12 +101,11 @@ class Bench(Cells):
         masks = self.work / f"{split}.proposals.json"
         if not masks.exists():
             propose.run(
-                [str(self.data(split).images)],
-                model="tiny",
-                proposer=self.proposer,
-                max_proposals=MAX_PROPOSALS,
-                out=str(masks),
-                how=GO_ON,
+                self.data(split).images,
+                Propose(proposer=self.proposer, max_proposals=MAX_PROPOSALS),
+                out=masks,
+                run=AGAIN,
+                compute=TINY,
             )
         return masks
 
@@ -119,14 +124,13 @@ class Bench(Cells):
             return out
         masks = self.proposals("train") if kind == "captions" else data.semantic
         mine_pairs.run(
-            str(data.captions),
-            images=data.images,
-            proposals_file=masks,
-            model="tiny",
-            captions_per_image="all",
-            out=str(out),
-            how=GO_ON,
-            **self.matching,
+            data.captions,
+            data.images,
+            Nouns(captions_per_image="all"),
+            replace(self.matching, proposals=masks),
+            out=out,
+            run=AGAIN,
+            compute=TINY,
         )
         return out
 
@@ -142,27 +146,27 @@ class Bench(Cells):
         out = self.work / f"{tuning.name}.{seed}.safetensors"
         if not out.exists():
             tune_prompts.run(
-                str(self.pairs(tuning.pairs)),
+                self.pairs(tuning.pairs),
+                MaskPrompts(
+                    train=tuning.train,
+                    depth=tuning.depth or "all",
+                    steps=self.steps,
+                    batch_size=self.batch_size,
+                    tower_lr=self.tower_lr,
+                    seed=seed,
+                ),
                 images=self.data("train").images,
-                model="tiny",
-                train=tuning.train,
-                depth=tuning.depth,
-                precision="bfloat16",
-                steps=self.steps,
-                batch_size=self.batch_size,
-                tower_rate=self.tower_rate,
-                seed=seed,
-                out=str(out),
-                resume=True,
-                overwrite=True,
+                out=out,
+                compute=Compute(model="tiny", precision="bfloat16"),
+                run=Run(resume=True, overwrite=True),
             )
         return out
 
-    def regions(self, clip: "Clip") -> RegionSource:
+    def regions(self, clip: "Clip") -> ProposalSource:
         """The proposer, which looks at each picture once however many systems ask for it."""
         if self.source is None:
-            proposer = named_proposers.proposer_of(
-                ProposalSettings(self.proposer, MAX_PROPOSALS), clip=clip
+            proposer = by_name.load(
+                Propose(proposer=self.proposer, max_proposals=MAX_PROPOSALS), clip=clip
             )
             known: dict[str, Proposals] = {}
 
@@ -171,7 +175,7 @@ class Bench(Cells):
                     known[str(item.path)] = proposer(rgb)
                 return known[str(item.path)]
 
-            self.source = RegionSource(find, proposer.name, no_object=proposer.no_object)
+            self.source = ProposalSource(find, proposer.name, no_object=proposer.no_object)
         return self.source
 
     def lambdas(
@@ -219,13 +223,13 @@ class Bench(Cells):
         """The rows of `probe oracle`."""
         data = self.data("test")
         found = probe_oracle.run(
-            coco_file=data.semantic,
-            images=data.images,
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            prompts="none" if prompts is None else str(prompts),
-            proposals_file=self.proposals("test"),
-            limit=self.tested,
+            oracle=Oracle(
+                classes_per_image=data.classes_per_image,
+                prompts="none" if prompts is None else prompts,
+                proposals=self.proposals("test"),
+            ),
+            source=Source(coco=data.semantic, images=data.images, limit=self.tested),
+            compute=TINY,
         )
         short = {
             probe_oracle.MASKED: "masked",
@@ -265,7 +269,7 @@ class Bench(Cells):
             run=Run(resume=True, overwrite=True),
             compute=Compute(model="tiny"),
         )
-        return {"miou": evaluate.run(str(out), str(data.semantic))["miou"]}
+        return {"miou": evaluate.run(out, data.semantic)["miou"]}
 
 
 # title of the row; what is tuned, None for the CLIP as it is; --region-features
@@ -328,7 +332,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=200, help="images of test")
     parser.add_argument("--steps", type=int, default=80, help="of every tuning")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--tower-rate", type=float, default=1e-4)
+    parser.add_argument("--tower-lr", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
     parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
     args = parser.parse_args()
@@ -337,11 +341,11 @@ def main() -> None:
         args.images,
         args.steps,
         args.batch_size,
-        args.tower_rate,
-        args.proposer or named_proposers.default_name("tiny"),
+        args.tower_lr,
+        args.proposer or by_name.default_name("tiny"),
         args.chosen_on,
         args.tested,
-        {} if args.paper_pairs else MATCHING,
+        Matching() if args.paper_pairs else MATCHING,
     )
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = bench.cell("oracle/none", lambda: bench.oracle(None))

@@ -24,8 +24,11 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import tensors
 from ovtool.models import sources
+from ovtool.settings.evaluate import MeanIou
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.probe import Alignment, Classify, Coherence
 from ovtool.settings.segment import Patch
-from ovtool.settings.shared import Compute, Run
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
 from ovtool.stages import (
     evaluate,
@@ -37,12 +40,13 @@ from ovtool.stages import (
 )
 
 BUNDLED = sources.bundled_folder() / "tiny_pacl.safetensors"
+TINY = Compute(model="tiny")
 BLOCKS = ("clip", "maskclip", "sclip", "clearclip", "naclip")
 STRIDES = (16, 8, 4)
 # what the bundled head of tiny is trained with (scripts/bundle/train_tiny_pacl.py), but for data and steps
 RECIPE: dict[str, Any] = {
     "batch_size": 64,
-    "rate": 2e-3,
+    "lr": 2e-3,
     "warmup": 10,
     "patch_scale": 20.0,
     "logit_scale": 25.0,
@@ -88,16 +92,14 @@ class Bench(Cells):
         out = self.work / f"{name.replace(', ', '-').replace(' ', '_')}.{seed}.safetensors"
         if not out.exists():
             data = self.data("train")
+            own = {**RECIPE, **{**HEADS, **ABLATED}[name]}
             train_pacl.run(
                 str(data.captions),
+                Pacl(steps=self.steps, seed=seed, **own),
                 images=data.images,
-                model="tiny",
-                steps=self.steps,
-                seed=seed,
-                out=str(out),
-                resume=True,
-                overwrite=True,
-                **{**RECIPE, **{**HEADS, **ABLATED}[name]},
+                out=out,
+                compute=Compute(model="tiny"),
+                run=Run(resume=True, overwrite=True),
             )
         return out
 
@@ -121,7 +123,8 @@ class Bench(Cells):
             compute=Compute(model="tiny"),
         )
         spent = (time.perf_counter() - began) / self.tested
-        found = evaluate.run(str(out), str(data.semantic), classes_per_image=data.classes_per_image)
+        counted = MeanIou(classes_per_image=data.classes_per_image)
+        found = evaluate.run(out, data.semantic, counted)
         rows = [one for one in found["classes"] if one["iou"] is not None]
         parts = {
             "objects": [one["iou"] for one in rows if one["name"] not in GROUNDS],
@@ -134,12 +137,13 @@ class Bench(Cells):
         """The shares of patches named right, of the head or of a last block."""
         data = self.data("test")
         found = probe_alignment.run(
-            coco_file=data.semantic,
-            images=data.images,
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            last_block=last_block if head is None else "clip",
-            pacl="none" if head is None else str(head),
+            alignment=Alignment(
+                classes_per_image=data.classes_per_image,
+                last_block=last_block if head is None else "clip",
+                pacl="none" if head is None else head,
+            ),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         wanted = (
             (lambda row: row["pacl"]) if head else (lambda row: row["last_block"] == last_block)
@@ -151,11 +155,9 @@ class Bench(Cells):
         """Top-1 and mAP of the class token and of the head."""
         data = self.data("test")
         found = probe_classify.run(
-            coco_file=data.semantic,
-            images=data.images,
-            classes_per_image=data.classes_per_image,
-            model="tiny",
-            pacl=str(head),
+            classify=Classify(classes_per_image=data.classes_per_image, pacl=head),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         figures: Figures = {}
         for row in found["rows"]:
@@ -169,10 +171,9 @@ class Bench(Cells):
         """The areas under the ROC curves, within and across pictures, of every block."""
         data = self.data("test")
         found = probe_coherence.run(
-            coco_file=data.semantic,
-            images=data.images,
-            model="tiny",
-            pacl="none" if head is None else str(head),
+            coherence=Coherence(pacl="none" if head is None else head),
+            source=Source(coco=data.semantic, images=data.images),
+            compute=TINY,
         )
         return {
             f"{row['name']}, {kind}": row[kind]["auc"]

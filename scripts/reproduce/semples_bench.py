@@ -1,4 +1,4 @@
-"""What `reproduce_semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
+"""What `semples.py` makes on the way: maps, prompts, refinements, masks and segmenters in a folder.
 
 Nothing that is there is made again, and every training goes on where it was cut off.
 """
@@ -17,11 +17,15 @@ from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import coco
 from ovtool.runtime.runs import Run
-from ovtool.settings import shared as settings
-from ovtool.settings.segment import Trained
-from ovtool.stages import cam, propose, refine, segment, train_segmenter
-from ovtool.trainers import background_prompts as background_trainer
+from ovtool.settings import segment as methods
+from ovtool.settings import shared
+from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.settings.propose import Propose
+from ovtool.settings.segmenter import SegmenterTraining
+from ovtool.settings.shared import Compute
+from ovtool.stages import cam, propose, refine, segment, train_segmenter, tune_prompts
 from ovtool.trainers import mask_generator as generator_trainer
+from ovtool.training.run import Trained
 
 GO_ON = Run(resume=True, overwrite=True)
 MODEL = "tiny"
@@ -135,7 +139,7 @@ class Bench(Cells):
         def tuned() -> Figures:
             found = self._tuned(maps, push, seed, out)
             return scores.nearest_hits(
-                {name: list(one) for name, one in (found.nearest or {}).items()}
+                {name: list(one) for name, one in found.notes["nearest"].items()}
             )
 
         if not out.exists():
@@ -143,24 +147,23 @@ class Bench(Cells):
         self.cell(f"nearest/{push}/{seed}", tuned)
         return out
 
-    def _tuned(
-        self, maps: Path, push: str, seed: int, out: Path
-    ) -> background_trainer.TunedBackground:
-        return background_trainer.run(
+    def _tuned(self, maps: Path, push: str, seed: int, out: Path) -> Trained:
+        return tune_prompts.run(
             maps,
+            BackgroundPrompts(
+                words=scores.write_words(self.work / "words.txt"),
+                push=push,
+                push_weight=PUSH_WEIGHTS[push],
+                similarity=SIMILARITY,
+                crop_scale=1.0,
+                steps=self.budget.prompt_steps,
+                batch_size=self.budget.prompt_batch,
+                seed=seed,
+            ),
             images=self.data("train").images,
-            words=scores.write_words(self.work / "words.txt"),
-            model=MODEL,
-            push=push,
-            push_weight=PUSH_WEIGHTS[push],
-            similarity=SIMILARITY,
-            crop_scale=1.0,
-            steps=self.budget.prompt_steps,
-            batch_size=self.budget.prompt_batch,
-            seed=seed,
-            out=str(out),
-            resume=True,
-            overwrite=True,
+            out=out,
+            compute=shared.Compute(model=MODEL),
+            run=shared.Run(resume=True, overwrite=True),
         )
 
     def _word_list(self, out: Path) -> Path:
@@ -245,27 +248,30 @@ class Bench(Cells):
         file = self.file(f"{name}.segmenter", seed)
         if not file.exists():
             train_segmenter.run(
-                str(labels),
+                labels,
+                SegmenterTraining(
+                    with_background=with_background,
+                    architecture=self.budget.segmenter,
+                    steps=self.budget.segmenter_steps,
+                    batch_size=self.budget.segmenter_batch,
+                    validate_every=0,
+                    seed=seed,
+                ),
                 images=train.images,
-                with_background=with_background,
-                architecture=self.budget.segmenter,
-                model=MODEL if self.budget.segmenter == "clip" else None,
-                steps=self.budget.segmenter_steps,
-                batch_size=self.budget.segmenter_batch,
-                validate_every=0,
-                seed=seed,
                 out=file,
-                resume=True,
-                overwrite=True,
+                compute=Compute(model=MODEL if self.budget.segmenter == "clip" else None),
+                run=shared.Run(resume=True, overwrite=True),
             )
         figures = {}
         views = {
-            "plain": Trained(segmenter=file),
-            "miou": Trained(segmenter=file, scales=(0.75, 1, 1.25), flip=True, crf="pydensecrf"),
+            "plain": methods.Trained(segmenter=file),
+            "miou": methods.Trained(
+                segmenter=file, scales=(0.75, 1, 1.25), flip=True, crf="pydensecrf"
+            ),
         }
         for key, method in views.items():
             out = self.file(f"{name}.{key}.segments", seed, "json")
-            segment.run(val.images, method=method, out=out, run=settings.Run(overwrite=True))
+            segment.run(val.images, method=method, out=out, run=shared.Run(overwrite=True))
             figures[key] = scores.masks(out, val)["miou"]
         return figures
 
@@ -283,7 +289,11 @@ class Bench(Cells):
         proposals = self.work / "train.proposals.json"
         if not proposals.exists():
             propose.run(
-                [str(data.images)], model=MODEL, proposer="regions", out=str(proposals), how=GO_ON
+                data.images,
+                Propose(proposer="regions"),
+                out=proposals,
+                run=shared.Run(resume=True, overwrite=True),
+                compute=shared.Compute(model=MODEL),
             )
         if not out.exists():
             refine.run(

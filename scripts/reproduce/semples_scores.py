@@ -1,4 +1,4 @@
-"""What `reproduce_semples.py` measures: seeds and pseudo masks of the collage against its truth."""
+"""What `semples.py` measures: seeds and pseudo masks of the collage against its truth."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, class_names, table
 from ovtool.formats import cams, label_maps
 from ovtool.methods import cam_scores, metrics, pseudo_masks
 from ovtool.methods.pseudo_masks import Background
+from ovtool.settings.evaluate import MeanIou
 from ovtool.stages import evaluate
 
 CLASSES = tuple(COOCCUR_NOUNS)  # numbers 1 to 20; 0 is the background
@@ -73,7 +74,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
 
 def masks(file: Path, data: registry.DataSet) -> Figures:
     """mIoU of masks over 20 classes and background; what no mask covers is background."""
-    found = evaluate.run(str(file), str(data.instances), with_background=True)
+    found = evaluate.run(file, data.instances, MeanIou(with_background=True))
     return {"miou": found["miou"]}
 
 

@@ -1,6 +1,5 @@
 """What a proposer learns from: targets of a COCO file, augmentation, order, and the rows of many ranks."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ovtool.batches import masks as examples
+from ovtool.batches.loader import Loader
 from ovtool.errors import InputError
 from ovtool.formats import coco, rle
 from ovtool.training import augmentation
@@ -17,7 +17,7 @@ HEIGHT, WIDTH = 40, 60
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four pictures; the first has two masks of one category and one of another, the last none."""
+    """Four images; the first has two masks of one category and one of another, the last none."""
     images, annotations = [], []
     random = np.random.default_rng(0)
     for number in range(1, 5):
@@ -52,34 +52,34 @@ def test_targets_are_one_mask_a_category_or_every_instance(dataset, tmp_path):
     assert single.targets(0)[1].tolist() == [1, 1, 0] and single.targets(1)[1].tolist() == [0]
 
 
-def test_held_out_pictures_are_not_learned_from(dataset, tmp_path):
-    truth = examples.truth_of(dataset, tmp_path, held_out_share=0.3)
+def test_held_out_images_are_not_learned_from(dataset, tmp_path):
+    truth = examples.truth_of(dataset, tmp_path, held_out=0.3)
     assert len(truth.held_out) == 1 and len(truth.training) == 2
     assert sorted((*truth.held_out, *truth.training)) == [0, 1, 2]
-    most = examples.truth_of(dataset, tmp_path, held_out_share=1.0)
+    most = examples.truth_of(dataset, tmp_path, held_out=1.0)
     assert len(most.training) == 1  # something is left to learn from
 
 
 def test_a_truth_without_masks(dataset, tmp_path):
-    with pytest.raises(InputError, match="no picture of the truth has a mask"):
+    with pytest.raises(InputError, match="no image of the truth has a mask"):
         examples.truth_of(replace(dataset, annotations=[]), tmp_path)
     empty = coco.annotation(1, 1, 7, rle.encode(np.zeros((HEIGHT, WIDTH), bool)), None)
     with pytest.raises(InputError, match="has a mask"):
         examples.truth_of(replace(dataset, annotations=[empty]), tmp_path)
 
 
-def test_a_picture_of_another_size_or_none(dataset, tmp_path):
-    truth = examples.truth_of(dataset, tmp_path, held_out_share=0.0)
+def test_a_image_of_another_size_or_none(dataset, tmp_path):
+    truth = examples.truth_of(dataset, tmp_path, held_out=0.0)
     Image.new("RGB", (WIDTH, HEIGHT + 1)).save(tmp_path / "1.png")
     with pytest.raises(InputError, match="1.png has 60 x 41 pixels, and its masks 60 x 40"):
-        truth.picture(0)
+        truth.rgb(0)
     (tmp_path / "2.png").unlink()
     with pytest.raises(InputError, match="2.png"):
-        truth.picture(1)
+        truth.rgb(1)
 
 
 def test_masks_stay_on_what_they_cover():
-    """A picture that is white where its mask is, however it is cut, scaled and mirrored."""
+    """An image that is white where its mask is, however it is cut, scaled and mirrored."""
     rng = np.random.default_rng(0)
     masks = np.zeros((2, 90, 120), bool)
     masks[0, 20:60, 30:80] = True
@@ -116,20 +116,21 @@ def test_colours_move_within_bounds():
         assert 0.5 * (100 - 32) - 1 <= pixel[0] <= 1.5 * 132 + 1
 
 
-def test_every_picture_comes_once_an_epoch_and_ranks_share_a_batch(dataset, tmp_path):
-    truth = examples.truth_of(dataset, tmp_path, held_out_share=0.0)
+def test_every_image_comes_once_an_epoch_and_ranks_share_a_batch(dataset, tmp_path):
+    truth = examples.truth_of(dataset, tmp_path, held_out=0.0)
     seen = []
     watched = replace(truth)
-    object.__setattr__(watched, "picture", lambda row: seen.append(row) or truth.picture(row))
+    object.__setattr__(watched, "rgb", lambda row: seen.append(row) or truth.rgb(row))
     example_of = examples.examples_of(watched, 5, 2, 32)
-    for step in range(3):  # six rows are two epochs of three pictures
+    for step in range(3):  # six rows are two epochs of three images
         for row in range(2):
             example_of(step, row)
     assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
     plain = examples.examples_of(truth, 5, 2, 32)
-    whole = list(itertools.islice(examples.stream(plain, 4, range(2)), 2))
-    first = list(itertools.islice(examples.stream(plain, 4, range(0, 1)), 2))
-    second = list(itertools.islice(examples.stream(plain, 4, range(1, 2)), 2))
+    whole, first, second = (
+        [examples.Batches(plain, rows)[step] for step in (4, 5)]
+        for rows in (range(2), range(0, 1), range(1, 2))
+    )
     for batch, a, b in zip(whole, first, second, strict=True):
         assert np.array_equal(batch.pixels, np.concatenate([a.pixels, b.pixels]))
         for mask, one in zip(batch.masks, (*a.masks, *b.masks), strict=True):
@@ -139,9 +140,10 @@ def test_every_picture_comes_once_an_epoch_and_ranks_share_a_batch(dataset, tmp_
 
 
 def test_workers_change_nothing(dataset, tmp_path):
-    truth = examples.truth_of(dataset, tmp_path, held_out_share=0.0)
+    truth = examples.truth_of(dataset, tmp_path, held_out=0.0)
     example_of = examples.examples_of(truth, 5, 2, 32)
-    alone = list(itertools.islice(examples.stream(example_of, 1, range(2)), 3))
-    helped = list(itertools.islice(examples.stream(example_of, 1, range(2), workers=2), 3))
-    for one, other in zip(alone, helped, strict=True):
+    batches = examples.Batches(example_of, range(2))
+    alone, helped = Loader(batches, 4), Loader(batches, 4, workers=2)
+    for step in (1, 2, 3):
+        one, other = alone(step), helped(step)
         assert np.array_equal(one.pixels, other.pixels)

@@ -1,5 +1,6 @@
 """What the tests of commands over pictures share: a desk to work on, and small pictures."""
 
+import inspect
 import json
 
 import numpy as np
@@ -92,3 +93,27 @@ def fails(desk, capsys):
         return lines[0].removeprefix("error: ")
 
     return failing
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """Watches what a command hands to its stage, by the names of the stage's parameters.
+
+    `handed(stage, answer)` puts a stand-in that answers in the place of `stage.run`, and gives the
+    dictionary that is filled by each call.
+    """
+
+    def watch(stage, answer):
+        seen = {}
+        own = inspect.signature(stage.run)
+
+        def stand_in(*arguments, **named):
+            seen.clear()
+            seen.update(own.bind(*arguments, **named).arguments)
+            seen.pop("progress", None)
+            return answer
+
+        monkeypatch.setattr(stage, "run", stand_in)
+        return seen
+
+    return watch

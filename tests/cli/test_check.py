@@ -192,7 +192,7 @@ def test_numbers_that_are_none_are_found(tmp_path):
     tensors.save(
         path, {"good": torch.zeros(2), "bad": bad, "whole": torch.ones(2).int()}, {"kind": "cams"}
     )
-    report = check.run(str(path))
+    (report,) = check.run(path)
     assert len(report["defects"]) == 1 and "tensor bad holds NaN" in report["defects"][0]
 
 

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from ovtool.cli import errors
 from ovtool.cli.app import app
 from ovtool.datasets import art, collage_files, registry
-from ovtool.stages import data
+from ovtool.errors import UsageError
+from ovtool.settings.data import Scenes
+from ovtool.stages import data_list
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +102,7 @@ def test_list_knows_when_the_art_is_there(monkeypatch):
     assert listed()["collage:train"]["at_hand"] is True
     (style / f"{table()[5].code_points[-1]}.png").unlink()
     assert listed()["collage:train"]["at_hand"] is False
-    monkeypatch.setattr(data, "find_spec", lambda name: None if name == "resvg_py" else name)
+    monkeypatch.setattr(data_list, "find_spec", lambda name: None if name == "resvg_py" else name)
     sets = listed()
     assert sets["collage:demo"]["at_hand"] is False
     assert "pip install 'ovtool[demo]'" in sets["collage:demo"]["state"]
@@ -136,12 +138,13 @@ def test_list_for_people():
             "error: collage has no split 'tset'; choose from train, val, test, demo",
         ),
         (["collage", "--preset", "rare"], "'rare' is not one of 'cooccur', 'single'"),
-        (["collage", "--images", "0"], "'--images': Input should be greater than or equal to 1"),
-        (["collage", "--images", "many"], "'--images': Input should be a valid integer"),
-        (["collage", "--size", "31"], "'--size': Input should be greater than or equal to 32"),
-        (["collage", "--size", "2049"], "'--size': Input should be less than or equal to 2048"),
-        (["collage", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
-        (["collage", "--workers", "0"], "'--workers': Input should be greater than or equal to 1"),
+        (["collage", "--count", "0"], "--count 0 is out of range; give 1 or more"),
+        (["collage", "--count", "many"], "--count 'many' is not allowed; give a whole number"),
+        (["collage", "--images", "5"], "--images is now --count; give that instead"),
+        (["collage", "--size", "31"], "--size 31 is out of range; give 32 to 2048"),
+        (["collage", "--size", "2049"], "--size 2049 is out of range; give 32 to 2048"),
+        (["collage", "--seed", "-1"], "--seed -1 is out of range; give 0 or more"),
+        (["collage", "--workers", "0"], "--workers 0 is out of range; give 1 or more"),
     ],
 )
 def test_what_cannot_be_meant(few, tmp_path, capsys, arguments, message):
@@ -153,17 +156,17 @@ def test_what_cannot_be_meant(few, tmp_path, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": 0}, "--images 0: a data set has at least one image"),
-        ({"size": 31}, "--size 31: a side is 32 to 2048 pixels"),
-        ({"size": 2049}, "--size 2049: a side is 32 to 2048 pixels"),
-        ({"seed": -1}, "--seed -1: a seed is at least 0"),
-        ({"workers": 0}, "--workers 0: give at least 1"),
-        ({"preset": "rare"}, "unknown preset 'rare'; choose from cooccur, single"),
+        ({"count": 0}, "--count 0 is out of range; give 1 or more"),
+        ({"size": 31}, "--size 31 is out of range; give 32 to 2048"),
+        ({"size": 2049}, "--size 2049 is out of range; give 32 to 2048"),
+        ({"seed": -1}, "--seed -1 is out of range; give 0 or more"),
+        ({"workers": 0}, "--workers 0 is out of range; give 1 or more"),
+        ({"preset": "rare"}, "--preset 'rare' is not one of 'cooccur', 'single'; give one of them"),
     ],
 )
-def test_the_stage_refuses_the_same(few, tmp_path, options, message):
-    with pytest.raises(data.UsageError) as caught:
-        data.make("collage", tmp_path / "set", **options)
+def test_the_settings_refuse_the_same(options, message):
+    with pytest.raises(UsageError) as caught:
+        Scenes(**options)
     assert str(caught.value) == message
 
 
@@ -175,7 +178,7 @@ def test_the_folder_is_needed(capsys):
 def test_a_folder_that_holds_something(few, tmp_path, capsys):
     folder = tmp_path / "set"
     folder.mkdir()
-    assert refused(capsys, "make", "collage", folder, "--images", 1, "--size", 32)[0] == 0
+    assert refused(capsys, "make", "collage", folder, "--count", 1, "--size", 32)[0] == 0
     for options in ([], ["--split", "val"], ["--dry-run"]):
         status, line = refused(capsys, "make", "collage", folder, *options)
         assert status == 1

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from ovtool.cli.errors import run
 from ovtool.formats import coco, label_maps, merge, parts, rle
+from ovtool.settings.evaluate import MeanIou
+from ovtool.settings.shared import Run
 from ovtool.stages import evaluate
 
 WORDS = ("cow", "grass", "sky")
@@ -179,7 +181,7 @@ def test_with_background_counts_unlabelled_pixels_as_a_class(tmp_path, maps):
     result = evaluate.run(
         write_coco(tmp_path / "p.json", predicted),
         write_coco(tmp_path / "t.json", true),
-        with_background=True,
+        MeanIou(with_background=True),
     )
     assert list(ious(result)) == [*WORDS, "background"]
     expected = expected_iou(predicted, true, with_background=True)
@@ -193,7 +195,7 @@ def test_a_class_named_background_is_the_background(tmp_path):
     result = evaluate.run(
         write_coco(tmp_path / "p.json", found, words=("cow",)),
         write_folder(tmp_path / "t", true, words=("cow", "Background")),
-        with_background=True,
+        MeanIou(with_background=True),
     )
     assert ious(result) == {"cow": 1 / 2, "Background": 2 / 3}
 
@@ -245,7 +247,7 @@ def test_ignore_label_by_name_and_by_value(tmp_path, maps):
         (write_coco(tmp_path / "t.json", true), "Grass"),
         (write_folder(tmp_path / "t", true), "1"),
     ):
-        result = evaluate.run(prediction, truth, ignore_label=[label])
+        result = evaluate.run(prediction, truth, MeanIou(ignore_label=[label]))
         found = ious(result)
         assert [found["cow"], found["sky"]] == pytest.approx(expected)
         assert found.get("grass", 0.0) == 0.0  # it has no truth left, and is predicted in places
@@ -258,8 +260,7 @@ def test_void_pixels_stay_ignored_with_background(tmp_path):
     result = evaluate.run(
         write_coco(tmp_path / "p.json", found, words=("cow",)),
         write_folder(tmp_path / "t", true, words=("background", "cow")),
-        with_background=True,
-        ignore_label=["255"],
+        MeanIou(with_background=True, ignore_label=("255",)),
     )
     assert ious(result) == {"background": 1.0, "cow": 1.0}
     assert result["pixels"] == 2
@@ -274,7 +275,7 @@ def test_classes_per_image_leaves_out_what_nobody_could_find(tmp_path, maps):
     result = evaluate.run(
         write_coco(tmp_path / "p.json", predicted),
         write_coco(tmp_path / "t.json", true),
-        classes_per_image=table,
+        MeanIou(classes_per_image=table),
     )
     heard = {
         name: np.where(np.isin(labels, [2] if name == "field/2.jpg" else [0, 1]), labels, -1)
@@ -301,13 +302,13 @@ def test_images_without_prediction(tmp_path, maps, capsys):
     assert "lacks 1 of the 4 images" in said and "'field/1.jpg'" in said and "--missing" in said
 
     some = {name: true[name] for name in predicted}
-    skipped = evaluate.run(prediction, truth, missing="skip")
+    skipped = evaluate.run(prediction, truth, MeanIou(missing="skip"))
     assert list(ious(skipped).values()) == pytest.approx(expected_iou(predicted, some))
     assert (skipped["images"], skipped["images_missing"]) == (3, 1)
     assert skipped["images_without_truth"] == 1
 
     nothing = {"field/1.jpg": np.full((HEIGHT, WIDTH), -1)}
-    empty = evaluate.run(prediction, truth, missing="empty")
+    empty = evaluate.run(prediction, truth, MeanIou(missing="empty"))
     assert list(ious(empty).values()) == pytest.approx(expected_iou(predicted | nothing, true))
 
 
@@ -450,3 +451,30 @@ def test_bad_input_is_one_line_with_its_status(tmp_path, maps, case, capsys):
     assert said.out == "" and len(said.err.splitlines()) == 1, said.err
     for word in words:
         assert word in said.err
+
+
+def test_every_option_reaches_the_function(handed):
+    scores = ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "pixels")
+    seen = handed(evaluate, {"classes": [], **dict.fromkeys(scores, 0)})
+    line = "evaluate p.json --ground-truth t.json --with-background --ignore-label cow -o x.json"
+    line += " --ignore-label 7 --classes-per-image w.json --missing skip --overwrite"
+    assert run(line.split()) == 0
+    own = MeanIou(
+        with_background=True,
+        ignore_label=("cow", "7"),
+        classes_per_image="w.json",
+        missing="skip",
+    )
+    files = {"prediction": "p.json", "ground_truth": "t.json", "out": "x.json"}
+    assert seen == {**files, "metric": own, "run": Run(overwrite=True)}
+
+
+def test_the_result_holds_no_path(tmp_path, maps):
+    predicted, true = maps
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({name: list(WORDS) for name in true}))
+    files = write_coco(tmp_path / "p.json", predicted), write_folder(tmp_path / "t", true)
+    result = evaluate.run(*files, MeanIou(classes_per_image=words))
+    assert str(tmp_path) not in json.dumps(result)
+    assert result["ovtool"]["settings"]["prediction"] == "p.json"
+    assert result["ovtool"]["settings"]["ground_truth"] == "t"

@@ -40,8 +40,10 @@ def test_output_file(files, desk):
 
 
 def test_bad_requests(files, desk, fails):
-    assert "knows no classes" in fails(2, *files, "--with-background")
-    assert "knows no classes" in fails(2, *files, "--ignore-label", "cow")
+    said = fails(2, *files, "--with-background")
+    assert said.startswith("--with-background belongs to --metric miou, not to recall")
+    said = fails(2, *files, "--ignore-label", "cow")
+    assert said.startswith("--ignore-label belongs to --metric miou, not to recall")
     gone = ("evaluate", "gone.json", *files[2:])
     assert fails(1, *gone) == "no such file: gone.json"
     (desk / "maps").mkdir()

@@ -1,6 +1,5 @@
 """`ovtool mine-pairs` on files, end to end."""
 
-import inspect
 import io
 import json
 import tarfile
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ovtool.cli import mine_pairs as command
 from ovtool.cli.errors import run
 from ovtool.formats import coco, rle
 from ovtool.formats import images as pictures
@@ -19,9 +17,9 @@ from ovtool.methods import masked_crops
 from ovtool.models import clip as door
 from ovtool.models import text
 from ovtool.runtime.runs import Outcome
+from ovtool.settings.pairs import Matching, Nouns
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import mine_pairs as stage
-
-stage_run = stage.run
 
 
 def pairs_of(dataset):
@@ -37,60 +35,50 @@ def pairs_of(dataset):
     return found
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """What the command hands to the stage."""
-    seen = {}
-
-    def record(captions, **options):
-        seen.update(options, captions=captions)
-        return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
-
-    monkeypatch.setattr(stage, "run", record)
-    return seen
+PLANNED = Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
 
 
-def test_the_command_and_its_function_have_the_same_defaults(parsed):
-    assert run(["mine-pairs", "--captions", "coco"]) == 0
-    del parsed["how"]
-    own = inspect.signature(stage_run).parameters.items()
-    expected = {name: p.default for name, p in own if name not in ("captions", "how")}
-    assert parsed == expected | {"captions": "coco"}
-
-
-def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "captions": ("--captions", "c.json"),
-        "images": ("--images", Path("i")),
-        "captions_per_image": ("--captions-per-image", "5"),
-        "proposals_file": ("--proposals", Path("p.json")),
-        "proposer": ("--proposer", "regions"),
-        "pos": ("--pos", "NOUN,PROPN"),
-        "stop": ("--stop", Path("s.txt")),
-        "spacy_model": ("--spacy-model", "en_core_web_sm"),
-        "templates": ("--templates", "vild"),
-        "matching": ("--matching", "softmax"),
-        "quality_weight": ("--quality-weight", 0.5),
-        "min_similarity": ("--min-similarity", 0.25),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "float32"),
-        "batch_size": ("--batch-size", 3),
-        "seed": ("--seed", 8),
-        "crops": ("--crops", Path("c")),
-        "limit": ("--limit", 7),
-        "out": ("-o", "x.json"),
+def test_every_option_reaches_the_function(handed):
+    seen = handed(stage, PLANNED)
+    line = (
+        "mine-pairs --captions c.json --images i --captions-per-image 5 --seed 8 --pos NOUN,PROPN"
+    )
+    line += (
+        " --chunks --stop s.txt --spacy-model en_core_web_sm --proposer regions --templates vild"
+    )
+    line += " --matching softmax --quality-weight 0.5 --min-similarity 0.25 --crops c --limit 7"
+    line += " -o x.json --batch-size 3 --part-size 9 --resume --overwrite --strict --dry-run"
+    line += " --model tiny --device cpu --precision float32 --threads 2"
+    assert run(line.split()) == 0
+    assert seen == {
+        "captions": "c.json",
+        "images": Path("i"),
+        "nouns": Nouns(
+            captions_per_image="5",
+            seed=8,
+            pos=("NOUN", "PROPN"),
+            chunks=True,
+            stop="s.txt",
+            spacy_model="en_core_web_sm",
+        ),
+        "matching": Matching(
+            proposer="regions",
+            templates="vild",
+            matching="softmax",
+            quality_weight=0.5,
+            min_similarity=0.25,
+        ),
+        "crops": Path("c"),
+        "limit": 7,
+        "out": "x.json",
+        "run": Run(
+            batch_size=3, part_size=9, resume=True, overwrite=True, strict=True, dry_run=True
+        ),
+        "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
     }
-    words = [str(part) for pair in arguments.values() for part in pair]
-    own = ["--chunks", "--no-stop"]
-    flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    assert run(["mine-pairs", *words, *own, *flags]) == 0
-    how = parsed.pop("how")
-    assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
-    given = {name: value for name, (_, value) in arguments.items()}
-    assert parsed == given | {"chunks": True, "no_stop": True}
-    options = inspect.signature(command.mine_pairs).parameters
-    assert len(options) == len(given) + len(own) + len(flags) - 1 + 1  # 9 is no flag; with json
+    assert run("mine-pairs --captions coco --no-stop --proposals p.json".split()) == 0
+    assert seen["nouns"] == Nouns(no_stop=True) and seen["matching"] == Matching(proposals="p.json")
+    assert seen["run"] == Run() and seen["compute"] == Compute()
 
 
 def test_each_noun_of_an_image_once_with_its_place(mining, desk, photos, capsys):

@@ -61,7 +61,9 @@ def test_captions_of_images_that_do_not_exist(mining, captioned, fails):
     [
         (["--stop", "s.txt", "--no-stop"], 2, "--stop names words to leave out, and --no-stop"),
         (["--stop", "none.txt"], 1, "no such file: none.txt"),
-        (["--pos", "VERB"], 2, "unknown part of speech 'VERB'"),
+        (["--pos", "VERB"], 2, "--pos 'VERB' is not one of 'NOUN', 'PROPN'; give one of them"),
+        (["--pos", ""], 2, "--pos '' is not one of 'NOUN', 'PROPN'"),
+        (["--pos", "NOUN,VERB"], 2, "--pos 'VERB' is not one of"),
         (
             ["--spacy-model", "en_core_web_xyz"],
             2,

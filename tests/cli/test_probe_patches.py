@@ -1,6 +1,5 @@
 """`ovtool probe alignment`, `coherence` and `classify` on files, end to end, with the bundled model."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from PIL import Image
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
 from ovtool.formats import tensors
+from ovtool.settings import option
+from ovtool.settings.probe import Alignment, Classify, Coherence
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_alignment, probe_classify, probe_coherence
 
 STAGES = {"alignment": probe_alignment, "coherence": probe_coherence, "classify": probe_classify}
-RUNS = {name: stage.run for name, stage in STAGES.items()}
 EMPTY = {
     "rows": [],
     "images": 0,
@@ -23,26 +24,41 @@ EMPTY = {
     "words_an_image": 0,
     "labels_an_image": 0,
 }
-OPTIONS = {
-    "coco_file": ("--coco", Path("i.json")),
-    "images": ("--images", Path("i")),
-    "classes_per_image": ("--classes-per-image", Path("w.json")),
-    "model": ("--model", "tiny"),
-    "device": ("--device", "cpu"),
-    "precision": ("--precision", "float16"),
-    "batch_size": ("--batch-size", 3),
-    "templates": ("--templates", "vild"),
-    "pacl": ("--pacl", "none"),
-    "last_block": ("--last-block", "sclip"),
-    "layers": ("--layers", "2,3"),
-    "pairs": ("--pairs", 9),
+ROW = {
+    "name": "x",
+    "top1": {},
+    "map": {},
+    "accuracy": {"all": None},
+    "within": None,
+    "across": None,
+}
+VIEWS = {
     "short_side": ("--short-side", 96),
     "window": ("--window", 64),
     "stride": ("--stride", 32),
-    "seed": ("--seed", 5),
-    "limit": ("--limit", 7),
-    "picture": ("--picture", Path("p.png")),
 }
+WORDS = {
+    "classes_per_image": ("--classes-per-image", "w.json"),
+    "templates": ("--templates", "vild"),
+    "pacl": ("--pacl", "none"),
+}
+OPTIONS = {
+    "alignment": {
+        **WORDS,
+        **VIEWS,
+        "last_block": ("--last-block", "sclip"),
+        "count_mixed": ("--count-mixed", True),
+    },
+    "coherence": {
+        **VIEWS,
+        "pacl": ("--pacl", "none"),
+        "layers": ("--layers", "2,3"),
+        "sample": ("--sample", 9),
+        "seed": ("--seed", 5),
+    },
+    "classify": WORDS,
+}
+SETTINGS = {"alignment": Alignment, "coherence": Coherence, "classify": Classify}
 
 
 @pytest.fixture(scope="module")
@@ -54,34 +70,34 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_option_reaches_the_function_and_has_its_default(name, monkeypatch):
-    seen = {}
-
-    def record(data_set, **options):
-        seen.update(options, data_set=data_set)
-        row = {
-            "name": "x",
-            "top1": {},
-            "map": {},
-            "accuracy": {"all": None},
-            "within": None,
-            "across": None,
-        }
-        return {**EMPTY, "rows": [row]}
-
-    monkeypatch.setattr(STAGES[name], "run", record)
-    own = inspect.signature(RUNS[name]).parameters
+def test_every_option_reaches_the_function(name, handed):
+    seen = handed(STAGES[name], {**EMPTY, "rows": [ROW]})
+    own = OPTIONS[name]
+    assert set(own) == set(option.fields(SETTINGS[name]))
+    flags = [[flag, *([] if value is True else [str(value)])] for flag, value in own.values()]
+    line = f"probe {name} voc --coco i.json --images i --limit 7 --plot p.png --overwrite"
+    line += " --model tiny --device cpu --precision float16 --threads 2"
+    batch = ["--batch-size", "3"] if name == "alignment" else []
+    assert run([*line.split(), *batch, *(word for words in flags for word in words)]) == 0
+    assert seen == {
+        "data_set": "voc",
+        name: SETTINGS[name](**{field: value for field, (_, value) in own.items()}),
+        "plot": Path("p.png"),
+        "source": Source(coco="i.json", images="i", limit=7),
+        "run": Run(overwrite=True, batch_size=3 if batch else None),
+        "compute": Compute(model="tiny", device="cpu", precision="float16", threads=2),
+    }
     assert run(["probe", name]) == 0
-    del seen["progress"]
-    assert seen == {key: p.default for key, p in own.items() if key != "progress"}
-    given = {key: value for key, value in OPTIONS.items() if key in own}
-    line = [str(part) for pair in given.values() for part in pair]
-    flags = ["--overwrite", *(["--count-mixed"] if "count_mixed" in own else [])]
-    assert run(["probe", name, "voc", *line, *flags]) == 0
-    del seen["progress"]
-    expected = {key: value for key, (_, value) in given.items()} | {"data_set": "voc"}
-    expected |= {"overwrite": True} | ({"count_mixed": True} if "count_mixed" in own else {})
-    assert seen == expected and set(seen) == set(own) - {"progress"}
+    assert seen["data_set"] is None and seen["plot"] is None
+    assert (seen[name], seen["run"], seen["compute"]) == (SETTINGS[name](), Run(), Compute())
+
+
+def test_old_names_of_flags_are_answered_with_the_new_ones(fails):
+    said = fails(2, "probe", "coherence", "collage:test", "--pairs", "9")
+    assert said.startswith("--pairs is now --sample; give that instead")
+    for name in STAGES:
+        said = fails(2, "probe", name, "collage:test", "--picture", "p.png")
+        assert said.startswith("--picture is now --plot; give that instead")
 
 
 FIRST_ROW = {"alignment": "last block clip", "coherence": "block 1", "classify": "class token"}
@@ -90,8 +106,8 @@ FIRST_ROW = {"alignment": "last block clip", "coherence": "block 1", "classify":
 @pytest.mark.parametrize("name", STAGES)
 def test_the_table_and_the_picture_of_a_data_set(desk, data, monkeypatch, capsys, name):
     monkeypatch.setattr(registry, "locate", lambda given: data)
-    more = ["--pairs", "300"] if name == "coherence" else []
-    line = ["probe", name, "collage:demo", "--json", "--picture", "p.png", *more]
+    more = ["--sample", "300"] if name == "coherence" else []
+    line = ["probe", name, "collage:demo", "--json", "--plot", "p.png", *more]
     assert run(line) == 0
     said = capsys.readouterr()
     lines = said.err.splitlines()
@@ -132,5 +148,6 @@ def test_segment_refuses_what_does_not_fit(fails, photos, tmp_path):
     assert "no such file: gone; --pacl is a file of train-pacl" in fails(1, *line, "--pacl", "gone")
     said = fails(2, *line, "--patch-stride", "5")
     assert said.startswith("--patch-stride 5 does not divide the patches of tiny, of 16 pixels")
-    assert "is no list of sizes of 0.1 to 10" in fails(2, *line, "--scales", "big")
-    assert "greater than or equal to 0" in fails(2, *line, "--max-entropy", "-1")
+    said = fails(2, *line, "--scales", "big")
+    assert said.startswith("--scales 'big' is not allowed; give a number")
+    assert "out of range; give 0 or more" in fails(2, *line, "--max-entropy", "-1")

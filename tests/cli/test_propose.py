@@ -1,66 +1,54 @@
 """`ovtool propose` on files, end to end."""
 
-import inspect
 import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from ovtool.cli import propose as command
 from ovtool.cli.errors import run
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import regions
 from ovtool.runtime.runs import Outcome
+from ovtool.settings.propose import Propose
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import propose as stage
 
-stage_run = stage.run
+PLANNED = Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """What the command hands to the stage."""
-    seen = {}
-
-    def record(inputs, **options):
-        seen.update(options, inputs=inputs)
-        return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
-
-    monkeypatch.setattr(stage, "run", record)
-    return seen
-
-
-def test_the_command_and_its_function_have_the_same_defaults(parsed):
-    assert run(["propose", "x.jpg"]) == 0
-    del parsed["how"]
-    own = inspect.signature(stage_run).parameters.items()
-    expected = {name: p.default for name, p in own if name not in ("inputs", "how")}
-    assert parsed == expected | {"inputs": ["x.jpg"]}
-
-
-def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "proposer": ("--proposer", "regions"),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "nms": ("--nms", 0.5),
-        "embeddings": ("--embeddings", Path("e.safetensors")),
-        "max_proposals": ("--max-proposals", 5),
-        "min_area": ("--min-area", 0.5),
-        "coco_file": ("--coco", Path("i.json")),
-        "images": ("--images", Path("i")),
-        "limit": ("--limit", 7),
-        "out": ("-o", "x.json"),
+def test_every_option_reaches_the_function(handed):
+    seen = handed(stage, PLANNED)
+    line = (
+        "propose x.jpg --proposer regions --nms 0.5 --max-proposals 5 --min-area 0.5 --model tiny"
+    )
+    line += " --device cpu --threads 2 --save-embeddings e.safetensors --limit 7 -o x.json"
+    line += " --coco i.json --images i"
+    flags = " --resume --overwrite --strict --dry-run --part-size 9"
+    assert run((line + flags).split()) == 0
+    assert seen == {
+        "inputs": ("x.jpg",),
+        "masks": Propose(proposer="regions", max_proposals=5, min_area=0.5, nms=0.5),
+        "out": "x.json",
+        "save_embeddings": Path("e.safetensors"),
+        "source": Source(coco="i.json", images="i", limit=7),
+        "run": Run(part_size=9, resume=True, overwrite=True, strict=True, dry_run=True),
+        "compute": Compute(model="tiny", device="cpu", threads=2),
     }
-    line = [str(part) for pair in arguments.values() for part in pair]
-    flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    assert run(["propose", *line, *flags]) == 0
-    how = parsed.pop("how")
-    assert (how.part_size, how.resume, how.overwrite, how.strict, how.dry_run) == (9, *4 * [True])
-    assert parsed == {name: value for name, (_, value) in arguments.items()} | {"inputs": []}
-    options = inspect.signature(command.propose).parameters
-    assert len(options) == len(arguments) + len(flags) + 1  # with json, and inputs
+    assert run(["propose", "x.jpg"]) == 0
+    assert seen["masks"] == Propose() and seen["run"] == Run() and seen["compute"] == Compute()
+
+
+def test_the_old_name_of_a_flag_is_answered_with_the_new_one(fails):
+    said = fails(2, "propose", "x.jpg", "--embeddings", "e.safetensors")
+    assert said.startswith("--embeddings is now --save-embeddings; give that instead")
+
+
+def test_a_path_alone_is_one_image(desk, photos):
+    outcome = stage.run(photos / "a.png", Propose(proposer="regions", max_proposals=3))
+    assert outcome.out == "a.proposals.json"
+    assert [image.file_name for image in outcome.dataset.images] == ["a.png"]
+    assert stage.run(str(photos), Propose(proposer="regions"), run=Run(dry_run=True)).planned == 3
 
 
 def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
@@ -91,7 +79,7 @@ def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
 
 
 def test_the_bundled_proposer_is_the_default_of_tiny(desk, photos):
-    line = ["propose", str(photos / "a.png"), "-o", "o.json", "--embeddings", "e.safetensors"]
+    line = ["propose", str(photos / "a.png"), "-o", "o.json", "--save-embeddings", "e.safetensors"]
     assert run(line) == 0
     dataset = coco.read("o.json")
     made_by = dataset.info["ovtool"]["settings"]
@@ -146,7 +134,7 @@ def test_bad_proposers_are_one_line(desk, photos, fails, monkeypatch):
     said = fails(2, *line, "maskformer:facebook/none")
     assert "the hub does not answer" in said and "`hf download facebook/none`" in said
     assert "`hf download some/sam`" in fails(2, *line, "sam:some/sam")
-    said = fails(2, *line, "regions", "--embeddings", "e.safetensors")
+    said = fails(2, *line, "regions", "--save-embeddings", "e.safetensors")
     assert said.startswith("--proposer regions has no embeddings")
     (desk / "broken.safetensors").write_bytes(b"nonsense")
     assert "truncated or not a safetensors file" in fails(1, *line, "broken.safetensors")

@@ -16,11 +16,9 @@ from ovtool.cli.errors import run
 from ovtool.formats import cams, coco, tensors
 from ovtool.runtime.runs import Outcome
 from ovtool.stages import refine as stage
-from ovtool.trainers import background_prompts as background_trainer
-from ovtool.trainers.background_prompts import TunedBackground
 
 ROOT = Path(__file__).parents[2]
-stage_run, tune_run = stage.run, background_trainer.run
+stage_run = stage.run
 CATEGORIES = (coco.Category(1, "cow"), coco.Category(2, "apple"))
 
 
@@ -112,42 +110,6 @@ def test_the_command_and_its_function_have_the_same_defaults(monkeypatch):
     assert (matching.background_weight, matching.similarity, matching.seed) == (0.75, "raw", 4)
 
 
-def test_backgrounds_have_the_function_s_defaults_too(monkeypatch):
-    seen = {}
-
-    def record(cams, **options):
-        seen.update(options)
-        return TunedBackground("x", "y", {}, 1, 1, 1, 1, is_plan=True)
-
-    monkeypatch.setattr(background_trainer, "run", record)
-    assert run(["tune-prompts", "c", "--kind", "background"]) == 0
-    own = {name: p.default for name, p in inspect.signature(tune_run).parameters.items()}
-    del seen["progress"]
-    assert seen.keys() <= own.keys() and all(value == own[name] for name, value in seen.items())
-    given = {
-        "--push": "none",
-        "--init": "words",
-        "--words": "w",
-        "--crop-scale": 0.5,
-        "--similarity": "raw",
-        "--length": 7,
-    }
-    given |= {
-        "--push-weight": 0.5,
-        "--generator": "g",
-        "--epochs": 2.0,
-        "--batch-size": 9,
-        "--rate": 0.1,
-    }
-    words = [str(one) for pair in given.items() for one in pair]
-    assert run(["tune-prompts", "c", "--kind", "background", *words]) == 0
-    told = {f"--{name.replace('_', '-')}": value for name, value in seen.items()}
-    assert {name: told[name] for name in given} == given | {
-        "--words": Path("w"),
-        "--generator": Path("g"),
-    }
-
-
 def test_bad_input_is_told_in_one_line(fails, maps, photos):
     images = ["--images", photos]
     assert fails(1, "refine", "gone.safetensors", *images).startswith("no such file")
@@ -169,11 +131,10 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
 @pytest.mark.parametrize("what", ["tune-prompts", "refine"])
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, maps, what):
     program = (
-        "import sys; from ovtool.trainers import background_prompts, mask_generator;"
-        "mask_generator.SAVE_EVERY = background_prompts.SAVE_EVERY = 1;"
+        "import sys; from ovtool.trainers import mask_generator; mask_generator.SAVE_EVERY = 1;"
         "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
     )
-    options = ["--kind", "background", "--steps", "20"]
+    options = ["--kind", "background", "--steps", "20", "--save-every", "1"]
     kept = Path("cut.safetensors.checkpoint")
     if what == "refine":
         options = [

@@ -15,9 +15,12 @@ import pytest
 
 from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
+from ovtool.cli.train_pacl import train_pacl as command
 from ovtool.formats import tensors
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_pacl as stage
-from ovtool.stages.train_pacl import Trained
+from ovtool.training.run import Outputs, Trained
 
 ROOT = Path(__file__).parents[2]
 stage_run = stage.run
@@ -34,36 +37,37 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(captions, **options):
-        seen.update(options, captions=captions)
-        return Trained("x", "y", 1, 2, 0, 1, 2, {}, (), 0, True, is_plan=True)
+    def record(captions, pacl, **options):
+        seen.update(options, captions=captions, pacl=pacl)
+        notes = {"left": {}, "cut": (), "too_long": 0}
+        counts = {"images": 2, "held_out": 0, "batch_size": 2}
+        outputs = Outputs(Path("x"), Path("y"))
+        return Trained(outputs, {"head": 1}, counts, 1, notes=notes, is_plan=True)
 
     monkeypatch.setattr(stage, "run", record)
     return seen
 
 
-def test_the_command_and_its_function_have_the_same_defaults(parsed):
+def test_the_command_and_its_function_have_the_same_names_and_defaults(parsed):
+    """All but json, which is the command's own, and progress, which is the function's."""
+    function = inspect.signature(stage_run).parameters
+    named = inspect.signature(command).parameters
+    assert [name for name in named if name != "json"] == list(function)[:-1]
+    assert all(named[name].default == function[name].default for name in named if name != "json")
     assert run(["train-pacl", "--captions", "coco"]) == 0
     del parsed["progress"]
-    own = inspect.signature(stage_run).parameters.items()
-    expected = {name: p.default for name, p in own if name not in ("captions", "progress")}
-    assert len(parsed) == len(expected) + 1
+    expected = {name: p.default for name, p in list(function.items())[:-1]}
     assert parsed == expected | {"captions": "coco"}
 
 
 def test_every_option_reaches_the_function(parsed):
     arguments = {
-        "captions": ("--captions", "coco"),
-        "images": ("--images", Path("i")),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "float32"),
         "batch_size": ("--batch-size", 9),
         "micro_batch": ("--micro-batch", 3),
         "epochs": ("--epochs", 2.5),
         "steps": ("--steps", 7),
-        "rate": ("--lr", 0.5),
-        "decay": ("--weight-decay", 0.25),
+        "lr": ("--lr", 0.5),
+        "weight_decay": ("--weight-decay", 0.25),
         "warmup": ("--warmup", 3),
         "patch_scale": ("--patch-scale", 1.0),
         "pooling": ("--pooling", "sparse"),
@@ -79,29 +83,40 @@ def test_every_option_reaches_the_function(parsed):
         "held_out": ("--held-out", 0.5),
         "cache": ("--cache", "off"),
         "seed": ("--seed", 4),
-        "workers": ("--loader-workers", 2),
-        "out": ("-o", "x.safetensors"),
+        "loader_workers": ("--loader-workers", 2),
+        "validate_every": ("--validate-every", 3),
+        "save_every": ("--save-every", 5),
     }
-    line = [str(part) for pair in arguments.values() for part in pair]
-    flags = {
-        "learn_scale": "--learn-scale",
-        "nouns": "--nouns",
-        "resume": "--resume",
-        "overwrite": "--overwrite",
-        "dry_run": "--dry-run",
+    others = {
+        "--captions": "coco",
+        "--images": "i",
+        "-o": "x.safetensors",
+        "--model": "tiny",
+        "--device": "cpu",
+        "--precision": "float32",
+        "--threads": "2",
     }
-    assert run(["train-pacl", *line, *flags.values()]) == 0
+    line = [str(part) for pair in (*arguments.values(), *others.items()) for part in pair]
+    flags = ["--learn-scale", "--nouns", "--resume", "--overwrite", "--dry-run"]
+    assert run(["train-pacl", *line, *flags]) == 0
     del parsed["progress"]
     expected = {name: value for name, (_, value) in arguments.items()}
-    assert parsed == expected | dict.fromkeys(flags, True)
+    assert parsed == {
+        "captions": "coco",
+        "images": Path("i"),
+        "pacl": Pacl(**expected, learn_scale=True, nouns=True),
+        "out": "x.safetensors",
+        "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
+        "run": Run(resume=True, overwrite=True, dry_run=True),
+    }
     declared = made(next(row for row in COMMANDS if row.name == "train-pacl")).params
-    others = ["json", "threads", "verbose", "quiet"]
-    assert len(declared) == len(arguments) + len(flags) + len(others)
+    own = ["json", "verbose", "quiet"]
+    assert len(declared) == len(arguments) + len(others) + len(flags) + len(own)
 
 
 def test_pairs_reach_the_function_without_nouns(parsed):
     assert run(["train-pacl", "--captions", "coco", "--pairs", "own"]) == 0
-    assert parsed["pairs"] == "own"
+    assert parsed["pacl"].pairs == "own"
 
 
 def test_a_head_is_written_and_known(desk, spoken, capsys):
@@ -112,7 +127,7 @@ def test_a_head_is_written_and_known(desk, spoken, capsys):
     assert lines[1] == "3 images, 0 more held out, 2 steps of 3"
     assert lines[-2].startswith("loss ") and "information at least" in lines[-2]
     assert lines[-1] == "written: said.pacl.safetensors, said.pacl.png"
-    assert json.loads(said.out)["parameters"] == 111168
+    assert json.loads(said.out)["parameters"] == {"head": 111168}
     header, _ = tensors.load(Path("said.pacl.safetensors"), kind="pacl")
     assert header["model"] == "tiny" and header["settings"]["window"] == 96
     assert run(["info", "said.pacl.safetensors"]) == 0
@@ -178,12 +193,8 @@ def test_bad_input_is_told_in_one_line(fails, spoken, photos, captioned, desk):
 
 
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, spoken):
-    program = (
-        "import sys; from ovtool.stages import train_pacl; train_pacl.SAVE_EVERY = 1;"
-        "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
-    )
     options = ["train-pacl", *spoken, "--steps", "40", "--cache", "off", "--nouns"]
-    line = [sys.executable, "-c", program, *options]
+    line = [sys.executable, "-m", "ovtool", *options, "--save-every", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([*line, "-o", "whole.safetensors"], check=True, env=environment)
     process = subprocess.Popen([*line, "-o", "cut.safetensors"], env=environment)

@@ -9,7 +9,11 @@ import pytest
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
 from ovtool.formats import coco, tensors
+from ovtool.settings import option
+from ovtool.settings.segmenter import SegmenterTraining
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_segmenter as stage
+from ovtool.training.run import Outputs, Trained
 
 stage_run = stage.run
 
@@ -19,12 +23,16 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(labels, **options):
-        seen.update(options, labels=labels)
-        return {
-            "is_first": True, "backbone": None, "parameters": 1, "images": 1, "held_out": 0,
-            "left_out": 0, "names": 1, "last": {"loss": 1.0}, "output": "s", "curve": "s.png",
-        }  # fmt: skip
+    def record(labels, training, **options):
+        seen.update(options, labels=labels, training=training)
+        return Trained(
+            Outputs(Path("s.safetensors"), Path("s.png")),
+            parameters={"network": 1},
+            counts={"images": 1, "held_out": 0, "names": 1},
+            steps=1,
+            last={"loss": 1.0},
+            notes={"backbone": None},
+        )
 
     monkeypatch.setattr(stage, "run", record)
     return seen
@@ -41,51 +49,64 @@ def test_the_command_and_its_function_have_the_same_defaults(parsed):
 
 
 def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "out": ("-o", Path("s.safetensors")),
-        "images": ("--images", Path("i")),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "bfloat16"),
+    fields = {
         "architecture": ("--arch", "deeplabv3_resnet101"),
         "steps": ("--steps", 8),
+        "epochs": ("--epochs", 1.5),
         "batch_size": ("--batch-size", 9),
-        "rate": ("--rate", 0.5),
-        "side": ("--crop-size", 96),
-        "short_side": ("--short-side", 128),
+        "lr": ("--lr", 0.5),
+        "weight_decay": ("--weight-decay", 0.125),
+        "crop_size": ("--crop-size", 96),
         "warmup": ("--warmup", 3),
-        "held_out_share": ("--held-out", 0.25),
-        "validation": ("--validation", "truth.json"),
-        "validation_images": ("--validation-images", Path("v")),
+        "held_out": ("--held-out", 0.25),
         "validate_every": ("--validate-every", 11),
         "save_every": ("--save-every", 12),
         "seed": ("--seed", 13),
-        "workers": ("--workers", 2),
+        "loader_workers": ("--loader-workers", 2),
+        "short_side": ("--short-side", 128),
     }
-    line = [str(part) for pair in arguments.values() for part in pair]
-    flags = ["--with-background", "--resume", "--overwrite"]
+    compute = {
+        "model": ("--model", "tiny"),
+        "device": ("--device", "cpu"),
+        "precision": ("--precision", "bfloat16"),
+        "threads": ("--threads", 3),
+    }
+    others = {
+        "out": ("-o", Path("s.safetensors")),
+        "images": ("--images", Path("i")),
+        "validation": ("--validation", "truth.json"),
+        "validation_images": ("--validation-images", Path("v")),
+    }
+    given = {**fields, **compute, **others}
+    line = [str(part) for pair in given.values() for part in pair]
+    flags = ["--with-background", "--resume", "--overwrite", "--dry-run"]
     assert run(["train-segmenter", "pseudo.json", *line, *flags]) == 0
     del parsed["progress"]
-    expected = {name: value for name, (_, value) in arguments.items()}
-    on = {"with_background": True, "resume": True, "overwrite": True}
-    assert parsed == expected | on | {"labels": "pseudo.json"}
+    assert parsed == {
+        "labels": "pseudo.json",
+        "training": SegmenterTraining(
+            with_background=True, **{name: value for name, (_, value) in fields.items()}
+        ),
+        "compute": Compute(**{name: value for name, (_, value) in compute.items()}),
+        "run": Run(resume=True, overwrite=True, dry_run=True),
+        **{name: value for name, (_, value) in others.items()},
+    }
+    assert set(fields) | {"with_background"} == set(option.fields(SegmenterTraining))
 
 
-def test_the_architectures_are_those_of_the_library():
-    from typing import get_args
-
-    from ovtool.cli import train_segmenter as command
-    from ovtool.models import segmenter
-
-    assert get_args(command.Architecture) == segmenter.ARCHITECTURES
+def test_old_flags_answer_with_the_new_ones(fails):
+    line = ("train-segmenter", "pseudo.json", "-o", "s.safetensors")
+    assert "--lr" in fails(2, *line, "--rate", 0.1)
+    assert "--loader-workers" in fails(2, *line, "--workers", 2)
 
 
 def test_the_presets_of_the_crf_are_those_of_the_library():
-    from ovtool.cli import options
-    from ovtool.methods import dense_crf
+    from typing import get_args
 
-    help = options.CrfOpt.__metadata__[0].help
-    assert all(name in help for name in dense_crf.PRESETS)
+    from ovtool.methods import dense_crf
+    from ovtool.settings import shared
+
+    assert set(get_args(shared.Crf)) == set(dense_crf.PRESETS)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +137,17 @@ def test_from_masks_to_a_segmenter_to_masks(desk, pictures, capsys):
     assert dataset.info["ovtool"]["model"]["name"] == "tiny"
     line = ["evaluate", "o.json", "--ground-truth", str(pictures.instances), "--with-background"]
     assert run(line) == 0
+
+
+def test_a_dry_run_says_what_would_be_written(desk, pictures, capsys):
+    line = ["train-segmenter", str(pictures.instances), "--images", str(pictures.images), "--json"]
+    line += ["-o", "s.safetensors", "--arch", "clip", "--model", "tiny", "--with-background"]
+    assert run([*line, "--steps", "7", "--held-out", "0.5", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "would train for 7 steps, and write s.safetensors, s.png"
+    plan = json.loads(said.out)
+    assert (plan["images"], plan["held_out"], plan["names"]) == (2, 2, 21)
+    assert plan["dry_run"] and plan["backbone"] == "tiny" and not list(desk.glob("s.*"))
 
 
 def test_bad_requests_are_one_line(desk, pictures, fails):

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovtool.cli import tune_prompts as command
+from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
+from ovtool.cli.tune_prompts import tune_prompts as command
 from ovtool.formats import coco, rle, tensors
+from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import tune_prompts as stage
-from ovtool.stages.tune_prompts import Tuned
+from ovtool.training.run import Outputs, Trained
 
 ROOT = Path(__file__).parents[2]
 stage_run = stage.run
@@ -41,66 +44,114 @@ def parsed(monkeypatch):
     """What the command hands to the stage."""
     seen = {}
 
-    def record(pairs, **options):
-        seen.update(options, pairs=pairs)
-        return Tuned("x", "y", {"prompts": 1}, 2, 0, 1, 1, is_plan=True)
+    def record(pairs, kind, **options):
+        seen.update(options, pairs=pairs, kind=kind)
+        counts = {"pairs": 2, "images": 2, "held_out": 0, "nouns": 1, "classes": 1}
+        outputs = Outputs(Path("x"), Path("y"))
+        return Trained(outputs, {"prompts": 1}, counts, 1, notes={"length": 3}, is_plan=True)
 
     monkeypatch.setattr(stage, "run", record)
     return seen
 
 
-def test_what_is_not_given_is_left_to_the_function(parsed):
+def test_the_command_and_its_function_have_the_same_names_and_defaults(parsed):
+    """All but json, which is the command's own, and progress, which is the function's."""
+    function = inspect.signature(stage_run).parameters
+    named = inspect.signature(command).parameters
+    assert [name for name in named if name != "json"] == list(function)[:-1]
+    assert all(named[name].default == function[name].default for name in named if name != "json")
     assert run(["tune-prompts", "p.json"]) == 0
     del parsed["progress"]
-    own = inspect.signature(stage_run).parameters
-    assert parsed.keys() <= own.keys() | {"pairs"}
-    assert all(value == own[name].default for name, value in parsed.items() if name != "pairs")
+    expected = {name: p.default for name, p in list(function.items())[:-1]}
+    assert parsed == expected | {"pairs": "p.json"}
+    assert run(["tune-prompts", "p.json", "--kind", "background"]) == 0
+    assert parsed["kind"] == BackgroundPrompts()
 
 
-def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "images": ("--images", Path("i")),
-        "kind": ("--kind", "mask"),
-        "train": ("--train", "tower"),
-        "depth": ("--depth", 5),
-        "loss": ("--loss", "paper"),
-        "batch_size": ("--batch-size", 9),
-        "epochs": ("--epochs", 2.5),
-        "steps": ("--steps", 7),
-        "rate": ("--rate", 0.5),
-        "tower_rate": ("--tower-rate", 0.25),
-        "warmup": ("--warmup", 3),
-        "crop_size": ("--crop-size", 96),
-        "held_out": ("--held-out", 0.5),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "float32"),
-        "seed": ("--seed", 4),
-        "workers": ("--workers", 2),
-        "out": ("-o", "x.safetensors"),
+TRAINING = {
+    "batch_size": ("--batch-size", 9),
+    "epochs": ("--epochs", 2.5),
+    "steps": ("--steps", 7),
+    "lr": ("--lr", 0.5),
+    "weight_decay": ("--weight-decay", 0.1),
+    "warmup": ("--warmup", 3),
+    "held_out": ("--held-out", 0.5),
+    "seed": ("--seed", 4),
+    "loader_workers": ("--loader-workers", 2),
+    "validate_every": ("--validate-every", 3),
+    "save_every": ("--save-every", 5),
+}
+MASK = {
+    "train": ("--train", "tower"),
+    "depth": ("--depth", 5),
+    "loss": ("--loss", "paper"),
+    "tower_lr": ("--tower-lr", 0.25),
+    "crop_size": ("--crop-size", 96),
+}
+BACKGROUND = {
+    "generator": ("--generator", Path("g")),
+    "push": ("--push", "none"),
+    "push_weight": ("--push-weight", 0.5),
+    "length": ("--length", 7),
+    "init": ("--init", "words"),
+    "similarity": ("--similarity", "raw"),
+    "words": ("--words", Path("w")),
+    "crop_scale": ("--crop-scale", 0.5),
+}
+
+
+@pytest.mark.parametrize("kind, own", [(MaskPrompts, MASK), (BackgroundPrompts, BACKGROUND)])
+def test_every_option_reaches_the_function(parsed, kind, own):
+    arguments = {**TRAINING, **own}
+    others = {
+        "--images": "i",
+        "-o": "x.safetensors",
+        "--model": "tiny",
+        "--device": "cpu",
+        "--precision": "float32",
+        "--threads": "2",
     }
-    line = [str(part) for pair in arguments.values() for part in pair]
-    flags = {"resume": "--resume", "overwrite": "--overwrite", "dry_run": "--dry-run"}
-    assert run(["tune-prompts", "p.json", *line, *flags.values()]) == 0
+    line = [str(part) for pair in (*arguments.values(), *others.items()) for part in pair]
+    line += ["--kind", "mask" if kind is MaskPrompts else "background"]
+    flags = ["--resume", "--overwrite", "--dry-run"]
+    assert run(["tune-prompts", "p.json", *line, *flags]) == 0
     del parsed["progress"]
-    expected = {name: value for name, (_, value) in arguments.items()}
-    assert parsed == expected | dict.fromkeys(flags, True) | {"pairs": "p.json"}
-    options = inspect.signature(command.tune_prompts).parameters
-    of_backgrounds = len(command.OWN["background"])
-    # with pairs, and json
-    assert len(options) == len(arguments) + len(flags) + 2 + of_backgrounds
-    assert run(["tune-prompts", "p.json", "--depth", "all"]) == 0 and parsed["depth"] is None
+    assert parsed == {
+        "pairs": "p.json",
+        "images": Path("i"),
+        "kind": kind(**{name: value for name, (_, value) in arguments.items()}),
+        "out": "x.safetensors",
+        "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
+        "run": Run(resume=True, overwrite=True, dry_run=True),
+    }
+    declared = made(next(row for row in COMMANDS if row.name == "tune-prompts")).params
+    own_to_command = ["pairs", "kind", "json", "verbose", "quiet"]
+    count = len(TRAINING) + len(MASK) + len(BACKGROUND)
+    assert len(declared) == count + len(others) + len(flags) + len(own_to_command)
+
+
+def test_depth_may_be_all(parsed):
+    assert run(["tune-prompts", "p.json", "--depth", "all"]) == 0
+    assert parsed["kind"].depth == "all"
 
 
 @pytest.mark.parametrize("kind, flag, value", [
     ("mask", "--push", "text"), ("mask", "--generator", "g.safetensors"), ("mask", "--length", "3"),
-    ("background", "--train", "tower"), ("background", "--held-out", "0.1"),
-    ("background", "--precision", "bfloat16"), ("background", "--depth", "3"),
+    ("background", "--train", "tower"), ("background", "--tower-lr", "0.1"),
+    ("background", "--crop-size", "96"), ("background", "--depth", "3"),
 ])  # fmt: skip
 def test_options_of_the_other_kind_are_refused(fails, kind, flag, value):
     other = "background" if kind == "mask" else "mask"
     said = fails(2, "tune-prompts", "p.json", "--kind", kind, flag, value)
-    assert said == f"{flag} belongs to --kind {other}: leave it out, or give that kind"
+    assert said.startswith(f"{flag} belongs to --kind {other}, not to {kind}")
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("--rate", "--lr"), ("--tower-rate", "--tower-lr"), ("--workers", "--loader-workers")],
+)
+def test_old_names_of_options_are_answered_with_the_new_ones(fails, old, new):
+    assert fails(2, "tune-prompts", "x", old, "1").startswith(f"{old} is now {new}")
 
 
 def test_prompts_are_written_and_used(desk, photos, pairs, capsys):
@@ -147,18 +198,16 @@ def test_bad_input_is_told_in_one_line(fails, pairs, photos):
     said = fails(2, "tune-prompts", *pairs, "--model", "RN50/openai")
     assert "RN50 is not a plain vision transformer" in said and "mask prompts" in said
     assert "has 6 blocks" in fails(2, "tune-prompts", *pairs, "--depth", "7")
-    assert "'deep' is neither a number" in fails(2, "tune-prompts", *pairs, "--depth", "deep")
+    assert "--depth 'deep' is not allowed; give one of all or a whole number" in fails(
+        2, "tune-prompts", *pairs, "--depth", "deep"
+    )
     assert "no folder" in fails(1, "tune-prompts", "pairs.json", "--images", "nowhere")
 
 
 @pytest.mark.parametrize("train", ["prompts", "tower"])
 def test_killed_and_resumed_it_writes_the_same_bytes(desk, pairs, train):
-    program = (
-        "import sys; from ovtool.trainers import mask_prompts; mask_prompts.SAVE_EVERY = 1;"
-        "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
-    )
     options = ["tune-prompts", *pairs, "--train", train, "--steps", "12", "--batch-size", "3"]
-    line = [sys.executable, "-c", program, *options]
+    line = [sys.executable, "-m", "ovtool", *options, "--save-every", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([*line, "-o", "whole.safetensors"], check=True, env=environment)
     kept = Path(f"cut.safetensors{'.tower' if train == 'tower' else ''}.checkpoint")

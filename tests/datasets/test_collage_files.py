@@ -19,7 +19,10 @@ from ovtool.datasets import collage, collage_files
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, class_names
 from ovtool.formats import coco, label_maps, rle
-from ovtool.stages import check, data
+from ovtool.settings.data import Scenes
+from ovtool.settings.shared import Run
+from ovtool.stages import check
+from ovtool.stages import data_make as data_make_stage
 
 SPEC = CollageSpec("test", 36, 7, 48)  # more than one block of work
 NAMES = [f"{number:06d}" for number in range(1, 37)]
@@ -82,7 +85,7 @@ def test_every_file_is_whole_and_right(made):
     sources = [*(made / "annotations").iterdir(), made / "images", made / "label_maps" / "test"]
     kinds = {}
     for source in sources:
-        report = check.run(str(source))
+        (report,) = check.run(str(source))
         assert report["defects"] == []
         kinds[source.name] = report["kind"]
     assert kinds == {
@@ -231,7 +234,7 @@ def data_make(folder, *options):
 
 def test_the_command_makes_the_same_files(made, tmp_path):
     folder = tmp_path / "new" / "set"
-    done = data_make(folder, "--split", "test", "--images", "36", "--size", "48", "--json")
+    done = data_make(folder, "--split", "test", "--count", "36", "--size", "48", "--json")
     assert done.exit_code == 0, done.stderr
     assert digests(folder) == digests(made)
     told = json.loads(done.stdout)
@@ -252,7 +255,7 @@ def test_the_command_makes_the_same_files(made, tmp_path):
 def test_overwrite_replaces_the_split_and_touches_nothing_else(tmp_path):
     folder = tmp_path / "set"
     options = ("--size", "48", "--workers", "1", "-q")
-    assert data_make(folder, "--images", "4", "--seed", "1", *options).exit_code == 0
+    assert data_make(folder, "--count", "4", "--seed", "1", *options).exit_code == 0
     (folder / "images" / "val").mkdir()
     others = [
         folder / "notes.txt",
@@ -261,22 +264,22 @@ def test_overwrite_replaces_the_split_and_touches_nothing_else(tmp_path):
     ]
     for other in others:
         other.write_text("mine")
-    again = data_make(folder, "--images", "2", *options)
+    again = data_make(folder, "--count", "2", *options)
     assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr == ""  # the error is printed by the frame; see tests/cli
     assert len(list((folder / "label_maps" / "demo").glob("*.png"))) == 4
-    assert data_make(folder, "--images", "2", "--overwrite", *options).exit_code == 0
+    assert data_make(folder, "--count", "2", "--overwrite", *options).exit_code == 0
     assert [path.read_text() for path in others] == ["mine"] * 3
     for other in others:
         other.unlink()
     (folder / "images" / "val").rmdir()
     fresh = tmp_path / "fresh"
-    assert data_make(fresh, "--images", "2", *options).exit_code == 0
+    assert data_make(fresh, "--count", "2", *options).exit_code == 0
     assert digests(folder) == digests(fresh)
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
-    done = data_make(tmp_path / "set", "--images", "5", "--dry-run", "--json")
+    done = data_make(tmp_path / "set", "--count", "5", "--dry-run", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["dry_run"] is True
     assert "would make 5 images" in done.stderr
@@ -304,13 +307,11 @@ def test_a_run_that_is_cut_off_leaves_no_annotations(tmp_path, workers, most):
     """Neither its own nor those of the set that it was to replace; and it stops soon."""
     collage_files.make(CollageSpec("demo", 2, 7, 48), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        data.make(
+        data_make_stage.run(
             "collage",
             tmp_path,
-            images=960,
-            size=32,
-            workers=workers,
-            overwrite=True,
+            Scenes(count=960, size=32, workers=workers),
+            run=Run(overwrite=True),
             progress=Interrupt(),
         )
     assert list((tmp_path / "annotations").iterdir()) == []
@@ -324,7 +325,7 @@ def test_a_run_cut_off_while_it_writes_annotations_leaves_none(tmp_path, monkeyp
 
     monkeypatch.setattr(label_maps, "write_classes", stop)
     with pytest.raises(KeyboardInterrupt):
-        data.make("collage", tmp_path, images=2, size=48)
+        data_make_stage.run("collage", tmp_path, Scenes(count=2, size=48))
     assert list((tmp_path / "annotations").iterdir()) == []
 
 
@@ -332,7 +333,7 @@ def test_a_run_cut_off_while_it_writes_annotations_leaves_none(tmp_path, monkeyp
 def test_ctrl_c_ends_all_workers_with_one_line(tmp_path):
     command = [sys.executable, "-m", "ovtool", "data", "make", "collage", str(tmp_path / "set")]
     process = subprocess.Popen(
-        [*command, "--images", "64", "--size", "320", "--workers", "4"],  # two of them idle
+        [*command, "--count", "64", "--size", "320", "--workers", "4"],  # two of them idle
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -167,3 +167,15 @@ def test_outputs_of_one_command_are_files_of_their_own(tmp_path):
     same = (tmp_path / "a.png", tmp_path / "." / "a.png")
     with pytest.raises(UsageError, match="would hold two outputs of this command"):
         atomic.check_outputs(same, overwrite=True)
+
+
+def test_a_system_without_fcntl_writes_too(tmp_path: Path, monkeypatch) -> None:
+    """Windows has no such module; there a file that is open cannot be removed."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    target = tmp_path / "a.json"
+    atomic.write_text(target, "one")
+    atomic.write_text(target, "two")
+    assert target.read_text() == "two"
+    (tmp_path / ".a.json.0123456789ab.tmp").touch()
+    assert atomic.remove_stale(target) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -146,8 +146,19 @@ def test_files_that_do_not_belong(native, siglip, tmp_path):
     tensors.save(path, content, header)
     with pytest.raises(InputError, match="not finite"):
         mask_generator.load(path, native)
-    with pytest.raises(MismatchError, match="g is for 2 classes, not for 'cat'"):
-        mask_generator.require_categories(made, [CATEGORIES[0], coco.Category(7, "cat")], "g")
+
+
+def test_a_generator_of_other_classes_is_told_by_one_rule(native):
+    """By name and in order; ids are only the numbers of a file."""
+    made = Generator(Settings(), CATEGORIES, native)
+    with pytest.raises(MismatchError, match="has 2 classes and x has 2; they differ in .*cat"):
+        mask_generator.require_categories(made, [CATEGORIES[0], coco.Category(7, "cat")], "x")
+    with pytest.raises(MismatchError, match="has 2 classes and x has 1; they differ in"):
+        mask_generator.require_categories(made, CATEGORIES[:1], "x")
+    with pytest.raises(MismatchError, match="has 2 classes and x has 2; their order differs"):
+        mask_generator.require_categories(made, CATEGORIES[::-1], "x")
+    renumbered = [coco.Category(90 + k, one.name) for k, one in enumerate(CATEGORIES)]
+    mask_generator.require_categories(made, renumbered, "x")
 
 
 def test_backbones_of_timm(native, monkeypatch):

@@ -121,3 +121,22 @@ def test_more_targets_than_queries():
     assert targets.counts(QUERIES).tolist() == [QUERIES, QUERIES + 3]
     found = mask_losses.layer_losses(logits, masks, targets, targets.counts(QUERIES))
     assert all(torch.isfinite(value) for value in found.values())
+
+
+def test_ignored_pixels_change_no_loss_of_maskformer():
+    torch.manual_seed(0)
+    logits, masks = torch.randn(1, 3, 3), torch.randn(1, 3, 8, 8, requires_grad=True)
+    true = torch.zeros(2, 8, 8)
+    true[0, :4, :4], true[1, :4, 4:] = 1, 1
+    ignored = torch.zeros(8, 8, dtype=torch.bool)
+    ignored[4:] = True
+    labels = torch.tensor([0, 1])
+    targets = mask_losses.Targets([true], [labels], [ignored])
+    cut = mask_losses.Targets([true[:, :4]], [labels])
+    found = mask_losses.layer_losses(logits, masks, targets, targets.counts(3))
+    short = mask_losses.layer_losses(logits, masks[:, :, :4], cut, cut.counts(3))
+    assert torch.allclose(found["dice"], short["dice"])
+    # transformers' focal loss is a mean over pixels, of which half are ignored
+    assert torch.allclose(2 * found["mask"], short["mask"])
+    (found["dice"] + found["mask"]).backward()
+    assert not masks.grad[:, :, 4:].any() and masks.grad[:, :, :4].any()

@@ -19,7 +19,7 @@ from transformers.models.maskformer.configuration_maskformer import MaskFormerDe
 
 from ovtool.errors import InputError, MismatchError, ModelError
 from ovtool.formats import tensors
-from ovtool.models import hub, maskformer, sources
+from ovtool.models import hub, hub_maskformer, maskformer, sources
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 DIM = 24
@@ -241,19 +241,19 @@ def saved(folder, processor=None):
 
 def test_a_maskformer_of_transformers_proposes(tmp_path):
     network = saved(tmp_path / "net")
-    loaded = maskformer.load_hub(str(tmp_path / "net"))
+    loaded = hub_maskformer.load(str(tmp_path / "net"))
     state = network.state_dict()
     assert all(torch.equal(value, state[n]) for n, value in loaded.network.state_dict().items())
     for size in ((40, 64), (90, 30)):
         rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        soft, quality = maskformer.propose_hub(loaded, rgb)
+        soft, quality = hub_maskformer.propose(loaded, rgb)
         assert soft.shape == (6, *size) and soft.dtype == np.float32
         assert quality.shape == (6,) and (quality >= 0).all() and (quality <= 1).all()
     rgb = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     given = loaded.processor(images=rgb, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         found = network(given)
-    soft, _ = maskformer.propose_hub(loaded, rgb)
+    soft, _ = hub_maskformer.propose(loaded, rgb)
     logits = nn.functional.interpolate(found.masks_queries_logits, (64, 64), mode="bilinear")
     assert np.allclose(soft, logits[0].sigmoid().numpy(), atol=1e-4)
 
@@ -262,7 +262,7 @@ def test_a_hub_name_without_network_is_told_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "hub_answers", lambda: False)
     start = time.perf_counter()
     message = "facebook/none are not here and the hub does not answer.*`hf download facebook/none`"
-    for load in (maskformer.load_hub,):
+    for load in (hub_maskformer.load,):
         with pytest.raises(ModelError, match=message):
             load("facebook/none")
     assert time.perf_counter() - start < 10
@@ -278,11 +278,11 @@ def test_a_hub_name_without_network_is_told_at_once(monkeypatch, tmp_path):
 def test_folders_that_are_no_maskformer(tmp_path):
     ResNetModel(micro().backbone_config).save_pretrained(tmp_path / "resnet")
     with pytest.raises(ModelError, match="is a resnet, not a MaskFormer"):
-        maskformer.load_hub(str(tmp_path / "resnet"))
+        hub_maskformer.load(str(tmp_path / "resnet"))
     saved(tmp_path / "net")
     (tmp_path / "net" / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ModelError, match="cannot load .*net"):
-        maskformer.load_hub(str(tmp_path / "net"))
+        hub_maskformer.load(str(tmp_path / "net"))
 
 
 @pytest.mark.parametrize("kind", ["resnet", "swin"])

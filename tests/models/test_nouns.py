@@ -7,7 +7,7 @@ import pytest
 import spacy
 from spacy.language import Language
 
-from ovtool.errors import InputError, ModelError, UsageError
+from ovtool.errors import InputError, ModelError
 from ovtool.models import nouns, sources
 
 TAGGED = Path(__file__).parents[1] / "data" / "captions_tagged.tsv"
@@ -154,20 +154,6 @@ def test_a_text_means_the_same_whatever_stands_beside_it(tagger):
     texts = [text for text, _ in tagged_by_hand()]
     together = list(nouns.find(tagger, texts))
     assert together[::7] == [found(tagger, text) for text in texts[::7]]
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [("NOUN", ("NOUN",)), (" noun, propn ", ("NOUN", "PROPN")), ("PROPN,PROPN", ("PROPN",))],
-)
-def test_parts_of_speech_as_an_option(text, expected):
-    assert nouns.parse_pos(text) == expected
-
-
-@pytest.mark.parametrize("text, said", [("NOUN,VERB", "'VERB'"), ("", "no part"), (",", "no part")])
-def test_parts_of_speech_that_are_none(text, said):
-    with pytest.raises(UsageError, match=said):
-        nouns.parse_pos(text)
 
 
 def test_stop_words_from_a_file(tmp_path):

@@ -324,3 +324,28 @@ def test_a_tokenizer_that_is_not_installed_is_named(save, build, native_config, 
     monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", missing)
     with pytest.raises(ModelError, match="needs transformers; install it with `pip install"):
         door.load(str(weights))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("my.safetensors", "my.safetensors"), ("./models", "models"), ("models/", "models"),
+     ("models/..", "work"), (".", "work"), ("./tiny", "local-dir:tiny")],
+)  # fmt: skip
+def test_a_local_model_is_called_by_its_last_name(given, name, tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    for inside in ("models", "tiny"):
+        (folder / inside).mkdir(parents=True)
+    (folder / "my.safetensors").touch()
+    monkeypatch.chdir(folder)
+    for spelled in (given, str(folder / given)):
+        if spelled == "." or "/" in spelled or "." in spelled:
+            assert resolve.spec(spelled).name == name
+
+
+@pytest.mark.parametrize("name", ["my.safetensors", "my-models"])
+def test_a_model_that_an_input_names_and_that_is_not_found_asks_for_its_place(name, tmp_path):
+    message = f"the input was made with the model {name}, which is not found here; say where it is with --model"
+    with pytest.raises(ModelError, match=message):
+        door.load(None, artefact=name)
+    with pytest.raises(ModelError, match="^(?!the input)"):
+        door.load(name, artefact=name)

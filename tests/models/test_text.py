@@ -137,7 +137,9 @@ def test_without_cache_nothing_is_kept(native, own_cache):
 
 def test_words_never_learned_are_named_in_one_warning(build, native_config, caplog):
     learned = ["teapot", "Apple", "polar bear"]
-    clip = door.from_model(build(native_config), "learner", words=learned)
+    clip = door.from_model(
+        build(native_config), "learner", recommended=door.Recommended(words=learned)
+    )
     text._warn.cache_clear()
     vocabulary = Vocabulary((("TEAPOT", "ewok"), ("bear",), ("flux-capacitor",)), ("asphalt",))
     with caplog.at_level(logging.WARNING, logger="ovtool"):

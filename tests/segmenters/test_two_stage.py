@@ -16,9 +16,9 @@ from ovtool.methods import mask_prompts, regions
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import clip as door
 from ovtool.models import masked_tower, region_clip, text
-from ovtool.proposers import region_sources
-from ovtool.proposers.named import Proposals
-from ovtool.proposers.region_sources import RegionSource
+from ovtool.proposers import proposal_sources
+from ovtool.proposers.proposal_sources import ProposalSource
+from ovtool.proposers.proposals import Proposals
 from ovtool.segmenters import two_stage
 
 NAMES = ["cow", "bull", "teapot", "sky", "wall"]
@@ -125,8 +125,8 @@ def maskformer(photos, small, monkeypatch):
     vectors = normalize(torch.randn(4, 24, generator=generator), dim=1).numpy()
     nothing = normalize(torch.randn(24, generator=generator), dim=0).numpy()
     found = Proposals.of(regions.from_masks(masks, np.ones(4, np.float32)), soft, vectors)
-    source = RegionSource(lambda item, rgb: found, "made-up", None, nothing)
-    monkeypatch.setattr(region_sources, "from_proposer", lambda name, **_: source)
+    source = ProposalSource(lambda item, rgb: found, "made-up", None, nothing)
+    monkeypatch.setattr(proposal_sources, "from_proposer", lambda name, **_: source)
     return masks, soft, vectors, nothing
 
 

@@ -11,6 +11,8 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, rle
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import region_clip, text
+from ovtool.settings.probe import Oracle
+from ovtool.settings.shared import Source
 from ovtool.stages import probe_oracle
 
 NOUNS = ("cow", "apple", "train", "sky")
@@ -37,9 +39,10 @@ def truth(tmp_path, small):
 
 @pytest.fixture
 def probe(truth, tmp_path, loads_small):
-    def probed(**options):
-        given = {"coco_file": truth, "images": tmp_path, "proposer": "regions", **options}
-        return probe_oracle.run(**given)
+    def probed(data_set=None, coco=truth, images=tmp_path, limit=None, **options):
+        own = options if "proposals" in options else {"proposer": "regions", **options}
+        source = Source(coco=coco, images=images, limit=limit)
+        return probe_oracle.run(data_set, Oracle(**own), source=source)
 
     return probed
 
@@ -94,7 +97,7 @@ def test_true_masks_are_named_by_the_clip(probe, truth, tmp_path, small):
 
 
 def test_true_masks_as_proposals_are_right_everywhere(probe, truth):
-    found = probe(proposals_file=truth, prompts="none")
+    found = probe(proposals=truth, prompts="none")
     assert row(found, probe_oracle.PROPOSED)["miou"] == 1.0
     assert row(found, probe_oracle.PROPOSED)["accuracy"] is None
 
@@ -102,7 +105,7 @@ def test_true_masks_as_proposals_are_right_everywhere(probe, truth):
 def test_proposals_that_cover_nothing_are_wrong_everywhere(probe, truth, tmp_path):
     data = json.loads(truth.read_text())
     (tmp_path / "empty.json").write_text(json.dumps({**data, "annotations": []}))
-    found = probe(proposals_file=tmp_path / "empty.json", prompts="none")
+    found = probe(proposals=tmp_path / "empty.json", prompts="none")
     assert row(found, probe_oracle.PROPOSED)["miou"] == 0.0
 
 
@@ -131,18 +134,20 @@ def test_words_of_an_image_compete_and_the_rest_of_the_truth_is_not_counted(
 
 def test_what_cannot_be_meant(probe, truth, tmp_path):
     for options, said in (
-        ({"coco_file": None, "images": None}, "give a data set such as collage:test"),
+        ({"coco": None, "images": None}, "give a data set such as collage:test"),
         ({"data_set": "collage:demo"}, "give a data set such as collage:test"),
         ({"images": None}, "--coco needs --images DIR"),
-        ({"coco_file": None, "data_set": "collage:demo"}, "--images is the folder of --coco"),
-        ({"coco_file": None, "images": None, "data_set": "pets"}, "unknown data set 'pets'"),
+        ({"coco": None, "data_set": "collage:demo"}, "--images is the folder of --coco"),
+        ({"coco": None, "images": None, "data_set": "pets"}, "unknown data set 'pets'"),
     ):
         with pytest.raises(UsageError, match=said):
             probe(**options)
-    data = json.loads(truth.read_text())
-    truth.write_text(json.dumps({**data, "annotations": []}))
-    with pytest.raises(InputError, match="none of its images has a mask"):
-        probe(prompts="none")
     (tmp_path / "words.json").write_text(json.dumps({"0.png": ["cow"]}))
     with pytest.raises(InputError, match="has no list of words for 1.png"):
         probe(classes_per_image=tmp_path / "words.json")
+    data = json.loads(truth.read_text())
+    truth.write_text(json.dumps({**data, "annotations": []}))
+    with pytest.raises(InputError, match="holds no masks: a probe needs them"):
+        probe(prompts="none")
+    with pytest.raises(UsageError, match="--proposals are masks from a file, and --proposer makes"):
+        Oracle(proposer="regions", proposals=truth)

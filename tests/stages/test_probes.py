@@ -1,6 +1,8 @@
 """`probe alignment`, `coherence` and `classify` with a small CLIP at random weights, against slow versions."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from ovtool.methods import patch_alignment, roc
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, pacl, text
+from ovtool.settings.probe import Alignment, Classify, Coherence
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_alignment, probe_classify, probe_coherence
 
 CLASSES = [("cow", "object"), ("apple", "object"), ("violin", "object"), ("sky", "ground")]
@@ -51,7 +55,7 @@ def truth(tmp_path):
 
 @pytest.fixture
 def given(truth, tmp_path, loads_small):
-    return {"coco_file": truth, "images": tmp_path}
+    return {"source": Source(coco=truth, images=tmp_path)}
 
 
 @pytest.fixture
@@ -65,9 +69,9 @@ def head_file(small, tmp_path):
 
 def pictures_of(given):
     """Each picture, shown at 48 pixels, and its labels there: (1, 3, 48, 48) and (48, 48)."""
-    dataset = coco.read(given["coco_file"])
+    dataset = coco.read(given["source"].coco)
     for image in dataset.images:
-        rgb = np.array(Image.open(given["images"] / image.file_name))
+        rgb = np.array(Image.open(given["source"].images / image.file_name))
         labels = np.full(rgb.shape[:2], -1)
         for entry in dataset.annotations:
             if entry.image_id == image.id:
@@ -88,7 +92,9 @@ def majority(labels):
 
 
 def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
-    found = probe_alignment.run(**given, short_side=48, window=0, pacl=head_file)
+    found = probe_alignment.run(
+        **given, alignment=Alignment(short_side=48, window=0, pacl=head_file)
+    )
     head = pacl.load(head_file, small)
     words = text.embed_words(small, NAMES, cache=False)
     right = {name: {} for name in ("last block clip", "last block naclip", "PACL head")}
@@ -129,22 +135,27 @@ def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
 
 
 def test_mixed_patches_count_by_choice_and_windows_show_patches_again(given):
-    plain = probe_alignment.run(**given, short_side=48, window=0, pacl="none")
-    mixed = probe_alignment.run(**given, short_side=48, window=0, pacl="none", count_mixed=True)
+    plain = probe_alignment.run(**given, alignment=Alignment(short_side=48, window=0, pacl="none"))
+    mixed = probe_alignment.run(
+        **given, alignment=Alignment(short_side=48, window=0, pacl="none", count_mixed=True)
+    )
     assert mixed["mixed"] == 0 and mixed["ignored"] == plain["ignored"]
     assert mixed["patches"]["all"] == plain["patches"]["all"] + plain["mixed"]
-    seen = probe_alignment.run(**given, short_side=48, window=32, stride=16, pacl="none")
+    seen = probe_alignment.run(
+        **given, alignment=Alignment(short_side=48, window=32, stride=16, pacl="none")
+    )
     total = seen["patches"]["all"] + seen["mixed"] + seen["ignored"]
     assert total == 3 * 4 * 4  # four windows of four patches each
-    assert [r["last_block"] for r in probe_alignment.run(**given, last_block="clip")["rows"]] == [
-        "clip"
-    ]
+    assert [
+        r["last_block"]
+        for r in probe_alignment.run(**given, alignment=Alignment(last_block="clip"))["rows"]
+    ] == ["clip"]
 
 
 def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
     monkeypatch.setattr(probe_coherence, "BOOTSTRAP", 20)
-    options = {"short_side": 48, "window": 0, "pacl": "none", "layers": "1,3", "pairs": 4000}
-    found = probe_coherence.run(**given, **options)
+    options = {"short_side": 48, "window": 0, "pacl": "none", "layers": "1,3", "sample": 4000}
+    found = probe_coherence.run(**given, coherence=Coherence(**options))
     assert [row["layer"] for row in found["rows"]] == [1, 3]
     for row, block in zip(found["rows"], (0, 2), strict=True):
         within, across = ([], [], []), ([], [], [])
@@ -166,16 +177,20 @@ def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
             expected = roc.auc(torch.tensor(scores), torch.tensor(same), torch.tensor(often))
             assert row[kind]["auc"] == pytest.approx(expected, abs=0.03), kind  # 4,000 are drawn
             assert row[kind]["low"] <= row[kind]["high"]
-    assert probe_coherence.run(**given, **options) == found
-    assert probe_coherence.run(**given, **options, seed=1) != found
+    assert probe_coherence.run(**given, coherence=Coherence(**options)) == found
+    assert probe_coherence.run(**given, coherence=Coherence(**options, seed=1)) != found
     json.dumps(found, allow_nan=False)
 
 
 def test_coherence_of_a_head_and_its_layers(given, head_file, tmp_path):
-    found = probe_coherence.run(**given, pacl=head_file, pairs=200, picture=tmp_path / "p.png")
+    found = probe_coherence.run(
+        **given, coherence=Coherence(pacl=head_file, sample=200), plot=tmp_path / "p.png"
+    )
     assert [row["name"] for row in found["rows"]] == ["block 1", "block 2", "block 3", "PACL head"]
     last = probe_coherence.run(
-        **given, pacl="none", pairs=200, layers="last", picture=tmp_path / "l.png"
+        **given,
+        coherence=Coherence(pacl="none", sample=200, layers="last"),
+        plot=tmp_path / "l.png",
     )
     assert [row["layer"] for row in last["rows"]] == [3]
     assert last["rows"][0] == found["rows"][2]
@@ -183,24 +198,26 @@ def test_coherence_of_a_head_and_its_layers(given, head_file, tmp_path):
         assert Image.open(tmp_path / name).size == (960, 600)
     for wrong in ("0", "4", "x", "1,,2", ""):
         with pytest.raises(UsageError, match="give all, last, or blocks of 1 to"):
-            probe_coherence.run(**given, layers=wrong)
+            probe_coherence.run(**given, coherence=Coherence(layers=wrong))
 
 
 def test_patches_of_one_class_are_no_test(tmp_path, loads_small):
     truth = write_truth(tmp_path, [np.full((48, 48), 2)] * 2)
     with pytest.raises(InputError, match="there are no patches of two classes to tell apart"):
-        probe_coherence.run(coco_file=truth, images=tmp_path, pairs=50)
+        probe_coherence.run(
+            coherence=Coherence(sample=50), source=Source(coco=truth, images=tmp_path)
+        )
 
 
 def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_path):
     lists = tmp_path / "lists.json"
     listed = [["cow", "apple", "violin", "sky"], ["sky", "cow", "apple"], ["drum", "cow", "violin"]]
     lists.write_text(json.dumps({f"{n}.png": each for n, each in enumerate(listed, 1)}))
-    found = probe_classify.run(**given, classes_per_image=lists, pacl=head_file)
+    found = probe_classify.run(**given, classify=Classify(classes_per_image=lists, pacl=head_file))
     head = pacl.load(head_file, small)
     tops, scores = {"class token": [], "PACL head": []}, {}
     for (rgb, _), own, n in zip(pictures_of(given), listed, range(3), strict=True):
-        whole = coco.read(given["coco_file"])
+        whole = coco.read(given["source"].coco)
         labels = {NAMES[e.category_id - 1] for e in whole.annotations if e.image_id == n + 1}
         pixels = dense_scores.prepare(small, rgb, 48)
         words = text.embed_words(small, own, cache=False)
@@ -231,30 +248,67 @@ def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_
 @pytest.mark.parametrize("probe", [probe_alignment, probe_classify])
 def test_the_pictures_of_a_probe(given, probe, tmp_path):
     target = tmp_path / "p.png"
-    probe.run(**given, picture=target)
+    probe.run(**given, plot=target)
     assert Image.open(target).size == (960, 600)
     with pytest.raises(OutputExistsError):
-        probe.run(**given, picture=target)
-    probe.run(**given, picture=target, overwrite=True)
+        probe.run(**given, plot=target)
+    probe.run(**given, plot=target, run=Run(overwrite=True))
 
 
 @pytest.mark.parametrize("probe", [probe_alignment, probe_coherence, probe_classify])
 def test_a_file_without_masks_is_refused(given, probe, tmp_path):
-    whole = json.loads(given["coco_file"].read_text())
+    whole = json.loads(given["source"].coco.read_text())
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**whole, "annotations": []}))
     with pytest.raises(InputError, match="holds no masks: a probe needs them"):
-        probe.run(coco_file=bare, images=tmp_path)
+        probe.run(source=Source(coco=bare, images=tmp_path))
     with pytest.raises(UsageError, match="give a data set such as collage:test"):
         probe.run()
 
 
-@pytest.mark.parametrize("probe", [probe_alignment, probe_classify])
-def test_an_image_without_a_list_of_words_is_told(given, probe, tmp_path):
+@pytest.mark.parametrize(
+    "probe, name, settings",
+    [(probe_alignment, "alignment", Alignment), (probe_classify, "classify", Classify)],
+)
+def test_an_image_without_a_list_of_words_is_refused(given, probe, name, settings, tmp_path):
     lists = tmp_path / "lists.json"
     lists.write_text(json.dumps({"1.png": ["cow"]}))
     with pytest.raises(InputError, match="has no list of words for 2.png"):
-        probe.run(**given, classes_per_image=lists)
+        probe.run(**given, **{name: settings(classes_per_image=lists)})
     lists.write_text(json.dumps({f"{n}.png": ["drum", "lion"] for n in (1, 2, 3)}))
     with pytest.raises(InputError, match="that is among its words"):
-        probe.run(**given, classes_per_image=lists)
+        probe.run(**given, **{name: settings(classes_per_image=lists)})
+
+
+@pytest.mark.parametrize(
+    "probe, name, settings",
+    [
+        (probe_alignment, "alignment", Alignment()),
+        (probe_coherence, "coherence", Coherence(sample=50, layers="last")),
+        (probe_classify, "classify", Classify()),
+    ],
+)
+def test_what_made_a_result_is_said_without_a_path(
+    given, head_file, probe, name, settings, tmp_path
+):
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({f"{n}.png": NAMES for n in (1, 2, 3)}))
+    more = {"pacl": Path(head_file)}
+    more |= {} if name == "coherence" else {"classes_per_image": lists}
+    result = probe.run(**given, **{name: replace(settings, **more)}, compute=Compute(device="cpu"))
+    assert str(tmp_path) not in json.dumps(result)
+    made_by = result["ovtool"]["settings"]
+    assert made_by["data_set"] == "truth.json" and len(made_by["pacl"]) == 16
+    assert made_by.get("classes_per_image", "lists.json") == "lists.json"
+
+
+def test_where_the_values_of_views_come_from_is_said(given):
+    shown = Alignment(short_side=48, pacl="none")
+    made_by = probe_alignment.run(**given, alignment=shown)["ovtool"]["settings"]
+    assert made_by["short_side"] == 48 and made_by["last_block"] == "naclip"
+    assert made_by["origins"] == {
+        "last_block": "default",
+        "short_side": "given",
+        "window": "default",
+        "stride": "default",
+    }

@@ -8,6 +8,7 @@ import pytest
 from ovtool.errors import InputError, OutputExistsError
 from ovtool.formats import coco, rle
 from ovtool.methods import recall
+from ovtool.settings.evaluate import Recall
 from ovtool.stages import evaluate
 
 SIDE = 48
@@ -105,16 +106,16 @@ def files(tmp_path):
 def test_files(files):
     folder, dataset = files
     truth, found = str(folder / "truth.json"), folder / "found.json"
-    result = evaluate.run(str(found), truth, out=folder / "r.json", metric="recall")
+    result = evaluate.run(str(found), truth, Recall(), out=folder / "r.json")
     assert result["average_recall"] == 1 and (folder / "r.json").exists()
     assert (result["truth_masks"], result["proposals"], result["images"]) == (4, 4, 2)
     with pytest.raises(OutputExistsError):
-        evaluate.run(str(found), truth, out=folder / "r.json", metric="recall")
+        evaluate.run(str(found), truth, Recall(), out=folder / "r.json")
     # ids in another order: images are matched by name
     turned = [coco.Image(3 - image.id, image.file_name, SIDE, SIDE) for image in dataset.images]
     entries = [replace(entry, image_id=3 - entry.image_id) for entry in dataset.annotations]
     coco.write(replace(dataset, images=turned, annotations=entries), found)
-    assert evaluate.run(str(found), truth, metric="recall")["average_recall"] == 1
+    assert evaluate.run(str(found), truth, Recall())["average_recall"] == 1
 
 
 def test_images_that_are_missing(files):
@@ -123,9 +124,9 @@ def test_images_that_are_missing(files):
     first = [entry for entry in dataset.annotations if entry.image_id == 1]
     coco.write(replace(dataset, images=dataset.images[:1], annotations=first), found)
     with pytest.raises(InputError, match="lacks 1 of the 2 images .*first is '2.jpg'"):
-        evaluate.run(found, truth, metric="recall")
-    assert evaluate.run(found, truth, metric="recall", missing="empty")["average_recall"] == 0.5
-    skipped = evaluate.run(found, truth, missing="skip", metric="recall")
+        evaluate.run(found, truth, Recall())
+    assert evaluate.run(found, truth, Recall(missing="empty"))["average_recall"] == 0.5
+    skipped = evaluate.run(found, truth, Recall(missing="skip"))
     assert (skipped["average_recall"], skipped["images"], skipped["images_missing"]) == (1, 1, 1)
 
 
@@ -133,7 +134,7 @@ def test_an_image_without_proposals_has_found_nothing(files):
     folder, dataset = files
     first = [entry for entry in dataset.annotations if entry.image_id == 1]
     coco.write(replace(dataset, annotations=first), folder / "found.json")
-    result = evaluate.run(str(folder / "found.json"), str(folder / "truth.json"), metric="recall")
+    result = evaluate.run(str(folder / "found.json"), str(folder / "truth.json"), Recall())
     assert result["average_recall"] == 0.5 and result["proposals_per_image"] == 1
 
 
@@ -143,7 +144,7 @@ def test_sizes_that_differ_and_a_truth_without_masks(files):
     images = [replace(image, width=SIDE + 1) for image in dataset.images]
     coco.write(replace(dataset, images=images, annotations=[]), found)
     with pytest.raises(InputError, match="1.jpg: prediction and truth differ in size .49 x 48"):
-        evaluate.run(found, truth, metric="recall")
+        evaluate.run(found, truth, Recall())
     coco.write(replace(dataset, annotations=[]), truth)
     with pytest.raises(InputError, match="no mask to find"):
-        evaluate.run(truth, truth, metric="recall")
+        evaluate.run(truth, truth, Recall())

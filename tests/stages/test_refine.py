@@ -10,7 +10,7 @@ from PIL import Image
 
 from ovtool.batches import maps as map_batches
 from ovtool.cams.prompt_refinement import Request
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import cams, coco, label_maps, rle, tensors
 from ovtool.inputs import category_texts
 from ovtool.methods import background_prompts as losses
@@ -19,7 +19,10 @@ from ovtool.models import clip as door
 from ovtool.models import learned_text, mask_generator
 from ovtool.models.mask_generator import Generator
 from ovtool.runtime.runs import Run
-from ovtool.stages import refine
+from ovtool.settings import shared
+from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.settings.shared import Compute
+from ovtool.stages import refine, tune_prompts
 from ovtool.stages.refine import Masking
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
@@ -59,7 +62,15 @@ def maps(tmp_path):
 def tune(maps, tmp_path, loads_small):
     def tuned(name="b.safetensors", source=maps, **options):
         given = {"steps": 4, "batch_size": 6, "length": 4, **options}
-        return background_trainer.run(source, out=str(tmp_path / name), **given)
+        precision = given.pop("precision", "auto")
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        return tune_prompts.run(
+            source,
+            kind=BackgroundPrompts(**given),
+            out=tmp_path / name,
+            compute=Compute(precision=precision),
+            run=shared.Run(**how),
+        )
 
     return tuned
 
@@ -99,7 +110,8 @@ def test_vectors_are_learned_and_nothing_else(tune, tmp_path, small, maps):
     assert settings["cams"] == cams.read(maps).digest and settings["similarity"] == "shifted"
     assert set(settings["nearest"]) == set(NAMES) and len(settings["nearest"]["cow"]) == 5
     assert str(tmp_path) not in json.dumps(header)
-    assert (found.images, found.classes, found.length, found.steps) == (12, 3, 4, 30)
+    assert found.counts == {"images": 12, "held_out": 0, "classes": 3}
+    assert (found.notes["length"], found.steps) == (4, 30)
     assert found.parameters == {"vectors": 3 * 4 * 32}
     assert Image.open(tmp_path / "b.png").size == (960, 600)
     assert not list(tmp_path.glob("*.checkpoint"))
@@ -130,9 +142,11 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
 
 def test_whole_pictures_are_embedded_once(tune, tmp_path, small, maps, monkeypatch):
     calls = []
-    real = background_trainer.Tuner.seen
+    real = background_trainer.MaskedImages.seen
     monkeypatch.setattr(
-        background_trainer.Tuner, "seen", lambda self, batch: calls.append(1) or real(self, batch)
+        background_trainer.MaskedImages,
+        "seen",
+        lambda self, batch: calls.append(1) or real(self, batch),
     )
     tune(steps=6, push="none", similarity="shifted", crop_scale=1.0, seed=3)
     assert len(calls) == 12
@@ -143,7 +157,7 @@ def test_whole_pictures_are_embedded_once(tune, tmp_path, small, maps, monkeypat
     with torch.no_grad():
         prompts = reader(learned_text.initial("uniform", reader, 3, 3))
     pairs = []
-    for number in batches.chosen(0):
+    for number in batches.drawn(0):
         image = batches.images[number]
         rgb = torch.from_numpy(np.array(Image.open(tmp_path / image.file_name)))
         square = torch.nn.functional.interpolate(
@@ -179,7 +193,7 @@ def test_crops_and_maps_are_cut_alike(tmp_path):
 def test_an_epoch_sees_each_picture_once(maps, tmp_path):
     batches = map_batches.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
     assert batches.per_epoch == 2
-    epochs = [[i for s in range(2) for i in batches.chosen(2 * e + s)] for e in range(2)]
+    epochs = [[i for s in range(2) for i in batches.drawn(2 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 10 for epoch in epochs) and epochs[0] != epochs[1]
 
 
@@ -200,7 +214,7 @@ def test_masks_of_a_generator(tune, tmp_path, small):
 def test_words_of_a_file_are_the_vocabulary(tune, tmp_path):
     (tmp_path / "words.txt").write_text("grass\nwater\n")
     found = tune(words=tmp_path / "words.txt")
-    assert {word for word, _ in found.nearest["cow"]} == {"grass", "water"}
+    assert {word for word, _ in found.notes["nearest"]["cow"]} == {"grass", "water"}
 
 
 class Cut(Exception):
@@ -222,15 +236,19 @@ def cut_after(monkeypatch, owner, name, count):
 
 
 def test_a_tuning_that_was_cut_off_ends_with_the_same_bytes(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(background_trainer, "SAVE_EVERY", 2)
-    tune("whole.safetensors")
-    mend = cut_after(monkeypatch, background_trainer.Tuner, "loss", 3)
+    tune("whole.safetensors", save_every=2)
+    mend = cut_after(monkeypatch, background_trainer.MaskedImages, "loss", 3)
     with pytest.raises(Cut):
-        tune()
+        tune(save_every=2)
     with pytest.raises(OutputExistsError, match="go on with --resume"):
-        tune()
+        tune(save_every=2)
     with pytest.raises(MismatchError, match="other data or settings"):
         tune(resume=True, seed=1)
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads + 1)
+        with pytest.raises(MismatchError, match="other data or settings"):
+            tune(resume=True)
     mend()
     tune(resume=True)
     for ending in ("safetensors", "png"):
@@ -238,11 +256,42 @@ def test_a_tuning_that_was_cut_off_ends_with_the_same_bytes(tune, tmp_path, monk
         assert whole == resumed
 
 
+def test_images_held_out_are_measured_and_not_trained_on(tune, tmp_path):
+    options = {"similarity": "shifted", "held_out": 0.25, "steps": 20, "init": "normal"}
+    found = tune(**options)
+    assert found.counts == {"images": 9, "held_out": 3, "classes": 3}
+    assert found.after["held_out_loss"] < found.before["held_out_loss"]
+    curve = tensors.load(tmp_path / "b.safetensors")[0]["settings"]["curve"]
+    assert [one["step"] for one in curve if "held_out_loss" in one] == [4, 8, 12, 16, 20]
+    never = tune("never.safetensors", **options, validate_every=0)
+    assert never.before == {} == never.after and never.loss == found.loss
+
+
+def test_half_precision_is_for_the_arithmetic_of_towers_alone(tune, tmp_path):
+    exact, coarse = (
+        tune(f"{p}.safetensors", precision=p, similarity="shifted", steps=2)
+        for p in ("float32", "bfloat16")
+    )
+    assert 0 < abs(exact.loss - coarse.loss) < 0.1
+    _, content = tensors.load(tmp_path / "bfloat16.safetensors")
+    assert content["vectors"].dtype == torch.float32
+
+
+def test_out_of_memory_is_one_line(tune, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(background_trainer.MaskedImages, "loss", full)
+    said = "out of memory while tuning background prompts; give a smaller --batch-size"
+    with pytest.raises(OvtoolError, match=said):
+        tune()
+
+
 def test_what_cannot_be_tuned(tune, tmp_path, maps):
     for options, said in (
-        ({"push": "away"}, "unknown --push 'away'; choose from text, foreground, none"),
-        ({"similarity": "dot"}, "unknown --similarity 'dot'; choose from raw, shifted"),
-        ({"init": "zero"}, "unknown --init 'zero'"),
+        ({"push": "away"}, "--push 'away' is not one of 'text', 'foreground', 'none'"),
+        ({"similarity": "dot"}, "--similarity 'dot' is not one of 'raw', 'shifted'"),
+        ({"init": "zero"}, "--init 'zero' is not one of"),
         ({"length": 19}, "--length 19: the text tower of small has room for 1 to 18 vectors"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -273,7 +322,7 @@ def test_images_of_another_size_and_maps_that_say_nothing(tune, tmp_path, maps):
 def test_a_dry_run_writes_nothing(tune, tmp_path):
     before = sorted(tmp_path.iterdir())
     plan = tune(dry_run=True, steps=None, epochs=3, length=None)
-    assert plan.is_plan and plan.steps == 6 and plan.length == 18 and plan.loss is None
+    assert plan.is_plan and plan.steps == 6 and plan.notes["length"] == 18 and plan.loss is None
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -11,17 +11,21 @@ from PIL import Image
 
 from ovtool.batches import captions as caption_batches
 from ovtool.datasets import registry
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import patch_alignment
 from ovtool.models import clip as door
 from ovtool.models import pacl, text
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_pacl
 from ovtool.trainers import pacl as pacl_trainer
-from ovtool.trainers import pacl_settings, patch_validation
+from ovtool.trainers import pacl_features, patch_validation
+from ovtool.training.distributed import Ranks
 from ovtool.training.loop import TrainingError
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"cow": (200, 40, 40), "apple": (40, 200, 40), "train": (40, 40, 200)}
 PLACES = {"grass": (90, 120, 60), "snow": (230, 235, 240)}
 
@@ -53,8 +57,17 @@ def said(tmp_path):
 @pytest.fixture
 def train(said, tmp_path, loads_small):
     def trained(name="h.safetensors", source=said, images=tmp_path / "photos", **options):
-        given = {"steps": 6, "batch_size": 8, "rate": 1e-3, "held_out": 0.0, **options}
-        return train_pacl.run(str(source), images=images, out=str(tmp_path / name), **given)
+        given = {"steps": 6, "batch_size": 8, "lr": 1e-3, "held_out": 0.0, **options}
+        precision = given.pop("precision", "auto")
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        return train_pacl.run(
+            source,
+            Pacl(**given),
+            images=images,
+            out=tmp_path / name,
+            compute=Compute(precision=precision),
+            run=Run(**how),
+        )
 
     return trained
 
@@ -69,9 +82,9 @@ def test_a_head_is_learned_and_nothing_else(train, tmp_path, small):
     assert len(curve) == 60 and curve[-1]["loss"] < curve[0]["loss"] - 0.3
     assert curve[-1]["bound"] == pytest.approx(np.log(8) - curve[-1]["loss"], abs=1e-4)
     assert found.loss == pytest.approx(curve[-1]["loss"], rel=1e-4)
-    assert (found.images, found.steps, found.batch_size) == (12, 60, 8)
-    assert found.parameters == 32 * 24 + 24 + 24 * 24 + 24 + 32 * 24 + 24
-    assert found.tokens_kept and found.images_per_second > 0
+    assert (found.counts["images"], found.steps, found.counts["batch_size"]) == (12, 60, 8)
+    assert found.parameters["head"] == 32 * 24 + 24 + 24 * 24 + 24 + 32 * 24 + 24
+    assert found.notes["tokens_kept"] and found.notes["images_per_second"] > 0
     assert header["fingerprint"] == small.fingerprint
     assert header["settings"]["batch_size"] == 8 and header["settings"]["crop_size"] == 48
     assert str(tmp_path) not in json.dumps(header)
@@ -96,7 +109,7 @@ def test_the_first_loss_is_that_of_the_formula(train, said, tmp_path, small):
 
 
 def test_a_head_that_starts_as_the_clip_is_the_clip(train, small, tmp_path):
-    train(steps=1, rate=0.0)
+    train(steps=1, lr=0.0)
     head = pacl.load(tmp_path / "h.safetensors", small)
     pixels = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
     own = door.patch_features(small, pixels, "clip")
@@ -109,7 +122,7 @@ def test_tokens_of_several_last_blocks_lie_side_by_side(train, small, tmp_path):
     parts = [pacl.tokens(small, pixels, name) for name in ("naclip", "clip")]
     assert torch.equal(both, torch.cat(parts, dim=-1))
     train(
-        rate=1e-12, decay=0.0, steps=1, last_block="naclip+clip"
+        lr=1e-12, weight_decay=0.0, steps=1, last_block="naclip+clip"
     )  # it starts as the first of them
     head = pacl.load(tmp_path / "h.safetensors", small)
     found = pacl.patch_features(small, head, pixels)
@@ -159,11 +172,12 @@ def test_options_change_what_is_learned(train, tmp_path):
 
 def test_a_scale_is_learned_by_choice(train, tmp_path, small):
     fixed, learned = train("f.safetensors"), train("l.safetensors", learn_scale=True)
-    assert fixed.logit_scale == pytest.approx(small.logit_scale)
-    assert abs(learned.logit_scale - small.logit_scale) > 1e-3
-    assert pacl.load(tmp_path / "l.safetensors", small).logit_scale == learned.logit_scale
+    assert fixed.notes["logit_scale"] == pytest.approx(small.logit_scale)
+    assert abs(learned.notes["logit_scale"] - small.logit_scale) > 1e-3
+    assert pacl.load(tmp_path / "l.safetensors", small).logit_scale == learned.notes["logit_scale"]
     assert (
-        train("m.safetensors", learn_scale=True, logit_scale=99.99, rate=0.5).logit_scale < 100.01
+        train("m.safetensors", learn_scale=True, logit_scale=99.99, lr=0.5).notes["logit_scale"]
+        < 100.01
     )
 
 
@@ -189,14 +203,10 @@ def test_naming_pulls_each_patch_to_the_nouns_of_its_captions(train, tmp_path):
 
 
 def test_the_texts_of_nouns_and_whose_they_are(small, said, tmp_path):
-    from ovtool.models import nouns
-    from ovtool.training.distributed import Ranks
-
-    settings = pacl_settings.Settings(batch_size=3, nouns=True, steps=1).settled(small, 3, 1)
-    ranks = Ranks(0, 1, torch.device("cpu"))
-    one = pacl_trainer.Aligner(small, settings, torch.float32, ranks, nouns.load())
-    told = [("a cow on grass",), ("two cows", "cows"), ("riding happily",)]
-    texts, owned = one._noun_texts(told)
+    settings, _ = pacl_trainer.settled(Pacl(batch_size=3, nouns=True, steps=1), small, 3, ALONE)
+    one = pacl_trainer.begun(small, settings, torch.float32, ALONE)
+    captions = [("a cow on grass",), ("two cows", "cows"), ("riding happily",)]
+    texts, owned = one.features.noun_texts(captions, ALONE)
     assert owned.tolist() == [[1, 1], [1, 0], [0, 0]]  # cow, grass
     mean = text.embed_words(small, ["cow", "grass"], "pacl")
     assert torch.allclose(texts, mean, atol=1e-5)
@@ -211,10 +221,9 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("cache", ["on", "off"])
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkeypatch, cache):
-    options = {"cache": cache, "nouns": True, "learn_scale": True}
-    monkeypatch.setattr(train_pacl, "SAVE_EVERY", 2)
+    options = {"cache": cache, "nouns": True, "learn_scale": True, "save_every": 2}
     train("whole.safetensors", **options)
-    step = pacl_trainer.Aligner.step
+    step = pacl_trainer.PaclTraining.step
 
     seen = []
 
@@ -224,14 +233,19 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkey
             raise Cut
         return step(self, batch)
 
-    monkeypatch.setattr(pacl_trainer.Aligner, "step", cut)
+    monkeypatch.setattr(pacl_trainer.PaclTraining, "step", cut)
     with pytest.raises(Cut):
         train(**options)
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         train(**options)
     with pytest.raises(MismatchError, match="other data or settings"):
         train(**options, resume=True, seed=1)
-    monkeypatch.setattr(pacl_trainer.Aligner, "step", step)
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads + 1)
+        with pytest.raises(MismatchError, match="other data or settings"):
+            train(**options, resume=True)
+    monkeypatch.setattr(pacl_trainer.PaclTraining, "step", step)
     train(**options, resume=True)
     for ending in ("safetensors", "png"):
         whole, resumed = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "h"))
@@ -240,7 +254,6 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(train, tmp_path, monkey
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_step(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_pacl, "SAVE_EVERY", 2)
     compatibility = patch_alignment.compatibility
     calls = 0
 
@@ -251,14 +264,39 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(train, tmp_path, monk
 
     monkeypatch.setattr(patch_alignment, "compatibility", broken)
     with pytest.raises(TrainingError, match="the loss is nan at step 4: train with a lower rate"):
-        train(micro_batch=8)
+        train(micro_batch=8, save_every=2)
     assert not (tmp_path / "h.safetensors").exists()
     assert (tmp_path / "h.safetensors.checkpoint").exists()
 
 
+@pytest.mark.parametrize("where", ["step", "tokens"])
+def test_out_of_memory_is_one_line(train, monkeypatch, where):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    owner = pacl_trainer.PaclTraining if where == "step" else pacl_features.Features
+    monkeypatch.setattr(owner, where, full)
+    said = "out of memory while .*training.*; give a smaller --micro-batch or --batch-size"
+    with pytest.raises(OvtoolError, match=said):
+        train()
+
+
+def test_validation_may_be_left_out(train, masked):
+    options = {"source": "collage:train", "images": None, "held_out": 0.25}
+    found = train(validate_every=0, **options)
+    assert found.before == {} == found.after and found.counts["held_out"] == 3
+
+
+def test_the_header_says_where_values_come_from(train, tmp_path):
+    train(steps=1, crop_size=64)
+    origins = tensors.load(tmp_path / "h.safetensors")[0]["settings"]["origins"]
+    assert (origins["crop_size"], origins["logit_scale"]) == ("given", "model")
+    assert origins["epochs"] == "default" and "loader_workers" not in origins
+
+
 def test_other_processes_read_the_same_pictures(train, tmp_path):
     train("alone.safetensors", steps=3, cache="off")
-    train("helped.safetensors", steps=3, cache="off", workers=2)
+    train("helped.safetensors", steps=3, cache="off", loader_workers=2)
     one, other = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("alone", "helped"))
     assert one == other
 
@@ -269,7 +307,7 @@ def test_other_processes_read_the_same_pictures(train, tmp_path):
 def test_an_epoch_shows_each_picture_once_in_a_new_order(said, tmp_path):
     listed = caption_batches.listed(str(said), said, tmp_path / "photos", 3, 0.0)
     batches = caption_batches.ListedBatches(listed, 48, 4, range(4), 3)
-    epochs = [[i for s in range(3) for i, _ in batches.chosen(3 * e + s)] for e in range(2)]
+    epochs = [[i for s in range(3) for i, _ in batches.drawn(3 * e + s)] for e in range(2)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs) and epochs[0] != epochs[1]
     assert torch.equal(batches[4].pixels, batches[4].pixels)
     captions = {caption for step in range(30) for caption in batches[step].captions}
@@ -288,24 +326,24 @@ def test_ranks_share_the_rows_of_a_batch(said, tmp_path):
 
 def test_a_picture_smaller_than_a_patch_is_resized_like_all(train, tmp_path):
     Image.new("RGB", (3, 2), (9, 200, 9)).save(tmp_path / "photos" / "00.png")
-    assert train(steps=2).images == 12
+    assert train(steps=2).counts["images"] == 12
     assert train("w.safetensors", steps=2, cache="off").loss > 0
 
 
 def test_windows_are_as_few_as_cover_the_picture():
-    assert pacl_trainer._starts(48, 48, 16) == [0]
-    assert pacl_trainer._starts(160, 96, 16) == [0, 64]
-    assert pacl_trainer._starts(96, 32, 16) == [0, 32, 64]
+    assert pacl_features.window_starts(48, 48, 16) == [0]
+    assert pacl_features.window_starts(160, 96, 16) == [0, 64]
+    assert pacl_features.window_starts(96, 32, 16) == [0, 32, 64]
 
 
 def test_tokens_are_those_of_the_windows(small):
-    from ovtool.training.distributed import Ranks
-
-    settings = pacl_settings.Settings(4, steps=1, crop_size=64, window=32).settled(small, 4, 1)
-    one = pacl_trainer.Aligner(small, settings, torch.float32, Ranks(0, 1, torch.device("cpu")))
+    given = Pacl(batch_size=4, steps=1, crop_size=64, window=32)
+    settings, _ = pacl_trainer.settled(given, small, 4, ALONE)
+    one = pacl_trainer.begun(small, settings, torch.float32, ALONE)
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-    found = one.tokens(pixels)
-    assert found.shape == (3, one.tokens_a_picture(), 32) == (3, 16, 32)
+    found = one.features.tokens(pixels)
+    count = pacl_features.tokens_an_image(settings, small)
+    assert found.shape == (3, count, 32) == (3, 16, 32)
     corner = door.normalise(small, pixels[:, :, 32:, :32].permute(0, 2, 3, 1))
     assert torch.allclose(found[:, 8:12], pacl.tokens(small, corner).flatten(1, 2), atol=1e-5)
 
@@ -320,7 +358,7 @@ def test_pictures_without_caption_or_file_are_counted(train, said, tmp_path):
     said.write_text(json.dumps(content))
     (tmp_path / "photos" / "05.png").unlink()
     found = train(dry_run=True)
-    assert found.left == {"no caption": 2, "no image": 1} and found.images == 10
+    assert found.notes["left"] == {"no caption": 2, "no image": 1} and found.counts["images"] == 10
     assert found.is_plan and not (tmp_path / "h.safetensors").exists()
 
 
@@ -335,7 +373,7 @@ def test_captions_longer_than_the_context_lose_their_end_and_are_counted(train, 
     content["annotations"][2]["caption"] = "a very long train " * 20
     said.write_text(json.dumps(content))
     found = train(steps=2)
-    assert found.too_long == 1 and found.loss > 0
+    assert found.notes["too_long"] == 1 and found.loss > 0
     cut = text.encode_texts(small, ["a very long train " * 20], cut=True)
     assert torch.allclose(cut, text.encode_texts(small, ["a very long train " * 30], cut=True))
 
@@ -343,14 +381,14 @@ def test_captions_longer_than_the_context_lose_their_end_and_are_counted(train, 
 def test_what_cannot_be_meant(train, tmp_path):
     for options, said in (
         ({"batch_size": 1}, "--batch-size 1: an image is told from others, so give 2 or more"),
-        ({"start": "zero"}, "unknown --start 'zero'; choose from projection, random"),
-        ({"pairs": "some"}, "unknown --pairs 'some'; choose from all, own"),
+        ({"start": "zero"}, "--start 'zero' is not one of 'projection', 'random'"),
+        ({"pairs": "some"}, "--pairs 'some' is not one of 'all', 'own'"),
         ({"pairs": "own", "nouns": True}, "--pairs own pools by captions alone"),
-        ({"pooling": "mean"}, "unknown pooling 'mean'"),
-        ({"templates": "two"}, "unknown template set 'two'"),
+        ({"pooling": "mean"}, "--pooling 'mean' is not one of 'softmax', 'sparse'"),
+        ({"templates": "two"}, "--templates 'two' is not one of"),
         ({"naming": 2.0}, "--naming 2 compares patches with nouns: give --nouns too"),
         ({"last_block": "naclip+first"}, "unknown last block 'first'"),
-        ({"cache": "yes"}, "unknown --cache 'yes'; choose from auto, on, off"),
+        ({"cache": "yes"}, "--cache 'yes' is not one of 'auto', 'on', 'off'"),
         ({"precision": "float16"}, "--precision float16 is too coarse"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -368,9 +406,11 @@ def test_a_single_picture_is_a_batch_of_one(train, said):
 
 
 def test_a_batch_that_processes_cannot_share(small):
+    two = Ranks(0, 2, torch.device("cpu"))
     with pytest.raises(UsageError, match="--batch-size 9 cannot be shared by 2 processes"):
-        pacl_settings.Settings(9, steps=1).settled(small, 100, 2)
-    assert pacl_settings.Settings(4096, steps=1).settled(small, 99, 2).batch_size == 98
+        pacl_trainer.settled(Pacl(batch_size=9, steps=1), small, 100, two)
+    settings, _ = pacl_trainer.settled(Pacl(batch_size=4096, steps=1), small, 99, two)
+    assert settings.batch_size == 98
 
 
 # --- the head's file -------------------------------------------------------------------------------
@@ -444,7 +484,7 @@ def masked(said, tmp_path, monkeypatch):
 
 def test_pictures_held_out_are_measured_and_not_trained_on(train, masked, tmp_path, small):
     found = train(source="collage:train", images=None, held_out=0.25, steps=40)
-    assert (found.images, found.held_out) == (9, 3)
+    assert (found.counts["images"], found.counts["held_out"]) == (9, 3)
     assert set(found.before) == set(found.after) == {"patch_accuracy", "miou"}
     header, _ = tensors.load(tmp_path / "h.safetensors")
     curve = header["settings"]["curve"]
@@ -495,7 +535,7 @@ def test_the_measures_are_those_of_a_slow_count(masked, small):
 
 def test_without_masks_nothing_is_measured(train):
     found = train(held_out=0.3, steps=2)
-    assert found.held_out == 4 and found.before == {} == found.after
+    assert found.counts["held_out"] == 4 and found.before == {} == found.after
 
 
 # --- shards ----------------------------------------------------------------------------------------
@@ -528,16 +568,19 @@ def shards(tmp_path):
 
 def test_shards_are_trained_on(train, shards, tmp_path):
     found = train(source=shards, images=None, steps=None, epochs=4, batch_size=4)
-    assert (found.images, found.steps, found.batch_size) == (12, 12, 4)
-    assert not found.tokens_kept and found.left == {} and found.too_long is None
+    assert (found.counts["images"], found.steps, found.counts["batch_size"]) == (12, 12, 4)
+    assert (
+        not found.notes["tokens_kept"]
+        and found.notes["left"] == {}
+        and found.notes["too_long"] is None
+    )
     assert found.loss < losses(tmp_path, "h.safetensors")[0]
 
 
 def test_shards_cut_off_end_with_the_same_bytes(train, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_pacl, "SAVE_EVERY", 1)
-    options = {"source": shards, "images": None, "batch_size": 5, "nouns": True}
+    options = {"source": shards, "images": None, "batch_size": 5, "nouns": True, "save_every": 1}
     train("whole.safetensors", **options)
-    step = pacl_trainer.Aligner.step
+    step = pacl_trainer.PaclTraining.step
 
     seen = []
 
@@ -547,10 +590,10 @@ def test_shards_cut_off_end_with_the_same_bytes(train, shards, tmp_path, monkeyp
             raise Cut
         return step(self, batch)
 
-    monkeypatch.setattr(pacl_trainer.Aligner, "step", cut)
+    monkeypatch.setattr(pacl_trainer.PaclTraining, "step", cut)
     with pytest.raises(Cut):
         train(**options)
-    monkeypatch.setattr(pacl_trainer.Aligner, "step", step)
+    monkeypatch.setattr(pacl_trainer.PaclTraining, "step", step)
     train(**options, resume=True)
     assert (tmp_path / "whole.safetensors").read_bytes() == (
         tmp_path / "h.safetensors"
@@ -559,19 +602,20 @@ def test_shards_cut_off_end_with_the_same_bytes(train, shards, tmp_path, monkeyp
 
 def test_each_epoch_of_the_shards_shows_each_sample_once(shards):
     urls = caption_batches.shards.expand(str(shards))
-    stream = iter(caption_batches.ShardBatches(urls, 32, 4, 0, 0, 1, 7))
-    shown = [next(stream) for _ in range(6)]
+    batches = caption_batches.ShardBatches(urls, 32, 4, 0, 1, 7)
+    shown = [batches[step] for step in range(6)]
     epochs = [[c for batch in shown[3 * e : 3 * e + 3] for c in batch.captions] for e in (0, 1)]
     expected = sorted(scene(number)[1] for number in range(12))
     assert all(sorted(epoch) == expected for epoch in epochs) and epochs[0] != epochs[1]
-    later = iter(caption_batches.ShardBatches(urls, 32, 4, 4, 0, 1, 7))
-    assert torch.equal(next(later).pixels, shown[4].pixels)
+    later = caption_batches.ShardBatches(urls, 32, 4, 0, 1, 7)
+    assert torch.equal(later[4].pixels, shown[4].pixels)
+    assert torch.equal(later[1].pixels, shown[1].pixels)  # an earlier step begins anew
 
 
 def test_processes_have_shards_of_their_own_and_never_run_dry(shards):
     urls = caption_batches.shards.expand(str(shards))
-    both = [iter(caption_batches.ShardBatches(urls, 32, 2, 0, rank, 2, 7)) for rank in (0, 1)]
-    shown = [[next(stream) for _ in range(40)] for stream in both]  # uneven, and no end
+    both = [caption_batches.ShardBatches(urls, 32, 2, rank, 2, 7) for rank in (0, 1)]
+    shown = [[batches[step] for step in range(40)] for batches in both]  # uneven, and no end
     assert all(batch.pixels.shape == (2, 3, 32, 32) for rank in shown for batch in rank)
     with pytest.raises(UsageError, match="4 processes and 3 shards: each process reads its own"):
         caption_batches.require_shards(3, 4)
@@ -592,15 +636,17 @@ def test_a_shard_cut_in_the_middle_and_broken_pictures_are_counted(
             entry.size = len(content)
             shard.addfile(entry, io.BytesIO(content))
     found = train(source=shards, images=None, steps=2, batch_size=10)
-    assert found.left["broken image"] == 1 and found.left["no image"] >= 1  # y, and what was cut
-    assert found.cut == (str(tmp_path / "00000.tar"),)
+    assert (
+        found.notes["left"]["broken image"] == 1 and found.notes["left"]["no image"] >= 1
+    )  # y, and what was cut
+    assert found.notes["cut"] == (str(tmp_path / "00000.tar"),)
     assert len(said) == 1 and "ends in the middle" in said[0]
 
 
 def test_shards_ask_for_what_they_need(train, shards, tmp_path):
     with pytest.raises(UsageError, match="shards hold their images"):
         train(source=shards)
-    with pytest.raises(UsageError, match="--cache on keeps the tokens of listed pictures"):
+    with pytest.raises(UsageError, match="--cache on keeps the tokens of listed images"):
         train(source=shards, images=None, cache="on")
     with pytest.raises(UsageError, match="--steps N is needed for shards that are no local files"):
         train(source="https://example.org/{0..1}.tar", images=None, steps=None)

@@ -17,13 +17,14 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys, time
-from pathlib import Path
 import numpy as np, open_clip, torch
 from ovtool.errors import OvtoolError
 from ovtool.models import clip as door
-from ovtool.models import text
+from ovtool.settings.pacl import Pacl
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_pacl
-from ovtool.trainers import pacl as aligner
+from ovtool.trainers.pacl import PaclTraining
+from ovtool.training import loop
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -32,23 +33,25 @@ vision = {"image_size": 48, "patch_size": 16, "width": 32, "head_width": 8, "lay
 model = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=words)
 clip = door.from_model(model.eval(), "small", dtype=torch.float64)
 door.load = lambda *_: clip
-train_pacl.SAVE_EVERY = 1
 options = json.loads(sys.argv[1])
 if options.pop("slowly", False):
-    step = aligner.Aligner.step
-    aligner.Aligner.step = lambda *a: (time.sleep(0.05), step(*a))[1]
-fit = train_pacl._fit
-def kept(aligner, *arguments):
-    curve = fit(aligner, *arguments)
-    if aligner.ranks.is_first:
-        numbers = [p.detach().flatten() for p in aligner.embedder.parameters()]
+    step = PaclTraining.step
+    PaclTraining.step = lambda *a: (time.sleep(0.05), step(*a))[1]
+captions, images, out = (options.pop(name, None) for name in ("captions", "images", "out"))
+run = Run(resume=options.pop("resume", False))
+train = loop.train
+def kept(task, *arguments, ranks, **named):
+    curve = train(task, *arguments, ranks=ranks, **named)
+    if ranks.is_first:
+        numbers = [p.detach().flatten() for p in task.modules["embedder"].parameters()]
         losses = torch.tensor([one["loss"] for one in curve], dtype=torch.float64)
-        np.save(options["out"] + ".npy", torch.cat([losses, *numbers]).numpy())
+        np.save(out + ".npy", torch.cat([losses, *numbers]).numpy())
     return curve
-train_pacl._fit = kept
-images = options.pop("images", None)
+loop.train = kept
+compute = Compute(precision="float32")
 try:
-    found = train_pacl.run(**options, images=images and Path(images), precision="float32")
+    pacl = Pacl(save_every=1, **options)
+    train_pacl.run(captions, pacl, images=images, out=out, compute=compute, run=run)
 except OvtoolError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""Training a proposer: it learns, resumes to the same bytes, and many ranks are one process."""
+"""`train-proposer`: it learns, resumes to the same bytes, plans, and says in one line what is wrong."""
 
 import os
 import signal
@@ -6,26 +6,27 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from transformers import MaskFormerConfig, ResNetConfig
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.models import mask_losses, maskformer
+from ovtool.settings.proposer import ProposerTraining
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_proposer
-from ovtool.trainers import proposer as proposer_trainer
-from ovtool.trainers.proposer import Settings
 from ovtool.training.loop import TrainingError
 
 ROOT = Path(__file__).parents[2]
 SIDE = 64
+PLAIN, RESUMED = Run(), Run(resume=True)
 
 
 def micro(architecture="tiny", queries=6):
@@ -53,8 +54,8 @@ def micro(architecture="tiny", queries=6):
 
 @pytest.fixture
 def truth(tmp_path):
-    """Eight pictures of a red and a blue block on grey, with their masks; truth.json and the folder."""
-    folder = tmp_path / "pictures"
+    """Eight images of a red and a blue block on grey, with their masks; truth.json and the folder."""
+    folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
     images, annotations = [], []
@@ -80,19 +81,25 @@ def train(truth, loads_small, monkeypatch, tmp_path):
     """Runs a short training of the smallest network."""
     monkeypatch.setattr(maskformer, "configuration", micro)
 
-    def training(out="p.safetensors", **options):
-        given = {
-            "images": truth[1], "architecture": "tiny", "queries": 6, "steps": 6, "batch_size": 4,
-            "side": 64, "templates": "one", "held_out_share": 0.25, "validate_every": 3,
-            "save_every": 2, "device": "cpu",
+    def training(out="p.safetensors", images=truth[1], run=PLAIN, threads=None, **given):
+        fields = {
+            "architecture": "tiny", "queries": 6, "steps": 6, "batch_size": 4, "crop_size": 64,
+            "templates": "one", "held_out": 0.25, "validate_every": 3, "save_every": 2,
         }  # fmt: skip
-        return train_proposer.run(str(truth[0]), out=tmp_path / out, **(given | options))
+        return train_proposer.run(
+            truth[0],
+            ProposerTraining(**(fields | given)),
+            images=images,
+            out=tmp_path / out,
+            compute=Compute(device="cpu", threads=threads),
+            run=run,
+        )
 
     return training
 
 
 def test_a_training_leaves_a_proposer_and_its_curve(train, small, tmp_path):
-    found = train()
+    trained = train()
     loaded = maskformer.load(tmp_path / "p.safetensors", small)
     assert loaded.names == ("apple", "cow") and loaded.short_side == 64
     header = tensors.read_header(tmp_path / "p.safetensors")
@@ -101,21 +108,22 @@ def test_a_training_leaves_a_proposer_and_its_curve(train, small, tmp_path):
     assert {"loss", "class", "mask", "dice", "recall", "miou"} == curve[2].keys() - {"step"}
     assert str(tmp_path) not in str(header)
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
-    assert (found["images"], found["held_out"], found["names"]) == (6, 2, 2)
+    assert trained.counts == {"images": 6, "held_out": 2, "names": 2}
+    assert trained.steps == 6 and not trained.is_plan
     assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.png", "p.safetensors"]
 
 
 def test_it_learns(train, tmp_path):
-    found = train(steps=120, batch_size=8, rate=3e-3, validate_every=120)
+    trained = train(steps=120, batch_size=8, lr=3e-3, validate_every=120)
     curve = tensors.read_header(tmp_path / "p.safetensors")["settings"]["curve"]
     for name, share in (("loss", 0.4), ("class", 0.4), ("mask", 0.6), ("dice", 0.95)):
         assert curve[-1][name] < share * curve[0][name], name
-    assert 0 <= found["last"]["recall"] <= 1 and 0 < found["last"]["miou"] <= 1
+    assert 0 <= trained.last["recall"] <= 1 and 0 < trained.last["miou"] <= 1
 
 
 def test_the_words_weight_leaves_the_masks_losses_alone(train, tmp_path):
     whole, quarter = (
-        train(f"{weight}.safetensors", steps=1, validate_every=0, class_weight=weight)["last"]
+        train(f"{weight}.safetensors", steps=1, validate_every=0, class_weight=weight).last
         for weight in (1.0, 0.25)
     )
     assert quarter["class"] == pytest.approx(whole["class"] / 4, rel=1e-4)
@@ -124,31 +132,36 @@ def test_the_words_weight_leaves_the_masks_losses_alone(train, tmp_path):
 
 @pytest.mark.slow
 def test_it_learns_to_find_and_to_name(train):
-    found = train(steps=300, batch_size=8, rate=1e-2, warmup=10, validate_every=300)
-    assert found["last"]["recall"] > 0.6 and found["last"]["miou"] > 0.8
+    trained = train(steps=300, batch_size=8, lr=1e-2, warmup=10, validate_every=300)
+    assert trained.last["recall"] > 0.6 and trained.last["miou"] > 0.8
+
+
+def cut_off(train, monkeypatch):
+    """Leaves the checkpoint of the first four steps."""
+    with monkeypatch.context() as patched:
+        inner = mask_losses.layer_losses
+        calls = []
+
+        def cut(*arguments):
+            calls.append(1)
+            if len(calls) > 2 * 4:  # two layers a step: cut off in the fifth
+                raise KeyboardInterrupt
+            return inner(*arguments)
+
+        patched.setattr(mask_losses, "layer_losses", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train()
 
 
 def test_resume_gives_the_same_bytes(train, tmp_path, monkeypatch):
     train("whole.safetensors")
-    inner = mask_losses.layer_losses
-    calls = []
-
-    def cut(*arguments):
-        calls.append(1)
-        if len(calls) > 2 * 4:  # two layers a step: cut off in the fifth
-            raise KeyboardInterrupt
-        return inner(*arguments)
-
-    monkeypatch.setattr(mask_losses, "layer_losses", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train("cut.safetensors")
-    monkeypatch.setattr(mask_losses, "layer_losses", inner)
+    cut_off(partial(train, "cut.safetensors"), monkeypatch)
     assert not (tmp_path / "cut.safetensors").exists()
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         train("cut.safetensors")
     with pytest.raises(MismatchError, match="other data or settings"):
-        train("cut.safetensors", resume=True, rate=0.5)
-    train("cut.safetensors", resume=True)
+        train("cut.safetensors", run=RESUMED, lr=0.5)
+    train("cut.safetensors", run=RESUMED)
     for name in ("safetensors", "png"):
         whole, resumed = (tmp_path / f"{stem}.{name}" for stem in ("whole", "cut"))
         assert whole.read_bytes() == resumed.read_bytes()
@@ -173,9 +186,9 @@ def test_nan_names_the_step_and_keeps_the_checkpoint(train, tmp_path, monkeypatc
 
 
 def test_bad_requests(train, truth, tmp_path):
-    with pytest.raises(UsageError, match="unknown architecture 'vgg'; choose from tiny"):
+    with pytest.raises(UsageError, match="--arch 'vgg' is not one of 'tiny'"):
         train(architecture="vgg")
-    with pytest.raises(UsageError, match="unknown targets 'boxes'"):
+    with pytest.raises(UsageError, match="--targets 'boxes' is not one of 'categories'"):
         train(targets="boxes")
     with pytest.raises(UsageError, match="needs --images DIR"):
         train(images=None)
@@ -187,7 +200,7 @@ def test_bad_requests(train, truth, tmp_path):
     (tmp_path / "p.png").unlink()
     dataset = coco.read(truth[0])
     coco.write(replace(dataset, annotations=[]), truth[0])
-    with pytest.raises(InputError, match="no picture of the truth has a mask"):
+    with pytest.raises(InputError, match="no image of the truth has a mask"):
         train()
     truth[0].write_text("{")
     with pytest.raises(InputError, match="truth.json"):
@@ -195,114 +208,50 @@ def test_bad_requests(train, truth, tmp_path):
     assert not list(tmp_path.glob("p.*"))
 
 
-def test_a_broken_picture_is_one_line(train, truth):
+def test_a_broken_image_is_one_line(train, truth):
     for path in truth[1].iterdir():
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match=r"\d.png is truncated or damaged"):
         train()
 
 
-def test_nothing_decays_that_should_not():
-    network = maskformer.MaskFormer(micro(), 8)
-    recipe = replace(proposer_trainer.RECIPES["resnet50"], rate=1.0, backbone_multiplier=0.1)
-    groups = proposer_trainer.optimizer_of(network, recipe).param_groups
-    place = {id(p): (g["lr"], g["weight_decay"] > 0) for g in groups for p in g["params"]}
-    assert len(place) == len(list(network.parameters()))
-    for name, module in network.named_modules():
-        for own, parameter in module.named_parameters(recurse=False):
-            rate, decays = place[id(parameter)]
-            bare = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
-            assert decays == (not bare and own != "no_object")
-            assert rate == (0.1 if "pixel_level_module.encoder" in name else 1.0)
+def test_a_resume_on_other_data_or_threads_is_refused(train, truth, monkeypatch):
+    cut_off(train, monkeypatch)
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(MismatchError, match="other data or settings"):
+            train(run=RESUMED, threads=threads + 1)
+    finally:
+        torch.set_num_threads(threads)
+    before = truth[0].read_bytes()
+    dataset = coco.read(truth[0])
+    coco.write(replace(dataset, annotations=dataset.annotations[1:]), truth[0])
+    with pytest.raises(MismatchError, match="other data or settings"):
+        train(run=RESUMED)
+    truth[0].write_bytes(before)
+    assert train(run=RESUMED).last["step"] == 6
 
 
-def test_frozen_norms_keep_their_statistics():
-    network = maskformer.MaskFormer(micro(), 8)
-    proposer_trainer.set_mode(network, True, frozen_norms=True)
-    before = {n: b.clone() for n, b in network.named_buffers()}
-    network(torch.randn(2, 3, 32, 32))
-    assert all(torch.equal(b, before[n]) for n, b in network.named_buffers())
-    proposer_trainer.set_mode(network, True)
-    network(torch.randn(2, 3, 32, 32))
-    assert not all(torch.equal(b, before[n]) for n, b in network.named_buffers())
+def test_out_of_memory_ends_in_one_line(train, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(mask_losses, "layer_losses", full)
+    with pytest.raises(OvtoolError) as caught:
+        train()
+    assert str(caught.value) == (
+        "out of memory while training the proposer; give a smaller --batch-size or --crop-size "
+        "(no checkpoint was written yet)"
+    )
 
 
-RANKS = """
-import sys
-from pathlib import Path
-import numpy as np, torch
-from transformers import MaskFormerConfig, MaskFormerSwinConfig
-from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
-from ovtool.models.maskformer import MaskFormer
-from ovtool.trainers import proposer as proposer_trainer
-from ovtool.batches.masks import Example
-from ovtool.training import checkpoints, distributed
-
-torch.set_default_dtype(torch.float64)
-backbone = MaskFormerSwinConfig(
-    image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
-    drop_path_rate=0.0, out_features=["stage1", "stage2", "stage3", "stage4"])
-decoder = MaskFormerDetrConfig(
-    encoder_layers=0, num_queries=5, d_model=32, decoder_layers=2, decoder_attention_heads=2,
-    decoder_ffn_dim=32, dropout=0.0)
-config = MaskFormerConfig(
-    backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=8)
-
-def example(step, row):
-    rng = np.random.default_rng([step, row])
-    count = row % 4  # one row has no mask at all
-    masks = rng.random((count, 32, 32)) > 0.7
-    return Example(rng.integers(0, 256, (32, 32, 3), np.uint8), masks, np.arange(count))
-
-settings = proposer_trainer.Settings("tiny", queries=5, steps=3, batch_size=4, rate=1e-3, warmup=0)
-with distributed.joined(torch.device("cpu")) as ranks:
-    torch.manual_seed(3 + ranks.rank)
-    if ranks.world == 1:
-        torch.manual_seed(3)
-    network = MaskFormer(config, 6)
-    words = torch.nn.functional.normalize(
-        torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
-    distributed.share(network, ranks)
-    checkpoint = checkpoints.beside(Path(sys.argv[1]), "a")
-    curve = proposer_trainer.fit(network, words, example, settings, checkpoint, ranks=ranks)
-    if ranks.is_first:
-        numbers = torch.cat([p.detach().flatten() for p in network.parameters()])
-        np.save(sys.argv[1], np.array([*(r["loss"] for r in curve), *numbers.tolist()]))
-"""
-
-
-def test_two_ranks_are_one_process(tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found = []
-    for index, starter in enumerate(([sys.executable], torchrun)):
-        target = tmp_path / f"{index}.npy"
-        done = subprocess.run(
-            [*starter, str(script), str(target)],
-            capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found.append(np.load(target))
-    assert len(found[0]) > 10_000 and np.isfinite(found[0]).all()
-    apart = np.abs(found[0] - found[1])
-    assert (
-        apart[0] < 1e-10 and apart[:3].max() < 1e-5
-    )  # the losses, of which the first has no history
-    # Adam divides by the gradient's size, so where that is nought but rounding, rounding is what moves
-    assert np.quantile(apart, 0.99) < 1e-8 and apart.max() < 1e-3
-
-
-def test_a_batch_that_cannot_be_shared(tmp_path):
-    from ovtool.training import checkpoints
-    from ovtool.training.distributed import Ranks
-
-    network = maskformer.MaskFormer(micro(), 8)
-    with pytest.raises(UsageError, match="--batch-size 5 cannot be shared by 2 processes"):
-        proposer_trainer.fit(
-            network, torch.zeros(1, 8), lambda step, row: None, Settings("tiny", batch_size=5),
-            checkpoints.beside(tmp_path / "x", "a"), ranks=Ranks(0, 2, torch.device("cpu")),
-        )  # fmt: skip
+def test_a_plan_counts_and_writes_nothing(train, tmp_path):
+    plan = train(run=Run(dry_run=True), steps=None, epochs=2)
+    assert plan.is_plan and not plan.last and plan.notes == {"backbone": None}
+    assert plan.counts == {"images": 6, "held_out": 2, "names": 2}
+    assert plan.steps == 3  # 2 epochs of 6 images, 4 in a step
+    assert plan.parameters["network"] > 10_000
+    assert plan.outputs.file == tmp_path / "p.safetensors" and not list(tmp_path.glob("p.*"))
 
 
 def environment():

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from ovtool.batches import pairs as pair_batches
-from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import contrastive, masked_crops
 from ovtool.models import clip as door
 from ovtool.models import masked_tower, region_clip
+from ovtool.settings.prompts import MaskPrompts
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import tune_prompts
 from ovtool.trainers import mask_prompts as prompt_trainer
 from ovtool.training.loop import TrainingError
@@ -55,8 +57,17 @@ def pairs(tmp_path):
 @pytest.fixture
 def tune(pairs, tmp_path, loads_small):
     def tuned(name="p.safetensors", source=pairs, **options):
-        given = {"steps": 6, "batch_size": 8, "rate": 0.05, "tower_rate": 1e-3, **options}
-        return tune_prompts.run(str(source), out=str(tmp_path / name), **given)
+        given = {"steps": 6, "batch_size": 8, "lr": 0.05, "tower_lr": 1e-3, **options}
+        precision, images = given.pop("precision", "auto"), given.pop("images", None)
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        return tune_prompts.run(
+            source,
+            MaskPrompts(**given),
+            images=images,
+            out=tmp_path / name,
+            compute=Compute(precision=precision),
+            run=Run(**how),
+        )
 
     return tuned
 
@@ -72,7 +83,9 @@ def test_prompts_are_learned_and_nothing_else(tune, tmp_path, small):
     assert len(curve) == 40 and np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.2
     assert found.loss == pytest.approx(curve[-1], rel=1e-4)
     assert found.parameters == {"prompts": 3 * 9 * 32}
-    assert (found.pairs, found.held_out, found.nouns, found.steps) == (22, 2, 3, 40)
+    assert found.counts == {"pairs": 22, "held_out": 2, "nouns": 3} and found.steps == 40
+    assert set(found.before) == set(found.after) == {"accuracy"}
+    assert settings["accuracy_after"] == found.after["accuracy"]
     assert settings["grid"] == [3, 3] and settings["depth"] == 3 and settings["loss"] == "shared"
     assert "accuracy" in settings["curve"][-1] and header["fingerprint"] == small.fingerprint
     assert str(tmp_path) not in json.dumps(header)
@@ -136,10 +149,9 @@ class Cut(Exception):
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
     tune, tmp_path, monkeypatch, train, cut_at
 ):
-    monkeypatch.setattr(prompt_trainer, "SAVE_EVERY", 2)
-    tune("whole.safetensors", train=train)
+    tune("whole.safetensors", train=train, save_every=2)
     steps = 0
-    loss = prompt_trainer.Tuner._loss
+    loss = prompt_trainer.NamedCrops.loss
 
     def cut(self, *arguments):
         nonlocal steps
@@ -148,14 +160,19 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
             raise Cut
         return loss(self, *arguments)
 
-    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", cut)
+    monkeypatch.setattr(prompt_trainer.NamedCrops, "loss", cut)
     with pytest.raises(Cut):
-        tune(train=train)
+        tune(train=train, save_every=2)
     with pytest.raises(OutputExistsError, match="go on with --resume"):
         tune(train=train)
     with pytest.raises(MismatchError, match="other data or settings"):
         tune(train=train, resume=True, seed=1)
-    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", loss)
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads + 1)
+        with pytest.raises(MismatchError, match="other data or settings"):
+            tune(train=train, resume=True)
+    monkeypatch.setattr(prompt_trainer.NamedCrops, "loss", loss)
     tune(train=train, resume=True)
     for ending in ("safetensors", "png"):
         whole, resumed = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "p"))
@@ -165,33 +182,54 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
 
 def test_other_processes_cut_the_same_crops(tune, tmp_path):
     tune("alone.safetensors", steps=3)
-    tune("helped.safetensors", steps=3, workers=2)
+    tune("helped.safetensors", steps=3, loader_workers=2)
     assert (tmp_path / "alone.safetensors").read_bytes() == (
         tmp_path / "helped.safetensors"
     ).read_bytes()
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(prompt_trainer, "SAVE_EVERY", 2)
     steps = 0
-    loss = prompt_trainer.Tuner._loss
+    loss = prompt_trainer.NamedCrops.loss
 
     def broken(self, *arguments):
         nonlocal steps
         steps += 1
         return loss(self, *arguments) * (float("nan") if steps == 4 else 1)
 
-    monkeypatch.setattr(prompt_trainer.Tuner, "_loss", broken)
+    monkeypatch.setattr(prompt_trainer.NamedCrops, "loss", broken)
     with pytest.raises(TrainingError, match="the loss is nan at step 4: train with a lower rate"):
-        tune()
+        tune(save_every=2)
     assert (
         not (tmp_path / "p.safetensors").exists()
         and (tmp_path / "p.safetensors.checkpoint").exists()
     )
 
 
+@pytest.mark.parametrize("train, name", [("prompts", "prompts"), ("tower", "tower")])
+def test_out_of_memory_is_one_line(tune, monkeypatch, train, name):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(prompt_trainer.NamedCrops, "loss", full)
+    said = f"out of memory while tuning the {name}; give a smaller --batch-size"
+    with pytest.raises(OvtoolError, match=said):
+        tune(train=train)
+
+
+def test_validation_may_be_left_out(tune):
+    with_it, without = tune(), tune("q.safetensors", validate_every=0)
+    assert without.before == {} == without.after and without.loss == with_it.loss
+
+
+def test_torchrun_is_refused(tune, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="tune-prompts is one process; start it without torchrun"):
+        tune()
+
+
 def test_depth_is_up_to_the_number_of_blocks(tune):
-    assert tune(depth=None, dry_run=True).parameters == {"prompts": 3 * 9 * 32}
+    assert tune(depth="all", dry_run=True).parameters == {"prompts": 3 * 9 * 32}
     assert tune(depth=1, dry_run=True).parameters == {"prompts": 9 * 32}
     with pytest.raises(UsageError, match="--depth 4: small has 3 blocks, so give 1 to 3, or all"):
         tune(depth=4)
@@ -205,8 +243,10 @@ def test_as_many_parameters_as_the_paper_has(name, prompts, tower):
     with torch.device("meta"):
         model = open_clip.CLIP(**open_clip.get_model_config(name))
     patch = model.visual.patch_size[0]
-    clip = SimpleNamespace(model=model, name=name, image_size=224, patch_size=patch)
-    both = tune_prompts._parameters(clip, prompt_trainer.Settings("tower-then-prompts"))
+    clip = SimpleNamespace(
+        model=model, name=name, image_size=224, patch_size=patch, pooling="token"
+    )
+    both = prompt_trainer.parameters(clip, MaskPrompts(train="tower-then-prompts"))
     assert both == {"prompts": prompts, "tower": tower}
 
 
@@ -228,9 +268,10 @@ def test_a_dry_run_writes_nothing(tune, tmp_path):
 
 def test_what_cannot_be_meant(tune, tmp_path):
     for options, said in (
-        ({"train": "all"}, "unknown --train 'all'"),
-        ({"loss": "best"}, "unknown --loss 'best'"),
-        ({"kind": "background"}, "unknown kind 'background'; choose mask"),
+        ({"train": "all"}, "--train 'all' is not one of 'prompts', 'tower'"),
+        ({"loss": "best"}, "--loss 'best' is not one of 'shared', 'paper'"),
+        ({"depth": 0}, "--depth 0 is out of range; give 1 or more"),
+        ({"weight_decay": 0.1}, "--weight-decay is that of the image tower; give --train tower"),
         ({"batch_size": 1}, "--batch-size 1"),
         ({"crop_size": 50}, "--crop-size 50: small has patches of 16 pixels"),
         ({"precision": "float16"}, "--precision float16 is too coarse"),
@@ -294,7 +335,7 @@ def test_masks_without_a_pixel_are_left_out(tune, pairs):
     text = json.loads(pairs.read_text())
     text["annotations"][0]["segmentation"] = rle.encode(np.zeros((40, 64), bool))
     pairs.write_text(json.dumps(text))
-    assert tune(dry_run=True, held_out=0.0).pairs == 23
+    assert tune(dry_run=True, held_out=0.0).counts["pairs"] == 23
 
 
 def test_a_clip_that_takes_no_prompts(tune, small, monkeypatch):
@@ -318,7 +359,7 @@ def batches(pairs, tmp_path):
 
 def test_an_epoch_sees_each_pair_once_in_a_new_order(batches):
     assert batches.per_epoch == 4
-    epochs = [[i for s in range(4) for i in batches.chosen(4 * e + s)] for e in range(2)]
+    epochs = [[i for s in range(4) for i in batches.drawn(4 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 20 for epoch in epochs) and epochs[0] != epochs[1]
     assert torch.equal(batches[5].pixels, batches[5].pixels)
     assert not torch.equal(batches[5].pixels, batches[6].pixels)

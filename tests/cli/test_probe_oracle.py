@@ -1,17 +1,15 @@
-"""`ovtool probe` on files, end to end, with the bundled model."""
+"""`ovtool probe oracle` on files, end to end, with the bundled model."""
 
-import inspect
 import json
 from pathlib import Path
 
 import pytest
 
-from ovtool.cli import probe as command
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
+from ovtool.settings.probe import Oracle
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_oracle as stage
-
-stage_run = stage.run
 
 
 @pytest.fixture(scope="module")
@@ -22,47 +20,32 @@ def data(tmp_path_factory):
     return registry.collage_in(folder, "demo")
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """What the command hands to the stage."""
-    seen = {}
-
-    def record(data_set, **options):
-        seen.update(options, data_set=data_set)
-        return {"rows": [], "images": 0, "masks": 0, "words_an_image": 0}
-
-    monkeypatch.setattr(stage, "run", record)
-    return seen
+EMPTY = {"rows": [], "images": 0, "masks": 0, "words_an_image": 0}
 
 
-def test_the_command_and_its_function_have_the_same_defaults(parsed):
-    assert run(["probe", "oracle"]) == 0
-    del parsed["progress"]
-    own = inspect.signature(stage_run).parameters.items()
-    assert parsed == {name: p.default for name, p in own if name != "progress"}
-
-
-def test_every_option_reaches_the_function(parsed):
-    arguments = {
-        "coco_file": ("--coco", Path("i.json")),
-        "images": ("--images", Path("i")),
-        "classes_per_image": ("--classes-per-image", Path("w.json")),
-        "model": ("--model", "tiny"),
-        "device": ("--device", "cpu"),
-        "precision": ("--precision", "float16"),
-        "batch_size": ("--batch-size", 3),
-        "templates": ("--templates", "vild"),
-        "prompts": ("--prompts", "none"),
-        "crop_size": ("--crop-size", 96),
-        "proposer": ("--proposer", "regions"),
-        "proposals_file": ("--proposals", Path("p.json")),
-        "limit": ("--limit", 7),
+def test_every_option_reaches_the_function(handed):
+    seen = handed(stage, EMPTY)
+    line = (
+        "probe oracle voc --classes-per-image w.json --prompts none --crop-size 96 --templates vild"
+    )
+    line += " --proposer regions --coco i.json --images i --limit 7 --batch-size 3 --model tiny"
+    line += " --device cpu --precision float16 --threads 2"
+    assert run(line.split()) == 0
+    assert seen == {
+        "data_set": "voc",
+        "oracle": Oracle(
+            classes_per_image="w.json",
+            prompts="none",
+            crop_size=96,
+            proposer="regions",
+            templates="vild",
+        ),
+        "source": Source(coco="i.json", images="i", limit=7),
+        "run": Run(batch_size=3),
+        "compute": Compute(model="tiny", device="cpu", precision="float16", threads=2),
     }
-    line = [str(part) for pair in arguments.values() for part in pair]
-    assert run(["probe", "oracle", "voc", *line]) == 0
-    del parsed["progress"]
-    assert parsed == {name: value for name, (_, value) in arguments.items()} | {"data_set": "voc"}
-    assert len(inspect.signature(command.oracle).parameters) == len(arguments) + 2  # with json
+    assert run("probe oracle --proposals p.json".split()) == 0
+    assert seen["data_set"] is None and seen["oracle"] == Oracle(proposals="p.json")
 
 
 def test_the_table_of_a_data_set(desk, data, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Where the regions of a picture come from while it is segmented: a proposer, or a file of masks.
+"""Where the proposals of an image come from while it is worked on: a proposer, or a file of masks.
 
 What `find` gives is a `Proposals`: the masks best first, their quality and, where the proposer has
 them, soft masks and embeddings in the space of a CLIP's texts. Probabilities of words come from the
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, labelled, rle, tensors
+from ovtool.formats import coco, labelled, rle
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
+from ovtool.models import artefacts
 from ovtool.models.maskformer import TEMPERATURE
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers.named import Proposals, ProposalSettings
+from ovtool.proposers import by_name
+from ovtool.proposers.proposals import Proposals
+from ovtool.settings.propose import Propose
 
 if TYPE_CHECKING:  # it imports open_clip, which masks alone do not need
     from ovtool.models.clip import Clip
@@ -31,7 +33,7 @@ if TYPE_CHECKING:  # it imports open_clip, which masks alone do not need
 __all__ = (
     "TEMPERATURE",
     "Proposals",
-    "RegionSource",
+    "ProposalSource",
     "from_file",
     "from_proposer",
     "read_embeddings",
@@ -39,11 +41,14 @@ __all__ = (
 
 
 @dataclass(frozen=True)
-class RegionSource:
-    """The regions of a picture: `find(item, rgb)`, with rgb uint8 (H, W, 3).
+class ProposalSource:
+    """The proposals of an image: `find(item, rgb)`, with rgb uint8 (H, W, 3).
 
-    proposer: the one that makes them, or None; digest: of the masks, where they come from a file.
-    no_object: float32 (D,), the unit vector of "no object" where `find` gives embeddings, else None.
+    Attributes:
+        find: the function from an image to its proposals, best first.
+        proposer: the proposer that makes them, or None.
+        digest: of the masks, where they come from a file.
+        no_object: float32 (D,), the unit vector of "no object" where `find` gives embeddings, else None.
     """
 
     find: Callable[[ImageItem, NDArray[np.uint8]], Proposals]
@@ -54,15 +59,21 @@ class RegionSource:
 
 def from_proposer(
     name: str, *, clip: Clip | None = None, device: torch.device | None = None
-) -> RegionSource:
-    """Regions made on the way; with embeddings where `clip` is the one that the proposer was trained
-    for.
+) -> ProposalSource:
+    """Proposals that are made on the way.
 
-    Raises UsageError for a proposer that is not known, ModelError where its weights are not at hand,
-    MismatchError for one of another CLIP than `clip`.
+    Args:
+        name: the proposer, as `by_name` lists them.
+        clip: the CLIP that the proposer was trained for, where embeddings are needed.
+        device: where it computes; None for the CPU.
+
+    Raises:
+        UsageError: the name is unknown.
+        ModelError: weights are not at hand.
+        MismatchError: the proposer belongs to another CLIP than `clip`.
     """
-    loaded = named_proposers.proposer_of(ProposalSettings(name), clip=clip, device=device)
-    return RegionSource(
+    loaded = by_name.load(Propose(proposer=name), clip=clip, device=device)
+    return ProposalSource(
         lambda item, rgb: loaded(rgb), proposer=loaded.name, no_object=loaded.no_object
     )
 
@@ -73,8 +84,8 @@ def from_file(
     *,
     embeddings: Path | None = None,
     clip: Clip | None = None,
-) -> RegionSource:
-    """Regions from a COCO JSON, a folder of parts, or `-` (stdin), made for the images `items`.
+) -> ProposalSource:
+    """Proposals from a COCO JSON, a folder of parts, or `-` (stdin).
 
     Raises and arguments as of `read_masks` and `of_masks`.
     """
@@ -105,7 +116,7 @@ def of_masks(
     *,
     embeddings: Path | None = None,
     clip: Clip | None = None,
-) -> RegionSource:
+) -> ProposalSource:
     """Regions from masks that were read; on finding, an image of another size raises MismatchError.
 
     Args:
@@ -146,23 +157,26 @@ def of_masks(
         stacked = None if own is None else np.array(own, np.float32).reshape(len(own), width)
         return _regions(masks[image.id], image.height, image.width, stacked)
 
-    return RegionSource(find, digest=coco.digest(dataset), no_object=no_object)
+    return ProposalSource(find, digest=coco.digest(dataset), no_object=no_object)
 
 
 def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tensor, Tensor]:
-    """The embeddings of a file's proposals, float32 (M, D) in the order of `dataset.annotations`,
-    and the vector of "no object", float32 (D,); all of length 1, on the CPU.
+    """The embeddings of the proposals of a file.
 
-    Raises InputError for a file that is broken, MismatchError where it belongs to another CLIP or to
-    other proposals than `dataset`.
+    Returns:
+        Those of the proposals, float32 (M, D) in the order of `dataset.annotations`, and the vector of
+        "no object", float32 (D,); all of length 1, on the CPU.
+
+    Raises:
+        InputError: the file is broken.
+        MismatchError: it belongs to another CLIP, or to other proposals than `dataset`.
     """
-    header, found = tensors.load(path, kind="proposals")
-    tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
+    header, found = artefacts.load(path, "proposals", clip, "make it again")
     settings = header.get("settings", {})
     if settings.get("proposals") != coco.digest(dataset):
         raise MismatchError(
             f"{path} holds the embeddings of other proposals: make both by one run of "
-            "`ovtool propose --embeddings`"
+            "`ovtool propose --save-embeddings`"
         )
     rows, column = found.get("embeddings"), found.get("no_object")
     shape = (len(dataset.annotations), clip.embed_dim)
@@ -170,8 +184,6 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
         raise InputError(
             f"{path} does not hold {shape[0]} embeddings of width {shape[1]}: remake it"
         )
-    if not (rows.isfinite().all() and column.isfinite().all()):
-        raise InputError(f"{path} holds numbers that are not finite: make it again")
     rows = torch.nn.functional.normalize(rows.float(), dim=-1)
     order = np.argsort(np.argsort([entry.id for entry in dataset.annotations], kind="stable"))
     return rows[torch.from_numpy(order)], torch.nn.functional.normalize(column.float(), dim=-1)

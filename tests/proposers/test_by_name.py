@@ -12,10 +12,9 @@ from ovtool.formats import images as pictures
 from ovtool.methods.regions import Regions
 from ovtool.models import clip as door
 from ovtool.models import hub, maskformer, resolve
-from ovtool.proposers import named as named_proposers
-from ovtool.proposers import region_sources
-from ovtool.proposers.named import ProposalSettings
-from ovtool.runtime.runs import Run
+from ovtool.proposers import by_name, proposal_sources, proposals
+from ovtool.settings.propose import Propose
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import propose
 
 
@@ -51,17 +50,15 @@ def test_bounds_of_a_networks_masks():
     soft[3, 0, 0] = 0.9  # 1 % of the picture
     quality = np.array([0.5, 0.6, 0.9, 1.0, 0.95], np.float32)  # the last mask is empty
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
-    found = named_proposers.bounded(soft, quality, ProposalSettings(min_area=0.02), vectors)
+    found = proposals.bounded(soft, quality, Propose(min_area=0.02), vectors)
     assert found.quality.tolist() == pytest.approx([0.9, 0.6])
     assert np.array_equal(found.masks(), soft[[2, 1]] > 0.5)
     assert np.array_equal(found.soft, soft[[2, 1]])
     assert np.array_equal(found.embeddings, vectors[[2, 1]])
-    every = named_proposers.bounded(soft, quality, ProposalSettings(min_area=0, nms=1.0))
+    every = proposals.bounded(soft, quality, Propose(min_area=0, nms=1.0))
     assert every.quality.tolist() == pytest.approx([1.0, 0.9, 0.6, 0.5])
-    assert (
-        len(named_proposers.bounded(soft, quality, ProposalSettings(max_proposals=1)).quality) == 1
-    )
-    none = named_proposers.bounded(soft[:0], quality[:0], ProposalSettings())
+    assert len(proposals.bounded(soft, quality, Propose(max_proposals=1)).quality) == 1
+    none = proposals.bounded(soft[:0], quality[:0], Propose(proposer="regions"))
     assert none.masks().shape == (0, 10, 10) and none.soft.shape == (0, 10, 10)
 
 
@@ -75,34 +72,30 @@ def test_masks_of_the_bundled_network_are_cut_along_superpixels():
     soft[2, :2] = 1.0  # no superpixel by more than a half
     quality = np.array([0.9, 0.3, 0.8], np.float32)
     vectors = np.eye(3, dtype=np.float32)
-    found = named_proposers.completed(merged, soft, quality, vectors, ProposalSettings())
+    found = proposals.completed(merged, soft, quality, vectors, Propose(proposer="regions"))
     assert found.quality.tolist() == pytest.approx([0.9, 0.4, 0.3, 0.2])
     drawn = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]]
     assert np.array_equal(found.members, np.array(drawn, bool)) and found.soft is None
     # the corner overlaps the first mask most, the half the second
     assert np.array_equal(found.embeddings, vectors[[0, 0, 1, 1]])
-    few = named_proposers.completed(
-        merged, soft, quality, vectors, ProposalSettings(max_proposals=2)
-    )
+    few = proposals.completed(merged, soft, quality, vectors, Propose(max_proposals=2))
     assert np.array_equal(few.members, found.members[:2])
-    large = named_proposers.completed(
-        merged, soft, quality, vectors, ProposalSettings(min_area=0.3)
-    )
+    large = proposals.completed(merged, soft, quality, vectors, Propose(min_area=0.3))
     assert np.array_equal(large.members, found.members[[0, 3]])
-    same = named_proposers.completed(merged, soft, quality, vectors, ProposalSettings(nms=0.4))
+    same = proposals.completed(merged, soft, quality, vectors, Propose(nms=0.4))
     assert np.array_equal(same.members, found.members[[0, 2]])  # IoU 1/2 with a better one
 
 
 def test_more_suppression_leaves_fewer_regions(photos):
     rgb = pictures.read_rgb(photos / "a.png")
-    plain = propose.proposer_of(ProposalSettings())(rgb)
-    tight = propose.proposer_of(ProposalSettings(nms=0.3))(rgb)
+    plain = by_name.load(Propose(proposer="regions"))(rgb)
+    tight = by_name.load(Propose(proposer="regions", nms=0.3))(rgb)
     assert 0 < len(tight.quality) < len(plain.quality)
     assert plain.soft is None and plain.embeddings is None
 
 
 def test_a_trained_proposer_gives_soft_masks_and_embeddings(trained, small, photos):
-    source = region_sources.from_proposer(str(trained), clip=small)
+    source = proposal_sources.from_proposer(str(trained), clip=small)
     item = pictures.find_images([str(photos / "a.png")])[0]
     found = source.find(item, pictures.read_rgb(item.path))
     count = len(found.quality)
@@ -119,8 +112,8 @@ def kept(trained, photos, tmp_path):
     """proposals.json with embeddings.safetensors of three pictures, in parts of two."""
     out, vectors = tmp_path / "p.json", tmp_path / "e.safetensors"
     propose.run(
-        [str(photos)], proposer=str(trained), embeddings=vectors, out=str(out), device="cpu",
-        nms=0.95, how=Run(part_size=2),
+        [str(photos)], Propose(proposer=str(trained), nms=0.95), save_embeddings=vectors, out=out,
+        compute=Compute(device="cpu"), run=Run(part_size=2),
     )  # fmt: skip
     return out, vectors
 
@@ -129,14 +122,14 @@ def test_embeddings_lie_beside_the_masks(kept, trained, small, photos):
     out, path = kept
     dataset = coco.read(out)
     items = pictures.find_images([str(photos)])
-    rows, no_object = region_sources.read_embeddings(path, dataset, small)
+    rows, no_object = proposal_sources.read_embeddings(path, dataset, small)
     assert rows.shape == (len(dataset.annotations), small.embed_dim) and len(rows) >= 3
-    live = region_sources.from_proposer(str(trained), clip=small)
-    source = region_sources.from_file(out, items, embeddings=path, clip=small)
+    live = proposal_sources.from_proposer(str(trained), clip=small)
+    source = proposal_sources.from_file(out, items, embeddings=path, clip=small)
     assert np.allclose(source.no_object, live.no_object, atol=1e-6)
     assert torch.allclose(torch.from_numpy(source.no_object), no_object)
-    live_settings = ProposalSettings(str(trained), nms=0.95)
-    finder = propose.proposer_of(live_settings, clip=small)
+    live_settings = Propose(proposer=str(trained), nms=0.95)
+    finder = by_name.load(live_settings, clip=small)
     for item in items:
         rgb = pictures.read_rgb(item.path)
         found, expected = source.find(item, rgb), finder(rgb)
@@ -165,15 +158,15 @@ def test_parts_of_any_size_and_resume_give_the_same_bytes(
         return inner(*arguments)
 
     given = {
-        "proposer": str(trained), "embeddings": vectors, "out": str(again), "device": "cpu",
-        "nms": 0.95,
+        "masks": Propose(proposer=str(trained), nms=0.95), "save_embeddings": vectors,
+        "out": str(again), "compute": Compute(device="cpu"),
     }  # fmt: skip
     monkeypatch.setattr(maskformer, "propose", cut)
     with pytest.raises(KeyboardInterrupt):
-        propose.run([str(photos)], **given, how=Run(part_size=2))
+        propose.run([str(photos)], **given, run=Run(part_size=2))
     monkeypatch.setattr(maskformer, "propose", inner)
     assert not again.exists() and not vectors.exists()
-    propose.run([str(photos)], **given, how=Run(part_size=2, resume=True))
+    propose.run([str(photos)], **given, run=Run(part_size=2, resume=True))
     assert again.read_bytes() == out.read_bytes() and vectors.read_bytes() == path.read_bytes()
     with pytest.raises(OutputExistsError, match="f.safetensors"):
         propose.run([str(photos)], **(given | {"out": str(tmp_path / "r.json")}))
@@ -186,20 +179,20 @@ def test_embeddings_of_other_proposals_or_another_clip(kept, small, tmp_path):
     with pytest.raises(
         MismatchError, match="e.safetensors holds the embeddings of other proposals"
     ):
-        region_sources.read_embeddings(path, fewer, small)
+        proposal_sources.read_embeddings(path, fewer, small)
     other = type("Other", (), {"name": "large", "fingerprint": "f" * 16, "embed_dim": 24})()
     with pytest.raises(MismatchError, match="made with small .* the model here is large"):
-        region_sources.read_embeddings(path, dataset, other)
+        proposal_sources.read_embeddings(path, dataset, other)
     header, found = tensors.load(path)
     tensors.save(path, found | {"embeddings": found["embeddings"][:1]}, header)
     with pytest.raises(InputError, match="does not hold"):
-        region_sources.read_embeddings(path, dataset, small)
+        proposal_sources.read_embeddings(path, dataset, small)
     tensors.save(path, found | {"no_object": torch.full((24,), torch.nan)}, header)
     with pytest.raises(InputError, match="not finite"):
-        region_sources.read_embeddings(path, dataset, small)
+        proposal_sources.read_embeddings(path, dataset, small)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="truncated"):
-        region_sources.read_embeddings(path, dataset, small)
+        proposal_sources.read_embeddings(path, dataset, small)
 
 
 def test_a_proposer_of_another_clip(trained, photos, tmp_path, monkeypatch):
@@ -207,7 +200,10 @@ def test_a_proposer_of_another_clip(trained, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(door, "load", lambda name, device, dtype: other)
     with pytest.raises(MismatchError, match="made with small .*but the model here is large"):
         propose.run(
-            [str(photos)], proposer=str(trained), model="tiny", out=str(tmp_path / "x.json")
+            [str(photos)],
+            Propose(proposer=str(trained)),
+            out=tmp_path / "x.json",
+            compute=Compute(model="tiny"),
         )
     assert not (tmp_path / "x.json").exists()
 
@@ -215,22 +211,25 @@ def test_a_proposer_of_another_clip(trained, photos, tmp_path, monkeypatch):
 def test_proposers_without_embeddings(photos, tmp_path):
     with pytest.raises(UsageError, match="--proposer regions has no embeddings"):
         propose.run(
-            [str(photos)], proposer="regions", embeddings=tmp_path / "e", out=str(tmp_path / "x")
+            [str(photos)],
+            Propose(proposer="regions"),
+            save_embeddings=tmp_path / "e",
+            out=tmp_path / "x",
         )
 
 
 def test_a_picture_in_which_nothing_is_found(trained, photos, small, tmp_path):
     out, vectors = tmp_path / "p.json", tmp_path / "e.safetensors"
     propose.run(
-        [str(photos)], proposer=str(trained), min_area=1.0, embeddings=vectors, out=str(out),
-        device="cpu",
+        [str(photos)], Propose(proposer=str(trained), min_area=1.0), save_embeddings=vectors,
+        out=str(out), compute=Compute(device="cpu"),
     )  # fmt: skip
     dataset = coco.read(out)
     if not dataset.annotations:  # unless a mask covers everything
-        rows, _ = region_sources.read_embeddings(vectors, dataset, small)
+        rows, _ = proposal_sources.read_embeddings(vectors, dataset, small)
         assert rows.shape == (0, small.embed_dim)
     items = pictures.find_images([str(photos)])
-    source = region_sources.from_file(out, items, embeddings=vectors, clip=small)
+    source = proposal_sources.from_file(out, items, embeddings=vectors, clip=small)
     found = source.find(items[0], pictures.read_rgb(items[0].path))
     assert found.embeddings.shape == (len(found.quality), small.embed_dim)
 
@@ -238,23 +237,23 @@ def test_a_picture_in_which_nothing_is_found(trained, photos, small, tmp_path):
 def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplog):
     monkeypatch.delenv(resolve.ENVIRONMENT, raising=False)
     monkeypatch.setattr(resolve, "_default", lambda: "tiny")
-    monkeypatch.setattr(named_proposers, "tiny_weights", lambda: tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(by_name, "tiny_weights", lambda: tmp_path / "tiny.safetensors")
     monkeypatch.setattr(hub, "is_cached", lambda name: False)
-    named_proposers._warn_of_regions.cache_clear()
-    assert [named_proposers.default_name(m) for m in (None, "tiny")] == ["regions", "regions"]
-    assert not caplog.records and "tiny" not in named_proposers.choices()
+    by_name._warn_of_regions.cache_clear()
+    assert [by_name.default_name(m) for m in (None, "tiny")] == ["regions", "regions"]
+    assert not caplog.records and "tiny" not in by_name.choices()
     for _ in range(2):
-        assert named_proposers.default_name("ViT-B-16/openai") == "regions"
+        assert by_name.default_name("ViT-B-16/openai") == "regions"
     (warning,) = caplog.records
     assert "ViT-B-16/openai" in warning.getMessage() and "hf download" in warning.getMessage()
     with pytest.raises(UsageError, match="unknown proposer 'tiny'"):
-        propose.proposer_of(ProposalSettings("tiny"))
+        by_name.load(Propose(proposer="tiny"))
     (tmp_path / "tiny.safetensors").write_bytes(b"")
-    assert [named_proposers.default_name(m) for m in (None, "tiny")] == ["tiny", "tiny"]
-    assert "tiny" in named_proposers.choices()
+    assert [by_name.default_name(m) for m in (None, "tiny")] == ["tiny", "tiny"]
+    assert "tiny" in by_name.choices()
     monkeypatch.setattr(hub, "is_cached", lambda name: True)
-    assert named_proposers.default_name("ViT-B-16/openai") == "maskformer"
-    assert named_proposers.default_name("tiny") == "tiny"
+    assert by_name.default_name("ViT-B-16/openai") == "maskformer"
+    assert by_name.default_name("tiny") == "tiny"
 
 
 @pytest.mark.parametrize("kind", ["maskformer", "sam"])
@@ -264,6 +263,6 @@ def test_a_hub_name_that_is_not_here(kind, monkeypatch):
 
     monkeypatch.setattr(sources, "hub_answers", lambda: False)
     with pytest.raises(ModelError, match="are not here and the hub does not answer.*hf download"):
-        propose.proposer_of(ProposalSettings(kind))
+        by_name.load(Propose(proposer=kind))
     with pytest.raises(ModelError, match="`hf download some/net`"):
-        propose.proposer_of(ProposalSettings(f"{kind}:some/net"))
+        by_name.load(Propose(proposer=f"{kind}:some/net"))

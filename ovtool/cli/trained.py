@@ -1,0 +1,50 @@
+"""What is said of a training of a network for pixels: what it learned from, its last step, its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ovtool.cli import output
+
+if TYPE_CHECKING:  # it imports torch
+    from ovtool.training.run import Trained
+
+
+def say(trained: Trained, noun: str, as_json: bool) -> None:
+    """Says on stderr what was trained, or what would be; with `as_json`, on stdout as one object.
+
+    Args:
+        trained: What the stage returned.
+        noun: What the count `names` counts: "classes".
+        as_json: Whether stdout gets the object.
+    """
+    if not trained.is_first:
+        return  # another process of torchrun speaks
+    counts, backbone = trained.counts, trained.notes["backbone"]
+    parameters = sum(trained.parameters.values())
+    left_out = counts.get("left_out")
+    output.message(
+        f"{parameters / 1e6:.2f} million parameters, backbone from {backbone or 'random weights'}; "
+        f"{counts['images']} images of {counts['names']} {noun}, {counts['held_out']} held out"
+        + ("" if left_out is None else f", {left_out} without a label")
+    )
+    files = f"{trained.outputs.file}, {trained.outputs.curve}"
+    if trained.is_plan:
+        output.message(f"would train for {trained.steps} steps, and write {files}")
+    else:
+        rows = [(name, f"{value:.4g}") for name, value in trained.last.items()]
+        output.table(("last step", ""), rows)
+        output.message(f"written: {files}")
+    if as_json:
+        output.print_json(
+            {
+                "output": str(trained.outputs.file),
+                "curve": str(trained.outputs.curve),
+                "parameters": parameters,
+                "backbone": backbone,
+                **counts,
+                "steps": trained.steps,
+                "last": dict(trained.last),
+                "dry_run": trained.is_plan,
+            }
+        )

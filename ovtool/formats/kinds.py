@@ -1,0 +1,102 @@
+"""What a file is, told from its content and not from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovtool.errors import InputError
+from ovtool.formats import coco_checks, images, label_maps, labelled, parts
+
+
+def kind_of(source: str) -> tuple[str, Any]:
+    """The kind of a file or folder, and for JSON its parsed content.
+
+    Args:
+        source: a path; `-` is stdin.
+
+    Returns:
+        One of `COCO masks`, `COCO captions`, `COCO results`, `classes per image`, `scores`, `model
+        configuration`, `safetensors`, `parts`, `label map`, `label maps`, `picture` and `pictures`; and
+        the content of a JSON, else None.
+
+    Raises:
+        InputError: there is no file, or it is none of these.
+    """
+    path = Path(source)
+    if source != "-" and path.is_dir():
+        return _kind_of_folder(path), None
+    head = b"{" if source == "-" else _head(path)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
+        return "safetensors", None
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        if path.suffix == ".jsonl":
+            raise InputError(f"{path} is one part of a run, if anything; give its folder")
+        return _kind_of_json(*coco_checks.load_json(source))
+    if path.suffix == ".safetensors":
+        return "safetensors", None  # damaged: its reader says how
+    if path.suffix == ".json":
+        coco_checks.load_json(source)  # damaged likewise
+    return ("label map" if _is_label_map(path) else "picture"), None
+
+
+def _kind_of_folder(folder: Path) -> str:
+    if parts.is_parts_folder(folder):
+        return "parts"
+    return "label maps" if (folder / labelled.CLASSES_FILE).is_file() else "pictures"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(512)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
+    if isinstance(content, list):
+        return "COCO results", content
+    if "images" in content or "annotations" in content:
+        captions = any("caption" in entry for entry in entries(content, "annotations")[:1])
+        return ("COCO captions" if captions else "COCO masks"), content
+    if "metric" in content:
+        return "scores", content
+    if "model_cfg" in content:
+        return "model configuration", content
+    if content and all(isinstance(words, list) for words in content.values()):
+        return "classes per image", content
+    raise InputError(
+        f"{where} is JSON, but nothing that ovtool knows: it has "
+        + labelled.shortened(sorted(content))
+    )
+
+
+def _is_label_map(path: Path) -> bool:
+    """A palette PNG in the colours of VOC, or a one-channel PNG with classes.txt in a folder above."""
+    with images.opened(path) as image:
+        if image.format != "PNG":
+            return False
+        if image.mode == "P":
+            colours = np.array(image.getpalette(), dtype=np.uint8).reshape(-1, 3)
+            if np.array_equal(colours, label_maps.palette(len(colours))):
+                return True
+        is_grey = image.mode in ("P", "L", "I", "I;16")
+    return is_grey and classes_of(path) is not None
+
+
+def classes_of(path: Path) -> Path | None:
+    """The classes.txt of a label map: beside it or in one of the two folders above."""
+    above = (folder / labelled.CLASSES_FILE for folder in list(path.absolute().parents)[:3])
+    return next((file for file in above if file.is_file()), None)
+
+
+def entries(content: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
+    """The entries of a section that are objects; what else stands there is left out."""
+    listed = content.get(section)
+    return [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []

@@ -1,0 +1,144 @@
+"""A prediction and the truth that it is measured by: opened, and their images matched.
+
+Images are matched by file name (`datasets.matching.match_images`). Images of the truth that the
+prediction lacks are refused, counted as empty, or left out, as `--missing` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovtool.datasets.matching import image_stem, match_images
+from ovtool.errors import InputError
+from ovtool.formats import coco, labelled
+from ovtool.formats.labelled import LabelledImages
+
+Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPair:
+    """Label maps of a prediction and of its truth.
+
+    Attributes:
+        truth: the true label maps.
+        predicted: the predicted ones.
+        names: predicted image name to true image name.
+        absent: true images with no prediction.
+        empty: those of them that count as unlabelled.
+    """
+
+    truth: LabelledImages
+    predicted: LabelledImages
+    names: Mapping[str, str]
+    absent: Sequence[str]
+    empty: Sequence[str]
+
+    def words(self, path: Path) -> dict[str, list[str]]:
+        """The words (and their synonyms) that the prediction of each true image could choose from.
+
+        Args:
+            path: a JSON file, file name to list of words.
+
+        Raises:
+            InputError: it is no JSON object of lists of words, or lacks images.
+        """
+        table = labelled.read_classes_per_image(path)
+        by_stem = {image_stem(name): words for name, words in table.items()}
+        known: dict[str, list[str]] = {}
+        unknown: list[str] = []
+        for predicted, name in [
+            *self.names.items(),
+            *zip(self.empty, self.empty, strict=True),
+        ]:
+            keys = (name, predicted)
+            own = next((table[key] for key in keys if key in table), by_stem.get(image_stem(name)))
+            if own is None:
+                unknown.append(name)
+            else:
+                known[name] = [synonym for word in own for synonym in word.split("|")]
+        if unknown:
+            raise InputError(
+                f"{path} has no words for {len(unknown)} images (the first is '{unknown[0]}'); "
+                "list words for every image"
+            )
+        return known
+
+
+def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledPair:
+    """Opens label maps of any kind of file.
+
+    Raises:
+        InputError: a file is broken, or images of the truth have no prediction and `missing` is
+            `refuse`.
+    """
+    truth = labelled.open_source(ground_truth)
+    predicted = labelled.open_source(prediction, truth)
+    names = match_images(truth, predicted)
+    present = set(names.values())
+    absent = [name for name in truth.names if name not in present]
+    if absent and missing == "refuse":
+        raise InputError(
+            f"{predicted.source} lacks {len(absent)} of the {len(truth.names)} images of "
+            f"{truth.source} (the first is '{absent[0]}'); predict them, or give --missing empty "
+            "to count them as wrong or --missing skip to leave them out"
+        )
+    return LabelledPair(truth, predicted, names, absent, absent if missing == "empty" else [])
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """Masks of a prediction and of its truth, by the file names of the images that count.
+
+    Attributes:
+        truth: the true masks.
+        proposed: the proposed ones; an image without a prediction is not there.
+        absent: the number of true images with no prediction.
+        extra: the number of predicted images with no truth.
+    """
+
+    truth: Masks
+    proposed: Masks
+    absent: int
+    extra: int
+
+
+def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
+    """Opens the masks of two COCO JSONs, or folders of parts.
+
+    Raises:
+        InputError: a file is broken; images differ in size; or images of the truth have no prediction
+            and `missing` is `refuse`.
+    """
+    truth = coco.read(ground_truth)
+    found = coco.read(prediction, truth=truth)
+    sizes = {image.file_name: (image.width, image.height) for image in found.images}
+    absent = [image.file_name for image in truth.images if image.file_name not in sizes]
+    if absent and missing == "refuse":
+        raise InputError(
+            f"{prediction} lacks {len(absent)} of the {len(truth.images)} images of {ground_truth} "
+            f"(the first is '{absent[0]}'); propose for them, or give --missing empty to count them "
+            "as not found or --missing skip to leave them out"
+        )
+    for image in truth.images:
+        width, height = sizes.get(image.file_name, (image.width, image.height))
+        if (width, height) != (image.width, image.height):
+            raise InputError(
+                f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
+                f"{image.width} x {image.height} pixels); propose on images of the truth's size"
+            )
+    true, proposed = _by_image(truth), _by_image(found)
+    extra = len(set(proposed) - set(true))
+    if missing == "skip":
+        true = {name: masks for name, masks in true.items() if name in proposed}
+    return MaskPair(true, proposed, len(absent), extra)
+
+
+def _by_image(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:
+    names = {image.id: image.file_name for image in dataset.images}
+    masks: dict[str, list[coco.Annotation]] = {name: [] for name in names.values()}
+    for annotation in dataset.annotations:
+        masks[names[annotation.image_id]].append(annotation)
+    return masks

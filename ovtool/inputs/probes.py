@@ -1,0 +1,86 @@
+"""What a probe works with: images with masks and words, and a CLIP with its PACL head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ovtool.inputs import truths
+from ovtool.inputs.truths import Probed
+from ovtool.runtime import device as devices
+from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
+from ovtool.settings.shared import Compute, Source
+
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+    from ovtool.models.clip import Clip
+    from ovtool.models.pacl import Head
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A model, and the images that it is probed on.
+
+    Attributes:
+        truth: the images, their masks and words.
+        clip: the model.
+        head: its PACL head, where one is probed.
+        device: where the work is computed.
+    """
+
+    truth: Probed
+    clip: Clip
+    head: Head | None
+    device: torch.device
+
+    def embedded(self, templates: str) -> Tensor:
+        """The embeddings (N, D) of all names of the run, in the order of `truth.words.all_names`.
+
+        Words that the model never learned are named in one warning.
+        """
+        from ovtool.models import text
+
+        names = self.truth.words.all_names
+        text.warn_unlearned(self.clip, names)
+        return text.embed_words(self.clip, names, templates)
+
+    def contents(self, settings: Alignment | Classify | Coherence | Oracle) -> dict[str, str]:
+        """What stands for the paths in the settings of a probe: names and fingerprints."""
+        lists = None if isinstance(settings, Coherence) else settings.classes_per_image
+        contents = {} if lists is None else {"classes_per_image": lists.name}
+        return contents if self.head is None else {**contents, "pacl": self.head.fingerprint}
+
+
+def opened(
+    data_set: str | None,
+    source: Source,
+    compute: Compute,
+    *,
+    classes_per_image: Path | None = None,
+    pacl: Path | Literal["none"] | None = "none",
+) -> Probe:
+    """Opens the images, then loads the model.
+
+    Args:
+        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        compute: the CLIP, and where and how it computes.
+        classes_per_image: the words that compete in each image, JSON; a data set may bring its own;
+            without any, all categories of the truth compete.
+        pacl: the file of a head, `none`, or None for the head that comes with a bundled model.
+
+    Raises:
+        UsageError, InputError, ModelError, MismatchError.
+    """
+    devices.set_threads(compute.threads)
+    place = devices.choose(compute.device)
+    truth = truths.open_probed(data_set, source, classes_per_image)
+    from ovtool.models import clip as door
+    from ovtool.models import pacl as heads
+
+    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    head = heads.choose(None if pacl is None else str(pacl), clip)
+    return Probe(truth, clip, head, place)

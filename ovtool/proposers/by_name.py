@@ -1,0 +1,233 @@
+"""Proposers by name: the function from an image to class-agnostic masks.
+
+regions                  merged superpixels; nothing to load
+maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
+sam[:ID]                 Segment Anything, a grid of points
+FILE.safetensors         what `ovtool train-proposer` wrote
+tiny                     the bundled one, where it is installed, with superpixels for its outlines
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache as remembered
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ovtool.errors import UsageError
+from ovtool.methods import mask_nms, regions
+from ovtool.methods.regions import Regions
+from ovtool.models import hub, resolve, sources
+from ovtool.proposers.proposals import Proposals, bounded, completed
+from ovtool.settings.layers import known
+from ovtool.settings.propose import Propose
+
+if TYPE_CHECKING:  # heavy, and `regions` needs none of it
+    from ovtool.models.clip import Clip
+
+Rgb = NDArray[np.uint8]
+
+WORKING_SIDE = 512  # longer side at which `regions` looks; larger images are reduced
+MASKFORMER = "facebook/maskformer-swin-base-coco"
+SAM = "facebook/sam-vit-base"
+
+_logger = logging.getLogger("ovtool")
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A proposer that is ready: call it with an image, uint8 (H, W, 3).
+
+    Attributes:
+        name: what an output says made it; no path.
+        find: the function from an image to its proposals, best first.
+        weights: the digest of its network, or None.
+        model: name and fingerprint of the CLIP in whose space its embeddings lie, or None.
+        no_object: float32 (D,), the unit vector of "no object", where there are embeddings.
+    """
+
+    name: str
+    find: Callable[[Rgb], Proposals]
+    weights: str | None = None
+    model: tuple[str, str] | None = None
+    no_object: NDArray[np.float32] | None = None
+
+    def __call__(self, rgb: Rgb) -> Proposals:
+        return self.find(rgb)
+
+
+def choices() -> tuple[str, ...]:
+    """The names that a proposer can have here."""
+    tiny = ("tiny",) if tiny_weights().is_file() else ()
+    return ("regions", *tiny, "maskformer[:ID]", "sam[:ID]", "FILE.safetensors")
+
+
+def tiny_weights() -> Path:
+    """Where the bundled proposer lies, if it does."""
+    return sources.bundled_folder() / "tiny_proposer.safetensors"
+
+
+def default_name(model: str | None = None) -> str:
+    """The proposer for a CLIP where none is named.
+
+    On `tiny` it is the bundled one where that is installed; on any other `maskformer` where its weights
+    are cached; else `regions`. Falling back to `regions` on a CLIP that was named is said in one warning.
+
+    Args:
+        model: the CLIP's name, None for the one that would be used.
+    """
+    named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
+    has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
+    if named is None and not (has_tiny or has_maskformer):
+        return "regions"  # whichever CLIP it is, and there is no need to ask the hub which
+    if (named or resolve.choose(None)) == resolve.BUNDLED:
+        return "tiny" if has_tiny else "regions"
+    if has_maskformer:
+        return "maskformer"
+    _warn_of_regions(named or resolve.PREFERRED)
+    return "regions"
+
+
+@remembered
+def _warn_of_regions(model: str) -> None:
+    _logger.warning(
+        "proposals for %s come from merged superpixels (--proposer regions): no MaskFormer is cached; "
+        "fetch one with `hf download %s`",
+        model,
+        MASKFORMER,
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that means no proposer here; nothing is loaded."""
+    known = name in ("regions", "maskformer", "sam") or name.startswith(("maskformer:", "sam:"))
+    is_tiny = name == "tiny" and tiny_weights().is_file()
+    if not (known or is_tiny or Path(name).suffix == ".safetensors"):
+        raise UsageError(f"unknown proposer '{name}'; choose from {', '.join(choices())}")
+
+
+def is_trained(name: str) -> bool:
+    """Whether a proposer of this name belongs to a CLIP, and has embeddings."""
+    return name == "tiny" or Path(name).suffix == ".safetensors"
+
+
+def load(
+    settings: Propose, *, clip: Clip | None = None, device: torch.device | None = None
+) -> Proposer:
+    """Loads the proposer that settings name.
+
+    Args:
+        settings: its name, which is given here, and the bounds of its masks.
+        clip: the CLIP that its embeddings must belong to, None for whichever it names.
+        device: where it computes; None for the CPU.
+
+    Raises:
+        UsageError: the name is unknown.
+        ModelError: weights are not at hand.
+        InputError: a file is broken.
+        MismatchError: the proposer belongs to another CLIP than `clip`.
+    """
+    name = known(settings.proposer)
+    check_name(name)
+    kind, _, network = name.partition(":")
+    place = device or torch.device("cpu")
+    if name == "regions":
+        return Proposer("regions", lambda rgb: _by_merging(rgb, settings))
+    if kind == "maskformer":
+        return _hub_maskformer(network or MASKFORMER, settings, place)
+    if kind == "sam":
+        return _sam(network or SAM, settings, place)
+    if name == "tiny":
+        return _tiny(settings, clip, place)
+    path = Path(name)
+    return _trained(path, path.name, settings, clip, place)
+
+
+def _by_merging(rgb: Rgb, settings: Propose) -> Proposals:
+    """The regions of an image, found at a longer side of `WORKING_SIDE` and as large as it is."""
+    height, width = rgb.shape[:2]
+    scale = WORKING_SIDE / max(height, width)
+    if scale >= 1:
+        found = regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
+    else:
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        reduced = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
+        found = regions.propose_regions(reduced, settings.max_proposals, settings.min_area)
+        labels = Image.fromarray(found.superpixels)
+        labels = labels.resize((width, height), Image.Resampling.NEAREST)
+        found = Regions(np.asarray(labels), found.members, found.quality)
+    if settings.nms is not None:
+        kept = mask_nms.suppress(found.masks(), found.quality, settings.nms, settings.max_proposals)
+        found = Regions(found.superpixels, found.members[kept], found.quality[kept])
+    return Proposals.of(found)
+
+
+def _trained(
+    path: Path, name: str, settings: Propose, clip: Clip | None, device: torch.device
+) -> Proposer:
+    """What `train-proposer` wrote."""
+    from ovtool.models import maskformer
+
+    loaded = maskformer.load(path, clip, device)
+
+    def find(rgb: Rgb) -> Proposals:
+        soft, quality, embeddings = maskformer.propose(loaded, rgb)
+        return bounded(soft, quality, settings, embeddings)
+
+    no_object = maskformer.no_object_vector(loaded.network)
+    return Proposer(name, find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
+
+
+def _tiny(settings: Propose, clip: Clip | None, device: torch.device) -> Proposer:
+    """The bundled network, small and trained on small images, with superpixels for its outlines."""
+    from ovtool.models import maskformer
+
+    loaded = maskformer.load(tiny_weights(), clip, device)
+
+    def find(rgb: Rgb) -> Proposals:
+        soft, quality, embeddings = maskformer.propose(loaded, rgb)
+        merged = _by_merging(rgb, replace(settings, nms=None))
+        return completed(merged, soft, quality, embeddings, settings)
+
+    no_object = maskformer.no_object_vector(loaded.network)
+    return Proposer("tiny", find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
+
+
+def _hub_maskformer(name: str, settings: Propose, device: torch.device) -> Proposer:
+    """Any MaskFormer of the hub, its classes put aside."""
+    from ovtool.models import hub_maskformer
+
+    loaded = hub_maskformer.load(name, device)
+
+    def find(rgb: Rgb) -> Proposals:
+        soft, quality = hub_maskformer.propose(loaded, rgb)
+        return bounded(soft, quality, settings)
+
+    return Proposer(f"maskformer:{_shown(name)}", find, loaded.weights)
+
+
+def _sam(name: str, settings: Propose, device: torch.device) -> Proposer:
+    """Segment Anything on a grid of points."""
+    from ovtool.models import sam
+
+    loaded = sam.load(name, device)
+
+    def find(rgb: Rgb) -> Proposals:
+        masks, quality = sam.propose(loaded, rgb)
+        found = bounded(masks.astype(np.float32), quality, settings)
+        return Proposals.of(found)  # its masks are hard
+
+    return Proposer(f"sam:{_shown(name)}", find, loaded.weights)
+
+
+def _shown(name: str) -> str:
+    """A hub's name as it is, of a folder the last part alone."""
+    return Path(name).resolve().name if Path(name).exists() else name

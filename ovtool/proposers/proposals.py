@@ -1,0 +1,118 @@
+"""The proposals of an image, and the bounds that those of a network keep.
+
+Where masks come from a network, they are bounded here: a least area, non-maximum suppression, a
+greatest number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.methods import mask_nms, regions
+from ovtool.methods.regions import Regions
+from ovtool.settings.propose import Propose
+
+MAX_IOU = 0.85  # of two masks of a network that are both kept, where the settings name none
+
+
+@dataclass(frozen=True)
+class Proposals(Regions):
+    """Regions of one image with what the proposer's network says beside them, rows alike.
+
+    Attributes:
+        soft: float32 (N, H, W), the probability of each pixel to be in the mask, or None.
+        embeddings: float32 (N, D), unit vectors in the space of a CLIP's texts, or None.
+    """
+
+    soft: NDArray[np.float32] | None = None
+    embeddings: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        found: Regions,
+        soft: NDArray[np.float32] | None = None,
+        embeddings: NDArray[np.float32] | None = None,
+    ) -> Proposals:
+        """Regions with what belongs to their rows."""
+        return cls(found.superpixels, found.members, found.quality, soft, embeddings)
+
+
+def bounded(
+    soft: NDArray[np.float32],
+    quality: NDArray[np.float32],
+    settings: Propose,
+    embeddings: NDArray[np.float32] | None = None,
+    threshold: float = 0.5,
+) -> Proposals:
+    """The masks of a network with all bounds of the settings.
+
+    Args:
+        soft: float32 (N, H, W) in [0, 1].
+        quality: float32 (N,).
+        settings: the bounds.
+        embeddings: float32 (N, D), or None.
+        threshold: a pixel is in a mask where its probability is above this.
+
+    Returns:
+        The proposals, best first.
+    """
+    masks = soft > threshold
+    areas = masks.sum((1, 2))
+    pixels = masks.shape[1] * masks.shape[2]
+    large = np.flatnonzero((areas > 0) & (areas >= settings.min_area * pixels))
+    most = settings.max_proposals
+    kept = large[mask_nms.suppress(masks[large], quality[large], max_iou(settings), most)]
+    found = regions.from_masks(masks[kept], quality[kept].clip(0, 1))
+    return Proposals.of(found, soft[kept], None if embeddings is None else embeddings[kept])
+
+
+def completed(
+    merged: Regions,
+    soft: NDArray[np.float32],
+    quality: NDArray[np.float32],
+    embeddings: NDArray[np.float32],
+    settings: Propose,
+) -> Proposals:
+    """The masks of a network cut along superpixels, and merged superpixels for what it misses.
+
+    A mask takes the superpixels whose mean in it is above a half. A merged region has the embedding
+    of the mask with which its IoU is greatest. All bounds of the settings hold.
+
+    Args:
+        merged: regions of merged superpixels.
+        soft: the network's masks, float32 (N, H, W) in [0, 1].
+        quality: float32 (N,).
+        embeddings: float32 (N, D).
+        settings: the bounds.
+
+    Returns:
+        The proposals, best first.
+    """
+    areas = np.bincount(merged.superpixels.ravel(), minlength=merged.members.shape[1])
+    inside = [np.bincount(merged.superpixels.ravel(), one.ravel(), len(areas)) for one in soft]
+    drawn = np.array(inside).reshape(len(soft), len(areas)) / areas > 0.5
+    both = [(one * areas).astype(np.float64) for one in (merged.members, drawn)]
+    common = both[0] @ drawn.T  # (R, N)
+    united = both[0].sum(1)[:, None] + both[1].sum(1)[None] - common
+    nearest = (common / np.maximum(united, 1)).argmax(1)
+    found = Regions(
+        merged.superpixels,
+        np.concatenate([drawn, merged.members]),
+        np.concatenate([quality, merged.quality]).clip(0, 1),
+    )
+    vectors = np.concatenate([embeddings, embeddings[nearest]])
+    share = found.members @ areas / merged.superpixels.size
+    large = np.flatnonzero((share > 0) & (share >= settings.min_area))
+    masks, most = found.members[large][:, merged.superpixels], settings.max_proposals
+    kept = large[mask_nms.suppress(masks, found.quality[large], max_iou(settings), most)]
+    bound = Regions(found.superpixels, found.members[kept], found.quality[kept])
+    return Proposals.of(bound, embeddings=vectors[kept])
+
+
+def max_iou(settings: Propose) -> float:
+    """The greatest IoU of two masks of a network that are both kept."""
+    return MAX_IOU if settings.nms is None else settings.nms

@@ -1,0 +1,28 @@
+"""A data set that is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from ovtool.settings.option import Option, settings
+from ovtool.settings.shared import Seed
+
+
+@settings(panel="Scenes")
+class Scenes:
+    """Which scenes are made. Their bytes depend on all of these but the number of workers."""
+
+    split: Annotated[
+        str | None, Option("The split: train, val, test or demo. Default: demo.", metavar="SPLIT")
+    ] = None
+    count: Annotated[int, Option("The number of images.", min=1)] = 200
+    seed: Seed = 7
+    size: Annotated[int, Option("Side of the square images, in pixels.", min=32, max=2048)] = 256
+    preset: Annotated[
+        Literal["cooccur", "single"] | None,
+        Option(
+            "Another law of scenes: cooccur ties 20 nouns to their grounds, at a rate of 0.9 in train "
+            "and 0.5 elsewhere; single is one large object in an image. Default: the law of record."
+        ),
+    ] = None
+    workers: Annotated[int, Option("Processes that share the work.", min=1, shapes=False)] = 2

@@ -1,0 +1,98 @@
+"""Pairs of a noun and the mask that it means (OVSeg, section 3.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ovtool.errors import UsageError
+from ovtool.settings.option import Option, settings
+from ovtool.settings.propose import check_regions
+from ovtool.settings.shared import OUTPUT, Proposals, Proposer, Seed, Templates
+
+Crops = Annotated[
+    Path | None,
+    Option(
+        "Write the masked crops of the pairs here: a folder, or x.tar (WebDataset).",
+        metavar="PLACE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
+
+
+@settings(panel="Nouns")
+class Nouns:
+    """Which words of the captions count as nouns."""
+
+    captions_per_image: Annotated[
+        Literal["1", "5", "all"], Option("Captions of an image, drawn by --seed.")
+    ] = "1"
+    seed: Seed = 0
+    pos: Annotated[
+        tuple[Literal["NOUN", "PROPN"], ...],
+        Option("NOUN for common nouns, PROPN for proper ones.", metavar="TAGS"),
+    ] = ("NOUN",)
+    chunks: Annotated[
+        bool,
+        Option(
+            "Take noun phrases: the parser's, or adjectives and nouns where the pipeline has none."
+        ),
+    ] = False
+    stop: Annotated[
+        Path | None,
+        Option(
+            "Words to leave out, one a line. Default: words that name no region, such as photo, view, "
+            "front, side, group, day.",
+        ),
+    ] = None
+    no_stop: Annotated[bool, Option("Leave out no word, as in the paper.")] = False
+    spacy_model: Annotated[
+        str | None,
+        Option(
+            "An installed spaCy pipeline, such as en_core_web_sm. Default: the bundled tagger.",
+            metavar="NAME",
+            shapes=False,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for no part of speech, and for words to leave out together with none."""
+        if not self.pos:
+            raise UsageError("--pos names no part of speech; give NOUN, PROPN or both")
+        if self.stop is not None and self.no_stop:
+            raise UsageError(
+                "--stop names words to leave out, and --no-stop leaves out none; give one of the two"
+            )
+
+
+@settings(panel="Matching")
+class Matching:
+    """How a noun takes its mask."""
+
+    proposer: Proposer = None
+    proposals: Proposals = None
+    templates: Templates = "one"
+    matching: Annotated[
+        Literal["cosine", "softmax"],
+        Option(
+            "cosine: the mask of highest cosine, as in the paper. softmax: of highest probability over "
+            "the nouns of the image."
+        ),
+    ] = "cosine"
+    quality_weight: Annotated[
+        float,
+        Option("Power of a proposal's quality as a prior of masks; the paper has none: 0.", min=0),
+    ] = 0.0
+    min_similarity: Annotated[
+        float | None,
+        Option(
+            "Below this cosine a noun gets no mask. Default: every noun has one, as in the paper.",
+            min=-1,
+            max=1,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for fields that do not go together."""
+        check_regions(self.proposer, self.proposals)

@@ -1,0 +1,48 @@
+"""Class-agnostic masks: where they come from, and which of them are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from ovtool.errors import UsageError
+from ovtool.settings.option import Option, settings
+from ovtool.settings.shared import OUTPUT, Proposer
+
+SaveEmbeddings = Annotated[
+    Path | None,
+    Option(
+        "Save the embeddings of the masks here, of a proposer that train-proposer made.",
+        metavar="FILE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
+
+
+@settings(panel="Masks")
+class Propose:
+    """Which masks of an image are proposed, and which of them are kept."""
+
+    proposer: Proposer = None
+    max_proposals: Annotated[int, Option("The most masks of an image.", min=1)] = 100
+    min_area: Annotated[
+        float, Option("The least share of the image in a mask.", min=0, max=1, metavar="SHARE")
+    ] = 0.001
+    nms: Annotated[
+        float | None,
+        Option(
+            "The greatest IoU of two masks that are both kept; 1 keeps all. Default: 0.85.",
+            min=0,
+            max=1,
+            metavar="IOU",
+        ),
+    ] = None
+
+
+def check_regions(proposer: str | None, proposals: Path | None) -> None:
+    """Raises UsageError for a proposer and a file together."""
+    if proposer is not None and proposals is not None:
+        raise UsageError(
+            "--proposals are masks from a file, and --proposer makes them; give one of the two"
+        )

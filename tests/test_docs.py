@@ -1,0 +1,145 @@
+"""The documents cannot drift: their commands and code run, and what they name is there.
+
+In `README.md` and the guides of `examples/` a block fenced as `sh` is run, and so is one fenced as `python`; one
+fenced as `text` is not: an output, or a command that needs a download, several processes or a clone.
+All `sh` blocks of a document are one script, at whose end its `python` blocks run as one program, so a
+variable that is exported holds in all that follows. The folder holds nothing but `examples/`, there is
+no network, and the first command that fails ends the script.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from ovtool.cli.app import COMMANDS, app
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+INDEX = ROOT / "examples" / "README.md"
+GUIDES = sorted({*INDEX.parent.glob("*.md")} - {INDEX, INDEX.parent / "options.md"})
+RUN = [README, *GUIDES]
+LONG = {"ovseg.md", "own-classes.md", "pacl.md", "semples.md"}  # half a minute each
+RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
+CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
+# What these documents name beside the options of commands: those of torchrun and of scripts, and help.
+OTHERS = {"--help", "--nproc-per-node", "--only", "--photographs", "--pictures"}
+
+
+def name(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def code(document: Path, language: str) -> str:
+    """The blocks of a document in one language, joined."""
+    text = document.read_text(encoding="utf-8")
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache for all documents, so that the same words are embedded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(document, marks=[pytest.mark.slow] * (document.name in LONG), id=name(document))
+        for document in RUN
+    ],
+)
+def test_commands_and_code_run(document, tmp_path, cache):
+    """As a newcomer would run them, but with no network, and with this tree's ovtool."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    places = {"PYTHONPATH": str(ROOT), "OVTOOL_CACHE": str(cache)}
+    environment = {**os.environ, **places, "HF_HUB_OFFLINE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.pop("OVTOOL_MODEL", None)
+    script = code(document, "sh") + '\npython -c "$1"\n'
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script, "bash", code(document, "python")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+
+
+def test_every_guide_has_commands_and_a_place_in_the_index():
+    assert len(GUIDES) >= 6
+    for document in GUIDES:
+        assert "ovtool" in code(document, "sh"), name(document)
+        assert f"({document.name})" in INDEX.read_text(encoding="utf-8"), name(document)
+
+
+def test_every_block_says_its_language():
+    for document in RUN:
+        fences = re.findall(r"^```(.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(fences[::2]) <= {"sh", "python", "text"} and set(fences[1::2]) <= {""}, name(
+            document
+        )
+
+
+def commands(rows=COMMANDS, before=()):
+    """The words of every command: ("probe", "oracle")."""
+    for word, target, _ in rows:
+        if isinstance(target, tuple):
+            yield from commands(target, (*before, word))
+        else:
+            yield (*before, word)
+
+
+def options() -> set[str]:
+    """Every flag of every command, and of ovtool itself."""
+    program = typer.main.get_command(app)
+    flags = {flag for parameter in program.params for flag in parameter.opts}
+    for words in commands():
+        command = program
+        for word in words:
+            command = command.get_command(None, word)
+        flags |= {flag for parameter in command.params for flag in parameter.opts}
+    return flags
+
+
+@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
+def test_options_that_are_named_exist(document):
+    """In commands that are not run, and in sentences; commands of scripts are left out."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if "scripts/" not in line)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)) - OTHERS
+    assert named <= options(), sorted(named - options())
+
+
+@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
+def test_local_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
+
+
+def test_readme_names_every_command_and_room():
+    text = README.read_text(encoding="utf-8")
+    for words in commands():
+        assert f"`{' '.join(words)}`" in text, words
+    for room in (ROOT / "ovtool").iterdir():
+        if (room / "__init__.py").exists():
+            assert f"\novtool/{room.name}/ " in text, room.name
+
+
+def test_every_script_has_a_line():
+    text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
+    for script in (ROOT / "scripts").rglob("*"):
+        is_script = script.suffix == ".py" or (script.is_file() and not script.suffix)
+        if is_script and not script.name.startswith("same_outputs_"):
+            assert script.name in text, script.name
+
+
+def test_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 160
