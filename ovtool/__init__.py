@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     )
     from ovtool.masks import Masks
     from ovtool.segmenter import Segmenter
+    from ovtool.settings.cam import (
+        ClassifierMaps,
+        GivenMaps,
+        Gradcam,
+        LabelMatching,
+        PaclMaps,
+        Spread,
+    )
     from ovtool.settings.data import Scenes
     from ovtool.settings.evaluate import MeanIou, Recall
     from ovtool.settings.pacl import Pacl
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
     from ovtool.settings.propose import Propose
     from ovtool.settings.proposer import ProposerTraining
+    from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
     from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
@@ -63,13 +72,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alignment",
+    "Apply",
     "BackgroundPrompts",
+    "ClassifierMaps",
     "Classify",
     "Coherence",
     "Compute",
     "Drawn",
     "Fused",
+    "GivenMaps",
+    "Gradcam",
     "InputError",
+    "LabelMatching",
     "MaskPrompts",
     "Masks",
     "Matching",
@@ -81,15 +95,19 @@ __all__ = [
     "OutputExistsError",
     "OvtoolError",
     "Pacl",
+    "PaclMaps",
     "Patch",
+    "PromptStep",
     "Propose",
     "ProposerTraining",
+    "PseudoMasks",
     "Recall",
     "Run",
     "Scenes",
     "Segmenter",
     "SegmenterTraining",
     "Source",
+    "Spread",
     "Trained",
     "Training",
     "TrainingError",
@@ -134,6 +152,11 @@ _MODULES = {
     **dict.fromkeys(("MeanIou", "Recall"), "settings.evaluate"),
     **dict.fromkeys(("Matching", "Nouns"), "settings.pairs"),
     **dict.fromkeys(("Alignment", "Classify", "Coherence", "Oracle"), "settings.probe"),
+    **dict.fromkeys(
+        ("ClassifierMaps", "Gradcam", "GivenMaps", "LabelMatching", "PaclMaps", "Spread"),
+        "settings.cam",
+    ),
+    **dict.fromkeys(("Apply", "PromptStep", "PseudoMasks"), "settings.refine"),
     "TrainingError": "training.loop",
 }
 

@@ -50,7 +50,9 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize(
     "document",
     [
-        pytest.param(document, marks=[pytest.mark.slow] * (document.name in LONG), id=name(document))
+        pytest.param(
+            document, marks=[pytest.mark.slow] * (document.name in LONG), id=name(document)
+        )
         for document in RUN
     ],
 )

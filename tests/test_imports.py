@@ -58,7 +58,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAG
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_import_runs_back(path):
     folder = path.relative_to(PACKAGE).parts[0]
-    assert folder in ALLOWED, f"the room {folder} is unknown: give it a row"
+    assert folder in ALLOWED, f"the room {folder} is unknown; give it a row"
     package = path.relative_to(ROOT).parts[:-1]
     found = imported_folders(path.read_text(encoding="utf-8"), package)
     assert found <= ALLOWED[folder], f"{path} may not import {sorted(found - ALLOWED[folder])}"

@@ -191,7 +191,7 @@ class Cutter:
             if rgb.shape[:2] != (image.height, image.width):
                 raise InputError(
                     f"{self.folder / image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and "
-                    f"its masks {image.width} x {image.height}: give the images that they were made for"
+                    f"its masks {image.width} x {image.height}; give the images that they were made for"
                 )
             self._decoded[image.file_name] = rgb
             while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:

@@ -1,15 +1,13 @@
-"""The step `prompts` of `refine`: a mask generator that learns what background prompts have found.
+"""The step `prompts` of `refine`: a mask generator learns what background prompts know, and makes new maps.
 
-Prompt-guided semantic refinement of SemPLeS (section 3.3): the generator starts anew and learns with
-L_match + lambda_r L_refine; the prompts and the CLIP stay as they are. Maps that came from no generator have
-no parameters that could learn: a generator's head is fitted to them first, and goes on from there.
+SemPLeS, section 3.3: the generator is trained with L_match + lambda_r L_refine against frozen background
+prompts. Maps that no generator made are first fitted by one, so that any maps can be refined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,204 +16,193 @@ from torch.nn.functional import interpolate, leaky_relu, mse_loss
 
 from ovtool.cams import training as cam_training
 from ovtool.errors import MismatchError, UsageError
-from ovtool.formats import parts, plots, tensors
+from ovtool.formats import tensors
 from ovtool.formats.cams import Cams
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import category_texts
 from ovtool.methods import background_prompts, label_matching
-from ovtool.runtime.progress import Progress
+from ovtool.models import recommendations
+from ovtool.settings.layers import as_data, known
+from ovtool.settings.refine import PromptStep
 from ovtool.trainers import mask_generator as generator_trainer
 from ovtool.trainers.mask_generator import Matching
-from ovtool.training import checkpoints, loop
-from ovtool.training.checkpoints import Checkpoint
+from ovtool.training import run
 from ovtool.training.loop import Plan, Record, Task
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
 
-FIT_EPOCHS, FIT_RATE, LEAK = 5.0, 2e-3, 0.1
-SMALL_REFINE_WEIGHT = 2.0  # lambda_r for a small model
+FIT_RATE, LEAK = 2e-3, 0.1
+PUBLISHED = {"refine_weight": background_prompts.REFINE_WEIGHT}  # SemPLeS, section 3.3
 HOSTS = ("matching",)  # methods of `cam` whose maps a generator made
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of the step.
-
-    prompts: the file of background prompts; None for L_match alone. generator: a file whose generator is
-    taken, restarted; None builds one on the CLIP's patches, with the start `rivals` unless it is fitted.
-    refine_weight: lambda_r; None is the published 0.05, and 2 for a small model. fit: whether the head is first
-    fitted to the maps; None where no generator made them. fit_epochs: of that. matching: the rest of the
-    training.
-    """
-
-    prompts: Path | None = None
-    generator: Path | None = None
-    refine_weight: float | None = None
-    fit: bool | None = None
-    fit_epochs: float = FIT_EPOCHS
-    matching: generator_trainer.Settings = generator_trainer.Settings()
-
-    def __post_init__(self) -> None:
-        if self.prompts is None and self.refine_weight != 0:
-            raise UsageError(
-                "the step prompts needs --background-prompts FILE, which `ovtool tune-prompts --kind "
-                "background` makes, or --refine-weight 0 to learn without them"
-            )
 
 
 @dataclass(eq=False)
 class Refinement:
     """The training of the step, with all that it reads.
 
-    fits: whether the head is fitted to the maps first. shown: what shapes the result, for headers.
+    Attributes:
+        cams: the maps that are refined.
+        matching: the training by matching, with the loss of the prompts.
+        step: the settings, with nothing left open.
+        fits: whether the generator is fitted to the maps first.
+        shapes: all that shapes the result, for the header and the digest.
     """
 
     cams: Cams
     matching: Matching
+    step: PromptStep
     fits: bool
-    fit_epochs: float
-    shown: Mapping[str, Any]
+    shapes: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, clip: Clip, cams: Cams, items: list[ImageItem], source: str, request: Request,
-        progress: Progress,
-    ) -> Refinement:  # fmt: skip
-        """Reads generator and prompts. Raises InputError and MismatchError for those of another model or of
-        other classes."""
+        cls, clip: Clip, cams: Cams, items: list[ImageItem], source: str, step: PromptStep
+    ) -> Refinement:
+        """Reads generator and prompts.
+
+        Raises:
+            UsageError: no prompts are given, and their loss is not turned off.
+            InputError: a file is broken.
+            MismatchError: a generator or prompts of another model or of other classes.
+        """
         from ovtool.models import background_prompts as prompts_file
         from ovtool.models import mask_generator
 
-        fits = cams.settings.get("method") not in HOSTS if request.fit is None else request.fit
-        seed = request.matching.seed
-        labels = Labelled(
-            source,
-            tuple(
-                LabelledImage(item, image.category_ids)
-                for item, image in zip(items, cams.images, strict=True)
-                if image.category_ids
-            ),
-            cams.categories,
-        )
-        if request.generator is None:
+        require_prompts(step)
+        step, origins = recommendations.settled(clip, step, PUBLISHED)
+        fits = step.fit == "yes"
+        if step.fit == "auto":
+            fits = cams.settings.get("method") not in HOSTS
+        labels = _labels_of(cams, items, source)
+        if step.generator is None:
             settings = mask_generator.Settings(start="random" if fits else "rivals")
-            generator = cam_training.new_generator(settings, labels, clip, None, seed)
+            generator = cam_training.new_generator(settings, labels, clip, None, step.seed)
         else:
-            generator = mask_generator.load(request.generator, clip)
+            generator = mask_generator.load(step.generator, clip)
             mask_generator.require_categories(generator, cams.categories, source)
-            generator.restart(seed)
+            generator.restart(step.seed)
         prompts, digest = None, None
-        if request.prompts is not None:
-            prompts, _ = prompts_file.load(request.prompts, clip, cams.categories)
+        if step.background_prompts is not None:
+            prompts, _ = prompts_file.load(step.background_prompts, clip, cams.categories)
             digest = tensors.fingerprint({"embeddings": prompts})
         text = category_texts.embed(clip, cams.categories)
         matching = Matching(
-            clip, generator, labels, text, request.matching, progress=progress,
+            clip,
+            generator,
+            labels,
+            text,
+            step.matching(),
             label_steps=0 if fits else None,  # a head that was fitted has begun already
-        )  # fmt: skip
-        weight = request.refine_weight
-        if weight is None:
-            is_small = generator_trainer.is_small(clip)
-            weight = SMALL_REFINE_WEIGHT if is_small else background_prompts.REFINE_WEIGHT
+        )
+        weight = known(step.refine_weight)
         if prompts is not None and weight > 0:
             matching.refine = _refine(prompts, matching.similarity)
             matching.refine_weight = weight
-        shown = {
-            **asdict(request.matching),
+        shapes = {
+            **as_data(step, {"background_prompts": digest or "", "generator": ""}),
+            "origins": {**matching.origins, **origins},
             "background_weight": matching.background_weight,
             "label_steps": matching.label_steps,
             "similarity": matching.similarity,
-            "background_prompts": digest,
-            "refine_weight": weight,
-            "fit_epochs": request.fit_epochs if fits else None,
+            "fit_epochs": step.fit_epochs if fits else None,
             "generator": asdict(generator.settings) | {"side": generator.side},
+            "start": tensors.fingerprint(generator.state_dict()),
+            "cams": cams.digest,
+            "model": clip.fingerprint,
         }
-        return cls(cams, matching, fits, request.fit_epochs, shown)
+        return cls(cams, matching, step, fits, shapes)
 
-    def trained(self, kept: Path, resume: bool, overwrite: bool) -> Generator:
-        """The trained generator. It is written to `kept` with its settings and loss curve, the curve as PNG
-        beside it; with `resume` one that is there is taken, and a training that was cut off goes on.
+    def trained(self, frame: run.Frame) -> Generator:
+        """The trained generator. It is written to the frame's file with its settings and loss curve; with
+        `resume` one that is there is taken, and a training that was cut off goes on.
 
-        Raises MismatchError where what is there was made with other data or settings, TrainingError.
+        Raises:
+            MismatchError: what is there was made with other data or settings.
+            TrainingError: a loss that is not finite.
         """
         from ovtool.models import mask_generator
 
-        generator = self.matching.generator
-        digest = self.digest
-        if resume and kept.exists():
+        frame = replace(frame, shapes=self.shapes)
+        generator, kept = self.matching.generator, frame.outputs.file
+        if frame.resume and kept.exists():
             settings = tensors.read_header(kept)["settings"]
-            if settings.get("digest") == digest:
+            if settings.get("digest") == frame.digest:
                 return mask_generator.load(kept, generator.clip)
-            if not overwrite:
+            if not frame.overwrite:
                 raise MismatchError(
                     f"{kept} holds a generator of other data or settings; give the same ones, name another "
                     "file with --save-generator, or replace it with --overwrite"
                 )
-        fitting = checkpoints.beside(Path(f"{kept}.fit"), digest)
-        learning = checkpoints.beside(kept, digest)
-        begun = [one.begin(resume, overwrite) for one in (fitting, learning)]
-        curve: list[Record] = []
-        if self.fits:
-            curve = self._fit(fitting, begun[0])
-        if self.matching.steps > 0:
-            learned = self.matching.train(learning, begun[1])
-            curve = [*curve, *({**one, "step": one["step"] + len(curve)} for one in learned)]
-        thinned = loop.thinned(curve)
-        mask_generator.save(
-            kept, generator.eval(), {**self.shown, "digest": digest, "curve": thinned}
+        fitting, learning = run.begin(frame, "fit"), run.begin(frame)
+        fitted: list[Record] = run.train(self._fit(), fitting) if self.fits else []
+        learned = self.matching.train(learning) if self.matching.steps > 0 else []
+        run.finish(
+            frame,
+            run.joined_curves(fitted, learned),
+            lambda path, settings: mask_generator.save(path, generator.eval(), settings),
+            fitting,
+            learning,
+            more={"digest": frame.digest},
         )
-        plots.losses(kept.with_suffix(".png"), thinned, "refine --steps prompts")
-        for one in (fitting, learning):
-            one.remove()
         return mask_generator.load(kept, generator.clip)
 
-    @property
-    def digest(self) -> str:
-        """Of all that shapes the generator."""
-        clip = self.matching.clip
-        settings = {"cams": self.cams.digest, "model": clip.fingerprint, "device": clip.device.type}
-        return parts.settings_digest({**self.shown, **settings, "threads": torch.get_num_threads()})
-
-    def _fit(self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None) -> list[Record]:
+    def _fit(self) -> Task:
         """Fits the head to the maps: the mean squared difference, on the generator's grid. What lies below
         0 leaks, so that a map that is nowhere above it still learns."""
         matching = self.matching
         generator = matching.generator.train(True)
         optimizer = torch.optim.AdamW(
-            generator.trained(), lr=FIT_RATE, weight_decay=generator_trainer.DECAY
+            generator.trained(), lr=FIT_RATE, weight_decay=known(self.step.weight_decay)
         )
-        steps = max(1, round(self.fit_epochs * matching.batches.per_epoch))
+        steps = max(1, round(self.step.fit_epochs * matching.batches.per_epoch))
         by_name = {image.file_name: image.id for image in self.cams.images}
 
-        def gradients(step: int) -> dict[str, float]:
-            batch = matching.batches[step]
+        def step(number: int) -> dict[str, float]:
+            batch = matching.batches[number]
             raw = leaky_relu(generator.logits(matching.features_of(batch)), LEAK)
             rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
             ours = label_matching.normalise_maps(raw[rows, classes], label_matching.TRAIN_EPS)
             wanted = []
             for row, is_mirrored in zip(batch.rows.tolist(), batch.mirrored.tolist(), strict=True):
-                found = self.cams.of(by_name[matching.labels.images[row].item.name])
-                found = interpolate(found[None], ours.shape[1:], mode="bilinear")[0]
-                wanted.append(found.flip(-1) if is_mirrored else found)
+                maps = self.cams.of(by_name[matching.labels.images[row].item.name])
+                maps = interpolate(maps[None], ours.shape[1:], mode="bilinear")[0]
+                wanted.append(maps.flip(-1) if is_mirrored else maps)
             loss = mse_loss(ours, torch.cat(wanted).to(ours.device))
             loss.backward()
             return {"loss": float(loss.detach())}
 
-        return loop.train(
-            Task(
-                name="fitting the generator to the maps",
-                modules={"generator": generator},
-                optimizer=optimizer,
-                plan=Plan(steps, save_every=50),
-                step=gradients,
-            ),
-            checkpoint,
-            begun=begun,
-            progress=matching.progress,
+        return Task(
+            name="fitting the generator to the maps",
+            modules={"generator": generator},
+            optimizer=optimizer,
+            plan=Plan(steps, save_every=self.step.save_every or generator_trainer.SAVE_EVERY),
+            step=step,
         )
+
+
+def require_prompts(step: PromptStep) -> None:
+    """Raises UsageError where the step has no prompts to learn from, and is not told to do without."""
+    if step.background_prompts is None and step.refine_weight != 0:
+        raise UsageError(
+            "the step prompts needs --background-prompts FILE, which `ovtool tune-prompts --kind "
+            "background` makes, or --refine-weight 0 to learn without them"
+        )
+
+
+def _labels_of(cams: Cams, items: list[ImageItem], source: str) -> Labelled:
+    """The images that have maps, with their labels."""
+    return Labelled(
+        source,
+        tuple(
+            LabelledImage(item, image.category_ids)
+            for item, image in zip(items, cams.images, strict=True)
+            if image.category_ids
+        ),
+        cams.categories,
+    )
 
 
 def _refine(prompts: Tensor, similarity: str) -> generator_trainer.Refine:

@@ -1,6 +1,6 @@
-"""Where maps come from: a source shows a picture to its network at some size and gives a map a class.
+"""Where maps come from: a source shows an image to its network at some size and gives a map a class.
 
-Scales and mirrored pictures are the same for all sources (`maps_of`), and so is the affinity after them.
+Scales and mirrored images are the same for all sources (`maps_of`), and so is the affinity after them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.errors import UsageError
 from ovtool.formats.image_labels import Labelled
 from ovtool.inputs import category_texts
 from ovtool.methods import activation_maps
@@ -27,23 +26,17 @@ if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
 
 @dataclass(frozen=True)
 class Views:
-    """How often a picture is seen: at each of `scales`, and each time mirrored too with `flip`."""
+    """How often an image is seen: at each of `scales`, and each time mirrored too with `flip`."""
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
-            raise UsageError(
-                f"--scales {self.scales}: give numbers from 0.1 to 8, such as 1,0.5,1.5"
-            )
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """A network that gives maps.
 
-    show: a picture, uint8 (H, W, 3) on the CPU, and a scale, to what the network takes, (1, 3, h', w').
+    show: an image, uint8 (H, W, 3) on the CPU, and a scale, to what the network takes, (1, 3, h', w').
     maps: that, and the indices of K categories, to raw maps (K, h, w) from 0 on, on the network's grid.
     """
 
@@ -53,7 +46,7 @@ class Source:
 
 @torch.no_grad()
 def maps_of(source: Source, rgb: Tensor, classes: Sequence[int], views: Views) -> Tensor:
-    """The maps of a picture, uint8 (H, W, 3), for some categories: float32 (K, h, w) in [0, 1], on the grid
+    """The maps of an image, uint8 (H, W, 3), for some categories: float32 (K, h, w) in [0, 1], on the grid
     of the first scale. A constant map is 0 everywhere."""
     found: list[Tensor] = []
     for scale in views.scales:
@@ -96,7 +89,9 @@ def pacl(clip: Clip, labels: Labelled, head_file: Path, short_side: int | None) 
         patches = heads.patch_features(clip, head, pixels)[0]  # (h, w, D)
         flat = patches.flatten(0, 1).expand(len(classes), -1, -1)
         weights = patch_alignment.patch_weights(flat, text[list(classes)], head.pooling)
-        return weights.unflatten(1, patches.shape[:2])
+        grid: tuple[int, int] = (patches.shape[0], patches.shape[1])
+        spread: Tensor = weights.unflatten(1, grid)
+        return spread
 
     return Source(_shown_to(clip, short_side), maps)
 
@@ -117,7 +112,8 @@ def generator(network: Generator) -> Source:
     """The maps of a mask generator."""
 
     def maps(pixels: Tensor, classes: Sequence[int]) -> Tensor:
-        return network(pixels)[0, list(classes)]
+        raw: Tensor = network(pixels)
+        return raw[0, list(classes)]
 
     return Source(lambda rgb, scale: network.shown(rgb, scale), maps)
 
@@ -127,7 +123,8 @@ def classifier(network: Classifier) -> Source:
 
     def maps(pixels: Tensor, classes: Sequence[int]) -> Tensor:
         features = network.features(pixels)
-        return activation_maps.class_maps(features, network.weights[list(classes)])[0]
+        raw: Tensor = activation_maps.class_maps(features, network.weights[list(classes)])
+        return raw[0]
 
     return Source(lambda rgb, scale: network.shown(rgb, scale), maps)
 
@@ -137,7 +134,7 @@ def classifier(network: Classifier) -> Source:
 class Affinity:
     """Class-aware attention affinity after any source (`methods.attention_affinity`).
 
-    short_side: of the picture when attention is read, None as for GradCAM. threshold: of the maps, for the
+    short_side: of the image when attention is read, None as for GradCAM. threshold: of the maps, for the
     boxes outside of which nothing flows; None is the method's own.
     """
 

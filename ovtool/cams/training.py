@@ -7,27 +7,22 @@ not train again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import torch
-
-from ovtool.cams import options as cam_options
-from ovtool.cams.options import Options
 from ovtool.errors import UsageError
-from ovtool.formats import parts, tensors
+from ovtool.formats import tensors
 from ovtool.formats.image_labels import Labelled
 from ovtool.inputs import category_texts
 from ovtool.models.classifier import Classifier
-from ovtool.runtime.runs import Run
+from ovtool.settings.cam import ClassifierMaps, LabelMatching
+from ovtool.settings.layers import as_data
 from ovtool.trainers import classifier as classifier_trainer
 from ovtool.trainers.mask_generator import Matching
-from ovtool.training import checkpoints, loop
-from ovtool.training.checkpoints import Checkpoint
+from ovtool.training import loop, run
 from ovtool.training.loop import Record
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
     from ovtool.models.mask_generator import Settings as GeneratorSettings
@@ -37,59 +32,83 @@ Network = TypeVar("Network")
 
 @dataclass(frozen=True, eq=False)
 class Trained(Generic[Network]):
-    """settings: what shaped the training, and `weights`, the network's digest. checkpoint, curve: None
-    where a network was trained before."""
+    """A network, and what its training left.
+
+    Attributes:
+        network: in evaluation mode.
+        settings: what shaped the training, and `weights`, the network's digest.
+        begun: holds the checkpoint; None where the network was trained before.
+        curve: of the losses; None where the network was trained before.
+    """
 
     network: Network
     settings: Mapping[str, Any]
-    checkpoint: Checkpoint | None = None
+    begun: run.Begun | None = None
     curve: list[Record] | None = None
 
 
 def generator(
-    options: Options, labels: Labelled, clip: Clip, seed: int, target: str, how: Run
+    method: LabelMatching, labels: Labelled, clip: Clip, frame: run.Frame
 ) -> Trained[Generator]:
     """A mask generator, trained by matching, or from its file; written where that is asked for.
 
-    Raises UsageError where a generator of a file has other classes, and as `Matching.train`.
+    Raises:
+        MismatchError: a generator of a file has other classes, or a checkpoint is of another training.
+        TrainingError: a loss that is not finite.
     """
     from ovtool.models import mask_generator, timm_backbone
 
-    if options.is_file:
-        found = mask_generator.load(Path(str(options.generator)), clip)
-        mask_generator.require_categories(found, labels.categories, labels.source)
-        return Trained(found, {"weights": tensors.fingerprint(found.state_dict())})
-    settings = cam_options.matching(options, seed)
-    backbone = options.generator or "clip"
+    if method.generator_file is not None:
+        network = mask_generator.load(method.generator_file, clip)
+        mask_generator.require_categories(network, labels.categories, labels.source)
+        return Trained(network, {"weights": tensors.fingerprint(network.state_dict())})
+    backbone = method.generator or "clip"
     built = mask_generator.Settings(
         backbone,
-        bool(options.fine_tune),
-        mask_generator.HIDDEN if options.hidden is None else options.hidden,
-        options.short_side,
-        options.start or ("rivals" if backbone == "clip" else "random"),
+        method.fine_tune,
+        method.hidden,
+        method.short_side,
+        method.begin or ("rivals" if backbone == "clip" else "random"),
     )
-    network = new_generator(built, labels, clip, options.background, seed)
+    network = new_generator(built, labels, clip, method.background, method.seed)
     if network.backbone is not None:
         timm_backbone.say_start(network.backbone)
     text = category_texts.embed(clip, labels.categories)
-    matching = Matching(clip, network, labels, text, settings, progress=how.progress)
-    shown = asdict(settings) | {"steps": matching.steps, "similarity": matching.similarity}
-    shown |= {"background_weight": matching.background_weight, "label_steps": matching.label_steps}
-    shown |= {"generator": asdict(built) | {"side": network.side}, "start": _digest(network)}
-    checkpoint = _checkpoint(target, shown, labels, clip.fingerprint, clip.device)
-    curve = matching.train(checkpoint, checkpoint.begin(how.resume, how.overwrite))
-    shown["curve"] = loop.thinned(curve)
-    if options.save_generator is not None:
-        mask_generator.save(options.save_generator, network, {**shown, "labels": labels.digest})
+    matching = Matching(clip, network, labels, text, method)
+    shapes = {
+        **as_data(matching.settings, {"generator": backbone}),
+        "origins": dict(matching.origins),
+        "steps": matching.steps,
+        "similarity": matching.similarity,
+        "label_steps": matching.label_steps,
+        "generator": asdict(built) | {"side": network.side},
+        "texts": _digest(network),
+    }
+    begun = run.begin(replace(frame, shapes={**frame.shapes, **shapes}))
+    curve = matching.train(begun)
+    shown = shapes | {"curve": loop.thinned(curve)}
+    if method.save_generator is not None:
+        mask_generator.save(method.save_generator, network, {**shown, "labels": labels.digest})
     weights = tensors.fingerprint(network.state_dict())
-    return Trained(network, shown | {"weights": weights}, checkpoint, curve)
+    return Trained(network, shown | {"weights": weights}, begun, curve)
 
 
 def new_generator(
     settings: GeneratorSettings, labels: Labelled, clip: Clip, background: str | None, seed: int
 ) -> Generator:
-    """A generator before its training. background: the words that its start sets against the classes, None
-    for the model's own stuff words or CLIP-ES's. Raises UsageError where they are given to another start."""
+    """A generator before its training.
+
+    Args:
+        settings: of the generator.
+        labels: the classes.
+        clip: the model that it stands on.
+        background: the words that its beginning sets against the classes; None for the model's own stuff
+            words or CLIP-ES's.
+        seed: of its random weights.
+
+    Raises:
+        UsageError: words of the background for a generator that begins at random.
+    """
     from ovtool.models import mask_generator
 
     texts = None
@@ -99,7 +118,9 @@ def new_generator(
         others = category_texts.embed_words(clip, words, category_texts.PLAIN) if words else own[:0]
         texts = mask_generator.Texts(own, others)
     elif background is not None:
-        raise UsageError("--background is of no use to a generator with --start random")
+        raise UsageError(
+            "--background is of no use to a generator with --begin random; leave it out"
+        )
     return mask_generator.Generator(settings, labels.categories, clip, seed, texts=texts)
 
 
@@ -110,33 +131,19 @@ def _digest(network: Generator) -> str | None:
     return tensors.fingerprint({"classes": network.classes, "background": network.background})
 
 
-def classifier(
-    options: Options, labels: Labelled, seed: int, place: torch.device, target: str, how: Run
-) -> Trained[Classifier]:
-    """A classifier, trained on the labels. Raises as `trainers.classifier.train`."""
+def classifier(method: ClassifierMaps, labels: Labelled, frame: run.Frame) -> Trained[Classifier]:
+    """A classifier, trained on the labels. Raises as `training.run.begin` and `train`."""
     from ovtool.models import timm_backbone
 
-    settings = cam_options.classifying(options, seed)
-    network = Classifier(settings.arch, len(labels.categories), settings.side, seed).to(place)
+    side = method.short_side or classifier_trainer.SIDE
+    network = Classifier(method.arch, len(labels.categories), side, method.seed)
+    network = network.to(frame.ranks.device)
     timm_backbone.say_start(network.backbone)
-    shown = asdict(settings) | {"pretrained": network.backbone.is_pretrained}
-    checkpoint = _checkpoint(target, shown, labels, "", place)
-    begun = checkpoint.begin(how.resume, how.overwrite)
-    curve = classifier_trainer.train(network, labels, settings, checkpoint, begun, how.progress)
-    shown |= {"curve": loop.thinned(curve), "weights": tensors.fingerprint(network.state_dict())}
-    return Trained(network, shown, checkpoint, curve)
-
-
-def _checkpoint(
-    target: str, shown: Mapping[str, Any], labels: Labelled, fingerprint: str, place: torch.device
-) -> Checkpoint:
-    digest = parts.settings_digest(
-        {
-            **shown,
-            "labels": labels.digest,
-            "model": fingerprint,
-            "device": place.type,
-            "threads": torch.get_num_threads(),
-        }
+    shapes = as_data(method) | {"side": side, "pretrained": network.backbone.is_pretrained}
+    begun = run.begin(replace(frame, shapes={**frame.shapes, **shapes}))
+    curve = run.train(classifier_trainer.task(network, labels, method), begun)
+    network.eval()
+    weights = tensors.fingerprint(network.state_dict())
+    return Trained(
+        network, shapes | {"curve": loop.thinned(curve), "weights": weights}, begun, curve
     )
-    return checkpoints.beside(Path(target), digest)

@@ -6,18 +6,17 @@ beside it. The stage behind a command is imported when the command runs.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple, cast, get_type_hints
+from typing import Any, NamedTuple, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ovtool.cli import declare, output
 from ovtool.cli.old_names import OLD_NAMES
-from ovtool.cli.parameters import HELP_NAMES, Flag, help_flag, verbosity
+from ovtool.cli.parameters import Flag, help_flag, verbosity
 
 
 class Row(NamedTuple):
@@ -225,8 +224,6 @@ def made(row: Row, path: str = "") -> TyperCommand | Group:
     if isinstance(row.target, tuple):
         return Group(row.target, f"{path}{row.name} ", name=row.name, help=row.help)
     function = imported(row.target) if isinstance(row.target, str) else row.target
-    if is_typers(function):
-        return _typers_command(function, row)
     return declare.command(function, row.name, OLD_NAMES.get(path + row.name))
 
 
@@ -247,47 +244,6 @@ def program(rows: Sequence[Row]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     return shell
-
-
-# --- commands with Typer's own options, until the last one is declared --------------------------------
-
-
-def is_typers(function: Callable[..., object]) -> bool:
-    """Whether a signature has options of Typer."""
-    hints = get_type_hints(function, include_extras=True).values()
-    marks = [mark for hint in hints for mark in getattr(hint, "__metadata__", ())]
-    return any(isinstance(mark, typer.models.ParameterInfo) for mark in marks)
-
-
-def _typers_command(function: Callable[..., object], row: Row) -> TyperCommand:
-    alone = typer.Typer(
-        add_completion=False, rich_markup_mode=None, context_settings=dict(HELP_NAMES)
-    )
-    alone.command(row.name, short_help=row.help)(with_verbosity(function))
-    return cast(TyperCommand, typer.main.get_command(alone))
-
-
-def with_verbosity(function: Callable[..., object]) -> Callable[..., None]:
-    """The same command with `-v` and `-q`, and with no return value (Typer takes one for a status)."""
-    count = functools.partial(typer.Option, count=True, show_default=False)
-    more = Annotated[int, count("--verbose", "-v", help="Say more on stderr; may be repeated.")]
-    less = Annotated[int, count("--quiet", "-q", help="Say less on stderr; may be repeated.")]
-
-    @functools.wraps(function)
-    def command(*, verbose: int, quiet: int, **options: Any) -> None:
-        output.add_verbosity(verbose - quiet)
-        function(**options)
-
-    own = inspect.signature(function, eval_str=True).parameters.values()
-    named = inspect.Parameter.KEYWORD_ONLY
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            *(parameter.replace(kind=named) for parameter in own),
-            inspect.Parameter("verbose", named, default=0, annotation=more),
-            inspect.Parameter("quiet", named, default=0, annotation=less),
-        ]
-    )
-    return command
 
 
 app = program(COMMANDS)

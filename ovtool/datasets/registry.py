@@ -134,7 +134,7 @@ def _coco(text: str, folder: str) -> DataSet:
     root = _root() / "coco"
     images = root / folder
     if not images.is_dir():
-        raise InputError(f"{text} is not at {images}: put COCO there, or set DETECTRON2_DATASETS")
+        raise InputError(f"{text} is not at {images}; put COCO there, or set DETECTRON2_DATASETS")
     annotations = root / "annotations"
     return DataSet(
         name=text,
@@ -151,13 +151,13 @@ def _voc(split: str) -> DataSet:
     root = next((place for place in places if place.is_dir()), places[0])
     if not root.is_dir():
         raise InputError(
-            f"voc:{split} is not at {root}: put Pascal VOC 2012 there, or set DETECTRON2_DATASETS"
+            f"voc:{split} is not at {root}; put Pascal VOC 2012 there, or set DETECTRON2_DATASETS"
         )
     lists = root / "ImageSets" / "Segmentation"
     named = [lists / f"{name}.txt" for name in dict.fromkeys((split, split.replace("_", "")))]
     found = next((path for path in named if path.is_file()), None)
     if found is None:
-        raise InputError(f"voc:{split} needs the list of its images at {named[0]}: put it there")
+        raise InputError(f"voc:{split} needs the list of its images at {named[0]}; put it there")
     # some lists hold paths of images and masks in place of ids
     ids = [Path(line.split()[0]).stem for line in found.read_text().splitlines() if line.strip()]
     return DataSet(

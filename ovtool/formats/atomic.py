@@ -19,15 +19,15 @@ from ovtool.errors import InputError, OutputExistsError, UsageError
 _MENDS = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
     errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere",
-    errno.EFBIG: "the file system takes no file this large: write elsewhere",
-    errno.EIO: "the disk reports an input/output error: write elsewhere",
-    errno.EROFS: "the file system is read-only: write elsewhere",
-    errno.EACCES: "no permission to write there: choose another folder",
-    errno.EPERM: "no permission to write there: choose another folder",
-    errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
-    errno.ENOENT: "its folder does not exist: make it with mkdir -p",
-    errno.ENOTDIR: "its folder is not a folder: choose another place",
-    errno.EISDIR: "it is a folder: give the name of a file",
+    errno.EFBIG: "the file system takes no file this large; write elsewhere",
+    errno.EIO: "the disk reports an input/output error; write elsewhere",
+    errno.EROFS: "the file system is read-only; write elsewhere",
+    errno.EACCES: "no permission to write there; choose another folder",
+    errno.EPERM: "no permission to write there; choose another folder",
+    errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+    errno.ENOENT: "its folder does not exist; make it with mkdir -p",
+    errno.ENOTDIR: "its folder is not a folder; choose another place",
+    errno.EISDIR: "it is a folder; give the name of a file",
 }
 # what the disk says while bytes are written, as against errors of whoever makes the bytes
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -69,14 +69,14 @@ def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> N
     if str(path) == "-" or _is_special(path):
         return
     if path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a file to write")
+        raise InputError(f"{path} is a folder; give the name of a file to write")
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: replace it with --overwrite, or name another")
+        raise OutputExistsError(f"{path} exists; replace it with --overwrite, or name another")
     folder = path.absolute().parent
     if make_parent:
         make_folder(folder)
     if not folder.exists():
-        raise InputError(f"cannot write {path}: no folder {folder}: make it with mkdir -p")
+        raise InputError(f"cannot write {path}: no folder {folder}; make it with mkdir -p")
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -131,7 +131,7 @@ def read(path: Path) -> Cams:
         maps = {int(name.removeprefix("cam/")): value for name, value in found.items()}
         failures, method = tuple(settings.get("failures", ())), dict(settings["method"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} does not say what its maps are of: make it again") from None
+        raise InputError(f"{path} does not say what its maps are of; make it again") from None
     model, fingerprint = header.get("model"), header.get("fingerprint")
     cams = Cams(images, categories, maps, method, model, fingerprint, failures)
     _check(cams, str(path))
@@ -148,14 +148,14 @@ def check_images(cams: Cams, sizes: Mapping[str, tuple[int, int]], where: str) -
     for image in cams.images:
         if image.file_name not in sizes:
             raise MismatchError(
-                f"{where} has maps of {image.file_name}, which is none of the images here: give the "
+                f"{where} has maps of {image.file_name}, which is none of the images here; give the "
                 "images that the maps were made of"
             )
         height, width = sizes[image.file_name]
         if (height, width) != (image.height, image.width):
             raise MismatchError(
                 f"{where} has maps of {image.file_name} at {image.width} x {image.height} pixels, but the "
-                f"image here has {width} x {height}: give the images that the maps were made of"
+                f"image here has {width} x {height}; give the images that the maps were made of"
             )
 
 
@@ -165,12 +165,12 @@ def _check(cams: Cams, where: str) -> None:
     for image in cams.images:
         place = f"{where}: the maps of {image.file_name}"
         if image.id in seen:
-            raise InputError(f"{where}: two images have the id {image.id}: make it again")
+            raise InputError(f"{where}: two images have the id {image.id}; make it again")
         seen.add(image.id)
         if unknown := set(image.category_ids) - known:
-            raise InputError(f"{place}: no category has the id {min(unknown)}: make it again")
+            raise InputError(f"{place}: no category has the id {min(unknown)}; make it again")
         if image.id not in cams.maps:
-            raise InputError(f"{place} are missing: make it again")
+            raise InputError(f"{place} are missing; make it again")
         found = cams.maps[image.id]
         if found.ndim != 3 or len(found) != len(image.category_ids) or 0 in found.shape[1:]:
             raise InputError(
@@ -178,8 +178,8 @@ def _check(cams: Cams, where: str) -> None:
                 "make it again"
             )
         if not found.isfinite().all():
-            raise InputError(f"{place} hold numbers that are not finite (NaN): make it again")
+            raise InputError(f"{place} hold numbers that are not finite (NaN); make it again")
         if found.numel() and (found.min() < 0 or found.max() > 1):
-            raise InputError(f"{place} leave the range from 0 to 1: make it again")
+            raise InputError(f"{place} leave the range from 0 to 1; make it again")
     if extra := set(cams.maps) - seen:
-        raise InputError(f"{where}: the map cam/{min(extra)} belongs to no image: make it again")
+        raise InputError(f"{where}: the map cam/{min(extra)} belongs to no image; make it again")

@@ -123,9 +123,9 @@ def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Da
     """A data set from parsed JSON; ``where`` names it in messages. Otherwise as ``read``."""
     info, licenses = data.get("info") or {}, data.get("licenses") or []
     if not isinstance(info, dict):
-        raise InputError(f"{where}: info is {checks.short(info)}, not an object: make it {{}}")
+        raise InputError(f"{where}: info is {checks.short(info)}, not an object; make it {{}}")
     if not isinstance(licenses, list):
-        raise InputError(f"{where}: licenses is {checks.short(licenses)}, not a list: make it []")
+        raise InputError(f"{where}: licenses is {checks.short(licenses)}, not a list; make it []")
     if not need_masks:
         data = {"annotations": [], **data}
     for name in ("images", "annotations", "categories"):
@@ -160,7 +160,7 @@ def parse_categories(data: Mapping[str, Any], where: str) -> list[Category]:
         name = checks.text(entry, "name", place)
         parent, synonyms = entry.get("supercategory") or "", entry.get("synonyms") or []
         if not isinstance(parent, str):
-            raise InputError(f"{place}: supercategory is {checks.short(parent)}: make it a text")
+            raise InputError(f"{place}: supercategory is {checks.short(parent)}; make it a text")
         if not isinstance(synonyms, list) or not all(isinstance(word, str) for word in synonyms):
             raise InputError(f"{place}: synonyms must be a list of texts")
         extra = _extra(entry, _CATEGORY)
@@ -183,7 +183,7 @@ def read_results(
     for index, entry in enumerate(results):
         place = f"{where}: entry {index}"
         if not isinstance(entry, dict):
-            raise InputError(f"{place} is {checks.short(entry)}, not an object: remove it")
+            raise InputError(f"{place} is {checks.short(entry)}, not an object; remove it")
         if "score" not in entry:
             raise InputError(f"{place} has no score: results need one each, so add it")
         bare = {key: value for key, value in entry.items() if key not in ("id", "bbox", "area")}
@@ -309,11 +309,11 @@ def _annotation(
     segmentation = entry.get("segmentation")
     if not segmentation and need_masks:
         said = "is missing" if "segmentation" not in entry else f"is {checks.short(segmentation)}"
-        raise InputError(f"{place}: segmentation {said}: give it polygons or an RLE, or remove it")
+        raise InputError(f"{place}: segmentation {said}; give it polygons or an RLE, or remove it")
     try:
         mask = rle.compress(segmentation or [], image.height, image.width)
     except InputError as error:
-        raise InputError(f"{place}: {error}: write the mask again, or remove it") from None
+        raise InputError(f"{place}: {error}; write the mask again, or remove it") from None
     box = checks.box(entry["bbox"], place) if entry.get("bbox") else None
     area = checks.number(entry["area"], "area", place) if entry.get("area") is not None else None
     score = entry.get("score")

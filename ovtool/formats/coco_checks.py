@@ -31,7 +31,7 @@ def load_json(source: Path | str) -> tuple[str, Any]:
         value = json.loads(text, parse_constant=constant)
     except json.JSONDecodeError as error:
         if not data.strip():
-            raise InputError(f"{name} is empty, not JSON: write it again") from None
+            raise InputError(f"{name} is empty, not JSON; write it again") from None
         raise InputError(
             f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
@@ -55,11 +55,11 @@ def section(data: Mapping[str, Any], name: str, where: str) -> list[Mapping[str,
         )
     entries = data[name]
     if not isinstance(entries, list):
-        raise InputError(f"{where}: {name} is {short(entries)}, not a list: put it in [ ]")
+        raise InputError(f"{where}: {name} is {short(entries)}, not a list; put it in [ ]")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(
-                f"{where}: {name}[{index}] is {short(entry)}, not an object: remove it"
+                f"{where}: {name}[{index}] is {short(entry)}, not an object; remove it"
             )
     return entries
 
@@ -104,10 +104,10 @@ def check_reference(
     """An ``image_id`` or ``category_id`` must be an integer that its section has."""
     if type(value) is not int:
         said = "is missing" if value is None else f"is {short(value)}"
-        raise InputError(f"{place}: {field} {said}: give it the integer id of one of {name}")
+        raise InputError(f"{place}: {field} {said}; give it the integer id of one of {name}")
     if value not in known:
         raise InputError(
-            f"{place}: {field} {value} is not in {name}: add it there, or remove this entry"
+            f"{place}: {field} {value} is not in {name}; add it there, or remove this entry"
         )
 
 
@@ -118,7 +118,7 @@ def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: 
         if value in seen:
             raise InputError(
                 f"{where}: {name} id {identifier}: {field} {short(value)} is that of id "
-                f"{seen[value]} as well: give each a {field} of its own"
+                f"{seen[value]} as well; give each a {field} of its own"
             )
         seen[value] = identifier
 
@@ -127,13 +127,13 @@ def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
     path = PurePosixPath(file_name)
     if "\\" in file_name or PureWindowsPath(file_name).drive:
-        trouble = "has a backslash or a drive: write it with forward slashes"
+        trouble = "has a backslash or a drive; write it with forward slashes"
     elif path.is_absolute():
-        trouble = "is absolute: write it relative to the folder of the images"
+        trouble = "is absolute; write it relative to the folder of the images"
     elif ".." in path.parts:
-        trouble = "leaves the folder of the images: write it without .."
+        trouble = "leaves the folder of the images; write it without .."
     elif not path.parts or "\0" in file_name or file_name.endswith("/"):
-        trouble = "names no file: write the path of the image"
+        trouble = "names no file; write the path of the image"
     else:
         return
     raise InputError(f"{place}: file_name {short(file_name)} {trouble}")

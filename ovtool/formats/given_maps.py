@@ -56,7 +56,7 @@ def read(path: Path, category_ids: Sequence[int], categories: Sequence[coco.Cate
     else:
         maps = _of_names(arrays, path, category_ids, categories)
     if not np.isfinite(maps).all():
-        raise InputError(f"{path} holds numbers that are not finite (NaN): make it again")
+        raise InputError(f"{path} holds numbers that are not finite (NaN); make it again")
     tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))
     low, high = tensor.amin(dim=(1, 2), keepdim=True), tensor.amax(dim=(1, 2), keepdim=True)
     outside = (low < 0) | (high > 1)
@@ -76,7 +76,7 @@ def _of_stack(
         return stack[[place[one] for one in category_ids]]
     raise InputError(
         f"{path} has {len(stack)} maps, but its image has {len(category_ids)} labels and there are "
-        f"{len(categories)} classes: give one map for each of either"
+        f"{len(categories)} classes; give one map for each of either"
     )
 
 
@@ -115,16 +115,16 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             arrays = {"": np.load(path, allow_pickle=False)}
     except ValueError as error:
         if "pickle" not in str(error).lower():
-            raise InputError(f"{path} is broken or holds no arrays: make it again") from None
+            raise InputError(f"{path} is broken or holds no arrays; make it again") from None
         raise InputError(
             f"{path} is pickled, and nothing is unpickled here; if you trust it, convert it with: "
             f"{_conversion(path)}"
         ) from None
     except (OSError, EOFError, KeyError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
-        raise InputError(f"{path} is broken or cannot be read ({reason}): make it again") from None
+        raise InputError(f"{path} is broken or cannot be read ({reason}); make it again") from None
     if not arrays or not all(np.issubdtype(one.dtype, np.number) for one in arrays.values()):
-        raise InputError(f"{path} holds no maps of numbers: make it again")
+        raise InputError(f"{path} holds no maps of numbers; make it again")
     return arrays
 
 

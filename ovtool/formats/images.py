@@ -150,7 +150,7 @@ def _listed(inputs: Sequence[str]) -> Iterator[str]:
             continue
         listed = [line.strip("\r\n") for line in sys.stdin]
         if not any(listed):
-            raise InputError("no image names on standard input: give one a line")
+            raise InputError("no image names on standard input; give one a line")
         yield from filter(None, listed)
 
 
@@ -182,7 +182,7 @@ def _named_from_common_folder(items: list[ImageItem]) -> list[ImageItem]:
         root = os.path.commonpath([path.parent for path in absolute])
     except ValueError:
         raise InputError(
-            "images on different drives have the same names: give them in separate runs"
+            "images on different drives have the same names; give them in separate runs"
         ) from None
     return [
         ImageItem(item.path, path.relative_to(root).as_posix())
@@ -194,7 +194,7 @@ def _check_name(item: ImageItem) -> None:
     if "\\" in item.name or not item.name.isprintable():  # bytes that are no UTF-8 neither
         raise InputError(
             f"{str(item.path)!r}: a backslash, control character or byte that is not UTF-8 in its "
-            "name, which COCO JSON cannot hold: rename it"
+            "name, which COCO JSON cannot hold; rename it"
         )
 
 
@@ -223,14 +223,14 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         ) from None
     except UnidentifiedImageError:
         if data == b"" or (data is None and Path(path).stat().st_size == 0):
-            raise InputError(f"{path} is empty: replace or remove it") from None
+            raise InputError(f"{path} is empty; replace or remove it") from None
         raise InputError(
-            f"{path} is not an image that can be read ({', '.join(_FORMATS)}): convert or remove it"
+            f"{path} is not an image that can be read ({', '.join(_FORMATS)}); convert or remove it"
         ) from None
     except _BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} is truncated or damaged ({reason}): replace or remove it"
+            f"{path} is truncated or damaged ({reason}); replace or remove it"
         ) from None
 
 
@@ -258,10 +258,10 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path} has 32-bit pixels without a known range: convert it to 8 bit")
+            raise InputError(f"{path} has 32-bit pixels without a known range; convert it to 8 bit")
         return _grey(values >> 8)
     if image.mode == "F":
-        raise InputError(f"{path} has floating-point pixels without a known range: convert it to "
+        raise InputError(f"{path} has floating-point pixels without a known range; convert it to "
                          "8 bit")  # fmt: skip
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         # Pillow takes every such JPEG for one of Adobe's, whose inks are stored upside down

@@ -121,7 +121,7 @@ def read_classes(path: Path) -> list[str]:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     found = [line.strip() for line in lines]
     if not found:
-        raise InputError(f"{path} names no class: write one a line")
+        raise InputError(f"{path} names no class; write one a line")
     seen: dict[str, int] = {}
     for number, name in enumerate(found, start=1):
         if not name:

@@ -205,7 +205,7 @@ class PartStore:
         path = self._path(part)
         _, end = _ends(path)
         if end is None:
-            raise InputError(f"{path} is damaged or not there: run the command again with --resume")
+            raise InputError(f"{path} is damaged or not there; run the command again with --resume")
         return tensors.load(path.with_suffix(_TENSORS), "part")[1] if end.get("tensors") else {}
 
     def note(self, part: Part) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
         if found:
             _check_digest(header, str(found[0][1].get("digest")), path)
         if header.get("part") != index or header.get("start") != stop:
-            raise MismatchError(f"{path} is from another cut of the images: remove {folder}")
+            raise MismatchError(f"{path} is from another cut of the images; remove {folder}")
         stop, items = int(header.get("stop", 0)), int(header.get("items", 0))
         found.append((path, header))
     if items and stop < items:
@@ -330,7 +330,7 @@ def _check_digest(header: Mapping[str, Any], digest: str, path: Path) -> None:
     if header.get("digest") != digest:
         raise MismatchError(
             f"{path} comes from other settings, images or model ({header.get('digest')}, here "
-            f"{digest}): run without --resume, or remove {path.parent}"
+            f"{digest}); run without --resume, or remove {path.parent}"
         )
 
 
@@ -365,7 +365,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
-    damaged = InputError(f"{path} is damaged or not there: run the command again with --resume")
+    damaged = InputError(f"{path} is damaged or not there; run the command again with --resume")
     header, end = _ends(path)
     if header is None or end is None:
         raise damaged

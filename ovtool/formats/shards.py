@@ -81,7 +81,7 @@ def _check_address(url: str) -> None:
     if scheme and scheme not in SCHEMES:
         reason = "runs a command" if scheme == "pipe" else "is not opened"
         raise UsageError(
-            f"the shard {url!r:.80} {reason}: give files or addresses that begin with "
+            f"the shard {url!r:.80} {reason}; give files or addresses that begin with "
             f"{', '.join(SCHEMES[1:-1])} or {SCHEMES[-1]}, or fetch the shards first"
         )
     if scheme not in ("", "file") and not _UNSAFE.isdisjoint(url):
@@ -119,7 +119,7 @@ def read(url: str, left: Left) -> Iterator[Sample]:
         return
     reason = str(problems[0].args[0] if problems[0].args else problems[0]).split(" @ ")[0]
     if not given:
-        raise InputError(f"cannot read the shard {url} ({reason}): give one that is a tar file")
+        raise InputError(f"cannot read the shard {url} ({reason}); give one that is a tar file")
     if url not in left.cut:
         left.cut[url] = reason
         _logger.warning(
@@ -193,6 +193,6 @@ def _webdataset() -> Any:
         import webdataset.tariterators
     except ImportError:
         raise InputError(
-            "shards need the package webdataset: install it with `pip install 'ovtool[shards]'`"
+            "shards need the package webdataset; install it with `pip install 'ovtool[shards]'`"
         ) from None
     return webdataset

@@ -119,7 +119,7 @@ def check_fingerprint(
         theirs = header.get("model") or "an unnamed model"
         raise MismatchError(
             f"{path} was made with {theirs} ({found or 'no fingerprint'}), but the model here is "
-            f"{model_name} ({fingerprint}): use --model {theirs}, or make the file anew"
+            f"{model_name} ({fingerprint}); use --model {theirs}, or make the file anew"
         )
 
 
@@ -158,7 +158,7 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
     except ValueError:
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
-        raise InputError(f"{path}: its metadata key ovtool is damaged: make the file again")
+        raise InputError(f"{path}: its metadata key ovtool is damaged; make the file again")
     if header.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {header.get('format')}, but this version reads {FORMAT}: "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
 
 SENTENCE = "a photo of {}."  # SemPLeS's, for matching
 SHARP = "a clean origami {}."  # CLIP-ES's, for maps by gradients
-PLAIN = "a photo of a {}."  # for the same on a small model, which has learned no origami
+PLAIN = "a photo of a {}."  # where a generator begins
 # CLIP-ES's list for VOC; it competes in the softmax where the model has no stuff words of its own
 BACKGROUND = (
     "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea",
@@ -62,15 +62,9 @@ def background_words(
     if not kept and single and not alone:
         raise UsageError(
             f"{len(single)} images have one label only, such as {single[0].item.name}, and the softmax needs "
-            'a word to compete with it: name some, such as --background "wall,sky"'
+            'a word to compete with it; name some, such as --background "wall,sky"'
         )
     return kept
-
-
-def sharp_sentence(clip: Clip) -> str:
-    """The sentence around words for maps by gradients: CLIP-ES's, but for a small model the plain one, with
-    which the bundled CLIP's maps are better."""
-    return SHARP if clip.words is None else PLAIN
 
 
 def embed_words(clip: Clip, words: Sequence[str], sentence: str) -> Tensor:

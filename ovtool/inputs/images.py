@@ -60,7 +60,7 @@ def find(
     elif images is not None:
         raise UsageError("--images is the folder of --coco FILE; give images as arguments")
     elif not inputs:
-        raise UsageError("no images: give files, folders, a data set such as collage:demo, or -")
+        raise UsageError("no images; give files, folders, a data set such as collage:demo, or -")
     elif is_data_set(inputs):
         items = of_data_set(registry.locate(inputs[0]))
     else:

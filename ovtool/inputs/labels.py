@@ -75,7 +75,7 @@ def _checked(
     bare = [item.name for item, ids in listed if not ids]
     if not kept:
         raise InputError(
-            f"none of the {len(listed)} images of {spec} has a label: name their classes"
+            f"none of the {len(listed)} images of {spec} has a label; name their classes"
         )
     if bare:
         _logger.warning(
@@ -164,7 +164,7 @@ def _columns(
         if unknown:
             known = labelled.shortened([each[0] for each in given])
             raise InputError(
-                f"{path}, line {line}: '{unknown[0]}' is none of the classes ({known}): correct the "
+                f"{path}, line {line}: '{unknown[0]}' is none of the classes ({known}); correct the "
                 "label, or name it with --classes"
             )
         listed.setdefault(name, set()).update(number[one.casefold()] for one in labels)

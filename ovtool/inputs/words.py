@@ -127,7 +127,7 @@ def _words_of_data_set(inputs: sources.Inputs) -> Path:
         if words is not None:
             return words
     raise UsageError(
-        'no words to look for: give --classes "teapot,apple", --classes-file, --vocabulary or '
+        'no words to look for; give --classes "teapot,apple", --classes-file, --vocabulary or '
         "--classes-per-image"
     )
 
@@ -139,7 +139,7 @@ def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, 
     missing = [item.name for item in items if item.name not in listed]
     if missing:
         raise InputError(
-            f"{source} has no list of words for {labelled.shortened(missing, 1)}: add one for each "
+            f"{source} has no list of words for {labelled.shortened(missing, 1)}; add one for each "
             "image"
         )
     number: dict[str, int] = {}
@@ -157,7 +157,7 @@ def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, 
             if _folded(classes[index]) != _folded(synonyms):
                 raise UsageError(
                     f"{source}: '{synonyms[0]}' has other synonyms for {item.name} than for an "
-                    "image before it: write them alike"
+                    "image before it; write them alike"
                 )
         per_image[item.name] = tuple(
             number[synonyms[0].casefold()] for synonyms in vocabulary.classes

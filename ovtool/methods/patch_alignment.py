@@ -84,7 +84,7 @@ class Pooling:
         if self.kind not in KINDS:
             raise UsageError(f"unknown pooling '{self.kind}'; choose from {', '.join(KINDS)}")
         if not self.scale >= 0:
-            raise UsageError(f"a patch-softmax scale of {self.scale}: give 0 or more")
+            raise UsageError(f"a patch-softmax scale of {self.scale}; give 0 or more")
 
 
 def weights_of_cosines(cosines: Tensor, pooling: Pooling, dim: int) -> Tensor:

@@ -50,10 +50,10 @@ def load(
         differing = sorted(set(theirs) ^ set(ours))
         raise MismatchError(
             f"{path} holds the prompts of {len(theirs)} classes, and there are {len(ours)} here; they "
-            f"differ in {labelled.shortened(differing)}: tune prompts for the same classes"
+            f"differ in {labelled.shortened(differing)}; tune prompts for the same classes"
         )
     embeddings = found.get("embeddings")
     if embeddings is None or embeddings.shape != (len(theirs), clip.embed_dim):
-        raise InputError(f"{path} does not hold an embedding a class: make it again")
+        raise InputError(f"{path} does not hold an embedding a class; make it again")
     rows = embeddings[[theirs.index(name) for name in ours]].float().to(clip.device)
     return normalize(rows, dim=-1), settings

@@ -20,7 +20,8 @@ from torch.nn.functional import normalize
 from ovtool.errors import InputError, ModelError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import dense_clip
-from ovtool.models import build, hub, resolve, sources, towers
+from ovtool.models import build, hub, recommendations, resolve, sources, towers
+from ovtool.models.recommendations import Recommendations
 from ovtool.models.tower_types import ClipNetwork, is_native
 
 Triple = tuple[float, float, float]
@@ -34,11 +35,13 @@ class Recommended:
         words: the words that a small model learned, None for a model without such a list.
         stuff: those of them that stand behind things.
         dense: how its patches are read best: `last_block`, `short_side`, `window`, `stride`, or nothing.
+        settings: settings that were measured to be best with it (`models.recommendations`).
     """
 
     words: Sequence[str] | None = None
     stuff: Sequence[str] = ()
     dense: Mapping[str, Any] = field(default_factory=dict)
+    settings: Recommendations = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,8 @@ class Clip:
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
     learned, None for one without such a list, and `stuff` those of them that stand behind things;
     `dense` says how its weights recommend to read its patches: `last_block`, `short_side`,
-    `window`, `stride`, or nothing. `tokenizer(texts, context_length)` gives (N, context_length)
-    int64.
+    `window`, `stride`, or nothing; `recommended` holds the settings that were measured to be best with
+    it (`models.recommendations`). `tokenizer(texts, context_length)` gives (N, context_length) int64.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Clip:
     dense: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
+    recommended: Recommendations = field(default_factory=dict)
 
     @property
     def default_last_block(self) -> str:
@@ -113,6 +117,9 @@ def load(
         assert spec.path is not None
         files = sources.local(spec.path)
     recommended = _recommended(files.weights)  # first: it refuses files of other kinds
+    if spec.kind == "bundled":
+        measured = recommendations.of_bundled(spec.name)
+        recommended = replace(recommended, settings={**recommended.settings, **measured})
     model = build.network(files.config, files.weights)
     return from_model(
         model,
@@ -167,6 +174,7 @@ def from_model(
         dense=recommended.dense,
         device=torch.device(device),
         dtype=dtype,
+        recommended=recommended.settings,
     )
 
 
@@ -231,7 +239,10 @@ def _recommended(weights: Path) -> Recommended:
         )
     settings = header.get("settings", {})
     return Recommended(
-        settings.get("words"), settings.get("stuff", ()), settings.get("dense") or {}
+        settings.get("words"),
+        settings.get("stuff", ()),
+        settings.get("dense") or {},
+        settings.get("recommended") or {},
     )
 
 
@@ -289,7 +300,7 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
         whole = [n for n in range(1, clip.patch_size + 1) if clip.patch_size % n == 0]
         raise UsageError(
             f"--patch-stride {stride} does not divide the patches of {clip.name}, of "
-            f"{clip.patch_size} pixels: give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
+            f"{clip.patch_size} pixels; give {', '.join(map(str, whole[:-1]))} or {whole[-1]}"
         )
     if stride != clip.patch_size and not is_native(clip.model.visual):
         raise UsageError(

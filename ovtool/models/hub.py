@@ -40,10 +40,10 @@ def obtain(name: str, flag: str = "--proposer") -> str:
         if missing is None and not any((folder / weights).is_file() for weights in WEIGHTS):
             missing = WEIGHTS[0]
         if missing is not None:
-            raise ModelError(f"{folder} has no {missing}: name a folder that save_pretrained made")
+            raise ModelError(f"{folder} has no {missing}; name a folder that save_pretrained made")
         return str(folder)
     if name.startswith(("/", "./", "../", "~")) or name.count("/") != 1 or not all(name.split("/")):
-        raise ModelError(f"no model at {name}: give a folder that exists, or ORG/NAME of the hub")
+        raise ModelError(f"no model at {name}; give a folder that exists, or ORG/NAME of the hub")
     if is_cached(name):
         return name
     mend = f"fetch it where there is a network with `hf download {name}`, or give {flag} regions"
@@ -83,7 +83,7 @@ def load(
     try:
         config = transformers.AutoConfig.from_pretrained(place, **DOOR)
         if config.model_type != kind:
-            raise ModelError(f"{name} is a {config.model_type}, not a {title}: name another model")
+            raise ModelError(f"{name} is a {config.model_type}, not a {title}; name another model")
         if check is not None:
             check(config)
         processor = transformers.AutoImageProcessor.from_pretrained(place, **DOOR)

@@ -53,7 +53,7 @@ class LearnedText:
         if tower is None:
             raise UsageError(
                 f"background prompts need one of open_clip's own causal text towers, and that of "
-                f"{clip.name} is none: use one such as ViT-B-16/openai"
+                f"{clip.name} is none; use one such as ViT-B-16/openai"
             )
         before, after = _ids(clip, BEFORE)[:-1], _ids(clip, AFTER)[_starts(clip) :]
         room = clip.model.context_length - len(before) - len(after)

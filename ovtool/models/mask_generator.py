@@ -68,12 +68,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.start not in STARTS:
-            raise UsageError(f"unknown --start '{self.start}'; choose from {', '.join(STARTS)}")
+            raise UsageError(f"unknown --begin '{self.start}'; choose from {', '.join(STARTS)}")
         if self.backbone != "clip":
             timm_backbone.name_of(self.backbone)
             if self.start != "random":
                 raise UsageError(
-                    f"--start {self.start} reads the CLIP's own patches, and {self.backbone} has others: give "
+                    f"--begin {self.start} reads the CLIP's own patches, and {self.backbone} has others; give "
                     "--start random"
                 )
         elif self.fine_tuned:
@@ -300,6 +300,6 @@ def load(path: Path, clip: Clip) -> Generator:
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{path} does not hold a whole mask generator ({reason}): train it again"
+            f"{path} does not hold a whole mask generator ({reason}); train it again"
         ) from None
     return generator.eval()

@@ -165,7 +165,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     except Exception as error:  # transformers, torch and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path} does not hold a whole proposer ({reason}): make it again"
+            f"{path} does not hold a whole proposer ({reason}); make it again"
         ) from None
     digest = tensors.fingerprint(found)
     network = network.eval().requires_grad_(False).to(device)

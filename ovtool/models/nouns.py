@@ -81,7 +81,7 @@ def load(name: str | None = None, *, chunks: bool = False) -> Pipeline:
         language = spacy.load(source, exclude=[*_UNUSED, *(() if chunks else ("parser",))])
     except OSError:
         if name is None:
-            raise ModelError("the bundled tagger is missing: install ovtool again") from None
+            raise ModelError("the bundled tagger is missing; install ovtool again") from None
         raise ModelError(
             f"spaCy's pipeline {name} is not installed: `python -m spacy download {name}`, or leave "
             "--spacy-model out for the bundled tagger"
@@ -92,7 +92,7 @@ def load(name: str | None = None, *, chunks: bool = False) -> Pipeline:
     probe = language("a photo of two dogs")[-1]
     if not probe.pos_ or not probe.lemma_:
         raise ModelError(
-            f"spaCy's pipeline {source} gives no parts of speech and lemmas: choose one with a tagger"
+            f"spaCy's pipeline {source} gives no parts of speech and lemmas; choose one with a tagger"
         )
     called = BUNDLED if name is None else str(language.meta.get("name") or Path(name).name)
     return Pipeline(called, _fingerprint(language), language)

@@ -80,7 +80,7 @@ def projection(clip: Clip, last_block: str = TOWER) -> Tensor | None:
         return torch.cat([first, torch.zeros_like(first).repeat(more, 1)])
     if width == out and not more:
         return None
-    raise UsageError(f"{clip.name} projects patches by no single matrix: give --start random")
+    raise UsageError(f"{clip.name} projects patches by no single matrix; give --start random")
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def load(path: Path, clip: Clip) -> Head:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"{path} is no PACL head that can be read ({reason}): train it again"
+            f"{path} is no PACL head that can be read ({reason}); train it again"
         ) from None
     embedder.eval().requires_grad_(False).to(clip.device)
     kept = {

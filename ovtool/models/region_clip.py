@@ -225,7 +225,7 @@ def with_prompts(
     is_grid = isinstance(grid, list) and len(grid) == 2 and all(type(n) is int for n in grid)
     fits = is_grid and values.ndim == 3 and values.shape[1:] == (grid[0] * grid[1], width)
     if not fits or not 1 <= len(values) <= len(blocks):
-        raise InputError(f"{path}: its prompts do not fit {clip.name}: tune them again")
+        raise InputError(f"{path}: its prompts do not fit {clip.name}; tune them again")
     prompts = MaskPrompts(values.to(clip.device, clip.dtype), (grid[0], grid[1]))
     wanted = grid_of(clip, crop_size)
     if prompts.grid != wanted:
@@ -244,7 +244,7 @@ def _with_tower(clip: Clip, state: Mapping[str, Tensor], path: Path) -> Clip:
     visual = copy.deepcopy(clip.model.visual)
     wanted = {name: value.shape for name, value in visual.state_dict().items()}
     if wanted != {name: value.shape for name, value in state.items()}:
-        raise InputError(f"{path}: its tower does not fit {clip.name}: tune it again")
+        raise InputError(f"{path}: its tower does not fit {clip.name}; tune it again")
     visual.load_state_dict(dict(state))
     return with_visual(clip, visual)
 

@@ -225,7 +225,7 @@ def start_backbone(network: Network, architecture: str) -> str | None:
         network.backbone.load_state_dict({key: plain[key] for key in wanted})
     except Exception as error:  # torch has one for each way in which a file is broken
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{place} is broken ({reason}): remove it, or fetch it again") from None
+        raise InputError(f"{place} is broken ({reason}); remove it, or fetch it again") from None
     return place.name
 
 
@@ -307,7 +307,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
         clip = door.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
-        raise UsageError(f"{path} stands on no CLIP: leave out --model")
+        raise UsageError(f"{path} stands on no CLIP; leave out --model")
     try:
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
         with torch.random.fork_rng(devices=[]):
@@ -316,10 +316,10 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     except Exception as error:  # torch, transformers and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path} does not hold a whole segmenter ({reason}): make it again"
+            f"{path} does not hold a whole segmenter ({reason}); make it again"
         ) from None
     if not all(bool(value.isfinite().all()) for value in found.values()):
-        raise InputError(f"{path} holds numbers that are not finite: train the segmenter again")
+        raise InputError(f"{path} holds numbers that are not finite; train the segmenter again")
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     return Trained(

@@ -61,7 +61,7 @@ def name_of(spec: str) -> str:
     name = spec.removeprefix(PREFIX)
     if not spec.startswith(PREFIX) or not is_model(name):
         raise UsageError(
-            f"no network '{spec}': give {PREFIX}NAME with a name of timm, such as {PREFIX}resnet18"
+            f"no network '{spec}'; give {PREFIX}NAME with a name of timm, such as {PREFIX}resnet18"
         )
     return name
 
@@ -117,4 +117,4 @@ def _create(name: str, size: int, pretrained: bool) -> Any:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         except (TypeError, NotImplementedError):  # an option that it does not have
             continue
-    raise UsageError(f"timm cannot make {name} without a classifier: name another network")
+    raise UsageError(f"timm cannot make {name} without a classifier; name another network")

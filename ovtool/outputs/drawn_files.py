@@ -158,7 +158,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     filled = above == folder.absolute() and {path.name for path in folder.iterdir()}
     if filled and filled != {CLASSES_FILE} and not overwrite:
         raise OutputExistsError(
-            f"{folder} is not empty: choose another folder, or give --overwrite"
+            f"{folder} is not empty; choose another folder, or give --overwrite"
         )
 
 
@@ -166,7 +166,7 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
     """A file of classes is replaced by itself alone, as after a run that was killed at its start."""
     if path.is_file() and path.read_bytes() != label_maps.classes_text(names).encode():
         raise OutputExistsError(
-            f"{path} names other classes: choose another folder, or give --overwrite"
+            f"{path} names other classes; choose another folder, or give --overwrite"
         )
 
 
@@ -178,7 +178,7 @@ def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> 
         other = taken.setdefault(target, item)
         if other is not item:
             raise UsageError(
-                f"{other.name} and {item.name} would both be drawn as {target}: rename one of them"
+                f"{other.name} and {item.name} would both be drawn as {target}; rename one of them"
             )
         _check_no_input(target, read)
 

@@ -104,7 +104,7 @@ def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
     missing = [item.name for item in items if item.name not in known]
     if missing:
         raise MismatchError(
-            f"{source} has no proposals for {labelled.shortened(missing, 1)}: make them for the same "
+            f"{source} has no proposals for {labelled.shortened(missing, 1)}; make them for the same "
             "images"
         )
     return dataset
@@ -175,14 +175,14 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
     settings = header.get("settings", {})
     if settings.get("proposals") != coco.digest(dataset):
         raise MismatchError(
-            f"{path} holds the embeddings of other proposals: make both by one run of "
+            f"{path} holds the embeddings of other proposals; make both by one run of "
             "`ovtool propose --save-embeddings`"
         )
     rows, column = found.get("embeddings"), found.get("no_object")
     shape = (len(dataset.annotations), clip.embed_dim)
     if rows is None or column is None or rows.shape != shape or column.shape != shape[1:]:
         raise InputError(
-            f"{path} does not hold {shape[0]} embeddings of width {shape[1]}: remake it"
+            f"{path} does not hold {shape[0]} embeddings of width {shape[1]}; remake it"
         )
     rows = torch.nn.functional.normalize(rows.float(), dim=-1)
     order = np.argsort(np.argsort([entry.id for entry in dataset.annotations], kind="stable"))

@@ -44,9 +44,9 @@ def choose(device: str | None = None) -> torch.device:
         return torch.device(here[0].split(":")[0])
     kind, _, number = device.partition(":")
     if kind not in ("cuda", "mps", "cpu") or (":" in device and not number.isdecimal()):
-        raise UsageError(f"unknown device {device!r}: choose auto, cuda, cuda:N, mps or cpu")
+        raise UsageError(f"unknown device {device!r}; choose auto, cuda, cuda:N, mps or cpu")
     if kind not in {name.split(":")[0] for name in here} or (number and device not in here):
-        raise UsageError(f"this machine has no device {device}: choose {' or '.join(here)}")
+        raise UsageError(f"this machine has no device {device}; choose {' or '.join(here)}")
     return torch.device(device)
 
 
@@ -72,7 +72,7 @@ def precision(name: str | None, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     if name not in _PRECISIONS:
-        raise UsageError(f"unknown precision {name!r}: choose auto, {', '.join(_PRECISIONS)}")
+        raise UsageError(f"unknown precision {name!r}; choose auto, {', '.join(_PRECISIONS)}")
     return _PRECISIONS[name]
 
 
@@ -143,7 +143,7 @@ class Halving(Generic[Items, Result]):
             torch.cuda.empty_cache()
         if size == 1:
             raise OvtoolError(
-                f"out of memory for a single item ({reason[:100]}): use smaller images, "
+                f"out of memory for a single item ({reason[:100]}); use smaller images, "
                 "--precision bfloat16, or --device cpu"
             )
         self.batch_size = (size + 1) // 2

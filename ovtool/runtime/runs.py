@@ -23,26 +23,11 @@ from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.settings import shared as settings
+from ovtool.settings.shared import Run
 
 Rgb = NDArray[np.uint8]
 
 _LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a run over many images goes, for stages whose options are not yet `settings.shared.Run`.
-
-    dry_run: check the inputs and the place of the output, and stop.
-    """
-
-    part_size: int = 256
-    resume: bool = False
-    overwrite: bool = False
-    strict: bool = False
-    dry_run: bool = False
-    progress: Progress = no_progress
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ def provenance(
     return {"ovtool": {**made_by, "settings": dict(settings)}}
 
 
-def check_place(out: str, run: Run | settings.Run) -> None:
+def check_place(out: str, run: Run) -> None:
     """Refuses a place that the output cannot or must not be written to, before any work is done.
 
     Raises OutputExistsError, InputError, UsageError (`resume` where no parts can be kept).
@@ -134,7 +119,7 @@ def map_images(
     items: Sequence[ImageItem],
     work: Callable[[Sequence[ImageItem]], engine.PartOutput],
     job: Job,
-    run: Run | settings.Run,
+    run: Run,
     progress: Progress = no_progress,
 ) -> Outcome:
     """Runs `work` over the images part by part and writes the output of the job.

@@ -111,8 +111,8 @@ class Pacl(Training):
                 f"--batch-size {self.batch_size}: an image is told from others, so give 2 or more"
             )
         if self.pairs == "own" and self.nouns:
-            raise UsageError("--pairs own pools by captions alone: leave --nouns out")
+            raise UsageError("--pairs own pools by captions alone; leave --nouns out")
         if self.naming and not self.nouns:
             raise UsageError(
-                f"--naming {self.naming:g} compares patches with nouns: give --nouns too"
+                f"--naming {self.naming:g} compares patches with nouns; give --nouns too"
             )

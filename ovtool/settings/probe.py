@@ -110,7 +110,7 @@ class Coherence:
         if not all(1 <= number <= (depth or number) for number in numbers):
             last = "the last" if depth is None else f"{depth}"
             raise UsageError(
-                f"--layers '{self.layers}': give all, last, or blocks of 1 to {last}, such as 1,3"
+                f"--layers '{self.layers}' is not allowed; give all, last, or blocks of 1 to {last}, such as 1,3"
             )
         return list(dict.fromkeys(numbers))
 

@@ -142,7 +142,7 @@ class TwoStage:
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
         if self.embeddings is not None and self.proposals is None:
-            raise UsageError("--embeddings go with the masks of --proposals: give that file too")
+            raise UsageError("--embeddings go with the masks of --proposals; give that file too")
         if self.region_features == "tokens":
             if self.crop_size is not None:
                 raise UsageError("--crop-size belongs to --region-features crops")
@@ -150,12 +150,12 @@ class TwoStage:
                 raise UsageError("--background-tokens belongs to --region-features crops")
             if self.prompts not in (None, "none"):
                 raise UsageError(
-                    "--prompts stand for the blank patches of masked crops: give "
+                    "--prompts stand for the blank patches of masked crops; give "
                     "--region-features crops"
                 )
         elif self.region_features != "both" and self.short_side is not None:
             raise UsageError(
-                "--short-side is for --region-features tokens and both: leave it out with "
+                "--short-side is for --region-features tokens and both; leave it out with "
                 "--method two-stage"
             )
 
@@ -195,7 +195,7 @@ class Drawn:
 def check_windows(window: int | None, stride: int | None) -> None:
     """Raises UsageError for windows that leave gaps."""
     if stride is not None and not window:
-        raise UsageError("--stride is the step of --window: give that too")
+        raise UsageError("--stride is the step of --window; give that too")
     if window is not None and stride is not None and stride > window:
         raise UsageError(
             f"--stride {stride} is more than --window {window}: pixels would be missed"
@@ -206,6 +206,6 @@ def check_head(pacl: Path | Literal["none"] | None, last_block: str | None) -> N
     """Raises UsageError for a head that is given together with the block that it reads."""
     if pacl not in (None, "none") and last_block is not None:
         raise UsageError(
-            "--pacl reads the last block that it was trained on: leave out --last-block, or give "
+            "--pacl reads the last block that it was trained on; leave out --last-block, or give "
             "--pacl none"
         )

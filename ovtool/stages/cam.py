@@ -1,47 +1,66 @@
-"""`cam`: pictures and the labels of each to class activation maps, one for each label of a picture."""
+"""`cam`: images and the labels of each to class activation maps, one for each label of an image."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ovtool.cams import options as cam_options
 from ovtool.cams import sources as cam_sources
-from ovtool.cams.options import Options
 from ovtool.cams.sources import Source, Views
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, cams, coco, given_maps, image_labels, parts, plots, tensors
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import category_texts
 from ovtool.inputs import labels as label_inputs
+from ovtool.models import recommendations
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
-from ovtool.runtime.runs import Run
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.cam import (
+    CamMethod,
+    ClassifierMaps,
+    GivenMaps,
+    Gradcam,
+    LabelMatching,
+    PaclMaps,
+    Spread,
+)
+from ovtool.settings.layers import as_data, known
+from ovtool.settings.option import name_of
+from ovtool.settings.shared import Compute, Run
 from ovtool.training import checkpoints, distributed, loop
-from ovtool.training.checkpoints import Checkpoint
+from ovtool.training import run as training_run
 from ovtool.training.loop import Record
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
 
-# a picture and its pixels, uint8 (H, W, 3), to maps (K, h, w) in [0, 1] of its categories
+# an image and its pixels, uint8 (H, W, 3), to maps (K, h, w) in [0, 1] of its categories
 Make = Callable[[ImageItem, Tensor], Tensor]
 _logger = logging.getLogger("ovtool")
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a run left. constant: how many of the maps have one value everywhere.
+    """What a run left.
 
-    loss: the last one of a training, None without one. written: what else was written, kind to place.
+    Attributes:
+        out: the file of the maps.
+        method: by which they were made.
+        images, maps, categories: how many.
+        constant: how many of the maps have one value everywhere.
+        loss: the last one of a training, None without one.
+        written: what else was written, kind to place.
+        failures: the images that failed, with reasons.
+        is_plan: whether nothing was made (a dry run).
     """
 
     out: str
@@ -57,245 +76,314 @@ class Made:
 
 
 def run(
-    source: str,
+    labels: str | Path,
+    method: CamMethod = Gradcam(),
+    spread: Spread = Spread(),
     *,
-    images: Path | None = None,
+    images: Path | str | None = None,
     classes: str | None = None,
-    method: str | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-    affinity: bool = False,
-    options: Options | None = None,
-    seed: int = 0,
     limit: int | None = None,
     out: str | None = None,
-    how: Run | None = None,
+    compute: Compute = Compute(),
+    run: Run = Run(),
+    progress: Progress = no_progress,
 ) -> Made:
     """Writes the maps of every labelled image as a file of kind `cams`.
 
-    source: image-level labels, with `images` and `classes` as `inputs.labels.read` takes them.
-    method: one of `cam_options.METHODS`, None for `gradcam`, or `maps` where `options.from_maps` is given.
-    options: what only some methods take.
-    affinity: spread the maps along the CLIP's attention.
+    Args:
+        labels: image-level labels: a data set `NAME[:SPLIT]`, a COCO JSON, or a file of two columns.
+        method: how the maps are made. Those that are trained (`ClassifierMaps`, `LabelMatching`) draw their
+            losses in a PNG beside the output, and go on with `run.resume`.
+        spread: whether maps are spread along the CLIP's attention.
+        images: the folder that the file names of the labels start from.
+        classes: the classes that a file of two columns may name.
+        limit: the first so many images alone.
+        out: where to write; None is a name made from that of the labels, in the current folder.
+        compute: the model and the device.
+        run: how the run goes. An image that cannot be read is a failure, unless `run.strict`.
+        progress: opens a progress bar.
 
-    Trainings (`classifier`, `matching`) draw their losses in a PNG beside the output, and go on with
-    `how.resume`. An image that cannot be read is no error but a failure, unless `how.strict`.
+    Returns:
+        What was made.
 
-    Raises UsageError, InputError, OutputExistsError, ModelError, MismatchError, TrainingError.
+    Raises:
+        UsageError: arguments do not go together.
+        InputError: an input is not there or is broken.
+        OutputExistsError: an output exists, without `run.overwrite`.
+        ModelError: the model cannot be had.
+        MismatchError: a file belongs to another model or other classes, or a checkpoint to other settings.
+        TrainingError: a loss that is not finite.
     """
-    how, views = how or Run(), Views(scales, flip)
-    chosen = cam_options.settled(method, options or Options(), affinity, scales, flip)
+    devices.set_threads(compute.threads)
+    source, folder = str(labels), None if images is None else Path(images)
     if distributed.is_many():
-        raise UsageError("cam is one process: start it without torchrun")
-    place = devices.choose(device)
-    target = out or f"{_stem(source)}.cams.safetensors"
+        raise UsageError("cam is one process; start it without torchrun")
+    place = devices.choose(compute.device)
+    target = str(out or f"{_stem(source)}.cams.safetensors")
     if target == "-":
-        raise UsageError("cam writes a safetensors file: name it with -o")
-    picture = Path(target).with_suffix(".png") if chosen.trains else None
-    runs.check_place(target, how)
-    beside = [path for path in (picture, chosen.save_generator) if path is not None]
-    begun = runs.is_begun(target) or checkpoints.beside(Path(target), "").path.exists()
-    atomic.check_distinct([Path(target), *beside])
-    for path in beside:
-        atomic.check_output(path, how.overwrite or (how.resume and begun))
-    found = label_inputs.read(source, images, classes, limit)
-    if chosen.method == "classifier":
+        raise UsageError("cam writes a safetensors file; name it with -o")
+    outputs = _checked_outputs(target, method, run)
+    _check_files(method)
+    listed = label_inputs.read(source, folder, classes, limit)
+    if isinstance(method, ClassifierMaps):
         from ovtool.trainers import classifier as classifier_trainer
 
-        classifier_trainer.check(found)
+        classifier_trainer.check(listed)
     plan = Made(
-        target, chosen.method, len(found.images),
-        sum(len(one.category_ids) for one in found.images), len(found.categories), is_plan=True,
-    )  # fmt: skip
-    clip = _clip(model, place) if chosen.needs_clip else None
-    if how.dry_run:
+        out=target,
+        method=name_of(type(method)),
+        images=len(listed.images),
+        maps=sum(len(image.category_ids) for image in listed.images),
+        categories=len(listed.categories),
+        is_plan=True,
+    )
+    clip = None
+    if spread.affinity or isinstance(method, Gradcam | LabelMatching | PaclMaps):
+        from ovtool.models import clip as door
+
+        clip = door.load(compute.model, place, torch.float32)
+    if run.dry_run:
         return plan
-    built = _build(chosen, found, clip, views, seed, place, target, how)
-    settings = {"method": chosen.method, **chosen.shown, **built.settings, "labels": found.digest}
-    settings |= {"scales": list(scales), "flip": flip, "affinity": affinity, "seed": seed}
-    made = _map(found, built.make, settings, clip, target, place, how)
+    frame = training_run.Frame(
+        outputs=outputs,
+        shapes={"labels": listed.digest, "model": "" if clip is None else clip.fingerprint},
+        title=f"cam --method {plan.method}",
+        resume=run.resume,
+        overwrite=run.overwrite,
+        ranks=distributed.alone(place),
+        progress=progress,
+    )
+    maker = _maker(method, spread, listed, clip, frame)
+    settings = {**as_data(spread), **maker.settings}
+    settings |= {"method": plan.method, "labels": listed.digest}
+    made = _map(_Maps(listed, maker.make, settings, clip, frame), run)
+    return replace(made, **_finished(method, maker, frame))
+
+
+def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.Outputs:
+    """The places that are written to, checked before any work."""
+    outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
+    runs.check_place(target, run)
+    beside: list[Path] = []
+    if _trains(method):
+        beside.append(outputs.curve)
+    if isinstance(method, LabelMatching) and method.save_generator is not None:
+        beside.append(method.save_generator)
+    atomic.check_distinct([outputs.file, *beside])
+    begun = runs.is_begun(target) or checkpoints.beside(outputs.file, "").path.exists()
+    for path in beside:
+        atomic.check_output(path, run.overwrite or (run.resume and begun))
+    return outputs
+
+
+def _trains(method: CamMethod) -> bool:
+    return isinstance(method, ClassifierMaps) or (
+        isinstance(method, LabelMatching) and method.trains
+    )
+
+
+def _check_files(method: CamMethod) -> None:
+    """Raises InputError for a file of the method that is not there."""
+    path = method.pacl if isinstance(method, PaclMaps) else None
+    if isinstance(method, LabelMatching):
+        path = method.generator_file
+    if path is not None and not path.exists():
+        raise InputError(f"no such file: {path}")
+
+
+def _finished(method: CamMethod, maker: _Maker, frame: training_run.Frame) -> dict[str, Any]:
+    """Draws the curve of a training, removes its checkpoint, and returns what to add to the outcome."""
     written = {}
-    if built.curve is not None and picture is not None:
-        plots.losses(picture, loop.thinned(built.curve), f"cam --method {chosen.method}")
-        written["curve"] = str(picture)
-    if chosen.save_generator is not None:
-        written["generator"] = str(chosen.save_generator)
-    if built.checkpoint is not None:
-        built.checkpoint.remove()
-    loss = built.curve[-1]["loss"] if built.curve else None
-    return replace(made, loss=loss, written=written)
+    if maker.curve is not None and _trains(method):
+        plots.losses(frame.outputs.curve, loop.thinned(maker.curve), frame.title)
+        written["curve"] = str(frame.outputs.curve)
+    if isinstance(method, LabelMatching) and method.save_generator is not None:
+        written["generator"] = str(method.save_generator)
+    if maker.begun is not None:
+        maker.begun.checkpoint.remove()
+    return {"loss": maker.curve[-1]["loss"] if maker.curve else None, "written": written}
 
 
 @dataclass(frozen=True, eq=False)
-class _Built:
+class _Maker:
     """What makes the maps, with what a file says of it and what its training left."""
 
     make: Make
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    begun: training_run.Begun | None = None
     curve: list[Record] | None = None
-    checkpoint: Checkpoint | None = None
 
 
-def _build(
-    chosen: Options,
-    found: Labelled,
+def _maker(
+    method: CamMethod,
+    spread: Spread,
+    labels: Labelled,
     clip: Clip | None,
-    views: Views,
-    seed: int,
-    place: torch.device,
-    target: str,
-    how: Run,
-) -> _Built:
-    spread = None
-    if chosen.affinity:
+    frame: training_run.Frame,
+) -> _Maker:
+    """The maker of the maps of a method, trained where it has to be."""
+    affinity = None
+    if spread.affinity:
         assert clip is not None
-        spread = cam_sources.Affinity(clip, chosen.short_side, chosen.box_threshold)
-    if chosen.method == "maps":
-        return _Built(_given(chosen, found, spread), {})
-    checkpoint, curve, settings = None, None, dict[str, Any]()
-    if chosen.method == "gradcam":
-        assert clip is not None
-        sentence = chosen.sentence or category_texts.sharp_sentence(clip)
-        source, words = cam_sources.gradcam(
-            clip, found, chosen.background, sentence, chosen.short_side
-        )
-        settings = {"background_words": list(words), "sentence": sentence}
-    elif chosen.method == "pacl":
-        assert clip is not None and chosen.pacl is not None
-        source = cam_sources.pacl(clip, found, chosen.pacl, chosen.short_side)
-        settings = {"pacl": tensors.fingerprint(tensors.load(chosen.pacl)[1])}
-    elif chosen.method == "matching":
-        assert clip is not None
+        side = spread.affinity_side or getattr(method, "short_side", None)
+        affinity = cam_sources.Affinity(clip, side, spread.box_threshold)
+    if isinstance(method, GivenMaps):
+        return _Maker(_given(method.from_maps, labels, affinity))
+    views = Views(method.scales, method.flip)
+    if isinstance(method, ClassifierMaps):
         from ovtool.cams import training as cam_training
 
-        trained = cam_training.generator(chosen, found, clip, seed, target, how)
-        source = cam_sources.generator(trained.network)
-        checkpoint, curve, settings = trained.checkpoint, trained.curve, trained.settings
-    else:
+        learned = cam_training.classifier(method, labels, frame)
+        make = _seen(cam_sources.classifier(learned.network), labels, views, affinity)
+        return _Maker(make, learned.settings, learned.begun, learned.curve)
+    assert clip is not None
+    if isinstance(method, LabelMatching):
         from ovtool.cams import training as cam_training
 
-        learned = cam_training.classifier(chosen, found, seed, place, target, how)
-        source = cam_sources.classifier(learned.network)
-        checkpoint, curve, settings = learned.checkpoint, learned.curve, learned.settings
-    return _Built(_seen(source, found, views, spread), settings, curve, checkpoint)
+        trained = cam_training.generator(method, labels, clip, frame)
+        make = _seen(cam_sources.generator(trained.network), labels, views, affinity)
+        return _Maker(make, trained.settings, trained.begun, trained.curve)
+    if isinstance(method, PaclMaps):
+        source = cam_sources.pacl(clip, labels, method.pacl, method.short_side)
+        head = tensors.fingerprint(tensors.load(method.pacl)[1])
+        return _Maker(_seen(source, labels, views, affinity), as_data(method, {"pacl": head}))
+    gradcam, origins = recommendations.settled(clip, method, {"sentence": category_texts.SHARP})
+    source, words = cam_sources.gradcam(
+        clip, labels, gradcam.background, known(gradcam.sentence), gradcam.short_side
+    )
+    settings = as_data(gradcam) | {"background_words": list(words), "origins": dict(origins)}
+    return _Maker(_seen(source, labels, views, affinity), settings)
 
 
 def _seen(
-    source: Source, found: Labelled, views: Views, spread: cam_sources.Affinity | None
+    source: Source, labels: Labelled, views: Views, affinity: cam_sources.Affinity | None
 ) -> Make:
     """Maps by a network."""
-    place = {category.id: k for k, category in enumerate(found.categories)}
-    ids = image_labels.of_image(found)
+    place = {category.id: index for index, category in enumerate(labels.categories)}
+    ids = image_labels.of_image(labels)
 
     def make(item: ImageItem, rgb: Tensor) -> Tensor:
-        maps = cam_sources.maps_of(source, rgb, [place[one] for one in ids[item.name]], views)
-        return maps if spread is None else spread(rgb, maps)
+        classes = [place[category_id] for category_id in ids[item.name]]
+        maps = cam_sources.maps_of(source, rgb, classes, views)
+        return maps if affinity is None else affinity(rgb, maps)
 
     return make
 
 
-def _given(chosen: Options, found: Labelled, spread: cam_sources.Affinity | None) -> Make:
+def _given(folder: Path, labels: Labelled, affinity: cam_sources.Affinity | None) -> Make:
     """Maps from files."""
-    assert chosen.from_maps is not None
-    files = given_maps.find(chosen.from_maps, [item.name for item in found.items])
-    ids = image_labels.of_image(found)
+    files = given_maps.find(folder, [item.name for item in labels.items])
+    ids = image_labels.of_image(labels)
 
     def make(item: ImageItem, rgb: Tensor) -> Tensor:
         path = files[item.name]
         try:
-            maps = given_maps.read(path, ids[item.name], found.categories)
+            maps = given_maps.read(path, ids[item.name], labels.categories)
         except InputError as error:  # what is written says no place of this machine
             raise InputError(str(error).replace(str(path), path.name)) from None
-        return maps if spread is None else spread(rgb, maps)
+        return maps if affinity is None else affinity(rgb, maps)
 
     return make
 
 
-def _map(
-    found: Labelled,
-    make: Make,
-    settings: Mapping[str, Any],
-    clip: Clip | None,
-    target: str,
-    place: torch.device,
-    how: Run,
-) -> Made:
-    ids = image_labels.of_image(found)
-    name = None if clip is None else _name(clip)
-    model = None if clip is None else {"name": str(name), "fingerprint": clip.fingerprint}
-    constant = 0
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """The maps of all images: what makes them, and what their file says."""
 
-    def records(
-        items: Sequence[ImageItem], kept: dict[str, tensors.Array]
+    labels: Labelled
+    make: Make
+    settings: Mapping[str, Any]
+    clip: Clip | None
+    frame: training_run.Frame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", image_labels.of_image(self.labels))
+
+    ids: Mapping[str, tuple[int, ...]] = field(init=False)
+
+    def part_output(self, items: Sequence[ImageItem]) -> engine.PartOutput:
+        """The records of a part, with its maps as tensors."""
+        kept: dict[str, tensors.Array] = {}
+        return engine.PartOutput(self._records(items, kept), tensors=kept)
+
+    def _records(
+        self, items: Sequence[ImageItem], kept: dict[str, tensors.Array]
     ) -> Iterator[parts.Record]:
         for item in items:
             try:
-                rgb = torch.from_numpy(pictures.read_rgb(item.path))
-                maps = make(item, rgb)
+                rgb = torch.from_numpy(image_files.read_rgb(item.path))
+                maps = self.make(item, rgb)
             except InputError as error:
                 reason = str(error).replace(str(item.path), item.name)
                 yield parts.failure_record(item.name, reason)
                 continue
             kept[item.name] = maps.cpu().half()
-            shown = {"category_ids": list(ids[item.name])}
-            yield parts.image_record(item.name, rgb.shape[0], rgb.shape[1], [], **shown)
+            category_ids = list(self.ids[item.name])
+            yield parts.image_record(
+                item.name, rgb.shape[0], rgb.shape[1], [], category_ids=category_ids
+            )
 
-    def work(items: Sequence[ImageItem]) -> engine.PartOutput:
-        kept: dict[str, tensors.Array] = {}
-        return engine.PartOutput(records(items, kept), tensors=kept)
+    def write(self, dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
+        """Writes the file of the maps."""
+        by_name = {name: maps for part in several for name, maps in part.items()}
+        images = [
+            cams.CamImage(
+                image.id,
+                image.file_name,
+                image.height,
+                image.width,
+                tuple(image.extra["category_ids"]),
+            )
+            for image in dataset.images
+        ]
+        cams.write(
+            self.frame.outputs.file,
+            images,
+            self.labels.categories,
+            {image.id: by_name[image.file_name] for image in dataset.images},
+            self.settings,
+            model=None if self.clip is None else self.clip.name,
+            fingerprint=None if self.clip is None else self.clip.fingerprint,
+            failures=dataset.info["ovtool"]["failures"],
+        )
+
+
+def _map(maps: _Maps, run: Run) -> Made:
+    """Makes and writes the maps, part by part."""
+    clip, target = maps.clip, str(maps.frame.outputs.file)
+    model = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
+    constant = 0
 
     def write(dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
         nonlocal constant
-        by_name = {key: value for part in several for key, value in part.items()}
-        listed = [
-            cams.CamImage(
-                one.id, one.file_name, one.height, one.width, tuple(one.extra["category_ids"])
-            )
-            for one in dataset.images
-        ]
-        maps = {one.id: by_name[one.file_name] for one in dataset.images}
+        maps.write(dataset, several)
         constant = sum(
-            int((one.amax(dim=(1, 2)) == one.amin(dim=(1, 2))).sum()) for one in maps.values()
+            int((image_maps.amax(dim=(1, 2)) == image_maps.amin(dim=(1, 2))).sum())
+            for part in several
+            for image_maps in part.values()
         )
-        cams.write(
-            Path(target), listed, found.categories, maps, settings,
-            model=name, fingerprint=None if clip is None else clip.fingerprint,
-            failures=dataset.info["ovtool"]["failures"],
-        )  # fmt: skip
 
-    outcome = runs.map_images(
-        found.items,
-        work,
-        runs.Job(
-            info=runs.provenance("cam", settings, model),
-            categories=found.categories,
-            out=target,
-            device=place,
-            description="making maps",
-            write=write,
-        ),
-        how,
-        how.progress,
+    job = runs.Job(
+        info=runs.provenance("cam", maps.settings, model),
+        categories=maps.labels.categories,
+        out=target,
+        device=maps.frame.ranks.device,
+        description="making maps",
+        write=write,
     )
+    outcome = runs.map_images(maps.labels.items, maps.part_output, job, run, maps.frame.progress)
     if constant:
         _logger.warning("%d maps have one value everywhere and say nothing of where", constant)
-    shown = [ids[image.file_name] for image in outcome.dataset.images]
+    counts = [len(maps.ids[image.file_name]) for image in outcome.dataset.images]
     return Made(
-        target, str(settings["method"]), len(shown), sum(map(len, shown)), len(found.categories),
-        constant, failures=outcome.failures,
-    )  # fmt: skip
-
-
-def _clip(model: str | None, place: torch.device) -> Clip:
-    from ovtool.models import clip as door
-
-    return door.load(model, place, torch.float32)
-
-
-def _name(clip: Clip) -> str:
-    return Path(clip.name).name if Path(clip.name).exists() else clip.name
+        out=target,
+        method=str(maps.settings["method"]),
+        images=len(counts),
+        maps=sum(counts),
+        categories=len(maps.labels.categories),
+        constant=constant,
+        failures=outcome.failures,
+    )
 
 
 def _stem(source: str) -> str:

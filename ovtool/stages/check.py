@@ -124,13 +124,13 @@ def _results(content: list[Any], where: str) -> Iterator[str]:
     for index, entry in enumerate(content):
         place = f"{where}: entry {index}"
         if not isinstance(entry, dict):
-            yield f"{place} is {coco_checks.short(entry)}, not an object: remove it"
+            yield f"{place} is {coco_checks.short(entry)}, not an object; remove it"
             continue
         lacking = [key for key in ("image_id", "category_id", "score") if key not in entry]
         if "segmentation" not in entry and "bbox" not in entry:
             lacking.append("segmentation")
         if lacking:
-            yield f"{place} has no {', '.join(lacking)}: add what is missing, or remove it"
+            yield f"{place} has no {', '.join(lacking)}; add what is missing, or remove it"
 
 
 def _safetensors(path: Path) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _safetensors(path: Path) -> Iterator[str]:
     _, loaded = tensors.load(path)
     for name, tensor in loaded.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            yield f"{path}: tensor {name} holds NaN or infinite numbers: make the file again"
+            yield f"{path}: tensor {name} holds NaN or infinite numbers; make the file again"
 
 
 def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:

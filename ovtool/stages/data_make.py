@@ -75,7 +75,7 @@ def _spec(name: str, scenes: Scenes) -> CollageSpec:
     """The settings as a spec, or UsageError."""
     if ":" in name:
         short, _, given = name.partition(":")
-        raise UsageError(f"'{name}': give the split as an option: {short} --split {given}")
+        raise UsageError(f"'{name}' holds a split; give the split as an option: {short} --split {given}")
     named = name if scenes.split is None else f"{name}:{scenes.split}"
     name, split = registry.split_name(named)
     if name != "collage":
@@ -87,11 +87,11 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     """Refuses a folder that holds something, or cannot be made or written."""
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise OutputExistsError(
-            f"{folder} is not empty: name another folder, or replace the data set with --overwrite"
+            f"{folder} is not empty; name another folder, or replace the data set with --overwrite"
         )
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise InputError(f"cannot write {folder}: {above} is a file: name another folder")
+        raise InputError(f"cannot write {folder}: {above} is a file; name another folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {folder}: no permission to write in {above}")
 
@@ -111,7 +111,7 @@ def _make_whole(spec: CollageSpec, folder: Path, workers: int, progress: Progres
             ) from error
         if isinstance(error, BrokenProcessPool):
             raise InputError(
-                "a worker was killed, as happens when memory runs out: use fewer --workers"
+                "a worker was killed, as happens when memory runs out; use fewer --workers"
             ) from error
         raise
 

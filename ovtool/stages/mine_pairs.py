@@ -84,7 +84,7 @@ class Miner:
         masks, quality = masks[is_there], torch.from_numpy(proposed.quality[is_there])
         if not len(masks):
             return parts.failure_record(
-                item.name, f"{item.name} has no proposals: make some, or leave --proposals out"
+                item.name, f"{item.name} has no proposals; make some, or leave --proposals out"
             )
         nouns = [mention.noun for mention in mentions]
         best, similarity = self.words.best(nouns, rgb, masks, quality, encode)

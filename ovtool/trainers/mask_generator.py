@@ -3,7 +3,7 @@
 The CLIP is frozen; gradients go through its image tower to the masks. What the generator reads of the
 pictures is kept in memory where it never changes: its backbone is frozen and the pictures are whole.
 Mirrored pictures are then kept beside the others, so this augmentation costs nothing; random crops
-(`scale` below 1) cannot be kept.
+(`crop_scale` below 1) cannot be kept.
 
 The published generator does not begin at random weights: it is WeakTr's, trained on the labels alone. Here
 a head on the CLIP's own patches begins with the texts of the classes (`models.mask_generator`); for one that
@@ -15,32 +15,30 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, multilabel_soft_margin_loss, normalize
 
 from ovtool.batches.labels import LabelBatch, LabelBatches
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.batches.loader import Loader
 from ovtool.formats.image_labels import Labelled
 from ovtool.methods import label_matching
-from ovtool.runtime import device as devices
-from ovtool.runtime.progress import Progress, no_progress
-from ovtool.training import loop
-from ovtool.training.checkpoints import Checkpoint
+from ovtool.models import recommendations
+from ovtool.settings.cam import LabelMatching
+from ovtool.settings.layers import known
+from ovtool.training import run
 from ovtool.training.loop import Plan, Record, Task
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
 
-SELECT = ("last", "labels")
-BATCH_SIZE, EPOCHS, RATE, DECAY = 16, 10.0, 1e-3, 0.03
+PUBLISHED = {"background_weight": label_matching.BACKGROUND_WEIGHT}  # SemPLeS, section 3.2
 LABEL_STEPS = 200  # of a generator that begins at random
-SMALL_BACKGROUND_WEIGHT = 0.75  # lambda_b for a small model
 CACHE_BYTES = 2 << 30  # of features
 VALIDATED = 64  # pictures whose labels are looked at
 VALIDATIONS = 5  # in a training
@@ -50,38 +48,6 @@ AT_ONCE = 64  # masked pictures in the image tower
 # unit features v_f (P, D) of X_f and the class of each (P,) to a further loss
 Refine = Callable[[Tensor, Tensor], Tensor]
 _logger = logging.getLogger("ovtool")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What shapes a training beside CLIP, labels and generator; SemPLeS, section 3.2.
-
-    steps: None for `epochs`; 0 of either for the start as it is. label_steps: on the labels alone, before them; None is `LABEL_STEPS` for a
-    generator that begins at random, else 0. background_weight: lambda_b, None is the published 2.4, and
-    0.75 for a small model (`SMALL_BACKGROUND_WEIGHT`): with more its masks are best when they cover the
-    ground too. similarity: None is what `Matching.measured_similarity` says. scale: the least share of a picture that a crop shows, 1 for whole pictures. select: `last`
-    step, or the validation at which most masked pictures got their `labels`; the published code selects
-    by pixel truth, which is not looked at here.
-    """
-
-    batch_size: int = BATCH_SIZE
-    epochs: float = EPOCHS
-    steps: int | None = None
-    label_steps: int | None = None
-    rate: float = RATE
-    background_weight: float | None = None
-    similarity: str | None = None
-    scale: float = 1.0
-    select: str = "last"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        known = (None, *label_matching.SIMILARITIES)
-        if self.similarity not in known:
-            listed = ", ".join(label_matching.SIMILARITIES)
-            raise UsageError(f"unknown --similarity '{self.similarity}'; choose from {listed}")
-        if self.select not in SELECT:
-            raise UsageError(f"unknown --select '{self.select}'; choose from {', '.join(SELECT)}")
 
 
 @dataclass(eq=False)
@@ -98,29 +64,33 @@ class Matching:
     generator: Generator
     labels: Labelled
     text: Tensor
-    settings: Settings
+    settings: LabelMatching
     refine: Refine | None = None
     refine_weight: float = 0.0
     label_steps: int | None = None
-    progress: Progress = no_progress
     background_weight: float = field(init=False)
+    best: _Best = field(init=False)
     _features: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         side, patch = self.generator.side, self.generator.divisor
         self.batches = LabelBatches(
-            self.labels, max(1, side // patch) * patch, self.settings.batch_size, self.settings.seed,
-            self.settings.scale,
-        )  # fmt: skip
+            self.labels,
+            max(1, side // patch) * patch,
+            known(self.settings.batch_size),
+            self.settings.seed,
+            self.settings.least_share,
+        )
         if self.label_steps is None:
             self.label_steps = self.settings.label_steps
         if self.label_steps is None:
             self.label_steps = LABEL_STEPS if self.generator.settings.start == "random" else 0
-        own = SMALL_BACKGROUND_WEIGHT if is_small(self.clip) else label_matching.BACKGROUND_WEIGHT
-        given = self.settings.background_weight
-        self.background_weight = own if given is None else given
+        self.settings, self.origins = recommendations.settled(self.clip, self.settings, PUBLISHED)
+        self.background_weight = known(self.settings.background_weight)
         self.similarity = self.settings.similarity or self.measured_similarity()
-        self.keeps = self.generator.is_frozen and self.settings.scale >= 1 and self._fits()
+        total = (self.label_steps or 0) + self.steps
+        self.loader = Loader(self.batches, total, self.settings.loader_workers)
+        self.keeps = self.generator.is_frozen and self.settings.least_share >= 1 and self._fits()
 
     @property
     def steps(self) -> int:
@@ -130,53 +100,53 @@ class Matching:
         epochs = self.settings.epochs
         return max(1, round(epochs * self.batches.per_epoch)) if epochs else 0
 
-    def train(self, checkpoint: Checkpoint, begun: Mapping[str, Any] | None) -> list[Record]:
-        """Trains the generator in place and returns the curve. Raises as `loop.train`."""
+    def task(self) -> Task:
+        """The training of the generator, on the labels alone first and then by matching; `select` is done by
+        `selected` once it is over."""
         settings, generator = self.settings, self.generator
         generator.train(True)
-        best = _Best(generator)
+        self.best = _Best(generator)
         optimizer = torch.optim.AdamW(
-            generator.trained(), lr=settings.rate, weight_decay=DECAY, betas=(0.9, 0.999)
+            generator.trained(),
+            lr=known(settings.lr),
+            weight_decay=known(settings.weight_decay),
+            betas=(0.9, 0.999),
         )
         total = (self.label_steps or 0) + self.steps
-        if not total:
-            generator.eval()
-            return []
         every = max(1, total // VALIDATIONS) if settings.select == "labels" else 0
-        plan = Plan(total, save_every=SAVE_EVERY, validate_every=every)
 
         def validate() -> dict[str, float]:
             accuracy = self.label_accuracy()
-            best.keep(generator, accuracy)
+            self.best.keep(generator, accuracy)
             return {"label_accuracy": accuracy}
 
-        try:
-            curve = loop.train(
-                Task(
-                    name="matching masks and labels",
-                    modules={"generator": generator, "best": best},
-                    optimizer=optimizer,
-                    plan=plan,
-                    step=self._step,
-                    validate=validate,
-                ),
-                checkpoint,
-                begun=begun,
-                progress=self.progress,
-            )
-        except Exception as error:
-            if not devices.is_out_of_memory(error):
-                raise
-            raise OvtoolError(
-                f"out of memory for a batch of {settings.batch_size}: give a smaller --batch-size"
-            ) from error
-        if settings.select == "labels":
-            best.put_back(generator)
-        generator.eval()
+        return Task(
+            name="matching masks and labels",
+            modules={"generator": generator, "best": self.best},
+            optimizer=optimizer,
+            plan=Plan(
+                total,
+                warmup=settings.warmup or 0,
+                save_every=settings.save_every or SAVE_EVERY,
+                validate_every=every,
+            ),
+            step=self._step,
+            validate=validate,
+        )
+
+    def train(self, begun: run.Begun) -> list[Record]:
+        """Trains the generator in place and returns the curve, which is empty without any step. Raises as
+        `training.run.train`."""
+        curve: list[Record] = []
+        if (self.label_steps or 0) + self.steps:
+            curve = run.train(self.task(), begun)
+            if self.settings.select == "labels":
+                self.best.put_back(self.generator)
+        self.generator.eval()
         return curve
 
     def _step(self, step: int) -> dict[str, float]:
-        batch = self.batches[step]
+        batch = self.loader(step)
         torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for networks that drop something
         on_labels = step < (self.label_steps or 0)
         losses = self.label_losses(batch) if on_labels else self.losses(batch)
@@ -289,11 +259,6 @@ class Matching:
         return self.batches.of_rows(list(range(0, count, max(1, count // VALIDATED)))[:VALIDATED])
 
 
-def is_small(clip: Clip) -> bool:
-    """Whether weights of losses are those that were measured on the bundled CLIP, not the published ones."""
-    return clip.words is not None
-
-
 class _Best(nn.Module):
     """A copy of the generator's weights at the best validation so far, and how good that was."""
 
@@ -301,6 +266,7 @@ class _Best(nn.Module):
         super().__init__()
         self.weights = copy.deepcopy(generator.head).requires_grad_(False)
         self.backbone = copy.deepcopy(generator.backbone)
+        self.accuracy: Tensor
         self.register_buffer("accuracy", torch.tensor(-1.0, dtype=torch.float64))
 
     def keep(self, generator: Generator, accuracy: float) -> None:

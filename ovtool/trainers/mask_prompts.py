@@ -57,7 +57,7 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
     batch = min(known(settings.batch_size), len(pairs.train))
     if batch < 2:
         raise UsageError(
-            f"{pairs.source} has {len(pairs.train)} pair to train on: give two or more"
+            f"{pairs.source} has {len(pairs.train)} pair to train on; give two or more"
         )
     steps = settings.steps or max(1, round(known(settings.epochs) * (len(pairs.train) // batch)))
     filled, _ = layers.layered(

@@ -62,7 +62,7 @@ def settled(
     if images is not None and batch > images:
         batch = images - images % ranks.world
     if batch < 2:
-        raise UsageError(f"{batch} captioned image to train on: give two or more")
+        raise UsageError(f"{batch} captioned image to train on; give two or more")
     distributed.own_rows(batch, ranks)
     if settings.steps is None and images is None:
         raise UsageError(

@@ -48,11 +48,11 @@ class Checkpoint:
             digest = state.pop("digest")
         except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError):
             raise InputError(
-                f"{self.path} is broken or no checkpoint: remove it to train from the start"
+                f"{self.path} is broken or no checkpoint; remove it to train from the start"
             ) from None
         if digest != self.digest:
             raise MismatchError(
-                f"{self.path} is the checkpoint of a training with other data or settings: give the "
+                f"{self.path} is the checkpoint of a training with other data or settings; give the "
                 "same ones, or remove it to train from the start"
             )
         return dict(state)

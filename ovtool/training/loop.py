@@ -182,4 +182,4 @@ def _check_finite(
         if checkpoint.path.exists()
         else "no checkpoint was written yet"
     )
-    raise TrainingError(f"{what} at step {step}: train with a lower rate ({kept})")
+    raise TrainingError(f"{what} at step {step}; train with a lower rate ({kept})")

@@ -30,7 +30,6 @@ from ovtool.methods import class_maps, metrics
 from ovtool.proposers import by_name
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.proposers.proposals import Proposals
-from ovtool.runtime import runs
 from ovtool.segmenters import two_stage
 from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.probe import Oracle
@@ -53,7 +52,7 @@ MATCHING = Matching(templates="vild", matching="softmax", quality_weight=1.0)
 MAX_PROPOSALS = 40
 DEPTH = 3
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
-GO_ON = runs.Run(resume=True, overwrite=True)
+GO_ON = Run(resume=True, overwrite=True)
 AGAIN = Run(resume=True, overwrite=True)
 TINY = Compute(model="tiny")
 
@@ -266,7 +265,7 @@ class Bench(Cells):
                 prompts=prompts, proposer=self.proposer, region_features="both", ensemble=weight
             ),
             out=out,
-            run=Run(resume=True, overwrite=True),
+            run=GO_ON,
             compute=Compute(model="tiny"),
         )
         return {"miou": evaluate.run(out, data.semantic)["miou"]}

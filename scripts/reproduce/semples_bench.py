@@ -11,24 +11,23 @@ import semples_scores as scores
 import torch
 from cells import Cells, Figures
 
-from ovtool.cams import options as cam_options
-from ovtool.cams.prompt_refinement import Request
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import coco
-from ovtool.runtime.runs import Run
-from ovtool.settings import segment as methods
+from ovtool.settings import segment as segment_settings
 from ovtool.settings import shared
+from ovtool.settings.cam import ClassifierMaps, Gradcam, LabelMatching
 from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.settings.propose import Propose
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
 from ovtool.settings.segmenter import SegmenterTraining
-from ovtool.settings.shared import Compute
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import cam, propose, refine, segment, train_segmenter, tune_prompts
-from ovtool.trainers import mask_generator as generator_trainer
 from ovtool.training.run import Trained
 
 GO_ON = Run(resume=True, overwrite=True)
 MODEL = "tiny"
+KINDS = {"gradcam": Gradcam, "matching": LabelMatching, "classifier": ClassifierMaps}
 HOSTS: Mapping[str, str] = {
     "CNN classifier": "timm:resnet10t",
     "transformer classifier": "timm:vit_tiny_patch16_224",
@@ -87,15 +86,15 @@ class Bench(Cells):
         """Maps of a split by a method of `cam`; what follows its colon is but a name."""
         out, data = self.file(f"{method.replace(':', '-')}.{split}", seed), self.data(split)
         if not out.exists():
+            kind = KINDS[method.split(":")[0]]
+            seeded = {"seed": seed} if issubclass(kind, shared.Training) else {}
             cam.run(
-                str(data.instances),
+                data.instances,
+                kind(**options, **seeded),
                 images=data.images,
-                method=method.split(":")[0],
-                model=MODEL if method != "classifier" else None,
-                options=cam_options.Options(**options),  # type: ignore[arg-type]
-                seed=seed,
+                compute=Compute(model=MODEL if kind is not ClassifierMaps else None),
                 out=str(out),
-                how=GO_ON,
+                run=GO_ON,
             )
         return out
 
@@ -107,7 +106,7 @@ class Bench(Cells):
         if not generator.exists():
             self.file(f"matching-{name}.train", seed).unlink(missing_ok=True)
         found = self.maps(
-            f"matching:{name}", seed, save_generator=generator, start=start,
+            f"matching:{name}", seed, save_generator=generator, begin=start,
             steps=self.budget.match_steps if steps is None else steps,
             batch_size=self.budget.match_batch,
         )  # fmt: skip
@@ -118,13 +117,12 @@ class Bench(Cells):
         out, data = generator.with_suffix(f".{split}.safetensors"), self.data(split)
         if not out.exists():
             cam.run(
-                str(data.instances),
+                data.instances,
+                LabelMatching(generator=str(generator)),
                 images=data.images,
-                method="matching",
-                model=MODEL,
-                options=cam_options.Options(generator=str(generator)),
+                compute=Compute(model=MODEL),
                 out=str(out),
-                how=GO_ON,
+                run=GO_ON,
             )
         return out
 
@@ -200,27 +198,24 @@ class Bench(Cells):
     ) -> None:
         """begun: the generator that begins again; None fits a new one to the maps first."""
         budget = self.budget
-        matching = generator_trainer.Settings(
-            seed=seed, batch_size=budget.match_batch,
-            steps=budget.match_steps if steps is None else steps,
-        )  # fmt: skip
-        request = Request(
-            prompts,
-            begun,
-            0.0 if prompts is None else None,
-            begun is None,
-            budget.fit_epochs,
-            matching,
-        )
         refine.run(
             maps,
+            Apply(apply=("prompts",)),
+            PromptStep(
+                background_prompts=prompts,
+                generator=begun,
+                refine_weight=0.0 if prompts is None else None,
+                fit="yes" if begun is None else "no",
+                fit_epochs=budget.fit_epochs,
+                seed=seed,
+                batch_size=budget.match_batch,
+                steps=budget.match_steps if steps is None else steps,
+                save_generator=generator,
+            ),
             images=self.data("train").images,
-            steps="prompts",
             out=str(out),
-            model=MODEL,
-            prompts=request,
-            save_generator=generator,
-            how=GO_ON,
+            compute=Compute(model=MODEL),
+            run=GO_ON,
         )
 
     # --- masks and segmenters -------------------------------------------------------------------------
@@ -232,12 +227,11 @@ class Bench(Cells):
         if not out.exists():
             refine.run(
                 maps,
+                Apply(apply=("crf",), crf=self.budget.crf),  # type: ignore[arg-type]
+                masks=PseudoMasks(confidence=confidence),
                 images=self.data(split).images,
-                steps="crf",
-                options={"crf": self.budget.crf},
                 out=str(out),
-                confidence=confidence,
-                how=GO_ON,
+                run=GO_ON,
             )
         return out
 
@@ -264,14 +258,14 @@ class Bench(Cells):
             )
         figures = {}
         views = {
-            "plain": methods.Trained(segmenter=file),
-            "miou": methods.Trained(
+            "plain": segment_settings.Trained(segmenter=file),
+            "miou": segment_settings.Trained(
                 segmenter=file, scales=(0.75, 1, 1.25), flip=True, crf="pydensecrf"
             ),
         }
         for key, method in views.items():
             out = self.file(f"{name}.{key}.segments", seed, "json")
-            segment.run(val.images, method=method, out=out, run=shared.Run(overwrite=True))
+            segment.run(val.images, method=method, out=out, run=Run(overwrite=True))
             figures[key] = scores.masks(out, val)["miou"]
         return figures
 
@@ -298,11 +292,10 @@ class Bench(Cells):
         if not out.exists():
             refine.run(
                 self.maps("gradcam", 0),
+                Apply(apply=("sam",), proposals=proposals),
                 images=data.images,
-                steps="sam",
-                proposals_file=proposals,
                 out=str(out),
-                how=GO_ON,
+                run=GO_ON,
             )
         return out
 

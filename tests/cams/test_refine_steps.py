@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from ovtool.cams import refine_steps as steps
-from ovtool.cams.refine_steps import Context, StepOptions
+from ovtool.cams.refine_steps import Context
 from ovtool.datasets import collage_files
 from ovtool.errors import UsageError
+from ovtool.methods import attention_affinity, pixel_adaptive, random_walk
 from ovtool.methods.pseudo_masks import Background
+from ovtool.settings.refine import Apply
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ POWER = Background("power", 1.0)
 )
 def test_each_step_alone_returns_maps(scene, coarse, small, name, options, size):
     picture, masks = scene
-    context = Context(small, masks, StepOptions(**options))
+    context = Context(small, masks, Apply(**options))
     found = steps.STEPS[name](picture, coarse, context)
     assert found.shape == (2, *size) and found.dtype == torch.float32
     assert found.min() >= 0 and found.max() <= 1
@@ -77,7 +79,7 @@ def test_each_step_alone_returns_maps(scene, coarse, small, name, options, size)
 def test_steps_on_pixels_bring_maps_to_the_objects(scene, coarse, name, options):
     picture, masks = scene
     coarse = torch.nn.functional.interpolate(coarse[None], size=(5, 6), mode="area")[0]
-    context = Context(None, masks, StepOptions(background=POWER, **options))
+    context = Context(None, masks, Apply(**options), POWER)
     before = iou(coarse, masks, POWER)
     after = iou(steps.STEPS[name](picture, coarse, context), masks, POWER)
     assert after > before + 0.01
@@ -88,9 +90,8 @@ def test_steps_follow_each_other_on_a_collage_scene(small):
     spec = collage_files.CollageSpec("demo", 1, 3, 64)
     picture = torch.from_numpy(next(iter(collage_files.scenes(spec))).pixels.copy())
     maps = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
-    context = Context(small, torch.zeros(0, 64, 64, dtype=torch.bool), StepOptions(short_side=48))
+    context = Context(small, torch.zeros(0, 64, 64, dtype=torch.bool), Apply(short_side=48))
     order = ["affinity", "walk", "pamr", "crf", "sam"]
-    steps.check_order(order, context.options)
     found = steps.run(picture, maps, order, context)
     assert found.shape == (1, 64, 64) and found.isfinite().all()
 
@@ -98,18 +99,18 @@ def test_steps_follow_each_other_on_a_collage_scene(small):
 def test_sam_votes_by_the_smallest_proposal():
     maps = torch.tensor([[[0.9, 0.8, 0.1, 0.1]], [[0.0, 0.1, 0.8, 0.0]]])  # K, 1, 4
     proposals = torch.tensor([[[True, True, False, False]], [[True, True, True, True]]])
-    options = StepOptions(background=Background("constant", 0.5))
+    against = Background("constant", 0.5)
     picture = torch.zeros(1, 4, 3, dtype=torch.uint8)
-    found = steps.sam(picture, maps, Context(proposals=proposals, options=options))
+    found = steps.sam(picture, maps, Context(proposals=proposals, background=against))
     wanted = torch.tensor([[[1.0, 1.0, 0.5, 0.5]], [[0.0, 0.0, 0.25, 0.25]]])
     torch.testing.assert_close(found, wanted)
-    one = steps.sam(picture, maps, Context(proposals=proposals[:1], options=options))
+    one = steps.sam(picture, maps, Context(proposals=proposals[:1], background=against))
     torch.testing.assert_close(one[:, :, 2:], maps[:, :, 2:])  # none covers them
 
 
 def test_maps_of_no_class_and_constant_maps(scene, small):
     picture, masks = scene
-    context = Context(small, masks, StepOptions(short_side=48))
+    context = Context(small, masks, Apply(short_side=48))
     none = torch.zeros(0, 10, 12)
     assert steps.run(picture, none, ["walk", "crf"], context) is none
     for name, step in steps.STEPS.items():
@@ -121,8 +122,7 @@ def test_maps_of_no_class_and_constant_maps(scene, small):
 @pytest.mark.parametrize(
     ("order", "options", "message"),
     [
-        ([], {}, "--steps names no step; choose from prompts, affinity, walk, pamr, crf, sam"),
-        (["blur"], {}, "unknown step 'blur' in --steps; choose from prompts, affinity"),
+        (["blur"], {}, "--apply 'blur' is not one of 'prompts', 'affinity'"),
         (["crf", "prompts"], {}, "prompts makes new maps, which would undo crf; put prompts first"),
         (["prompts", "prompts"], {}, "put prompts first, once"),
         (["crf", "affinity"], {}, "affinity works on patches and would undo crf, which works on"),
@@ -132,7 +132,7 @@ def test_maps_of_no_class_and_constant_maps(scene, small):
 )
 def test_orders_that_cannot_work(order, options, message):
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
-        steps.check_order(order, StepOptions(**options))
+        Apply(apply=tuple(order), **options)
     assert caught.value.exit_code == 2
 
 
@@ -146,16 +146,16 @@ def test_orders_that_cannot_work(order, options, message):
     ],
 )
 def test_orders_that_work_and_what_they_need(order, options, clip):
-    steps.check_order(order, StepOptions(**options))
-    assert steps.needs_clip(order, StepOptions(**options)) is clip
+    proposals = "p.json" if "sam" in order else None
+    assert Apply(apply=tuple(order), proposals=proposals, **options).reads_attention is clip
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("affinity", "the step affinity reads a CLIP's attention: give --model NAME"),
-        ("walk", "the step walk reads a CLIP's attention: give --model NAME"),
-        ("sam", "the step sam needs proposals: give --proposals FILE"),
+        ("affinity", "the step affinity reads a CLIP's attention; give --model NAME"),
+        ("walk", "the step walk reads a CLIP's attention; give --model NAME"),
+        ("sam", "the step sam needs proposals; give --proposals FILE"),
     ],
 )
 def test_a_step_without_what_it_needs(scene, coarse, name, message):
@@ -166,10 +166,16 @@ def test_a_step_without_what_it_needs(scene, coarse, name, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crf": "deeplab"}, "unknown --crf 'deeplab'; choose from pydensecrf, irn,"),
-        ({"walk_on": "edges"}, "unknown --walk-on 'edges'; choose from attention, colour"),
+        ({"crf": "deeplab"}, "--crf 'deeplab' is not one of 'pydensecrf', 'irn',"),
+        ({"walk_on": "edges"}, "--walk-on 'edges' is not one of 'attention', 'colour'"),
     ],
 )
 def test_unknown_options(options, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        StepOptions(**options)
+        Apply(**options)
+
+
+def test_defaults_are_those_of_the_methods():
+    own = Apply()
+    assert own.walk_beta == random_walk.BETA and own.pamr_iterations == pixel_adaptive.ITERATIONS
+    assert own.box_threshold == attention_affinity.BOX_THRESHOLD

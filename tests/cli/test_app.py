@@ -1,16 +1,19 @@
-"""The frame of the command line: help, version, verbosity, and the table of options."""
+"""The frame of the command line: help, version and verbosity."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from ovtool.cli import options, output
-from ovtool.cli.app import COMMANDS, Row, app, imported, is_typers, program
+from ovtool.cli import output
+from ovtool.cli.app import COMMANDS, Row, app, program
+from ovtool.settings.option import Argument
+from ovtool.settings.shared import Limit, Seed
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,45 +24,9 @@ def leaves(rows=COMMANDS, words=()):
         yield from [(*words, name)] if isinstance(target, str) else leaves(target, (*words, name))
 
 
-def with_typers_options(rows=COMMANDS, words=()):
-    """The commands that are not declared by settings yet."""
-    for name, target, _ in rows:
-        if not isinstance(target, str):
-            yield from with_typers_options(target, (*words, name))
-        elif is_typers(imported(target)):
-            yield (*words, name)
-
-
 def ovtool(*arguments, **settings):
     command = [sys.executable, "-m", "ovtool", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **settings)
-
-
-def option_table() -> dict[str, set[str]]:
-    """Flag to commands, as the docstring of `cli/options.py` says it."""
-    rows = re.findall(r"^    (--[\w-]+)  +(\S+(?:, \S+)*)  ", options.__doc__, re.MULTILINE)
-    return {flag: set(commands.split(", ")) for flag, commands in rows}
-
-
-def help_flags(command) -> set[str]:
-    text = CliRunner().invoke(app, [*command, "--help"]).stdout
-    return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE))
-
-
-@pytest.mark.parametrize("command", list(with_typers_options()), ids=" ".join)
-def test_option_table_agrees_with_help(command):
-    table = option_table()
-    said = {flag for flag, commands in table.items() if commands & {"-".join(command), "all"}}
-    flags = help_flags(command)
-    assert flags == said, (
-        f"not in the table of cli/options.py: {sorted(flags - said)}; "
-        f"not in --help: {sorted(said - flags)}"
-    )
-
-
-def test_option_table_names_real_commands():
-    named = set().union(*option_table().values()) - {"all"}
-    assert named <= {"-".join(command) for command in leaves()}
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -163,7 +130,11 @@ def test_a_return_value_is_no_exit_status():
 def test_arguments_keep_their_types_in_the_frame():
     seen = []
 
-    def do(file: Path, seed: options.SeedOpt = 0, limit: options.LimitOpt = None) -> None:
+    def do(
+        file: Annotated[Path, Argument("A file.", metavar="FILE")],
+        seed: Seed = 0,
+        limit: Limit = None,
+    ) -> None:
         """Take some."""
         seen.append((file, seed, limit))
 

@@ -26,7 +26,7 @@ def test_no_such_file_and_no_image(fails, desk, command):
     (desk / "empty").mkdir()
     (desk / "empty/notes.txt").touch()
     assert fails(1, *command, "empty").startswith("no image in empty: it holds no .jpg .jpeg")
-    assert fails(2, *command).startswith("no images: give files, folders, a data set such as")
+    assert fails(2, *command).startswith("no images; give files, folders, a data set such as")
 
 
 def truncate(path):
@@ -40,7 +40,7 @@ def test_a_truncated_picture_among_good_ones(desk, photos, capsys):
     said = capsys.readouterr()
     failed, counted = said.err.splitlines()
     assert failed.startswith("failed: b.jpg is truncated or damaged (")
-    assert failed.endswith("): replace or remove it")
+    assert failed.endswith("); replace or remove it")
     assert counted.startswith("2 images, ") and ", 1 failed: o.json" in counted
     dataset = coco.read("o.json")
     assert [i.file_name for i in dataset.images] == ["a.png", "deep/c.png"]
@@ -61,7 +61,7 @@ def test_nothing_but_broken_pictures(desk, photos, fails):
         path.write_bytes(b"")
     said = fails(1, "segment", photos, *WORDS)
     assert said == (
-        "none of the 3 images could be read; the first: a.png is empty: replace or remove it"
+        "none of the 3 images could be read; the first: a.png is empty; replace or remove it"
     )
 
 
@@ -120,7 +120,7 @@ def test_a_class_of_400_words_is_named(fails, photos):
 
 
 def test_no_words_or_too_many_lists(fails, photos):
-    assert fails(2, "segment", photos).startswith("no words to look for: give --classes")
+    assert fails(2, "segment", photos).startswith("no words to look for; give --classes")
     said = fails(2, "segment", photos, *WORDS, "--vocabulary", "voc20")
     assert said.startswith("--classes and --vocabulary both name the words; give one of them")
     assert fails(1, "segment", photos, "--classes-file", "gone.txt").endswith(
@@ -259,7 +259,7 @@ def write_proposals(path, name, height, width):
 def test_proposals_for_other_images(fails, desk, photos):
     write_proposals(desk / "p.json", "other.png", 40, 64)
     said = fails(2, "segment", photos / "a.png", *WORDS, "--proposals", "p.json")
-    assert said == "p.json has no proposals for a.png: make them for the same images"
+    assert said == "p.json has no proposals for a.png; make them for the same images"
 
 
 def test_proposals_for_images_of_another_size(desk, photos, capsys):
@@ -267,7 +267,7 @@ def test_proposals_for_images_of_another_size(desk, photos, capsys):
     line = ["segment", str(photos / "a.png"), *WORDS, "--proposals", "p.json", "--model", "tiny"]
     assert run(line) == 2
     assert capsys.readouterr().err == (
-        "error: p.json: a.png is 65 x 40 there and 64 x 40 here: make the proposals for these "
+        "error: p.json: a.png is 65 x 40 there and 64 x 40 here; make the proposals for these "
         "images\n"
     )
     assert [path.name for path in desk.rglob("*.json")] == ["p.json"]
@@ -279,7 +279,7 @@ def test_proposals_for_images_of_another_size(desk, photos, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--stride", "16"], "--stride is the step of --window: give that too"),
+        (["--stride", "16"], "--stride is the step of --window; give that too"),
         (
             ["--window", "32", "--stride", "64"],
             "--stride 64 is more than --window 32: pixels would",

@@ -21,7 +21,7 @@ def test_an_output_that_exists(fails, desk, photos, capsys):
     (desk / "o.json").write_text("mine")
     line = ["segment", str(photos / "a.png"), *WORDS, "-o", "o.json"]
     said = fails(1, *line)
-    assert said == "o.json exists: replace it with --overwrite, or name another"
+    assert said == "o.json exists; replace it with --overwrite, or name another"
     assert (desk / "o.json").read_text() == "mine"
     assert run([*line, "--overwrite"]) == 0 and len(coco.read("o.json").images) == 1
 
@@ -32,7 +32,7 @@ def test_an_overlay_or_a_folder_that_exists(fails, desk, photos):
     (desk / "seen").mkdir()
     (desk / "seen/x.png").touch()
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen"]
-    assert fails(1, *line).startswith("seen is not empty: choose another folder, or give --overw")
+    assert fails(1, *line).startswith("seen is not empty; choose another folder, or give --overw")
     assert run([*line, "--overwrite"]) == 0
     assert sorted(path.name for path in (desk / "seen").iterdir()) == [
         "a.png", "b.png", "deep", "x.png",

@@ -6,14 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from ovtool.cams.options import Options
 from ovtool.cli.errors import run
 from ovtool.formats import cams, tensors
+from ovtool.settings.cam import (
+    UNUSED,
+    ClassifierMaps,
+    GivenMaps,
+    Gradcam,
+    LabelMatching,
+    PaclMaps,
+    Spread,
+)
+from ovtool.settings.option import fields
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import cam as stage
 from ovtool.stages.cam import Made
 
@@ -28,54 +37,60 @@ def said(desk, photos):
 
 
 @pytest.fixture
-def parsed(monkeypatch):
+def parsed(handed):
     """What the command hands to the stage."""
-    seen = {}
-
-    def record(source, **options):
-        seen.update(options, source=source)
-        return Made("x", "gradcam", 1, 1, 1, is_plan=True)
-
-    monkeypatch.setattr(stage, "run", record)
-    return seen
+    return handed(stage, Made("x", "gradcam", 1, 1, 1, is_plan=True))
 
 
 def test_the_defaults_are_those_of_the_function(parsed):
     assert run(["cam", "--labels", "l.csv"]) == 0
-    assert parsed["options"] == Options() and parsed["scales"] == (1.0,) and parsed["seed"] == 0
-    assert parsed["method"] is None and not parsed["flip"] and not parsed["affinity"]
-    how = parsed["how"]
-    assert (how.part_size, how.resume, how.overwrite, how.strict) == (256, False, False, False)
-
-
-def test_every_option_reaches_the_function(parsed):
-    given = {
-        "background": "sky,wall", "sentence": "one {}", "short_side": 96, "pacl": Path("p"),
-        "from_maps": Path("m"), "arch": "timm:x", "generator": "clip", "hidden": 7, "start": "text",
-        "save_generator": Path("g"), "similarity": "shifted", "background_weight": 0.75,
-        "select": "labels", "label_steps": 5, "batch_size": 3, "epochs": 2.5, "steps": 4, "rate": 0.5,
-        "crop_scale": 0.3, "box_threshold": 0.4,
+    assert parsed == {
+        "labels": "l.csv", "method": Gradcam(), "spread": Spread(), "images": None, "classes": None,
+        "limit": None, "out": None, "compute": Compute(), "run": Run(),
     }  # fmt: skip
-    line = [str(part) for name, value in given.items()
-            for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
+
+
+LEARNING = {"steps": 4, "epochs": 2.5, "batch_size": 3, "lr": 0.5, "weight_decay": 0.1, "warmup": 2,
+            "save_every": 7, "seed": 3, "loader_workers": 1, "crop_scale": 0.3}  # fmt: skip
+SEEN = {"short_side": 96, "scales": (1.0, 0.5)}
+METHODS = {
+    "classifier": (ClassifierMaps, {"arch": "timm:x", **LEARNING, **SEEN}),
+    "gradcam": (Gradcam, {"background": "sky,wall", "sentence": "one {}", **SEEN}),
+    "matching": (LabelMatching, {
+        "generator": "timm:y", "hidden": 7, "begin": "random", "save_generator": Path("g"),
+        "similarity": "shifted", "background_weight": 0.75, "select": "labels", "label_steps": 5,
+        "background": "sky", **LEARNING, **SEEN,
+    }),
+    "pacl": (PaclMaps, {"pacl": Path("p"), **SEEN}),
+    "maps": (GivenMaps, {"from_maps": Path("m")}),
+}  # fmt: skip
+SWITCHES = {"flip", "fine_tune"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_reaches_the_function(parsed, name):
+    kind, given = METHODS[name]
+    switches = SWITCHES & fields(kind).keys()
+    assert given.keys() | switches == fields(kind).keys() - set(UNUSED)
+    line = [f"--{switch.replace('_', '-')}" for switch in sorted(switches)]
+    for field, value in given.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        line += [f"--{field.replace('_', '-')}", text]
     more = [
-        "--scales",
-        "1,0.5",
-        "--flip",
         "--affinity",
-        "--fine-tune",
-        "--method",
-        "pacl",
-        "--seed",
-        "3",
+        "--box-threshold",
+        "0.2",
+        "--affinity-side",
+        "64",
+        "-o",
+        "o",
+        "--limit",
+        "2",
     ]
-    assert run(["cam", "--labels", "l", *line, *more, "-o", "o", "--limit", "2", "--resume"]) == 0
-    assert parsed["options"] == Options(**given, fine_tune=True)
-    left = {field.name for field in fields(Options)} - given.keys()
-    assert left == {"method", "affinity", "fine_tune"}
-    assert parsed["scales"] == (1.0, 0.5) and parsed["flip"] and parsed["affinity"]
-    assert parsed["method"] == "pacl" and parsed["seed"] == 3 and parsed["limit"] == 2
-    assert parsed["out"] == "o" and parsed["how"].resume
+    assert run(["cam", "--labels", "l", "--method", name, *line, *more, "--resume"]) == 0
+    assert parsed["method"] == kind(**given, **dict.fromkeys(switches, True))
+    assert parsed["spread"] == Spread(affinity=True, box_threshold=0.2, affinity_side=64)
+    assert (parsed["out"], parsed["limit"], parsed["run"]) == ("o", 2, Run(resume=True))
 
 
 def test_labels_become_maps(desk, said, capsys):
@@ -117,9 +132,13 @@ def test_bad_input_is_told_in_one_line(fails, said, photos, desk):
     assert "needs a word to compete" in fails(2, "cam", *one, "--background", "none")
     assert "needs --images DIR" in fails(2, "cam", "--labels", "one.csv")
     assert "no such file: gone.txt" in fails(1, "cam", "--labels", "gone.txt", *images)
-    assert "'1,big' is no list of numbers" in fails(2, "cam", *said, "--scales", "1,big")
+    assert "--scales 'big' is not allowed; give a number" in fails(
+        2, "cam", *said, "--scales", "1,big"
+    )
     assert "name it with -o" in fails(2, "cam", *said, "-o", "-")
-    assert "means nothing to --method gradcam" in fails(2, "cam", *said, "--rate", "0.1")
+    assert "--lr belongs to --method classifier" in fails(2, "cam", *said, "--lr", "0.1")
+    assert "--rate is now --lr" in fails(2, "cam", *said, "--rate", "0.1")
+    assert "--pacl FILE" in fails(2, "cam", *said, "--method", "pacl")
     assert "no such folder of maps" in fails(1, "cam", *said, "--from-maps", "nowhere")
     assert "no network 'timm:none'" in fails(
         2, "cam", *said, "--method", "classifier", "--arch", "timm:none"

@@ -131,7 +131,7 @@ def test_list_for_people():
         (["coco"], "error: coco cannot be made, only found; `ovtool data list` says where"),
         (
             ["collage:test"],
-            "error: 'collage:test': give the split as an option: collage --split test",
+            "error: 'collage:test' holds a split; give the split as an option: collage --split test",
         ),
         (
             ["collage", "--split", "tset"],
@@ -183,7 +183,7 @@ def test_a_folder_that_holds_something(few, tmp_path, capsys):
         status, line = refused(capsys, "make", "collage", folder, *options)
         assert status == 1
         assert line == (
-            f"error: {folder} is not empty: name another folder, or replace the data set with "
+            f"error: {folder} is not empty; name another folder, or replace the data set with "
             "--overwrite"
         )
 
@@ -195,7 +195,7 @@ def test_a_folder_that_is_a_file_or_lies_below_one(few, tmp_path, capsys):
         for options in ([], ["--overwrite"], ["--dry-run"]):
             status, line = refused(capsys, "make", "collage", folder, *options)
             assert status == 1
-            assert line == f"error: cannot write {folder}: {file} is a file: name another folder"
+            assert line == f"error: cannot write {folder}: {file} is a file; name another folder"
     assert file.read_text() == "mine"
 
 

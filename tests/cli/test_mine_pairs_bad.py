@@ -23,7 +23,7 @@ def test_an_image_without_proposals(mining, desk, photos, fails, capsys):
     capsys.readouterr()
     command = [*mining[:-2], "--proposals", "p.json"]
     assert run([*command, "-o", "o.json"]) == 3
-    assert "failed: a.png has no proposals: make some" in capsys.readouterr().err
+    assert "failed: a.png has no proposals; make some" in capsys.readouterr().err
     assert len(coco.read("o.json").images) == 2
     said = fails(1, *command, "-o", "-", "--strict")
     assert said.startswith("a.png has no proposals")
@@ -34,7 +34,7 @@ def test_proposals_made_for_other_images(mining, desk, photos, fails, capsys):
     capsys.readouterr()
     command = [*mining[:-2], "--proposals", "p.json"]
     said = fails(2, *command)
-    assert said == "p.json has no proposals for a.png and 2 more: make them for the same images"
+    assert said == "p.json has no proposals for a.png and 2 more; make them for the same images"
 
 
 def test_proposals_of_images_of_another_size(mining, desk, photos, fails, capsys):

@@ -55,7 +55,7 @@ def test_maps_and_what_is_made_of_them(desk, photos, model, tmp_path, capsys):
         "--save-generator",
         "g.safetensors",
     ]
-    refined = ["refine", "c.safetensors", *images, "--steps", "prompts,affinity", *trained]
+    refined = ["refine", "c.safetensors", *images, "--apply", "prompts,affinity", *trained]
     assert run([*refined, *model, "-o", "r.safetensors"]) == 0
     assert run([*refined, *model, "-o", "r.json", "--overwrite"]) == 0
     assert coco.read(Path("r.json")).info["ovtool"]["model"]["name"] == "mine.safetensors"

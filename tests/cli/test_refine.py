@@ -1,6 +1,5 @@
 """`ovtool tune-prompts --kind background` and `ovtool refine` on files, end to end, with the bundled model."""
 
-import inspect
 import json
 import os
 import signal
@@ -15,10 +14,13 @@ import torch
 from ovtool.cli.errors import run
 from ovtool.formats import cams, coco, tensors
 from ovtool.runtime.runs import Outcome
+from ovtool.settings.cam import UNUSED
+from ovtool.settings.option import fields
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
+from ovtool.settings.shared import Compute, Run
 from ovtool.stages import refine as stage
 
 ROOT = Path(__file__).parents[2]
-stage_run = stage.run
 CATEGORIES = (coco.Category(1, "cow"), coco.Category(2, "apple"))
 
 
@@ -53,12 +55,12 @@ def test_background_prompts_are_written_and_used(maps, capsys):
     assert "background-prompts" in capsys.readouterr().out
     assert run(["check", "cams.background.safetensors"]) == 0
     prompts = ["--background-prompts", "cams.background.safetensors", "--epochs", "1"]
-    line = ["refine", *maps, "--steps", "prompts,affinity", *prompts, "-o", "r.safetensors"]
+    line = ["refine", *maps, "--apply", "prompts,affinity", *prompts, "-o", "r.safetensors"]
     assert run(line) == 0
     assert capsys.readouterr().err.splitlines()[-1] == "3 images, 0 masks, 0 failed: r.safetensors"
     assert cams.read(Path("r.safetensors")).model == "tiny"
     assert (
-        run(["refine", "r.safetensors", *maps[1:], "--steps", "pamr,crf", "--confidence", "0.5"])
+        run(["refine", "r.safetensors", *maps[1:], "--apply", "pamr,crf", "--confidence", "0.5"])
         == 0
     )
     assert run(["check", "r.pseudo.json"]) == 0
@@ -74,40 +76,35 @@ def test_pseudo_masks_and_their_pictures(maps, capsys):
     assert Path("labels/classes.txt").read_text() == "background\ncow\napple\n"
 
 
-def test_the_command_and_its_function_have_the_same_defaults(monkeypatch):
-    seen = {}
-
-    def record(cams, **options):
-        seen.update(options)
-        return Outcome(coco.Dataset({}, (), (), ()), "x", planned=0)
-
-    monkeypatch.setattr(stage, "run", record)
+def test_every_option_reaches_the_function(handed):
+    seen = handed(stage, Outcome(coco.Dataset({}, (), (), ()), "x", planned=0))
     assert run(["refine", "c.safetensors"]) == 0
-    own = {name: p.default for name, p in inspect.signature(stage_run).parameters.items()}
-    assert seen.keys() == own.keys() - {"cams"}
-    assert seen.pop("options") == {"crf": "irn", "walk_on": "attention"} and seen.pop("how")
-    assert seen.pop("steps") == "" and not own["steps"]
-    assert all(value == own[name] for name, value in seen.items())
-    line = {
-        "--rate": 0.5,
-        "--epochs": 3.0,
-        "--batch-size": 5,
-        "--background-weight": 0.75,
-        "--seed": 4,
-    }
-    words = [str(one) for pair in line.items() for one in pair]
-    words += ["--similarity", "raw", "--refine-weight", "0.2"]
-    given = ["--steps", "prompts", "--background-prompts", "b", "--generator", "g", *words]
-    assert run(["refine", "c.safetensors", *given]) == 0
-    request = seen["prompts"]
-    matching = request.matching
-    assert (request.prompts, request.generator, request.refine_weight) == (
-        Path("b"),
-        Path("g"),
-        0.2,
+    assert seen == {
+        "cams": Path("c.safetensors"), "apply": Apply(), "prompts": PromptStep(), "masks": PseudoMasks(), "images": None,
+        "out": None, "compute": Compute(), "run": Run(),
+    }  # fmt: skip
+    steps = Apply(
+        apply=("prompts", "affinity", "walk", "sam"), crf="weaktr", walk_on="attention", walk_radius=2,
+        walk_doublings=3, walk_beta=4.0, walk_deviation=9.0, box_threshold=0.2, pamr_iterations=5,
+        proposals=Path("p"), short_side=64,
+    )  # fmt: skip
+    prompts = PromptStep(
+        background_prompts=Path("b"), generator=Path("g"), refine_weight=0.2, background_weight=0.75,
+        similarity="raw", label_steps=3, fit="yes", fit_epochs=2.0, save_generator=Path("s"), lr=0.5,
+        epochs=3.0, steps=6, batch_size=5, weight_decay=0.1, warmup=1, save_every=8, seed=4, loader_workers=1,
+    )  # fmt: skip
+    masks = PseudoMasks(
+        background_score="power:2", confidence=0.5, label_maps=Path("l"), overlays=Path("o")
     )
-    assert (matching.rate, matching.epochs, matching.batch_size) == (0.5, 3.0, 5)
-    assert (matching.background_weight, matching.similarity, matching.seed) == (0.75, "raw", 4)
+    line = []
+    for settings in (steps, prompts, masks):
+        for name in fields(type(settings)).keys() - set(UNUSED):
+            value = getattr(settings, name)
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            line += [f"--{name.replace('_', '-')}", text]
+    assert run(["refine", "c.safetensors", *line, "--images", "i", "--strict"]) == 0
+    assert (seen["apply"], seen["prompts"], seen["masks"]) == (steps, prompts, masks)
+    assert seen["images"] == Path("i") and seen["run"] == Run(strict=True)
 
 
 def test_bad_input_is_told_in_one_line(fails, maps, photos):
@@ -116,9 +113,9 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
     assert "give the folder" in fails(1, "refine", "cams.safetensors")
     assert "no such folder" in fails(1, "refine", "cams.safetensors", "--images", "nowhere")
     assert "end it in .json" in fails(2, "refine", *maps, "-o", "x.png")
-    said = fails(2, "refine", *maps, "--steps", "crf,prompts", "--background-prompts", "b")
+    said = fails(2, "refine", *maps, "--apply", "crf,prompts", "--background-prompts", "b")
     assert "prompts makes new maps, which would undo crf" in said
-    assert "needs --background-prompts" in fails(2, "refine", *maps, "--steps", "prompts")
+    assert "needs --background-prompts" in fails(2, "refine", *maps, "--apply", "prompts")
     tensors.save(Path("other.safetensors"), {}, {"kind": "pacl"})
     said = fails(2, "refine", "other.safetensors", *images)
     assert said.startswith("other.safetensors is of kind pacl, but cams is needed")
@@ -138,7 +135,7 @@ def test_killed_and_resumed_it_writes_the_same_bytes(desk, maps, what):
     kept = Path("cut.safetensors.checkpoint")
     if what == "refine":
         options = [
-            "--steps",
+            "--apply",
             "prompts",
             "--refine-weight",
             "0",

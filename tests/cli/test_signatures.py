@@ -10,6 +10,8 @@ from ovtool.cli.app import COMMANDS, imported
 STAGES = {
     "propose": "propose",
     "mine-pairs": "mine_pairs",
+    "cam": "cam",
+    "refine": "refine",
     "evaluate": "evaluate",
     "probe oracle": "probe_oracle",
     "probe alignment": "probe_alignment",

@@ -119,7 +119,10 @@ def test_from_masks_to_proposals_with_embeddings(desk, pictures, capsys):
     assert tensors.read_header(desk / "p.safetensors")["kind"] == "proposer"
     assert run(["info", "p.safetensors"]) == 0
     line = ["propose", str(pictures.images), "--proposer", "p.safetensors", "-o", "o.json"]
-    assert run([*line, "--model", "tiny", "--save-embeddings", "e.safetensors", "--device", "cpu"]) == 0
+    assert (
+        run([*line, "--model", "tiny", "--save-embeddings", "e.safetensors", "--device", "cpu"])
+        == 0
+    )
     dataset = coco.read(desk / "o.json")
     header, kept = tensors.load(desk / "e.safetensors", "proposals")
     assert header["model"] == "tiny" and kept["embeddings"].shape[0] == len(dataset.annotations)

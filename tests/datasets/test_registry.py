@@ -115,7 +115,7 @@ def test_coco_where_detectron2_keeps_it(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         registry.locate("coco")
     assert str(caught.value) == (
-        f"coco:val2017 is not at {tmp_path / 'coco' / 'val2017'}: put COCO there, "
+        f"coco:val2017 is not at {tmp_path / 'coco' / 'val2017'}; put COCO there, "
         "or set DETECTRON2_DATASETS"
     )
     (tmp_path / "coco" / "val2017").mkdir(parents=True)

@@ -169,7 +169,7 @@ DEFECTS = {
     "id is true": (change(*IM, "id", True), "id is True, not an integer"),
     "unknown image": (change(*A, "image_id", 9), "annotations id 7: image_id 9 is not in images"),
     "no image": (change(*A, "image_id", ...), "annotations id 7: image_id is missing"),
-    "image_id is a text": (change(*A, "image_id", "1"), "image_id is '1': give it the integer"),
+    "image_id is a text": (change(*A, "image_id", "1"), "image_id is '1'; give it the integer"),
     "image_id is a list": (change(*A, "image_id", [1]), r"image_id is \[1\]"),
     "unknown category": (change(*A, "category_id", 9), "category_id 9 is not in categories"),
     "null segmentation": (change(*A, "segmentation", None), "id 7: segmentation is None"),

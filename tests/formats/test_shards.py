@@ -95,7 +95,7 @@ def test_a_shard_that_ends_in_the_middle_gives_what_is_before(shard, warned, aft
 def test_what_is_no_tar_file_stops(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"not a tar file" * 100)
     with pytest.raises(
-        InputError, match=r"cannot read the shard .*a.tar .*: give one that is a tar file"
+        InputError, match=r"cannot read the shard .*a.tar .*; give one that is a tar file"
     ):
         list(shards.read(str(tmp_path / "a.tar"), Left()))
 

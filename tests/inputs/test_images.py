@@ -59,7 +59,7 @@ def test_a_coco_file_on_stdin(photos, listing, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (([],), "no images: give files, folders, a data set such as collage:demo, or -"),
+        (([],), "no images; give files, folders, a data set such as collage:demo, or -"),
         ((["x.jpg"], Path("l.json"), Path(".")), "not both"),
         (([], Path("l.json")), "--coco needs --images DIR"),
         ((["x.jpg"], None, Path(".")), "--images is the folder of --coco FILE"),

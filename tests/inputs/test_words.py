@@ -89,7 +89,7 @@ def test_a_data_set_brings_its_own_words(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, 'no words to look for: give --classes "teapot,apple"'),
+        ({}, 'no words to look for; give --classes "teapot,apple"'),
         ({"classes": "a", "vocabulary": "voc20"}, "--classes and --vocabulary both name the words"),
         ({"classes": ""}, "--classes is empty"),
         ({"classes": "a,  ,b"}, "class 2 is empty or only spaces"),
@@ -108,8 +108,8 @@ def test_words_that_cannot_be_meant(options, message):
 @pytest.mark.parametrize(
     "table, kind, message",
     [
-        ({"a.jpg": ["cow"]}, InputError, "words.json has no list of words for b.jpg: add one"),
-        ({"c.jpg": ["cow"]}, InputError, "for a.jpg and 1 more: add one"),
+        ({"a.jpg": ["cow"]}, InputError, "words.json has no list of words for b.jpg; add one"),
+        ({"c.jpg": ["cow"]}, InputError, "for a.jpg and 1 more; add one"),
         ({"a.jpg": "cow"}, InputError, "'a.jpg' has no list of words"),
         (["cow"], InputError, "no JSON object of file names"),
         ("{", InputError, "is not JSON"),
@@ -122,7 +122,7 @@ def test_words_that_cannot_be_meant(options, message):
         (
             {"a.jpg": ["cow|bull"], "b.jpg": ["cow"]},
             UsageError,
-            "'cow' has other synonyms for b.jpg than for an image before it: write them alike",
+            "'cow' has other synonyms for b.jpg than for an image before it; write them alike",
         ),
     ],
 )

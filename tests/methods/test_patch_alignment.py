@@ -248,5 +248,5 @@ def test_the_bound_is_at_most_log_k():
 def test_what_cannot_be_meant():
     with pytest.raises(UsageError, match="unknown pooling 'mean'; choose from softmax, sparse"):
         Pooling(kind="mean")
-    with pytest.raises(UsageError, match="a patch-softmax scale of -1: give 0 or more"):
+    with pytest.raises(UsageError, match="a patch-softmax scale of -1; give 0 or more"):
         Pooling(-1)

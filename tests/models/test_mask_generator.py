@@ -68,10 +68,10 @@ def test_it_begins_with_the_texts(native, start, words, hidden):
 
 def test_what_cannot_begin(native):
     with pytest.raises(
-        UsageError, match="unknown --start 'noise'; choose from rivals, text, random"
+        UsageError, match="unknown --begin 'noise'; choose from rivals, text, random"
     ):
         Settings(start="noise")
-    with pytest.raises(UsageError, match="--start text reads the CLIP's own patches"):
+    with pytest.raises(UsageError, match="--begin text reads the CLIP's own patches"):
         Settings("timm:lcnet_035", start="text")
     with pytest.raises(ValueError, match="every start but random has texts"):
         Generator(Settings(start="text"), CATEGORIES, native)

@@ -184,7 +184,7 @@ def test_bad_files(network, clip, tmp_path):
     with pytest.raises(InputError, match="does not hold a whole proposer"):
         maskformer.load(path, clip)
     tensors.save(path, found | {"no_object": torch.full((DIM,), torch.nan)}, header)
-    with pytest.raises(InputError, match="not finite: train the proposer again"):
+    with pytest.raises(InputError, match="not finite; train the proposer again"):
         maskformer.load(path, clip)
     tensors.save(path, found, {**header, "settings": {}})
     with pytest.raises(InputError, match="whole proposer"):

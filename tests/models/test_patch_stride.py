@@ -113,7 +113,7 @@ def test_a_step_that_does_not_divide_the_patch_is_refused(native, stride):
     with pytest.raises(UsageError) as error:
         door.with_patch_stride(native, stride)
     assert str(error.value) == (
-        f"--patch-stride {stride} does not divide the patches of small, of 16 pixels: give 1, 2, 4, 8 or 16"
+        f"--patch-stride {stride} does not divide the patches of small, of 16 pixels; give 1, 2, 4, 8 or 16"
     )
 
 

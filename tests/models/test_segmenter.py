@@ -129,9 +129,9 @@ def test_bad_files_are_one_line(kept, tmp_path):
     with pytest.raises(InputError, match="does not hold a whole segmenter"):
         segmenter.load(kept(lambda state: {k: v for k, v in state.items() if "norm" not in k}))
     name = "body.first.weight"
-    with pytest.raises(InputError, match="not finite: train the segmenter again"):
+    with pytest.raises(InputError, match="not finite; train the segmenter again"):
         segmenter.load(kept(lambda state: {**state, name: state[name] * torch.nan}))
-    with pytest.raises(UsageError, match="stands on no CLIP: leave out --model"):
+    with pytest.raises(UsageError, match="stands on no CLIP; leave out --model"):
         segmenter.load(kept(), model="tiny")
 
 

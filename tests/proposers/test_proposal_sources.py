@@ -70,13 +70,13 @@ def test_an_image_without_masks_is_one_region_less(made, items):
 
 def test_a_file_of_other_images_is_refused(made, items, photos, tmp_path):
     other = [*items, ImageItem(photos / "new.png", "new.png"), ImageItem(photos / "z", "z")]
-    with pytest.raises(MismatchError, match="p.json has no proposals for new.png and 1 more: make"):
+    with pytest.raises(MismatchError, match="p.json has no proposals for new.png and 1 more; make"):
         proposal_sources.from_file(made, other)
 
 
 def test_an_image_of_another_size_is_refused(made, items):
     rgb = np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8)
-    message = "p.json: a.png is 64 x 40 there and 65 x 40 here: make the proposals for these images"
+    message = "p.json: a.png is 64 x 40 there and 65 x 40 here; make the proposals for these images"
     with pytest.raises(MismatchError, match=message):
         proposal_sources.from_file(made, items).find(items[0], rgb)
 

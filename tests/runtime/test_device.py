@@ -42,7 +42,7 @@ def test_unknown_devices(name: str) -> None:
 @pytest.mark.parametrize(("cuda", "name"), [(0, "cuda"), (2, "cuda:2"), (0, "mps")])
 def test_absent_devices(monkeypatch: pytest.MonkeyPatch, cuda: int, name: str) -> None:
     pretend(monkeypatch, cuda)
-    with pytest.raises(UsageError, match=f"no device {name}: choose .*cpu"):
+    with pytest.raises(UsageError, match=f"no device {name}; choose .*cpu"):
         device.choose(name)
 
 
@@ -53,7 +53,7 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, s=supported: s)
         assert device.precision("auto", cuda) == expected
-    with pytest.raises(UsageError, match="unknown precision 'fp16': choose auto, float32"):
+    with pytest.raises(UsageError, match="unknown precision 'fp16'; choose auto, float32"):
         device.precision("fp16", cpu)
 
 

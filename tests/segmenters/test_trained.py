@@ -167,7 +167,7 @@ def test_bad_requests_are_one_line(found, file, tmp_path):
         found(classes="red|x,y|red")
     with pytest.raises(UsageError, match="--crf 'sharp' is not one of 'pydensecrf'"):
         found(crf="sharp")
-    with pytest.raises(UsageError, match="stands on no CLIP: leave out --model"):
+    with pytest.raises(UsageError, match="stands on no CLIP; leave out --model"):
         found(model="tiny")
     with pytest.raises(InputError, match="no such file"):
         found(segmenter=tmp_path / "gone.safetensors")

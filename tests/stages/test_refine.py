@@ -1,5 +1,6 @@
 """The stories of `tune-prompts --kind background` and `refine` with a small CLIP at random weights."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 from PIL import Image
 
 from ovtool.batches import maps as map_batches
-from ovtool.cams.prompt_refinement import Request
 from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import cams, coco, label_maps, rle, tensors
 from ovtool.inputs import category_texts
@@ -18,15 +18,14 @@ from ovtool.methods.pseudo_masks import Background
 from ovtool.models import clip as door
 from ovtool.models import learned_text, mask_generator
 from ovtool.models.mask_generator import Generator
-from ovtool.runtime.runs import Run
 from ovtool.settings import shared
 from ovtool.settings.prompts import BackgroundPrompts
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.shared import Compute
 from ovtool.stages import refine, tune_prompts
-from ovtool.stages.refine import Masking
+from ovtool.cams.refined import Masking
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
-from ovtool.trainers.mask_generator import Settings
 
 NAMES = ("cow", "boat", "kite")
 CATEGORIES = tuple(coco.Category(3 * k, name) for k, name in enumerate(NAMES, 1))
@@ -77,20 +76,25 @@ def tune(maps, tmp_path, loads_small):
 
 @pytest.fixture
 def refined(maps, tmp_path, loads_small):
-    def run(name="x.json", source=maps, how=None, **options):
-        return refine.run(source, out=str(tmp_path / name), how=Run(**(how or {})), **options)
+    def run(name="x.json", source=maps, how=None, images=None, prompts=None, **options):
+        kept, apply = options.pop("save_generator", None), options.pop("apply", {})
+        steps, proposals = options.pop("steps", ""), options.pop("proposals", None)
+        return refine.run(
+            source,
+            Apply(apply=tuple(filter(None, steps.split(","))), proposals=proposals, **apply),
+            dataclasses.replace(prompts or PromptStep(), save_generator=kept),
+            PseudoMasks(**options),
+            images=images,
+            out=str(tmp_path / name),
+            run=shared.Run(**(how or {})),
+        )
 
     return run
 
 
 def requested(prompts=None, **options):
-    matching = {"batch_size": 4, "epochs": 2.0, "similarity": "shifted", **options}
-    own = {
-        name: matching.pop(name)
-        for name in ("fit_epochs", "refine_weight", "generator")
-        if name in matching
-    }
-    return Request(prompts, matching=Settings(**matching), **own)
+    own = {"batch_size": 4, "epochs": 2.0, "similarity": "shifted", **options}
+    return PromptStep(background_prompts=prompts, **own)
 
 
 # --- background prompts -------------------------------------------------------------------------------
@@ -360,19 +364,21 @@ def test_pixels_in_doubt_are_left_out(refined, tmp_path):
 
 
 def test_a_crf_leaves_the_rest_to_the_background():
-    assert Masking.of(None, None, ["crf"]) == Masking(Background("rest"), 0.95)
-    assert Masking.of(None, None, ["crf", "sam"]) == Masking(Background("otsu"), 0.0)
-    assert Masking.of("power:2", 0.5, ["crf"]) == Masking(Background("power", 2.0), 0.5)
+    crf, sam = Apply(apply=("crf",)), Apply(apply=("crf", "sam"), proposals="p.json")
+    assert Masking.of(PseudoMasks(), crf) == Masking(Background("rest"), 0.95)
+    assert Masking.of(PseudoMasks(), sam) == Masking(Background("otsu"), 0.0)
+    own = PseudoMasks(background_score="power:2", confidence=0.5)
+    assert Masking.of(own, crf) == Masking(Background("power", 2.0), 0.5)
     for spec in ("power:x", "constant:2", "otsu:1", "best", "power:-1", "constant:nan"):
         with pytest.raises(UsageError, match="give otsu, rest, power:A"):
-            refine.parse_background(spec)
+            background_rule(spec)
 
 
 def test_steps_are_those_of_the_pictures(refined, tmp_path, maps):
-    refined("y.safetensors", steps="walk,pamr", options={"walk_on": "attention"})
+    refined("y.safetensors", steps="walk,pamr", apply={"walk_on": "attention"})
     found = cams.read(tmp_path / "y.safetensors")
     assert found.of(1).shape == (2, 40, 64) and found.settings["method"] == "gradcam"
-    assert found.settings["refined"]["steps"] == ["walk", "pamr"] and found.model == "small"
+    assert found.settings["refined"]["apply"] == ["walk", "pamr"] and found.model == "small"
     assert found.images == cams.read(maps).images
     refined("z.safetensors", source=tmp_path / "y.safetensors", steps="crf", images=tmp_path)
     again = cams.read(tmp_path / "z.safetensors")
@@ -387,13 +393,13 @@ def test_proposals_vote(refined, tmp_path, maps):
     mask[6:22, 6:34] = True
     entries = [coco.annotation(n + 1, n + 1, 1, rle.encode(mask), 0.9) for n in range(12)]
     coco.write(coco.Dataset({}, image, entries, [coco.Category(1, "object")]), tmp_path / "p.json")
-    refined("v.safetensors", steps=["sam"], proposals_file=tmp_path / "p.json")
+    refined("v.safetensors", steps="sam", proposals=tmp_path / "p.json")
     found = cams.read(tmp_path / "v.safetensors").of(2)  # of one class
     assert len(found[0][torch.from_numpy(mask)].unique()) == 1
     with pytest.raises(UsageError, match="the step sam needs proposals"):
         refined(steps="sam")
     with pytest.raises(UsageError, match="--proposals is read by the step sam"):
-        refined(proposals_file=tmp_path / "p.json")
+        refined(proposals=tmp_path / "p.json")
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(refined, tmp_path, monkeypatch):
@@ -422,15 +428,15 @@ def test_what_cannot_be_refined(refined, tmp_path, maps):
     for options, said in (
         ({"steps": "crf,prompts"}, "prompts makes new maps, which would undo crf"),
         ({"steps": "pamr,affinity"}, "affinity works on patches and would undo pamr"),
-        ({"steps": "blur"}, "unknown step 'blur' in --steps"),
-        ({"name": "x.txt"}, "end it in .json for pseudo masks, or .safetensors for maps"),
-        ({"name": "x.safetensors"}, "without --steps the maps stay as they are"),
+        ({"steps": "blur"}, "--apply 'blur' is not one of 'prompts'"),
+        ({"name": "x.txt"}, "end it in .json for pseudo masks, or in .safetensors for maps"),
+        ({"name": "x.safetensors"}, "without --apply the maps stay as they are"),
         (
             {"name": "x.safetensors", "steps": "pamr", "overlays": tmp_path / "o"},
-            "pictures are drawn of pseudo masks",
+            "images are drawn of pseudo masks",
         ),
-        ({"prompts": Request(Path("b"))}, "belong to the step prompts: add it to --steps"),
-        ({"steps": "crf", "options": {"crf": "none"}}, "unknown --crf 'none'"),
+        ({"prompts": requested(Path("b"))}, "belong to the step prompts; add it to --apply"),
+        ({"steps": "crf", "apply": {"crf": "none"}}, "--crf 'none' is not one of"),
     ):
         with pytest.raises(UsageError, match=said):
             refined(**options)
@@ -551,7 +557,7 @@ def test_prompts_that_do_not_belong(tune, refined, tmp_path, maps, monkeypatch, 
     tune(similarity="shifted")
     prompts = tmp_path / "b.safetensors"
     with pytest.raises(UsageError, match="the step prompts needs --background-prompts FILE"):
-        requested(None)
+        refined(steps="prompts", prompts=requested(None))
     found = cams.read(maps)
     other = (coco.Category(3, "horse"), *CATEGORIES[1:])
     cams.write(tmp_path / "o.safetensors", found.images, other, found.maps, {})

@@ -182,7 +182,7 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
     "options, message",
     [
         ({"method": "magic"}, "unknown method 'magic'; give one of 'patch', 'fused', 'two-stage'"),
-        ({"stride": 16}, "--stride is the step of --window: give that too"),
+        ({"stride": 16}, "--stride is the step of --window; give that too"),
         (
             {"window": 32, "stride": 33},
             "--stride 33 is more than --window 32: pixels would be miss",

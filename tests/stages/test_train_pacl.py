@@ -263,7 +263,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(train, tmp_path, monk
         return compatibility(*arguments) * (float("nan") if calls > 6 else 1)  # two calls a step
 
     monkeypatch.setattr(patch_alignment, "compatibility", broken)
-    with pytest.raises(TrainingError, match="the loss is nan at step 4: train with a lower rate"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 4; train with a lower rate"):
         train(micro_batch=8, save_every=2)
     assert not (tmp_path / "h.safetensors").exists()
     assert (tmp_path / "h.safetensors.checkpoint").exists()
@@ -386,7 +386,7 @@ def test_what_cannot_be_meant(train, tmp_path):
         ({"pairs": "own", "nouns": True}, "--pairs own pools by captions alone"),
         ({"pooling": "mean"}, "--pooling 'mean' is not one of 'softmax', 'sparse'"),
         ({"templates": "two"}, "--templates 'two' is not one of"),
-        ({"naming": 2.0}, "--naming 2 compares patches with nouns: give --nouns too"),
+        ({"naming": 2.0}, "--naming 2 compares patches with nouns; give --nouns too"),
         ({"last_block": "naclip+first"}, "unknown last block 'first'"),
         ({"cache": "yes"}, "--cache 'yes' is not one of 'auto', 'on', 'off'"),
         ({"precision": "float16"}, "--precision float16 is too coarse"),
@@ -401,7 +401,7 @@ def test_what_cannot_be_meant(train, tmp_path):
 def test_a_single_picture_is_a_batch_of_one(train, said):
     content = json.loads(said.read_text())
     said.write_text(json.dumps({**content, "annotations": content["annotations"][:1]}))
-    with pytest.raises(UsageError, match="1 captioned image to train on: give two or more"):
+    with pytest.raises(UsageError, match="1 captioned image to train on; give two or more"):
         train()
 
 

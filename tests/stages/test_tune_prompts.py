@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_the_training(tune, tmp_path, monkeypatch
         return loss(self, *arguments) * (float("nan") if steps == 4 else 1)
 
     monkeypatch.setattr(prompt_trainer.NamedCrops, "loss", broken)
-    with pytest.raises(TrainingError, match="the loss is nan at step 4: train with a lower rate"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 4; train with a lower rate"):
         tune(save_every=2)
     assert (
         not (tmp_path / "p.safetensors").exists()
@@ -302,7 +302,7 @@ def test_a_file_of_zero_pairs(tune, pairs):
 def test_one_pair_is_too_few(tune, pairs):
     text = json.loads(pairs.read_text())
     pairs.write_text(json.dumps({**text, "annotations": text["annotations"][:1]}))
-    with pytest.raises(UsageError, match="has 1 pair to train on: give two or more"):
+    with pytest.raises(UsageError, match="has 1 pair to train on; give two or more"):
         tune()
 
 
@@ -317,7 +317,7 @@ def test_pairs_of_an_unknown_category(tune, pairs):
 def test_images_that_are_not_there(tune, pairs, tmp_path):
     (tmp_path / "05.png").unlink()
     with pytest.raises(
-        InputError, match="lacks 1 of the 12 images of .* such as 05.png: give the folder"
+        InputError, match="lacks 1 of the 12 images of .* such as 05.png; give the folder"
     ):
         tune()
     (tmp_path / "empty").mkdir()
