@@ -75,7 +75,9 @@ def _spec(name: str, scenes: Scenes) -> CollageSpec:
     """The settings as a spec, or UsageError."""
     if ":" in name:
         short, _, given = name.partition(":")
-        raise UsageError(f"'{name}' holds a split; give the split as an option: {short} --split {given}")
+        raise UsageError(
+            f"'{name}' holds a split; give the split as an option: {short} --split {given}"
+        )
     named = name if scenes.split is None else f"{name}:{scenes.split}"
     name, split = registry.split_name(named)
     if name != "collage":

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ovtool.batches import maps as map_batches
+from ovtool.cams.refined import Masking
 from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import cams, coco, label_maps, rle, tensors
 from ovtool.inputs import category_texts
@@ -23,7 +24,6 @@ from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
 from ovtool.settings.shared import Compute
 from ovtool.stages import refine, tune_prompts
-from ovtool.cams.refined import Masking
 from ovtool.trainers import background_prompts as background_trainer
 from ovtool.trainers import mask_generator as generator_trainer
 
