@@ -149,7 +149,7 @@ def of_masks(
         if image is None or (image.height, image.width) != rgb.shape[:2]:
             there = "a failure" if image is None else f"{image.width} x {image.height}"
             raise MismatchError(
-                f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here: "
+                f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
                 "make the proposals for these images"
             )
         width = 0 if no_object is None else len(no_object)

@@ -42,7 +42,7 @@ def test_folders_must_be_empty_or_new(tmp_path):
     assert not (tmp_path / "a").exists()
     (tmp_path / "old/x.png").touch()
     old.check([item("x.jpg")], overwrite=True)
-    with pytest.raises(OutputExistsError, match="old is not empty: .* or give --overwrite"):
+    with pytest.raises(OutputExistsError, match="old is not empty; .* or give --overwrite"):
         old.check([item("x.jpg")], overwrite=False)
 
 
