@@ -74,7 +74,7 @@ class Settings:
             if self.start != "random":
                 raise UsageError(
                     f"--begin {self.start} reads the CLIP's own patches, and {self.backbone} has others; give "
-                    "--start random"
+                    "--begin random"
                 )
         elif self.fine_tuned:
             raise UsageError(

@@ -1,8 +1,8 @@
 """The training of a mask generator by segment-label matching (`methods.label_matching`).
 
 The CLIP is frozen; gradients go through its image tower to the masks. What the generator reads of the
-pictures is kept in memory where it never changes: its backbone is frozen and the pictures are whole.
-Mirrored pictures are then kept beside the others, so this augmentation costs nothing; random crops
+images is kept in memory where it never changes: its backbone is frozen and the images are whole.
+Mirrored images are then kept beside the others, so this augmentation costs nothing; random crops
 (`crop_scale` below 1) cannot be kept.
 
 The published generator does not begin at random weights: it is WeakTr's, trained on the labels alone. Here
@@ -40,10 +40,10 @@ if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
 PUBLISHED = {"background_weight": label_matching.BACKGROUND_WEIGHT}  # SemPLeS, section 3.2
 LABEL_STEPS = 200  # of a generator that begins at random
 CACHE_BYTES = 2 << 30  # of features
-VALIDATED = 64  # pictures whose labels are looked at
+VALIDATED = 64  # images whose labels are looked at
 VALIDATIONS = 5  # in a training
 SAVE_EVERY = 50  # steps
-AT_ONCE = 64  # masked pictures in the image tower
+AT_ONCE = 64  # masked images in the image tower
 
 # unit features v_f (P, D) of X_f and the class of each (P,) to a further loss
 Refine = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +52,7 @@ _logger = logging.getLogger("ovtool")
 
 @dataclass(eq=False)
 class Matching:
-    """One training: a generator, the labelled pictures and the classes' text embeddings (C, D).
+    """One training: a generator, the labelled images and the classes' text embeddings (C, D).
 
     refine, refine_weight: a further loss on the foreground (`Refine`) and its weight. label_steps: None for
     those of the settings; 0 where the head comes from elsewhere.
@@ -186,7 +186,7 @@ class Matching:
         return foreground, background
 
     def _embed(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings (n, D) of normalised pictures, with gradients to them."""
+        """Unit embeddings (n, D) of normalised images, with gradients to them."""
         from ovtool.models import towers
 
         visual = self.clip.model.visual
@@ -194,7 +194,7 @@ class Matching:
         return normalize(torch.cat(found), dim=-1)
 
     def _clip_pixels(self, rgb: Tensor) -> Tensor:
-        """uint8 (B, S, S, 3) as the CLIP sees masked pictures: normalised, of its own size."""
+        """uint8 (B, S, S, 3) as the CLIP sees masked images: normalised, of its own size."""
         from ovtool.models import clip as door
 
         size = (self.clip.image_size, self.clip.image_size)
@@ -216,7 +216,7 @@ class Matching:
         return torch.stack([self._features[key] for key in keys]).float()
 
     def _fits(self) -> bool:
-        """Whether the features of all pictures, mirrored too, are few enough to be kept."""
+        """Whether the features of all images, mirrored too, are few enough to be kept."""
         blank = torch.zeros(1, self.batches.side, self.batches.side, 3, dtype=torch.uint8)
         each = self.generator.features(self.generator.normalise(blank)).numel() * 2
         return 2 * each * len(self.labels.images) <= CACHE_BYTES
@@ -224,7 +224,7 @@ class Matching:
     # --- what needs no pixel truth -------------------------------------------------------------------
     @torch.no_grad()
     def measured_similarity(self) -> str:
-        """`raw`, the paper's, unless the clamp takes the gradient of too many pictures; then one line
+        """`raw`, the paper's, unless the clamp takes the gradient of too many images; then one line
         says so."""
         chosen = self._spread()
         features = self._embed(self._clip_pixels(chosen.rgb))
@@ -236,7 +236,7 @@ class Matching:
         if share <= label_matching.MAX_CLAMPED:
             return "raw"
         _logger.warning(
-            "%.0f %% of the pictures have a cosine below 0 with a label of theirs, where the raw similarity "
+            "%.0f %% of the images have a cosine below 0 with a label of theirs, where the raw similarity "
             "learns nothing: taking --similarity shifted",
             100 * share,
         )
@@ -244,7 +244,7 @@ class Matching:
 
     @torch.no_grad()
     def label_accuracy(self) -> float:
-        """The share of pairs of a picture and a label whose X_f is nearest to that label of all labels."""
+        """The share of pairs of an image and a label whose X_f is nearest to that label of all labels."""
         self.generator.eval()
         chosen = self._spread()
         raw = self.generator(self.generator.normalise(chosen.rgb))
@@ -254,7 +254,7 @@ class Matching:
         return round(float(((foreground @ self.text.T).argmax(1) == classes).float().mean()), 6)
 
     def _spread(self) -> LabelBatch:
-        """At most `VALIDATED` pictures from the whole list, not mirrored."""
+        """At most `VALIDATED` images from the whole list, not mirrored."""
         count = len(self.labels.images)
         return self.batches.of_rows(list(range(0, count, max(1, count // VALIDATED)))[:VALIDATED])
 

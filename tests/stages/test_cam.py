@@ -249,7 +249,7 @@ def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
         settings = LabelMatching()
         assert generator_trainer.Matching(small, network, found, text, settings).similarity == kind
         assert len(said) == lines
-    assert "taking --similarity shifted" in said[0] and "100 % of the pictures" in said[0]
+    assert "taking --similarity shifted" in said[0] and "100 % of the images" in said[0]
 
 
 def test_selection_by_labels_keeps_the_best_validation(make, tmp_path, monkeypatch):
