@@ -52,7 +52,7 @@ def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
     missing = [item.name for item in items if not item.path.exists()]
     if missing:
         raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(items)} images of {source}, such as {missing[0]}: "
+            f"{folder} lacks {len(missing)} of the {len(items)} images of {source}, such as {missing[0]}; "
             "give the folder that the file names start from with --images"
         )
     sizes = {item.name: image_files.read_size(item.path) for item in items}

@@ -88,7 +88,7 @@ def read(source: str, images: Path | None, seed: int, held_out: float = HELD_OUT
     ]
     if missing:
         raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(used)} images of {source}, such as {missing[0]}: "
+            f"{folder} lacks {len(missing)} of the {len(used)} images of {source}, such as {missing[0]}; "
             "give the folder that the file names start from with --images"
         )
     held = held_out_ids(sorted(used), seed, held_out)

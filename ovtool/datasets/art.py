@@ -91,7 +91,7 @@ def train_drawings(
     drawings = {noun.name: _read_styles(folder, noun, styles) for noun in table()}
     if bare := [name for name, found in drawings.items() if not found]:
         raise InputError(
-            f"no training art for {len(bare)} nouns ({bare[0]}, ...) in {folder}: "
+            f"no training art for {len(bare)} nouns ({bare[0]}, ...) in {folder}; "
             "run scripts/bundle/fetch_art of the repository"
         )
     return drawings

@@ -174,7 +174,7 @@ def _check(cams: Cams, where: str) -> None:
         found = cams.maps[image.id]
         if found.ndim != 3 or len(found) != len(image.category_ids) or 0 in found.shape[1:]:
             raise InputError(
-                f"{place} have the shape {list(found.shape)} for {len(image.category_ids)} categories: "
+                f"{place} have the shape {list(found.shape)} for {len(image.category_ids)} categories; "
                 "make it again"
             )
         if not found.isfinite().all():

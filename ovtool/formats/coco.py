@@ -68,7 +68,7 @@ def read(
     if isinstance(data, list):
         if truth is None:
             raise InputError(
-                f"{where} is a bare list of results, without images and categories: "
+                f"{where} is a bare list of results, without images and categories; "
                 "give it together with its ground truth"
             )
         dataset = read_results(data, truth, where=where)
@@ -296,7 +296,7 @@ def _check_root(dataset: Dataset, root: Path | None, where: str) -> None:
         raise InputError(f"no folder {root} with the images of {where}")
     if dataset.images and not any((root / image.file_name).exists() for image in dataset.images):
         raise InputError(
-            f"{root} holds none of the images of {where}, such as {dataset.images[0].file_name}: "
+            f"{root} holds none of the images of {where}, such as {dataset.images[0].file_name}; "
             "give the folder that the file names start from"
         )
 

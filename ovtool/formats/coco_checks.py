@@ -46,7 +46,7 @@ def load_json(source: Path | str) -> tuple[str, Any]:
         raise InputError(f"{name} is not JSON that can be read: {short(error)}") from None
     if constants:
         raise InputError(
-            f"{name}: {_place_of_constant(value)} is {constants[0]}, which is not JSON: "
+            f"{name}: {_place_of_constant(value)} is {constants[0]}, which is not JSON; "
             "write a number, or leave the key out"
         )
     return name, value
@@ -100,7 +100,7 @@ def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None
             )
         if value in seen:
             raise InputError(
-                f"{where}: {name}: id {value} is there twice (entries {seen[value]} and {index}): "
+                f"{where}: {name}: id {value} is there twice (entries {seen[value]} and {index}); "
                 "give each an id of its own"
             )
         seen[value] = index

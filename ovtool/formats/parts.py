@@ -82,7 +82,7 @@ class PartStore:
         cut_of = (header.get("part"), header.get("start"), header.get("stop"))
         if cut_of != (part.index, part.start, part.stop):
             raise MismatchError(
-                f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}: "
+                f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}; "
                 f"run without --resume, or remove {self.folder}"
             )
         if end is None or (end.get("tensors") and not path.with_suffix(_TENSORS).exists()):

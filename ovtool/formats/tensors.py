@@ -85,7 +85,7 @@ def load(
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds is not None and header["kind"] not in kinds:
         raise MismatchError(
-            f"{path} is of kind {header['kind']}, but {' or '.join(kinds)} is needed here: "
+            f"{path} is of kind {header['kind']}, but {' or '.join(kinds)} is needed here; "
             "name another file"
         )
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
@@ -140,7 +140,7 @@ def _open(path: Path) -> Any:
         raise InputError(f"no such file: {path}") from None
     except safetensors.SafetensorError as error:
         raise InputError(
-            f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]}): "
+            f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]}); "
             "make or copy it again"
         ) from None
     except OSError as error:

@@ -84,7 +84,7 @@ def _checked(
     missing = [one.item for one in kept if not one.item.path.exists()]
     if missing:
         raise InputError(
-            f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}: "
+            f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}; "
             "give the folder that the names start from with --images, or remove them"
         )
     return Labelled(spec, kept, categories, len(bare))

@@ -42,5 +42,5 @@ def load(
     if clip is not None:
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     if not all(bool(value.isfinite().all()) for value in content.values()):
-        raise InputError(f"{path} holds numbers that are not finite: {mend}")
+        raise InputError(f"{path} holds numbers that are not finite; {mend}")
     return header, content

@@ -304,7 +304,7 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
         )
     if stride != clip.patch_size and not is_native(clip.model.visual):
         raise UsageError(
-            f"--patch-stride needs a tower of open_clip's own, and that of {clip.name} is timm's: "
+            f"--patch-stride needs a tower of open_clip's own, and that of {clip.name} is timm's; "
             "leave it out, or use a model such as ViT-B-16/openai"
         )
     return replace(clip, patch_stride=stride)

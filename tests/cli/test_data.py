@@ -213,7 +213,7 @@ def test_training_art_that_was_never_fetched(tmp_path, capsys):
         )
         assert status == 1
         assert line == (
-            f"error: no training art for 209 nouns (monkey, ...) in {tmp_path / 'cache' / 'art'}: "
+            f"error: no training art for 209 nouns (monkey, ...) in {tmp_path / 'cache' / 'art'}; "
             "run scripts/bundle/fetch_art of the repository"
         )
     assert not (tmp_path / "set").exists()

@@ -306,7 +306,7 @@ def test_images_of_a_coco_file_and_a_limit(desk, photos):
     line = ["segment", "--coco", "list.json", "--images", str(photos), *WORDS]
     assert run(line) == 0
     found = coco.read("list.segments.json").images
-    assert [(i.id, i.file_name) for i in found] == [(1, "deep/c.png"), (2, "a.png")]
+    assert [(i.id, i.file_name) for i in found] == [(4, "deep/c.png"), (9, "a.png")]
     assert run([*line, "--limit", "1", "-o", "one.json"]) == 0
     assert [i.file_name for i in coco.read("one.json").images] == ["deep/c.png"]
 
