@@ -1,7 +1,6 @@
 """The `ovtool` program: a table of commands, each of which is imported when it is asked for.
 
-A command is declared by its signature (`cli.declare`); one that still has Typer's own options works
-beside it. The stage behind a command is imported when the command runs.
+A command is declared by its signature (`cli.declare`). The stage behind it is imported when it runs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ovtool.cli import declare, output
+from ovtool.cli import output
 from ovtool.cli.old_names import OLD_NAMES
 from ovtool.cli.parameters import Flag, help_flag, verbosity
 
@@ -224,6 +223,8 @@ def made(row: Row, path: str = "") -> TyperCommand | Group:
     if isinstance(row.target, tuple):
         return Group(row.target, f"{path}{row.name} ", name=row.name, help=row.help)
     function = imported(row.target) if isinstance(row.target, str) else row.target
+    from ovtool.cli import declare  # which `ovtool --help` does not need
+
     return declare.command(function, row.name, OLD_NAMES.get(path + row.name))
 
 
