@@ -23,22 +23,28 @@ def evaluate(
     ground_truth: Annotated[
         str,
         Option(
-            "The truth: COCO JSON, parts folder, or folder of label maps with classes.txt.",
+            "The truth: COCO JSON, parts folder, folder of label maps with classes.txt, or data set.",
             metavar="GT",
             panel="Measure",
         ),
     ],
     metric: MeanIou | Recall = MeanIou(),
     *,
+    other: Annotated[
+        str | None,
+        Argument("A second prediction of the same truth, compared with PRED.", metavar="[OTHER]"),
+    ] = None,
     out: Out = None,
     json: Json = False,
     run: Annotated[Run, Only("overwrite")] = Run(),
 ) -> None:
     """Measure predictions by a ground truth: IoU of classes and accuracies, or recall of masks.
 
-    --metric miou: all measures come from one confusion matrix over all pixels of all images. Classes are matched
-    by name (or synonym), images by file name. Where masks overlap, the later one in the file lies
-    on top. Pixels that the truth leaves unlabelled are not counted, unless --with-background;
+    --metric miou: all measures come from one confusion matrix over all pixels of all images. The mean IoU
+    is given in both conventions: over the classes that the truth holds, and over those that the truth or
+    the prediction holds, where a class that is nowhere true counts as 0. Classes are matched by name (or
+    synonym, or spelling, which is then said), images by file name. Where masks overlap, the higher score
+    lies on top. Pixels that the truth leaves unlabelled are not counted, unless --with-background;
     labelled pixels that the prediction leaves unlabelled, or gives a class that the truth does not
     know, are errors. --classes-per-image leaves out, in each image, the pixels whose true class is
     not among the words listed for it. --missing empty counts an image with no prediction as all
@@ -48,53 +54,113 @@ def evaluate(
     over IoU .50 to .95 (COCO's average recall), at 100 and 10 proposals an image, by size of the true
     mask (small is below 32 x 32 pixels, large above 96 x 96), and at IoU .50 alone.
 
+    Intervals of 95 % come from the bootstrap over images. With OTHER the table compares two predictions:
+    an interval of the difference that does not hold 0 is no accident of the choice of images.
+
     The table shows per cent, the JSON fractions.
 
     $ ovtool evaluate photos.segments.json --ground-truth truth.json --json > scores.json
     """
     from ovtool.stages import evaluate as stage
 
-    result = stage.run(prediction, ground_truth, metric, out=out, run=run, progress=output.progress)
-    if isinstance(metric, Recall):
-        output.table(("average recall", "%"), _recall_rows(result))
-    else:
-        output.table(("class", "IoU %", "accuracy %", "pixels"), _rows(result))
-    if json or out == "-":
+    result = stage.run(
+        prediction, ground_truth, metric, other=other, out=out, run=run, progress=output.progress
+    )
+    as_json = json or out == "-"
+    if isinstance(metric, MeanIou):
+        output.answer(*_classes(result), "", as_json=as_json)
+    output.answer(*_measures(result, metric), *_counted(result, metric), as_json=as_json)
+    if as_json:
         output.print_json(result)
 
 
-def _recall_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Recall at 100 proposals and by size, at 10, and at one IoU."""
-    rows = (
-        ("100 proposals, IoU .50:.95", "average_recall"),
-        ("  small masks", "average_recall_small"),
-        ("  medium masks", "average_recall_medium"),
-        ("  large masks", "average_recall_large"),
-        ("10 proposals, IoU .50:.95", "average_recall_10"),
-        ("100 proposals, IoU .50", "recall_50"),
-    )
-    return [(name, output.per_cent(result[key])) for name, key in rows]
+MEAN_IOU = (
+    ("mIoU, classes of the truth", "miou"),
+    ("mIoU, classes of truth or prediction", "miou_union"),
+    ("mean accuracy", "mean_accuracy"),
+    ("frequency-weighted IoU", "frequency_weighted_iou"),
+    ("pixel accuracy", "pixel_accuracy"),
+)
+RECALL = (
+    ("average recall, 100 proposals, IoU .50:.95", "average_recall"),
+    ("  small masks", "average_recall_small"),
+    ("  medium masks", "average_recall_medium"),
+    ("  large masks", "average_recall_large"),
+    ("average recall, 10 proposals, IoU .50:.95", "average_recall_10"),
+    ("recall, 100 proposals, IoU .50", "recall_50"),
+)
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
-def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The classes in their order, then the means."""
-    rows = [
+def _classes(result: dict[str, Any]) -> Table:
+    """The classes in the order of the truth; of two predictions the IoU of either."""
+    if "other" not in result:
+        return ("class", "IoU %", "accuracy %", "pixels"), [
+            (
+                row["name"],
+                output.per_cent(row["iou"]),
+                output.per_cent(row["accuracy"]),
+                str(row["truth_pixels"]),
+            )
+            for row in result["classes"]
+        ]
+    others = {row["name"]: row for row in result["other"]["classes"]}
+    rows = {row["name"]: row for row in result["classes"]}
+    return ("class", "IoU %", "other's IoU %", "pixels"), [
         (
-            c["name"],
-            output.per_cent(c["iou"]),
-            output.per_cent(c["accuracy"]),
-            str(c["truth_pixels"]),
+            name,
+            output.per_cent(rows.get(name, {}).get("iou")),
+            output.per_cent(others.get(name, {}).get("iou")),
+            str((rows.get(name) or others[name])["truth_pixels"]),
         )
-        for c in result["classes"]
+        for name in dict.fromkeys([*rows, *others])
     ]
-    pixels = str(result["pixels"])
-    return [
-        *rows,
-        ("mean", output.per_cent(result["miou"]), output.per_cent(result["mean_accuracy"]), pixels),
-        (
-            "weighted by pixels",
-            output.per_cent(result["frequency_weighted_iou"]),
-            output.per_cent(result["pixel_accuracy"]),
-            pixels,
-        ),
-    ]
+
+
+def _measures(result: dict[str, Any], metric: MeanIou | Recall) -> Table:
+    """The measures of the whole; of two predictions also how much higher the other's are."""
+    rows: list[tuple[str, ...]] = []
+    other = result.get("other")
+    for name, key in MEAN_IOU if isinstance(metric, MeanIou) else RECALL:
+        value = result[key]
+        cells = [output.per_cent(value)]
+        intervals = result.get("intervals", {})
+        if other is not None:
+            known = value is not None and other[key] is not None
+            cells += [output.per_cent(other[key])]
+            cells += [output.per_cent(other[key] - value if known else None)]
+            intervals = result.get("difference", {})
+        rows.append((name, *cells, _interval(intervals.get(key))))
+    if other is None:
+        return ("measure", "%", "95 % interval"), rows
+    return ("measure", "%", "other's %", "difference", "95 % interval"), rows
+
+
+def _interval(ends: dict[str, float | None] | None) -> str:
+    if ends is None or ends["low"] is None:
+        return ""
+    return f"[{output.per_cent(ends['low'])}, {output.per_cent(ends['high'])}]"
+
+
+def _counted(result: dict[str, Any], metric: MeanIou | Recall) -> list[str]:
+    """What was counted, and what was not."""
+    lines = [f"{result['images']} images are counted"]
+    if result["images_missing"]:
+        how = {"empty": "count as all wrong", "skip": "are left out"}[metric.missing]
+        lines.append(f"{result['images_missing']} images of the truth have no prediction and {how}")
+    if result["images_without_truth"]:
+        lines.append(
+            f"{result['images_without_truth']} predicted images have no truth and are left out"
+        )
+    if isinstance(metric, Recall):
+        lines[0] += f", with {result['truth_masks']} true masks and {result['proposals']} proposals"
+        return lines
+    pixels, left_out = result["pixels"], result["pixels_not_counted"]
+    lines[0] += f", with {pixels} pixels"
+    if left_out:
+        reasons = [] if metric.with_background else ["unlabelled in the truth"]
+        reasons += ["of a label to ignore"] if metric.ignore_label else []
+        reasons += ["of none of the image's words"] if metric.classes_per_image else []
+        share = 100 * left_out / (pixels + left_out)
+        lines.append(f"{left_out} pixels ({share:.1f} %) are not counted: {' or '.join(reasons)}")
+    return lines

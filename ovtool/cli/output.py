@@ -81,11 +81,30 @@ def defect(text: str) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table on stderr, unless `-q`; the first column is flush left, the others right."""
+    for line in _lines(header, rows):
+        message(line)
+
+
+def answer(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *notes: str, as_json: bool = False
+) -> None:
+    """Prints the table that a command was asked for, and lines below it, on stdout, however quiet; on stderr
+    where stdout holds the JSON (`as_json`), unless `-q`."""
+    for line in (*_lines(header, rows), *notes):
+        if as_json:
+            message(line)
+        else:
+            _print(line)
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
     for row in (header, *rows):
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        message("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def measures(before: Mapping[str, float], after: Mapping[str, float]) -> None:
@@ -117,9 +136,12 @@ def print_json(document: object) -> None:
     """
     import json
 
+    _print(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def _print(text: str) -> None:
     if sys.stdout is None:
-        raise InputError("standard output is closed, so there is nowhere to write the JSON")
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2)
+        raise InputError("standard output is closed, so there is nowhere to write the answer")
     sys.stdout.write(text + "\n")
 
 

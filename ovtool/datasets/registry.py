@@ -4,6 +4,7 @@
 keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
@@ -110,6 +111,25 @@ def collage_in(folder: Path, split: str) -> DataSet:
         captions=annotations / f"captions_{split}.json",
         classes_per_image=annotations / f"classes_{split}.json",
     )
+
+
+def in_folder(folder: Path) -> DataSet:
+    """The files of the one split of a data set in a folder, laid out as `data make` and COCO lay it out:
+    `images/SPLIT` (or `SPLIT`) and `annotations/instances_SPLIT.json`. Raises InputError for none, or
+    several."""
+    files = folder.glob("annotations/*_*.json")
+    splits = sorted({path.stem.partition("_")[2] for path in files})
+    if len(splits) != 1:
+        listed = (
+            f"the splits {', '.join(splits)}" if splits else "no annotations/instances_SPLIT.json"
+        )
+        raise InputError(
+            f"{folder} has {listed}; name the JSON of one split in place of the folder"
+        )
+    data_set = collage_in(folder, splits[0])
+    if data_set.images.is_dir():
+        return data_set
+    return dataclasses.replace(data_set, name=str(folder), images=folder / splits[0])
 
 
 def cached_collage(split: str) -> DataSet:

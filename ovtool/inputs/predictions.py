@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovtool.datasets import registry, vocabularies
 from ovtool.datasets.matching import image_stem, match_images
 from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
@@ -58,13 +59,35 @@ class LabelledPair:
             if own is None:
                 unknown.append(name)
             else:
-                known[name] = [synonym for word in own for synonym in word.split("|")]
+                known[name] = [
+                    synonym for word in own for synonym in vocabularies.split_synonyms(word)
+                ]
         if unknown:
             raise InputError(
                 f"{path} has no words for {len(unknown)} images (the first is '{unknown[0]}'); "
                 "list words for every image"
             )
         return known
+
+
+def truth_file(ground_truth: str, instances: bool) -> str:
+    """The file that holds a truth: for a data set, by name or as a folder that `data make` wrote, its COCO
+    JSON of instances or of all pixels; else what was given.
+
+    Raises:
+        UsageError: the data set has no such split.
+        InputError: its files are not there, or the folder has several splits.
+    """
+    if registry.is_name(ground_truth) and not Path(ground_truth).exists():
+        data_set = registry.locate(ground_truth)
+    elif Path(ground_truth, "annotations").is_dir():
+        data_set = registry.in_folder(Path(ground_truth))
+    else:
+        return ground_truth
+    masks = data_set.instances if instances else data_set.semantic or data_set.instances
+    if masks is None or not masks.exists():
+        raise InputError(f"{ground_truth} has no masks: {masks} is not there")
+    return str(masks)
 
 
 def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledPair:

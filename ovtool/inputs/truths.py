@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.datasets import nouns, registry
+from ovtool.datasets import nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats import images as pictures
@@ -61,7 +61,9 @@ class CompetingWords:
                     f"{lists} has no list of words for {labelled.shortened(missing, 1)}"
                 )
             self.of_image = {
-                name: [self._number(index, entry.split("|")) for entry in table[name]]
+                name: [
+                    self._number(index, vocabularies.split_synonyms(entry)) for entry in table[name]
+                ]
                 for name in images
             }
         everything = (name for names in self.classes for name in names)

@@ -11,33 +11,30 @@ as 0 in `miou_union` and does not count in `miou_truth`. How sure either is says
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
 class Scores:
     """What `scores` returns: fractions in [0, 1]; NaN where there is nothing to divide by."""
 
-    iou: Tensor  # (K,) float64; NaN for a class with neither truth nor prediction
-    accuracy: Tensor  # (K,) float64, also called recall; NaN for a class with no truth
+    iou: NDArray[np.float64]  # (K,); NaN for a class with neither truth nor prediction
+    accuracy: NDArray[np.float64]  # (K,), also called recall; NaN for a class with no truth
     miou_truth: float  # over the classes that the truth holds
     miou_union: float  # over the classes that the truth or the prediction holds
     pixel_accuracy: float
     mean_accuracy: float
     frequency_weighted_iou: float
 
-    @property
-    def miou(self) -> float:
-        """`miou_union`."""
-        return self.miou_union
 
-
-def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignore: int = -1) -> Tensor:
+def confusion(
+    prediction: ArrayLike, truth: ArrayLike, num_classes: int, ignore: int = -1
+) -> NDArray[np.int64]:
     """Counts n_ij over the pixels of any number of images.
 
     Args:
-        prediction: integers of any shape. A value outside 0..K-1 means "none of the classes" and
+        prediction: integers of any shape, an array or a tensor of the CPU. A value outside 0..K-1 means "none of the classes" and
             is a miss wherever the truth names a class.
         truth: integers of the same shape, each in 0..K-1 or equal to `ignore`.
         num_classes: K.
@@ -50,19 +47,20 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignore: int =
     Raises:
         ValueError: shapes that differ, or a truth value that is neither a class nor `ignore`.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {tuple(prediction.shape)}, truth {tuple(truth.shape)}")
-    counted = truth != ignore
-    i = truth[counted].long()  # (N,)
-    j = prediction[counted].long()  # (N,)
-    if i.numel() and (int(i.min()) < 0 or int(i.max()) >= num_classes):
+    predicted, true = np.asarray(prediction), np.asarray(truth)
+    if predicted.shape != true.shape:
+        raise ValueError(f"prediction {predicted.shape}, truth {true.shape}")
+    counted = true != ignore
+    i = true[counted].astype(np.int64)  # (N,)
+    j = predicted[counted].astype(np.int64)  # (N,)
+    if i.size and (i.min() < 0 or i.max() >= num_classes):
         raise ValueError(f"truth holds values outside 0..{num_classes - 1} and not {ignore}")
-    j = torch.where((j >= 0) & (j < num_classes), j, num_classes)
+    j = np.where((j >= 0) & (j < num_classes), j, num_classes)
     columns = num_classes + 1
-    return torch.bincount(i * columns + j, minlength=num_classes * columns).view(-1, columns)
+    return np.bincount(i * columns + j, minlength=num_classes * columns).reshape(-1, columns)
 
 
-def scores(confusion: Tensor) -> Scores:
+def scores(confusion: NDArray[np.int64]) -> Scores:
     """The measures of a confusion matrix.
 
     - IoU_i = n_ii / (t_i + sum_j n_ji - n_ii); mIoU is its mean over the classes that the truth
@@ -79,23 +77,25 @@ def scores(confusion: Tensor) -> Scores:
         ValueError: a matrix of another shape.
     """
     if confusion.ndim != 2 or confusion.shape[1] < confusion.shape[0]:
-        raise ValueError(
-            f"a confusion matrix is (K, K) or (K, K + 1), not {tuple(confusion.shape)}"
-        )
-    n = confusion.double()
-    num_classes = n.shape[0]
+        raise ValueError(f"a confusion matrix is (K, K) or (K, K + 1), not {confusion.shape}")
+    n = confusion.astype(np.float64)
+    num_classes = len(n)
     hits = n.diagonal()  # (K,) n_ii
-    t = n.sum(dim=1)  # (K,) t_i
-    predicted = n[:, :num_classes].sum(dim=0)  # (K,) sum_j n_ji
-    iou = hits / (t + predicted - hits)  # 0 / 0 is NaN: neither truth nor prediction
-    accuracy = hits / t
-    total = t.sum()
-    return Scores(
-        iou=iou,
-        accuracy=accuracy,
-        miou_truth=float(iou[t > 0].mean()),
-        miou_union=float(iou.nanmean()),
-        pixel_accuracy=float(hits.sum() / total),
-        mean_accuracy=float(accuracy.nanmean()),
-        frequency_weighted_iou=float((t * iou).nansum() / total),
-    )
+    t = n.sum(axis=1)  # (K,) t_i
+    union = t + n[:, :num_classes].sum(axis=0) - hits  # (K,) t_i + sum_j n_ji - n_ii
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: neither truth nor prediction
+        iou, accuracy = hits / union, hits / t
+        total = t.sum()
+        return Scores(
+            iou=iou,
+            accuracy=accuracy,
+            miou_truth=_mean(iou[t > 0]),
+            miou_union=_mean(iou[union > 0]),
+            pixel_accuracy=float(hits.sum() / total),
+            mean_accuracy=_mean(accuracy[t > 0]),
+            frequency_weighted_iou=float((t * np.nan_to_num(iou)).sum() / total),
+        )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -9,9 +9,11 @@ of `formats.labelled`. Images are matched by file name.
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ovtool.formats import coco
 
@@ -21,13 +23,25 @@ _SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32, below 96 
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
 
 
-def measure(truth: Masks, proposals: Masks) -> dict[str, float | None]:
-    """The recall of the images of `truth`; one that `proposals` lacks has found nothing.
+@dataclass(frozen=True)
+class Recalled:
+    """What `measure` returns.
 
-    Returns fractions in [0, 1], None where there is no mask of that size: `average_recall` at 100
-    proposals, `average_recall_10`, `average_recall_small`, `_medium` and `_large`, and `recall_50`,
-    at 100 proposals and IoU 0.5. A proposal without a score counts as 1; of equals the first is best.
+    measures: fractions in [0, 1], None where there is no mask of that size: `average_recall` at 100
+        proposals, `average_recall_10`, `average_recall_small`, `_medium` and `_large`, and `recall_50`, at
+        100 proposals and IoU 0.5.
+    hits: float64 (N,), the true masks of each image that a proposal is like, averaged over the IoUs.
+    masks: float64 (N,), the true masks of each image; `average_recall` is the ratio of the two sums.
     """
+
+    measures: Mapping[str, float | None]
+    hits: NDArray[np.float64]
+    masks: NDArray[np.float64]
+
+
+def measure(truth: Masks, proposals: Masks) -> Recalled:
+    """The recall of the images of `truth`, in its order; an image that `proposals` lacks has no proposal.
+    A proposal without a score counts as 1; of equals the first is best."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -49,12 +63,23 @@ def measure(truth: Masks, proposals: Masks) -> dict[str, float | None]:
         values = recall[thresholds, _SIZES.index(size), LIMITS.index(limit)]
         return None if (values < 0).any() else float(np.mean(values))
 
-    return {
+    # one entry an image, of size "all" first; None for an image with neither a mask nor a proposal
+    of_images = [
+        (e["gtMatches"], e["gtIgnore"]) if e else None for e in counted.evalImgs[: len(names)]
+    ]
+    measures = {
         "average_recall": mean("all", 100),
         "average_recall_10": mean("all", 10),
         "recall_50": mean("all", 100, slice(0, 1)),
         **{f"average_recall_{size}": mean(size, 100) for size in _SIZES[1:]},
     }
+    return Recalled(
+        measures,
+        np.array(
+            [(e[0][:, e[1] == 0] > 0).sum() / len(e[0]) if e else 0 for e in of_images], float
+        ),
+        np.array([(e[1] == 0).sum() if e else 0 for e in of_images], float),
+    )
 
 
 def _as_coco(images: Sequence[Sequence[coco.Annotation]], with_scores: bool) -> dict[str, Any]:

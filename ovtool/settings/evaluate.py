@@ -13,6 +13,12 @@ Missing = Annotated[
         "What to do with images of the truth that have no prediction; empty counts them as all wrong."
     ),
 ]
+Bootstrap = Annotated[
+    int,
+    Option(
+        "Samples of the bootstrap over images that gives the 95 % intervals; 0 gives none.", min=0
+    ),
+]
 
 
 @settings(panel="Measure", name="miou")
@@ -32,6 +38,7 @@ class MeanIou:
     ] = ()
     classes_per_image: ClassesPerImage = None
     missing: Missing = "refuse"
+    bootstrap: Bootstrap = 1000
 
 
 @settings(panel="Measure")
@@ -39,3 +46,4 @@ class Recall:
     """The share of true masks that were proposed, whatever their classes."""
 
     missing: Missing = "refuse"
+    bootstrap: Bootstrap = 1000

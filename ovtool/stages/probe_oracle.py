@@ -66,7 +66,7 @@ class Counts:
         masks: the number of true masks.
     """
 
-    confusion: dict[str, Tensor]
+    confusion: dict[str, NDArray[np.int64]]
     right: dict[str, int]
     masks: int = 0
 
@@ -91,7 +91,7 @@ def run(
         progress: opens a bar.
 
     Returns:
-        What JSON holds: `rows`, each with `name`, `miou`, `pixel_accuracy` and, where a CLIP names true
+        What JSON holds: `rows`, each with `name`, `miou`, `miou_union`, `pixel_accuracy` and, where a CLIP names true
         masks, `accuracy`, the share of them that is named right; all fractions in [0, 1].
 
     Raises:
@@ -156,7 +156,7 @@ def _count(
     classes = len(words.truth.classes)
     names = [*(row.name for row in rows), PROPOSED]
     counts = Counts(
-        {name: torch.zeros(classes, classes + 1, dtype=torch.int64) for name in names},
+        {name: np.zeros((classes, classes + 1), np.int64) for name in names},
         dict.fromkeys(names, 0),
     )
     with progress(len(truth.items), "probing") as advance:
@@ -175,8 +175,7 @@ def _count(
                 counts.right[row.name] += int((named == present).sum())
                 whole = np.full(classes + 1, -1)
                 whole[present] = named
-                found = torch.from_numpy(whole[labels])
-                counts.confusion[row.name] += metrics.confusion(found, true, classes)
+                counts.confusion[row.name] += metrics.confusion(whole[labels], labels, classes)
             proposed = regions.find(item, rgb)
             best = method.named_by_truth(
                 torch.from_numpy(proposed.superpixels.astype(np.int64)),
@@ -210,11 +209,12 @@ def _encoded(
     )
 
 
-def _row(name: str, confusion: Tensor, accuracy: float | None) -> dict[str, Any]:
+def _row(name: str, confusion: NDArray[np.int64], accuracy: float | None) -> dict[str, Any]:
     scores = metrics.scores(confusion)
     return {
         "name": name,
-        "miou": scores.miou,
+        "miou": scores.miou_truth,
+        "miou_union": scores.miou_union,
         "pixel_accuracy": scores.pixel_accuracy,
         "accuracy": accuracy,
     }

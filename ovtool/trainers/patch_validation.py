@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class Validation:
         settings = DenseSettings().settled(clip, head)
         count = len(words.classes)
         right = patches = 0
-        total = torch.zeros(count, count + 1, dtype=torch.int64)
+        total = np.zeros((count, count + 1), np.int64)
         for item in self.items:
             rgb, labels = self.probed.read(item)
             places, owner = words.rows(item.name)
@@ -70,7 +71,7 @@ class Validation:
                 partial(_class_scores, rows, owner), (size[0], size[1]), len(chosen)
             )
             total += metrics.confusion(chosen[best.label.long()], labels, count, IGNORED)
-        miou = metrics.scores(total).miou
+        miou = metrics.scores(total).miou_truth
         return {"patch_accuracy": round(right / max(1, patches), 6), "miou": round(miou, 6)}
 
 

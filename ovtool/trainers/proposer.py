@@ -248,7 +248,7 @@ def validation(
     true: dict[str, list[coco.Annotation]] = {}
     proposed: dict[str, list[coco.Annotation]] = {}
     count = len(truth.names)
-    total = torch.zeros(count, count + 1, dtype=torch.int64)
+    total = np.zeros((count, count + 1), np.int64)
     for row in truth.held_out:
         name, rgb = truth.images[row].file_name, truth.rgb(row)
         masks, labels = truth.targets(row)
@@ -263,9 +263,9 @@ def validation(
         truly = np.full(rgb.shape[:2], UNLABELLED, np.int64)
         for mask, label in zip(masks, labels, strict=True):
             truly[mask] = label
-        total += metrics.confusion(best.cpu(), torch.from_numpy(truly), count, UNLABELLED)
-    measured = recall.measure(true, proposed)
-    scores = {"recall": measured["average_recall"], "miou": metrics.scores(total).miou}
+        total += metrics.confusion(best.cpu(), truly, count, UNLABELLED)
+    measured = recall.measure(true, proposed).measures
+    scores = {"recall": measured["average_recall"], "miou": metrics.scores(total).miou_truth}
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
@@ -244,10 +245,10 @@ def validation(
 ) -> dict[str, float]:
     """The mIoU of the images at some rows, at one scale; nothing where no pixel has a label."""
     count = len(labels.names)
-    total = torch.zeros(count, count + 1, dtype=torch.int64)
+    total = np.zeros((count, count + 1), np.int64)
     for row in rows:
         rgb, true = labels.example(row)
         scores = segmenter.rows(network, rgb, short_side)
         named = class_maps.label_blocks(scores, (rgb.shape[0], rgb.shape[1]), count)
-        total += metrics.confusion(named.label, torch.from_numpy(true), count, IGNORED)
-    return {"miou": metrics.scores(total).miou} if total.any() else {}
+        total += metrics.confusion(named.label, true, count, IGNORED)
+    return {"miou": metrics.scores(total).miou_truth} if total.any() else {}

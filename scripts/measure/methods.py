@@ -83,7 +83,7 @@ def main() -> None:
                 continue
             scores, spent = measure(data, args.model, method, folder)
             objects, grounds = _apart(scores)
-            cells = (scores["miou"], objects, grounds, scores["pixel_accuracy"])
+            cells = (scores["miou_union"], objects, grounds, scores["pixel_accuracy"])
             shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)
             print(f"| `{name}` | {shown} | {spent:.2f} |", flush=True)
 

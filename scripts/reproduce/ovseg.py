@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from cells import Cells, Figures, shown
 
@@ -197,7 +198,7 @@ class Bench(Cells):
         index = {name: row for row, (name, *_) in enumerate(truth.classes)}
         names = [category.name for category in looked_for.categories]
         weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (0.0, 1.0)
-        counts = {weight: torch.zeros(len(index), len(index) + 1).long() for weight in weights}
+        counts = {weight: np.zeros((len(index), len(index) + 1), np.int64) for weight in weights}
         encode = ready.encoder()
         for item in items:
             rgb = pictures.read_rgb(item.path)
@@ -210,10 +211,10 @@ class Bench(Cells):
                 found = class_maps.label_blocks(rows, true.shape, classes, len(own))
                 counts[weight] += metrics.confusion(table[found.label.long()], true, len(index))
         figures = {}
-        new = torch.tensor([name not in BASE for name in index])
+        new = np.array([name not in BASE for name in index])
         for weight, count in counts.items():
             iou = metrics.scores(count).iou
-            there = ~iou.isnan()
+            there = ~np.isnan(iou)
             figures[f"{weight}"] = float(iou[there].mean())
             figures[f"{weight} new"] = float(iou[there & new].mean())
         return figures
@@ -238,7 +239,7 @@ class Bench(Cells):
         }
         figures = {}
         for row in found["rows"]:
-            figures[f"{short[row['name']]}_miou"] = row["miou"]
+            figures[f"{short[row['name']]}_miou"] = row["miou_union"]
             if row["accuracy"] is not None:
                 figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
         return figures
@@ -268,7 +269,7 @@ class Bench(Cells):
             run=GO_ON,
             compute=Compute(model="tiny"),
         )
-        return {"miou": evaluate.run(out, data.semantic)["miou"]}
+        return {"miou": evaluate.run(out, data.semantic)["miou_union"]}
 
 
 # title of the row; what is tuned, None for the CLIP as it is; --region-features

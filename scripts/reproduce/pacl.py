@@ -131,7 +131,7 @@ class Bench(Cells):
             "grounds": [one["iou"] for one in rows if one["name"] in GROUNDS],
         }
         apart = {name: statistics.mean(values) for name, values in parts.items()}
-        return {"all": found["miou"], **apart, "seconds_a_picture": round(spent, 3)}
+        return {"all": found["miou_union"], **apart, "seconds_a_picture": round(spent, 3)}
 
     def aligned(self, head: Path | None, last_block: str) -> Figures:
         """The shares of patches named right, of the head or of a last block."""

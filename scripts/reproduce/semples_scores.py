@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
@@ -49,7 +50,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
     found = cams.read(file)
     names = {each.id: each.name for each in found.categories}
     count = len(CLASSES) + 1
-    confusion = torch.zeros(count, count + 1, dtype=torch.int64)
+    confusion = np.zeros((count, count + 1), np.int64)
     foreground = false_pixels = on_paired = could = 0
     for image in found.images:
         maps = found.of(image.id)[None]
@@ -65,7 +66,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
         false_pixels += int(false.sum())
         on_paired, could = on_paired + on, could + all_paired
     return {
-        "miou": metrics.scores(confusion).miou,
+        "miou": metrics.scores(confusion).miou_union,
         "false": false_pixels / max(1, foreground),
         "paired": on_paired / max(1, could),
         "grabbed": on_paired / max(1, foreground),
@@ -75,7 +76,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
 def masks(file: Path, data: registry.DataSet) -> Figures:
     """mIoU of masks over 20 classes and background; what no mask covers is background."""
     found = evaluate.run(file, data.instances, MeanIou(with_background=True))
-    return {"miou": found["miou"]}
+    return {"miou": found["miou_union"]}
 
 
 def nearest_hits(nearest: dict[str, list[tuple[str, float]]]) -> Figures:

@@ -347,14 +347,101 @@ def test_stdout_holds_one_json_object_and_stderr_the_table(tmp_path, maps):
     cow = next(line for line in done.stderr.splitlines() if line.startswith("cow"))
     assert f"{100 * expected[0]:.2f}" in cow.split()
 
-    assert CliRunner().invoke(app, arguments).stdout == ""
-    assert CliRunner().invoke(app, [*arguments, "-q"]).output == ""
+    alone = CliRunner().invoke(app, arguments)
+    assert alone.stdout == done.stderr and alone.stderr == ""
+    assert CliRunner().invoke(app, [*arguments, "-q"]).output == alone.stdout
+    assert CliRunner().invoke(app, [*arguments, "-q", "--json"]).output == done.stdout
 
     target = tmp_path / "scores.json"
     assert CliRunner().invoke(app, [*arguments, "-o", str(target)]).exit_code == 0
     assert json.loads(target.read_text())["miou"] == result["miou"]
     assert run([*arguments, "-o", str(target)]) == 1  # it exists
     assert run([*arguments, "-o", str(target), "--overwrite"]) == 0
+
+
+def slow_means(predicted, true, names):
+    """mIoU over the classes of the truth, and of truth or prediction, of some images, with repetition."""
+    found = np.concatenate([predicted[name].ravel() for name in names])
+    there = np.concatenate([true[name].ravel() for name in names])
+    found, there = found[there >= 0], there[there >= 0]
+    ious = {}
+    for k in range(3):
+        either = np.sum((found == k) | (there == k))
+        if either:
+            ious[k] = np.sum((found == k) & (there == k)) / either
+    return [np.mean([v for k, v in ious.items() if k in there]), np.mean(list(ious.values()))]
+
+
+def test_both_conventions_have_intervals_over_images(tmp_path):
+    true = random_maps(6, seed=1, high=2)  # no sky in the truth
+    predicted = noisy(true, seed=2)
+    files = write_coco(tmp_path / "p.json", predicted), write_coco(tmp_path / "t.json", true)
+    result = evaluate.run(*files, MeanIou(bootstrap=50))
+    names = sorted(true)
+    rng = np.random.default_rng(0)
+    samples = []
+    for row in rng.multinomial(6, [1 / 6] * 6, size=50):
+        drawn = [name for name, count in zip(names, row, strict=True) for _ in range(count)]
+        samples.append(slow_means(predicted, true, drawn))
+    ends = np.quantile(samples, [0.025, 0.975], axis=0)
+    for k, key in enumerate(("miou", "miou_union")):
+        assert result[key] == pytest.approx(slow_means(predicted, true, names)[k])
+        assert list(result["intervals"][key].values()) == pytest.approx(ends[:, k])
+    assert result["miou"] > result["miou_union"]
+    assert "intervals" not in evaluate.run(*files, MeanIou(bootstrap=0))
+
+
+def test_two_predictions_are_compared_on_the_same_samples(tmp_path, maps, capsys):
+    worse, true = maps
+    better = {name: np.where(k % 2, true[name], worse[name]) for k, name in enumerate(true)}
+    files = [write_coco(tmp_path / f"{k}.json", side) for k, side in enumerate((worse, better))]
+    truth = write_coco(tmp_path / "t.json", true)
+    line = ["evaluate", *files, "--ground-truth", truth]
+    assert run([*line, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for k, side in enumerate((worse, better)):
+        own = (result, result["other"])[k]
+        assert own["miou"] == pytest.approx(slow_means(side, true, list(true))[0])
+    difference = result["difference"]["miou"]
+    assert difference["value"] == pytest.approx(result["other"]["miou"] - result["miou"])
+    assert 0 <= difference["low"] < difference["value"] < difference["high"]
+    assert result["ovtool"]["settings"]["other"] == "1.json"
+    assert run(line) == 0
+    first = next(row for row in capsys.readouterr().out.splitlines() if row.startswith("mIoU"))
+    assert f"{100 * difference['value']:.2f}" in first.split()
+
+    del better["field/0.jpg"]
+    files[1] = write_coco(tmp_path / "less.json", better)
+    line = ["evaluate", *files, "--ground-truth", truth, "--missing", "skip"]
+    assert run(line) == 1
+    assert "are predictions of other images" in capsys.readouterr().err
+
+
+def test_the_table_says_what_is_not_counted(tmp_path, maps, capsys):
+    predicted, true = maps
+    unlabelled = sum(int((labels < 0).sum()) for labels in true.values())
+    whole = 4 * HEIGHT * WIDTH
+    files = write_coco(tmp_path / "p.json", predicted), write_coco(tmp_path / "t.json", true)
+    assert run(["evaluate", files[0], "--ground-truth", files[1]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"4 images are counted, with {whole - unlabelled} pixels"
+    share = f"{100 * unlabelled / whole:.1f} %"
+    assert lines[-1] == f"{unlabelled} pixels ({share}) are not counted: unlabelled in the truth"
+
+
+@pytest.mark.parametrize("folder", ["images/val", "val"])
+def test_the_truth_is_the_folder_of_a_data_set(tmp_path, maps, folder, capsys):
+    predicted, true = maps
+    home = tmp_path / "set"
+    (home / folder).mkdir(parents=True)
+    (home / "annotations").mkdir()
+    write_coco(home / "annotations" / "semantic_val.json", true)
+    prediction = write_coco(tmp_path / "p.json", predicted)
+    result = evaluate.run(prediction, home)
+    assert list(ious(result).values()) == pytest.approx(expected_iou(predicted, true))
+    (home / "annotations" / "instances_train.json").touch()
+    assert run(["evaluate", prediction, "--ground-truth", str(home)]) == 1
+    assert "has the splits train, val; name the JSON" in capsys.readouterr().err
 
 
 def test_a_results_list_comes_through_stdin(tmp_path, maps, monkeypatch):
@@ -417,7 +504,7 @@ def bad(tmp_path, maps, case):
         words.write_text(json.dumps({"field/0.jpg": "cow"}))
         return [prediction, truth, "--classes-per-image", str(words)], 1, ["'field/0.jpg'", "list"]
     if case == "both from stdin":
-        return ["-", "-"], 2, ["cannot both"]
+        return ["-", "-"], 2, ["only one of the files"]
     folder = write_folder(tmp_path / "f", {"a.jpg": true["field/0.jpg"]})
     twice = {"a.jpg": true["field/0.jpg"], "a.png": true["field/0.jpg"]}
     return (
@@ -454,18 +541,20 @@ def test_bad_input_is_one_line_with_its_status(tmp_path, maps, case, capsys):
 
 
 def test_every_option_reaches_the_function(handed):
-    scores = ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "pixels")
-    seen = handed(evaluate, {"classes": [], **dict.fromkeys(scores, 0)})
+    scores = ("miou", "miou_union", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy")
+    counts = ("pixels", "pixels_not_counted", "images", "images_missing", "images_without_truth")
+    seen = handed(evaluate, {"classes": [], **dict.fromkeys([*scores, *counts], 0)})
     line = "evaluate p.json --ground-truth t.json --with-background --ignore-label cow -o x.json"
-    line += " --ignore-label 7 --classes-per-image w.json --missing skip --overwrite"
+    line += " --ignore-label 7 --classes-per-image w.json --missing skip --overwrite --bootstrap 7"
     assert run(line.split()) == 0
     own = MeanIou(
         with_background=True,
         ignore_label=("cow", "7"),
         classes_per_image="w.json",
         missing="skip",
+        bootstrap=7,
     )
-    files = {"prediction": "p.json", "ground_truth": "t.json", "out": "x.json"}
+    files = {"prediction": "p.json", "ground_truth": "t.json", "out": "x.json", "other": None}
     assert seen == {**files, "metric": own, "run": Run(overwrite=True)}
 
 

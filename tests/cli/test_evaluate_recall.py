@@ -29,9 +29,18 @@ def test_table_and_json(files, capsys):
     found = json.loads(said.out)
     assert found["average_recall"] == found["recall_50"] == 0.5
     assert found["average_recall_small"] == 0.5 and found["average_recall_large"] is None
+    assert found["intervals"] == {"average_recall": {"low": 0.5, "high": 0.5}}  # a single image
     lines = said.err.splitlines()
-    assert lines[0].split() == ["average", "recall", "%"] and len(lines) == 7
-    assert lines[1].split()[-1] == "50.00" and lines[4].split()[-1] == "-"
+    assert lines[0].split()[:2] == ["measure", "%"] and len(lines) == 8
+    assert lines[1].endswith("50.00  [50.00, 50.00]") and lines[4].split()[-1] == "-"
+    assert lines[7] == "1 images are counted, with 2 true masks and 1 proposals"
+
+
+def test_two_files_of_proposals_are_compared(files, capsys):
+    assert run([*files[:2], "truth.json", *files[2:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["average_recall"], found["other"]["average_recall"]) == (0.5, 1.0)
+    assert found["difference"] == {"average_recall": {"value": 0.5, "low": 0.5, "high": 0.5}}
 
 
 def test_output_file(files, desk):

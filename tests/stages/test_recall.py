@@ -63,7 +63,7 @@ def test_against_a_slow_twin():
             hits[limit].append(
                 [slow_recall(true, proposed, t, limit) for t in np.linspace(0.5, 0.95, 10)]
             )
-    measured = recall.measure(truth, found)
+    measured = recall.measure(truth, found).measures
     for limit, name in ((100, "average_recall"), (10, "average_recall_10")):
         expected = np.sum(hits[limit], 0) / total
         assert measured[name] == pytest.approx(expected.mean(), abs=1e-9)
@@ -75,11 +75,13 @@ def test_against_a_slow_twin():
 def test_perfect_none_and_missing():
     masks = boxes(np.random.default_rng(1), 4)
     truth = {"a": annotations(masks), "b": annotations(masks)}
-    measured = recall.measure(truth, {"a": annotations(masks, [1.0] * 4), "b": annotations(masks)})
+    measured = recall.measure(
+        truth, {"a": annotations(masks, [1.0] * 4), "b": annotations(masks)}
+    ).measures
     assert measured["average_recall"] == measured["recall_50"] == 1
-    half = recall.measure(truth, {"a": annotations(masks), "b": []})
+    half = recall.measure(truth, {"a": annotations(masks), "b": []}).measures
     assert half["average_recall"] == 0.5
-    assert recall.measure(truth, {})["average_recall"] == 0
+    assert recall.measure(truth, {}).measures["average_recall"] == 0
 
 
 def test_crowds_and_classes_do_not_count():
@@ -87,7 +89,7 @@ def test_crowds_and_classes_do_not_count():
     first, second = annotations(masks)
     crowd = replace(second, extra={"iscrowd": 1})
     found = [replace(one, category_id=5) for one in annotations(masks[:1], [0.5])]
-    assert recall.measure({"a": [first, crowd]}, {"a": found})["average_recall"] == 1
+    assert recall.measure({"a": [first, crowd]}, {"a": found}).measures["average_recall"] == 1
 
 
 @pytest.fixture
