@@ -114,22 +114,27 @@ def collage_in(folder: Path, split: str) -> DataSet:
 
 
 def in_folder(folder: Path) -> DataSet:
-    """The files of the one split of a data set in a folder, laid out as `data make` and COCO lay it out:
-    `images/SPLIT` (or `SPLIT`) and `annotations/instances_SPLIT.json`. Raises InputError for none, or
-    several."""
-    files = folder.glob("annotations/*_*.json")
-    splits = sorted({path.stem.partition("_")[2] for path in files})
+    """The files of the one split of a data set in a folder. Raises InputError for none, or several."""
+    splits = splits_in(folder)
     if len(splits) != 1:
-        listed = (
+        there = (
             f"the splits {', '.join(splits)}" if splits else "no annotations/instances_SPLIT.json"
         )
-        raise InputError(
-            f"{folder} has {listed}; name the JSON of one split in place of the folder"
-        )
-    data_set = collage_in(folder, splits[0])
-    if data_set.images.is_dir():
-        return data_set
-    return dataclasses.replace(data_set, name=str(folder), images=folder / splits[0])
+        raise InputError(f"{folder} has {there}; name the JSON of one split in place of the folder")
+    return next(iter(splits.values()))
+
+
+def splits_in(folder: Path) -> dict[str, DataSet]:
+    """The splits of a data set in a folder, by name, laid out as `data make` and COCO lay it out:
+    `images/SPLIT` or `SPLIT`, and `annotations/instances_SPLIT.json`, `captions_SPLIT.json`, ..."""
+    names = {path.stem.partition("_")[2] for path in folder.glob("annotations/*_*.json")}
+    splits = {}
+    for name in sorted(names):
+        files = collage_in(folder, name)
+        if not files.images.is_dir():
+            files = dataclasses.replace(files, name=str(folder), images=folder / name)
+        splits[name] = files
+    return splits
 
 
 def cached_collage(split: str) -> DataSet:

@@ -36,7 +36,7 @@ from ovtool.formats.coco_entries import (
 __all__ = [
     "Annotation", "Category", "Dataset", "Image", "annotation", "annotation_entry", "category_entry",
     "check", "digest", "image_entry", "parse", "parse_categories", "parse_images", "read",
-    "read_results", "write", "write_repaired", "write_results",
+    "read_results", "write", "write_results",
 ]  # fmt: skip
 
 _logger = logging.getLogger("ovtool")
@@ -182,16 +182,6 @@ def write_results(dataset: Dataset, target: Path | str) -> None:
     """
     check(dataset, str(target))
     _write_lines(_result_lines(dataset), target)
-
-
-def write_repaired(source: Path | str, target: Path | str) -> Mapping[str, int]:
-    """Reads a COCO file and writes it as it should be.
-
-    Returns what was repaired, kind (`coco_repair`) to number. Raises InputError as `read` and `write`.
-    """
-    dataset = read(source)
-    write(dataset, target)
-    return dataset.repairs
 
 
 def document(dataset: Dataset) -> dict[str, Any]:

@@ -209,8 +209,8 @@ def box(value: Any, place: str) -> tuple[float, float, float, float]:
 
 def is_near_area(said: float, area: float, box: Sequence[float]) -> bool:
     """Whether a file's area can be that of its mask: polygons have another area than their pixels, by up
-    to half a pixel along their outline."""
-    return abs(said - area) <= box[2] + box[3] + 1
+    to half a pixel along their outline. A mask with pixels has no area of 0."""
+    return (said > 0 or area == 0) and abs(said - area) <= box[2] + box[3] + 1
 
 
 def is_near_box(said: Sequence[float], box: Sequence[float]) -> bool:

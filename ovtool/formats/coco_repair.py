@@ -85,13 +85,13 @@ def repaired_results(results: Sequence[Any]) -> tuple[list[Any], dict[str, int]]
     return _with_masks(entries, counts), dict(counts)
 
 
-def sentence(where: str, counts: Mapping[str, int]) -> str:
-    """One line that says what was repaired."""
+def sentence(where: str, counts: Mapping[str, int], how: str = " in memory") -> str:
+    """One line that says what was repaired, and how: in memory, or in a file that was written."""
     said = (
         _SENTENCES[kind][count != 1].format(f"{count:,}")
         for kind, count in sorted(counts.items(), key=lambda pair: list(_SENTENCES).index(pair[0]))
     )
-    return f"{where} was repaired in memory: {'; '.join(said)}"
+    return f"{where} was repaired{how}: {'; '.join(said)}"
 
 
 def _with_integers(entry: Any, fields: Sequence[str], counts: Counter[str]) -> Any:

@@ -20,8 +20,8 @@ def kind_of(source: str) -> tuple[str, Any]:
 
     Returns:
         One of `COCO masks`, `COCO captions`, `COCO results`, `classes per image`, `scores`, `model
-        configuration`, `safetensors`, `parts`, `label map`, `label maps`, `picture` and `pictures`; and
-        the content of a JSON, else None.
+        configuration`, `safetensors`, `parts`, `label map`, `label maps`, `image`, `images` and `data set`;
+        and the content of a JSON, else None.
 
     Raises:
         InputError: there is no file, or it is none of these.
@@ -40,13 +40,16 @@ def kind_of(source: str) -> tuple[str, Any]:
         return "safetensors", None  # damaged: its reader says how
     if path.suffix == ".json":
         coco_checks.load_json(source)  # damaged likewise
-    return ("label map" if _is_label_map(path) else "picture"), None
+    return ("label map" if is_label_map(path) else "image"), None
 
 
 def _kind_of_folder(folder: Path) -> str:
     if parts.is_parts_folder(folder):
         return "parts"
-    return "label maps" if (folder / labelled.CLASSES_FILE).is_file() else "pictures"
+    if (folder / labelled.CLASSES_FILE).is_file():
+        return "label maps"
+    is_data_set = any(folder.glob("annotations/*.json")) or (folder / "JPEGImages").is_dir()
+    return "data set" if is_data_set else "images"
 
 
 def _head(path: Path) -> bytes:
@@ -77,7 +80,7 @@ def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
     )
 
 
-def _is_label_map(path: Path) -> bool:
+def is_label_map(path: Path) -> bool:
     """A palette PNG in the colours of VOC, or a one-channel PNG with classes.txt in a folder above."""
     with images.opened(path) as image:
         if image.format != "PNG":

@@ -3,25 +3,81 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
-import torch
-
-from ovtool.errors import OvtoolError
-from ovtool.formats import coco, coco_checks, images, kinds, label_maps, labelled, tensors
+from ovtool.errors import OvtoolError, UsageError
+from ovtool.formats import (
+    atomic,
+    coco,
+    coco_checks,
+    coco_repair,
+    file_matching,
+    images,
+    kinds,
+    label_maps,
+    labelled,
+    tensors,
+)
+from ovtool.inputs import data_folders
 from ovtool.inputs import images as sources
+from ovtool.settings.shared import Run
 
 
-def run(files: str | Path | Sequence[str | Path]) -> list[dict[str, Any]]:
+def run(
+    files: str | Path | Sequence[str | Path],
+    *,
+    fix: bool = False,
+    out: str | Path | None = None,
+    run: Run = Run(),
+) -> list[dict[str, Any]]:
     """Validates files or folders in full.
 
     Args:
         files: one or several, of the kinds that `info` tells apart; `-` is stdin.
+        fix: writes one COCO JSON again, without what can be repaired (`formats.coco_repair`).
+        out: where the repaired file goes; `-` is stdout.
+        run: `overwrite` replaces that file.
 
     Returns:
         For each of them `file`, `kind` (None if the file is not there, or nothing that ovtool knows) and
-        `defects`: one line for each, with what, where and how to mend it; none if all is right.
+        `defects`: one line for each, with what, where and how to mend it; none if all is right. With `fix` a
+        file that was written has no defects, and in `repaired` the line that says what was done.
+
+    Raises:
+        UsageError: `fix` without `out` or the reverse, or with several files.
+        OutputExistsError: `out` exists.
     """
-    return [_report(file) for file in sources.names_of(files)]
+    names = sources.names_of(files)
+    if not fix:
+        if out is not None:
+            raise UsageError("-o is where --fix writes; give --fix with it")
+        return [_report(name) for name in names]
+    if out is None or len(names) != 1:
+        raise UsageError("--fix takes one COCO JSON and writes it again; give -o FILE")
+    if str(out) != "-":
+        atomic.check_output(Path(out), run.overwrite)
+    return [_repaired(names[0], str(out))]
+
+
+def _repaired(source: str, out: str) -> dict[str, Any]:
+    where = "standard input" if source == "-" else source
+    report: dict[str, Any] = {"file": source, "kind": None, "defects": []}
+    try:
+        report["kind"], content = kinds.kind_of(source)
+        if report["kind"] != "COCO masks":
+            raise UsageError(f"{where} is no COCO JSON of masks; --fix repairs those alone")
+        sections, repairs = coco_repair.repaired(content)
+        dataset = coco.parse(sections, where)
+        coco.write(dataset, out)
+    except OvtoolError as error:
+        if isinstance(error, UsageError):
+            raise
+        return {**report, "defects": [str(error)]}
+    counts = {**repairs, **dataset.repairs}
+    line = (
+        coco_repair.sentence(out, counts, "") if counts else f"{out}: there was nothing to repair"
+    )
+    return {**report, "repaired": line}
 
 
 def _report(source: str) -> dict[str, Any]:
@@ -53,11 +109,62 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
         yield from _label_map(path, kinds.classes_of(path))
     elif kind == "label maps":
         yield from _label_maps(path)
-    elif kind == "picture":
+    elif kind == "image":
         images.read_rgb(path)
-    elif kind == "pictures":
+    elif kind == "images":
         for item in images.find_images([source]):
             yield from _caught(images.read_rgb, item.path)
+    elif kind == "data set":
+        yield from _data_set(path)
+
+
+def _data_set(folder: Path) -> Iterator[str]:
+    """Defects of every file of a data set, and images that its annotations name and that are not there."""
+    files = data_folders.opened(folder)
+    for path, home in files.annotations:
+        if path.suffix == ".xml":
+            yield from _xml(path)
+            continue
+        report = _report(str(path))
+        yield from report["defects"]
+        if report["kind"] in ("COCO masks", "COCO captions") and not report["defects"]:
+            yield from _absent(path, home)
+    for item in files.images:
+        yield from _caught(images.read_rgb, item.path)
+    for path in files.label_maps:
+        try:
+            yield from _label_map(path, kinds.classes_of(path))
+        except OvtoolError as error:
+            yield str(error)
+
+
+def _absent(path: Path, home: Path) -> Iterator[str]:
+    """Images that a COCO JSON lists and that are not in their folder, or have another size there."""
+    _, content = coco_checks.load_json(path)
+    listed = coco.parse_images(content, str(path))
+    places = [(image, file_matching.place(home, image.file_name)) for image in listed]
+    absent = [image.file_name for image, place in places if place is None]
+    if absent:
+        yield f"{path} lists {len(absent)} images that are not in {home}: {labelled.shortened(absent, 3)}"
+    for image, place in places:
+        if place is None or _caught(images.read_size, place):
+            continue  # an image that cannot be read is a defect of its own
+        height, width = images.read_size(place)
+        if (height, width) != (image.height, image.width):
+            yield (
+                f"{path}: {image.file_name} is {image.width} x {image.height} there, but the image has "
+                f"{width} x {height} pixels; write its true size, or put the right image there"
+            )
+
+
+def _xml(path: Path) -> list[str]:
+    """Defects of an annotation of VOC: it must be XML, with the names of its objects."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as error:
+        return [f"{path} is no XML: {error}; write it again"]
+    nameless = sum(not (entry.findtext("name") or "").strip() for entry in root.iter("object"))
+    return [f"{path}: {nameless} of its objects have no name; add it"] if nameless else []
 
 
 def _caught(function: Any, *arguments: Any) -> list[str]:
@@ -90,7 +197,12 @@ def _coco(content: Mapping[str, Any], where: str) -> Iterator[str]:
             "categories": [] if category is None else [category],
             "annotations": [annotation],
         }
-        yield from _caught(coco.parse, alone, where)
+        defects = _caught(coco.parse, alone, where)
+        yield from defects
+        if not defects:
+            (mask,) = coco.parse(alone, where).annotations
+            place = f"{where}: annotations id {mask.id}"
+            yield from coco_checks.wrong_measures(annotation, mask.area, mask.bbox, place)
 
 
 def _id(annotation: Mapping[str, Any], field: str) -> int | None:
@@ -135,6 +247,8 @@ def _results(content: list[Any], where: str) -> Iterator[str]:
 
 def _safetensors(path: Path) -> Iterator[str]:
     """Defects of the header, and tensors that hold NaN or infinities."""
+    import torch
+
     _, loaded = tensors.load(path)
     for name, tensor in loaded.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ovtool.errors import InputError
 from ovtool.formats import images, label_maps, labelled, parts, tensors
-from ovtool.formats.kinds import classes_of, entries, kind_of
+from ovtool.formats.kinds import classes_of, entries, is_label_map, kind_of
+from ovtool.inputs import data_folders
 
 Facts = dict[str, Any]
 
@@ -32,10 +34,11 @@ def run(file: str | Path) -> Facts:
     describers: dict[str, Callable[[], Mapping[str, Any]]] = {
         "parts": lambda: _parts(path),
         "label maps": lambda: _label_maps(path),
-        "pictures": lambda: {"pictures": len(images.find_images([source]))},
+        "images": lambda: _images(source),
+        "data set": lambda: _data_set(path),
         "safetensors": lambda: _safetensors(path),
         "label map": lambda: _label_map(path),
-        "picture": lambda: dict(zip(("height", "width"), images.read_size(path), strict=True)),
+        "image": lambda: dict(zip(("height", "width"), images.read_size(path), strict=True)),
         "COCO masks": lambda: _coco(content),
         "COCO captions": lambda: _coco(content),
         "COCO results": lambda: _results(content),
@@ -44,6 +47,33 @@ def run(file: str | Path) -> Facts:
         "model configuration": lambda: content,
     }
     return {"file": source, "kind": kind, **describers[kind]()}
+
+
+def _images(folder: str) -> Facts:
+    """Images, and label maps among them, counted apart."""
+    paths = [item.path for item in images.find_images([folder])]
+    label_maps_among = sum(_is_label_map(path) for path in paths)
+    return {"images": len(paths) - label_maps_among, "label_maps": label_maps_among}
+
+
+def _is_label_map(path: Path) -> bool:
+    try:
+        return path.suffix.lower() == ".png" and is_label_map(path)
+    except InputError:
+        return False  # broken: `check` says so
+
+
+def _data_set(folder: Path) -> Facts:
+    files = data_folders.opened(folder)
+    counts = Counter(path.suffix for path, _ in files.annotations)
+    named = [path.name for path, _ in files.annotations][:20] if counts[".json"] else counts[".xml"]
+    return {
+        "layout": files.layout,
+        "splits": list(files.splits),
+        "images": len(files.images),
+        "label_maps": len(files.label_maps),
+        "annotations": named,
+    }
 
 
 def _coco(content: Mapping[str, Any]) -> Facts:

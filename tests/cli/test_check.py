@@ -9,8 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ovtool.cli.app import app
+from ovtool.cli.errors import run
 from ovtool.formats import coco, label_maps, merge, parts, rle, tensors
-from ovtool.stages import check
+from ovtool.stages import check, info
 
 MASK = rle.encode(np.eye(3, 4, dtype=bool))
 
@@ -156,6 +157,85 @@ def test_several_defects_are_several_lines(tmp_path):
 
     path.write_text(json.dumps(with_change(change_sections)))
     assert len(check_files(path)[1]) == 2
+
+
+def test_a_wrong_area_or_box_is_a_defect(tmp_path):
+    def change(content):
+        content["annotations"][0].update(area=0)
+        content["annotations"][2].update(bbox=[7, 8, 3, 3])
+
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(with_change(change)))
+    status, lines = check_files(path)
+    assert status == 1 and len(lines) == 2
+    assert "annotations id 1: area is 0, but the mask has 3 pixels" in lines[0]
+    assert "annotations id 3: bbox is [7, 8, 3, 3], but that of the mask is [0.0, 0.0," in lines[1]
+
+
+def test_fix_writes_what_can_be_repaired(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def change(content):
+        del content["info"], content["licenses"]
+        content["annotations"][0].update(area=0, id=0)
+        content["annotations"][1].update(category_id=1.0)
+        del content["annotations"][2]["iscrowd"], content["annotations"][2]["segmentation"]
+
+    source = tmp_path / "x.json"
+    source.write_text(json.dumps(with_change(change)))
+    before = source.read_bytes()
+    command = ["check", "x.json", "--fix", "-o", "y.json"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith("y.json was repaired: ") and "in memory" not in done.stderr
+    for words in (
+        "1 number that was",
+        "1 annotation with a box",
+        "1 area that was",
+        "1 annotation id",
+    ):
+        assert words in done.stderr
+    assert source.read_bytes() == before
+    assert check_files("y.json") == (0, [])
+    written = json.loads((tmp_path / "y.json").read_text())
+    assert [entry["id"] for entry in written["annotations"]] == [1, 2]
+    assert [entry["area"] for entry in written["annotations"]] == [3, 3]
+
+    assert CliRunner().invoke(app, command).exit_code == 1  # y.json exists
+    again = CliRunner().invoke(app, ["check", "y.json", "--fix", "-o", "-"])
+    assert again.stdout == (tmp_path / "y.json").read_text()
+    assert again.stderr == "-: there was nothing to repair\n"
+
+
+def test_fix_writes_nothing_where_a_defect_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps(with_change(lambda c: c["annotations"][0].update(image_id=9)))
+    (tmp_path / "x.json").write_text(text)
+    done = CliRunner().invoke(app, ["check", "x.json", "--fix", "-o", "y.json"])
+    assert done.exit_code == 1 and "image_id 9" in done.stderr
+    assert not (tmp_path / "y.json").exists()
+    for line in ("x.json --fix", "x.json -o y.json", "x.json x.json --fix -o y.json"):
+        assert run(["check", *line.split()]) == 2
+
+
+def test_a_voc_folder_is_checked(tmp_path):
+    for name in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / name).mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(tmp_path / "JPEGImages" / "a.jpg")
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n")
+    (tmp_path / "Annotations" / "a.xml").write_text("<a><object><name>cow</name></object></a>")
+    label_maps.write(tmp_path / "SegmentationClass" / "a.png", np.array([[0, -1]]), 2)
+    facts = info.run(tmp_path)
+    assert (facts["layout"], facts["splits"]) == ("VOC", ["val"])
+    assert (facts["images"], facts["label_maps"], facts["annotations"]) == (1, 1, 1)
+    assert check_files(tmp_path) == (0, [])
+    (tmp_path / "Annotations" / "a.xml").write_text("<a><object><name> </name></object>")
+    (tmp_path / "JPEGImages" / "a.jpg").write_bytes(b"")
+    status, lines = check_files(tmp_path)
+    assert status == 1 and len(lines) == 2
+    assert "a.xml is no XML" in lines[0] and "a.jpg" in lines[1]
+    (tmp_path / "Annotations" / "a.xml").write_text("<a><object><name> </name></object></a>")
+    assert "1 of its objects have no name" in check_files(tmp_path)[1][0]
 
 
 def truncated(path, data):

@@ -99,8 +99,19 @@ def test_label_maps(tmp_path):
 def test_a_picture_is_no_label_map(tmp_path, mode):
     picture = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).convert(mode)
     picture.save(tmp_path / "a.png")
-    assert info.run(str(tmp_path / "a.png")).items() >= {"kind": "picture", "height": 3}.items()
-    assert info.run(str(tmp_path)).items() >= {"kind": "pictures", "pictures": 1}.items()
+    assert info.run(str(tmp_path / "a.png")).items() >= {"kind": "image", "height": 3}.items()
+    assert (
+        info.run(str(tmp_path)).items() >= {"kind": "images", "images": 1, "label_maps": 0}.items()
+    )
+
+
+def test_images_and_label_maps_of_a_folder_are_counted_apart(tmp_path):
+    for name in ("a.jpg", "b.png", "sub/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3)).save(tmp_path / name)
+    label_maps.write(tmp_path / "sub" / "a.png", np.zeros((3, 4), int), 2)
+    facts = info.run(tmp_path)
+    assert (facts["kind"], facts["images"], facts["label_maps"]) == ("images", 3, 1)
 
 
 def test_parts(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, class_names
 from ovtool.formats import coco, label_maps, rle
 from ovtool.settings.data import Scenes
 from ovtool.settings.shared import Run
-from ovtool.stages import check
+from ovtool.stages import check, info
 from ovtool.stages import data_make as data_make_stage
 
 SPEC = CollageSpec("test", 36, 7, 48)  # more than one block of work
@@ -93,9 +94,36 @@ def test_every_file_is_whole_and_right(made):
         "semantic_test.json": "COCO masks",
         "captions_test.json": "COCO captions",
         "classes_test.json": "classes per image",
-        "images": "pictures",
+        "images": "images",
         "test": "label maps",
     }
+
+
+def test_the_folder_is_checked_file_by_file(made, tmp_path):
+    facts = info.run(made)
+    assert (facts["kind"], facts["layout"], facts["splits"]) == ("data set", "COCO", ["test"])
+    assert facts["images"] == facts["label_maps"] == len(NAMES)
+    assert "semantic_test.json" in facts["annotations"]
+    assert check.run(made)[0]["defects"] == []
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    side = coco.read(made / "annotations" / "semantic_test.json").images[0].width
+    first, second, third = (f"{name}.jpg" for name in NAMES[:3])
+    cut = copy / "images" / "test" / first
+    cut.write_bytes(cut.read_bytes()[:-400])
+    (copy / "images" / "test" / second).unlink()
+    with Image.open(copy / "images" / "test" / third) as image:
+        image.resize((40, 30)).save(copy / "images" / "test" / third)
+    (copy / "label_maps" / "test" / f"{NAMES[0]}.png").write_bytes(b"no image")
+    (report,) = check.run(copy)
+    text = "\n".join(report["defects"])
+    assert f"{first}" in text and "truncated" in text
+    for kind in ("instances", "semantic", "captions"):
+        absent = f"{kind}_test.json lists 1 images that are not in {copy}/images/test: {second}"
+        assert absent in text
+        assert f"{kind}_test.json: {third} is {side} x {side} there, but the image has 40 x 30" in text
+    assert f"{NAMES[0]}.png" in text
+    assert len(report["defects"]) == 3 * 2 + 2
 
 
 def test_categories_are_those_of_the_table(instances, semantic):

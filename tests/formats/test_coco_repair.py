@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,21 +211,6 @@ def test_results_with_boxes_and_text_ids(tmp_path: Path) -> None:
     found = coco.read(save(tmp_path, results, "results.json"), truth=truth)
     assert [(one.image_id, one.category_id) for one in found.annotations] == [(139, 0)]
     assert found.repairs == {coco_repair.NUMBERS: 2, coco_repair.BOX_ONLY: 1}
-
-
-def test_the_repaired_file_needs_no_repair(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    data = exported()
-    data["annotations"][0] |= {"area": 0, "id": 0}
-    counted: Mapping[str, int] = coco.write_repaired(save(tmp_path, data), tmp_path / "y.json")
-    assert counted == {coco_repair.AREAS: 1, coco_repair.ANNOTATION_IDS: 1}
-    caplog.clear()
-    again = coco.read(tmp_path / "y.json")
-    assert not again.repairs and not caplog.records
-    sections = json.loads((tmp_path / "y.json").read_text())
-    assert sections["info"] == {} and sections["licenses"] == []
-    assert all(entry["iscrowd"] == 0 for entry in sections["annotations"])
 
 
 def test_wrong_measures_can_be_listed(tmp_path: Path) -> None:
