@@ -7,7 +7,7 @@ from typing import Annotated
 from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.propose import Propose, SaveEmbeddings
-from ovtool.settings.shared import Compute, Inputs, Json, Out, Run, Source
+from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
 
 
 def propose(
@@ -15,6 +15,7 @@ def propose(
     masks: Propose = Propose(),
     *,
     out: Out = None,
+    format: Format = "coco",
     save_embeddings: SaveEmbeddings = None,
     json: Json = False,
     source: Source = Source(),
@@ -38,6 +39,7 @@ def propose(
         inputs,
         masks,
         out=out,
+        format=format,
         save_embeddings=save_embeddings,
         source=source,
         run=run,

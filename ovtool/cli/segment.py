@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ovtool.cli import output
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
-from ovtool.settings.shared import Compute, Inputs, Json, Out, Run, Source
+from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
 from ovtool.settings.words import Words
 
 
@@ -14,6 +14,7 @@ def segment(
     method: Patch | Fused | TwoStage | Trained = Fused(),
     *,
     out: Out = None,
+    format: Format = "coco",
     drawn: Drawn = Drawn(),
     json: Json = False,
     source: Source = Source(),
@@ -43,6 +44,7 @@ def segment(
         words,
         method,
         out=out,
+        format=format,
         drawn=drawn,
         source=source,
         run=run,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from ovtool.errors import InputError
 from ovtool.formats import atomic
@@ -27,6 +28,8 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".jp2", ".avif",
 )  # fmt: skip
+RESULT = ("Software", "ovtool")  # the text chunk of a PNG that shows a result
+RESULT_KIND = "drawn by ovtool"
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")  # images where the extra `heic` is installed
 # what people take for images, or take images from; a folder that holds such is worth a warning
 _OTHER_MEDIA = (
@@ -131,11 +134,27 @@ def write_png(path: Path, array: NDArray[np.uint8]) -> None:
     save_png(path, Image.fromarray(np.ascontiguousarray(array)))
 
 
-def save_png(path: Path, image: Image.Image) -> None:
-    """Writes a Pillow image as PNG, atomically and without metadata. Raises InputError."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
+def save_png(path: Path, image: Image.Image, *, is_drawn: bool = True) -> None:
+    """Writes a Pillow image as PNG, atomically. Raises InputError.
+
+    is_drawn: the file says that it shows a result, and a search of folders leaves it out (`is_result`).
+    """
+    buffer, text = io.BytesIO(), PngInfo()
+    if is_drawn:
+        text.add_text(*RESULT)
+    image.save(buffer, "PNG", compress_level=6, pnginfo=text)
     atomic.write_bytes(path, buffer.getvalue())
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is a PNG that shows a result of ovtool: an overlay, heat map, label map or plot."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with open(path, "rb") as handle:
+            return b"tEXt" + b"\0".join(text.encode() for text in RESULT) in handle.read(256)
+    except OSError:
+        return False  # its reader says why
 
 
 def find_images(inputs: Sequence[str]) -> list[ImageItem]:
@@ -145,7 +164,8 @@ def find_images(inputs: Sequence[str]) -> list[ImageItem]:
     Folders are searched with all below them, hidden ones aside, in the order of their names; an
     image of a folder is named by its path from there, a single file by its own name. Where two
     would have one name, all are named from the deepest folder that holds them all. An image given
-    twice counts once. One line of the log counts the other files of the folders by their suffix. A name
+    twice counts once. One line of the log counts the other files of the folders by their suffix; what
+    ovtool drew itself (`is_result`) is such a file, so that no run reads the results of another. A name
     on stdin of which there is no file stays in the list, for the run to count as failed.
 
     Raises:
@@ -220,6 +240,8 @@ def _walk(root: Path, left_out: Counter[str]) -> list[str]:
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)
+            elif is_result(path):
+                left_out[RESULT_KIND] += 1
             elif path.suffix.lower() in suffixes:
                 found.append(path.relative_to(root).as_posix())
             else:
@@ -231,7 +253,8 @@ def _say_left_out(left_out: Counter[str]) -> None:
     """One line of what a search passed over: a warning where it is images or films of another kind."""
     if not left_out:
         return
-    level = logging.WARNING if any(s in _OTHER_MEDIA for s in left_out) else logging.INFO
+    media = (*_OTHER_MEDIA, RESULT_KIND)
+    level = logging.WARNING if any(s in media for s in left_out) else logging.INFO
     hint = f" ({_HEIC_MEND})" if any(s in HEIC_SUFFIXES for s in left_out) else ""
     logger.log(level, "left out: %s%s", _counted(left_out), hint)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovtool.formats import atomic
+from ovtool.formats import atomic, images
 
 _SHARES = frozenset({"accuracy", "recall", "iou", "miou", "precision", "share"})
 
@@ -85,7 +85,7 @@ def _finish(axes: Any, names: Sequence[str], y_label: str) -> None:
 
 def _save(path: Path, figure: Any) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata=dict([images.RESULT]))
     atomic.write_bytes(Path(path), buffer.getvalue())
 
 

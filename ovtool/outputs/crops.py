@@ -123,7 +123,9 @@ class PairCrops:
             noun = entry["category_id"]
             path = self._folder / _key(record["image"]["file_name"], noun, names[noun])
             atomic.make_folder(path.parent)
-            pictures.save_png(path.with_name(path.name + ".png"), Image.fromarray(crop, "RGBA"))
+            pictures.save_png(
+                path.with_name(path.name + ".png"), Image.fromarray(crop, "RGBA"), is_drawn=False
+            )
 
     def finish(self, dataset: coco.Dataset) -> None:
         """Writes the list of a folder, or packs the tar and removes what it was packed from."""

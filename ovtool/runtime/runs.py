@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -100,6 +100,7 @@ class Job:
         out: the COCO JSON that is written; `-` is stdout.
         device: where the work is computed.
         description: for the progress bar.
+        format: `coco`, or `results` for COCO's bare list.
         beside: what else the work writes, kind to place; parts made with other places are not resumed.
         finish: gets the merged data set and the tensors of the parts, before the output is written.
         write: gets the same and writes `out`, where that is no COCO JSON.
@@ -110,6 +111,7 @@ class Job:
     out: str
     device: torch.device
     description: str
+    format: Literal["coco", "results"] = "coco"
     beside: Mapping[str, str] = field(default_factory=dict)
     finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
     write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
@@ -165,10 +167,12 @@ def map_images(
             )
         if job.finish is not None:
             job.finish(dataset, [store.tensors(part) for part in whole])
-        if job.write is None:
-            coco.write(dataset, out)
-        else:
+        if job.write is not None:
             job.write(dataset, [store.tensors(part) for part in whole])
+        elif job.format == "results":
+            coco.write_results(dataset, out)
+        else:
+            coco.write(dataset, out)
         store.remove()
     return Outcome(dataset, out, failures)
 

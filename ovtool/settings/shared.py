@@ -46,6 +46,14 @@ Out = Annotated[
         shapes=False,
     ),
 ]
+Format = Annotated[
+    Literal["coco", "results"],
+    Option(
+        "coco is a data set of five sections; results the bare list that pycocotools takes (loadRes).",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
 Json = Annotated[bool, Option("Print one JSON document on stdout.", panel=OUTPUT, shapes=False)]
 Plot = Annotated[
     Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ def run(
     masks: Propose = Propose(),
     *,
     out: str | Path | None = None,
+    format: Literal["coco", "results"] = "coco",
     save_embeddings: str | Path | None = None,
     source: Source = Source(),
     run: Run = Run(),
@@ -51,6 +52,7 @@ def run(
         inputs: image files and folders, `-`, or a data set; see `inputs.images.find`.
         masks: the proposer, and the bounds of its masks.
         out: where to write; `-` is stdout, None is a name made from the input in the current folder.
+        format: `results` writes COCO's bare list of results in place of a data set.
         save_embeddings: a safetensors file for the embeddings of the masks, a row an annotation, and the
             vector of "no object"; only a trained proposer has them.
         source: the images of a COCO JSON in place of `inputs`, and their greatest number.
@@ -97,6 +99,7 @@ def run(
             out=target,
             device=place if propose.weights is not None else torch.device("cpu"),
             description="proposing",
+            format=format,
             beside={} if embeddings is None else {"embeddings": "safetensors"},
             finish=keep,
         ),

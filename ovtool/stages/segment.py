@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
@@ -26,6 +27,7 @@ def run(
     method: Patch | Fused | TwoStage | Trained | str = Fused(),
     *,
     out: str | Path | None = None,
+    format: Literal["coco", "results"] = "coco",
     drawn: Drawn = Drawn(),
     source: Source = Source(),
     run: Run = Run(),
@@ -49,6 +51,8 @@ def run(
             `Trained(...)`, or the name of one of the first three.
         out: The COCO JSON that is written; `"-"` is standard output. None is a name made from the
             input in the current folder, with an overlay beside it where there is one image.
+        format: `"results"` writes COCO's bare list of results, which pycocotools takes with `loadRes`, in
+            place of a data set.
         drawn: Folders for label maps, overlays and heat maps of the images.
         source: A COCO JSON whose images are taken, and how many at most.
         run: How the run goes: resumed, overwriting, in which parts.
@@ -91,6 +95,7 @@ def run(
         out=target,
         device=segmenter.device,
         description="segmenting",
+        format=format,
         beside=files.places_from(target),
     )
     outcome = runs.map_images(

@@ -72,6 +72,8 @@ def test_segments_are_scored_against_the_official_annotations(desk, tmp_path):
         ],
     }
     assert average_precision(truth, written["annotations"]) == 1.0
+    assert run([*line[:-1], "r.json", "--format", "results"]) == 0
+    assert average_precision(truth, str(desk / "r.json")) == 1.0  # loadRes reads the file itself
     moved = [{**entry, "image_id": 1} for entry in written["annotations"]]
     assert (
         not {entry["image_id"] for entry in moved} & IMAGES.keys()

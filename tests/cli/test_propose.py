@@ -23,13 +23,14 @@ def test_every_option_reaches_the_function(handed):
         "propose x.jpg --proposer regions --nms 0.5 --max-proposals 5 --min-area 0.5 --model tiny"
     )
     line += " --device cpu --threads 2 --save-embeddings e.safetensors --limit 7 -o x.json"
-    line += " --coco i.json --images i"
+    line += " --coco i.json --images i --format results"
     flags = " --resume --overwrite --strict --dry-run --part-size 9"
     assert run((line + flags).split()) == 0
     assert seen == {
         "inputs": ("x.jpg",),
         "masks": Propose(proposer="regions", max_proposals=5, min_area=0.5, nms=0.5),
         "out": "x.json",
+        "format": "results",
         "save_embeddings": Path("e.safetensors"),
         "source": Source(coco="i.json", images="i", limit=7),
         "run": Run(part_size=9, resume=True, overwrite=True, strict=True, dry_run=True),

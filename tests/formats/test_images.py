@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, images
+from ovtool.formats import coco, images, label_maps, plots
 
 RNG = np.random.default_rng(0)
 RGB = np.kron(RNG.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 32 x 48
@@ -25,6 +25,24 @@ def test_rgb_and_grey(tmp_path: Path) -> None:
     assert (images.read_rgb(tmp_path / "b.png") == RGB[..., :1]).all()
     Image.fromarray(RGB[..., 0] > 100).save(tmp_path / "c.png")
     assert (images.read_rgb(tmp_path / "c.png") == 255 * (RGB[..., :1] > 100)).all()
+
+
+def test_a_search_of_folders_leaves_out_what_was_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.jpg")
+    images.write_png(tmp_path / "a.overlay.png", RGB)
+    (tmp_path / "maps").mkdir()
+    label_maps.write(tmp_path / "maps" / "a.png", np.zeros((3, 4), int), 2)
+    label_maps.write(tmp_path / "maps" / "b.png", np.zeros((3, 4), int), 300)
+    plots.losses(tmp_path / "a.loss.png", [{"step": 1, "loss": 1.0}], "a loss")
+    images.save_png(tmp_path / "crop.png", Image.fromarray(RGB), is_drawn=False)
+    found = images.find_images([str(tmp_path)])
+    assert [item.name for item in found] == ["a.png", "b.jpg", "crop.png"]
+    assert "left out: 4 drawn by ovtool" in caplog.text
+    (item,) = images.find_images([str(tmp_path / "a.overlay.png")])  # asked for by its name
+    assert (images.read_rgb(item.path) == RGB).all()
 
 
 def test_written_pngs_have_the_same_bytes(tmp_path: Path) -> None:
