@@ -117,7 +117,7 @@ class Work:
             return self._masks(item, image, rgb, maps)
 
         def records() -> Iterator[parts.Record]:
-            yield from runs.picture_records(items, one)
+            yield from runs.image_records(items, one)
 
         return engine.PartOutput(records(), tensors=kept)
 

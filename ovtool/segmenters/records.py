@@ -69,7 +69,7 @@ def part_output(
             note["batch_size"] = encode.batch_size
         return made
 
-    return engine.PartOutput(runs.picture_records(items, record), note=note)
+    return engine.PartOutput(runs.image_records(items, record), note=note)
 
 
 def _record(

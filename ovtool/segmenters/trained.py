@@ -68,7 +68,7 @@ class TrainedSegmenter:
                 logits: Tensor = self.trained.network(pixels)
             return logits
 
-        return devices.halving(run, 2)
+        return devices.Halving(run, 2)
 
     def segment(
         self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]

@@ -153,7 +153,7 @@ def run(
     )
     outcome = runs.map_images(items, work.part_output, job, run, progress)
     places = {**drawings.places, **_generator_places(kept, prompts)}
-    return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=places)
+    return Outcome(outcome.dataset, outcome.out, outcome.failures, files=places)
 
 
 def _provenance(
