@@ -21,7 +21,7 @@ from ovtool.formats.cams import Cams
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import category_texts
-from ovtool.methods import background_prompts, label_matching
+from ovtool.methods import activation_maps, background_prompts, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.layers import as_data, known
 from ovtool.settings.refine import PromptStep
@@ -164,7 +164,7 @@ class Refinement:
             batch = matching.batches[number]
             raw = leaky_relu(generator.logits(matching.features_of(batch)), LEAK)
             rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
-            ours = label_matching.normalise_maps(raw[rows, classes], label_matching.TRAIN_EPS)
+            ours = activation_maps.min_max(raw[rows, classes], label_matching.TRAIN_EPS)
             wanted = []
             for row, is_mirrored in zip(batch.rows.tolist(), batch.mirrored.tolist(), strict=True):
                 maps = self.cams.of(by_name[matching.labels.images[row].item.name])
@@ -207,6 +207,6 @@ def _labels_of(cams: Cams, items: list[ImageItem], source: str) -> Labelled:
 
 def _refine(prompts: Tensor, similarity: str) -> generator_trainer.Refine:
     """L_refine against the frozen prompts (C, D)."""
-    return lambda foreground, classes: background_prompts.refine_loss(
+    return lambda foreground, classes: background_prompts.push_foreground(
         foreground, prompts[classes], similarity
     )

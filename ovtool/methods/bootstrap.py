@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,19 +44,10 @@ class Interval:
     high: float
 
 
-def counts_of(confusions: Sequence[Tensor]) -> ImageCounts:
-    """The counts of images from their confusion matrices, each (K, K) or (K, K + 1) as
-    `metrics.confusion` returns it. Raises ValueError without a matrix."""
-    if not confusions:
-        raise ValueError("there is no image")
-    rows = [image_counts(confusion) for confusion in confusions]
-    hits, truth, predicted = (torch.stack(part).numpy() for part in zip(*rows, strict=True))
-    return ImageCounts(hits, truth, predicted)
-
-
 def image_counts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hits, truth and predicted pixels of one matrix, int64 (K,) each, on the CPU: what is worth keeping
-    of each image, since the matrices of many classes are large."""
+    """Hits, truth and predicted pixels of one confusion matrix, (K, K) or (K, K + 1) as
+    `metrics.confusion` returns it: int64 (K,) each, on the CPU. They are kept of each image, since the
+    matrices of many classes are large."""
     n = confusion.long().cpu()
     return n.diagonal().clone(), n.sum(dim=1), n[:, : len(n)].sum(dim=0)
 
@@ -101,14 +91,14 @@ def _sampled(sides: Sequence[ImageCounts], samples: int, seed: int) -> list[NDAr
         raise ValueError("the bootstrap needs an image and a sample")
     rng = np.random.default_rng(seed)
     step = max(1, _MOST_NUMBERS // (images + 8 * classes))
-    found: list[list[NDArray[np.float64]]] = [[] for _ in sides]
+    measures: list[list[NDArray[np.float64]]] = [[] for _ in sides]
     for start in range(0, samples, step):
         size = min(step, samples - start)
         # how often each image is drawn in each sample, (size, images)
         times = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(np.float64)
-        for side, rows in zip(sides, found, strict=True):
+        for side, rows in zip(sides, measures, strict=True):
             rows.append(_mious(times, side))
-    return [np.concatenate(rows) for rows in found]
+    return [np.concatenate(rows) for rows in measures]
 
 
 def _mious(times: NDArray[np.float64], counts: ImageCounts) -> NDArray[np.float64]:
@@ -128,9 +118,9 @@ def _mious(times: NDArray[np.float64], counts: ImageCounts) -> NDArray[np.float6
 
 def _as_intervals(whole: NDArray[np.float64], drawn: NDArray[np.float64]) -> dict[str, Interval]:
     tail = (1 - LEVEL) / 2
-    found = {}
+    named = {}
     for k, name in enumerate(CONVENTIONS):
         values = drawn[:, k][~np.isnan(drawn[:, k])]
         low, high = np.quantile(values, [tail, 1 - tail]) if values.size else (np.nan, np.nan)
-        found[name] = Interval(float(whole[k]), float(low), float(high))
-    return found
+        named[name] = Interval(float(whole[k]), float(low), float(high))
+    return named
