@@ -4,6 +4,7 @@ The images are cut into parts; each part is written whole; the parts are merged 
 A run that is cut off goes on with `resume`, and gives the same bytes.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,12 @@ def check_place(out: str, run: Run) -> None:
 def is_begun(out: str) -> bool:
     """Whether a run to this output was cut off, in its first part or later."""
     return _folder_beside(out).is_dir()
+
+
+def places_from(out: str, places: Mapping[str, str]) -> dict[str, str]:
+    """Places as paths from the folder of the output, which do not change when all is moved."""
+    folder = os.path.dirname(os.path.abspath(out))
+    return {kind: os.path.relpath(place, folder) for kind, place in places.items()}
 
 
 def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:

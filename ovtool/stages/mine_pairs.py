@@ -164,7 +164,7 @@ def run(
             out=target,
             device=place,
             description="mining",
-            beside=written.places_from(target),
+            beside=runs.places_from(target, written.places),
         ),
         run,
         progress,

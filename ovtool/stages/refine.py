@@ -147,7 +147,7 @@ def run(
         out=target,
         device=place,
         description="refining",
-        beside=drawings.places_from(target),
+        beside=runs.places_from(target, drawings.places),
         finish=check,
         write=write if is_maps else None,
     )

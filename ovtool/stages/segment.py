@@ -91,7 +91,7 @@ def run(
         out=target,
         device=segmenter.device,
         description="segmenting",
-        beside=files.places_from(target),
+        beside=runs.places_from(target, files.places),
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress
