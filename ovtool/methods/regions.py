@@ -6,6 +6,8 @@ here by colour histograms, the contrast along the shared border and how much one
 Every node of the tree of merges is a region; its quality is how unlike its neighbours it is.
 """
 
+from __future__ import annotations
+
 import heapq
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,10 @@ class Regions:
     def masks(self) -> NDArray[np.bool_]:
         """The regions as masks, bool (N, h, w)."""
         return self.members[:, self.superpixels]
+
+    def kept(self, indices: NDArray[np.intp]) -> Regions:
+        """The regions of these indices, in their order."""
+        return Regions(self.superpixels, self.members[indices], self.quality[indices])
 
 
 def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -26,6 +26,7 @@ from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
 from ovtool.models import dense_scores
+from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
@@ -187,9 +188,7 @@ class TwoStageSegmenter:
         if proposals.embeddings is not None and self.regions.no_object is not None:
             vectors = torch.from_numpy(proposals.embeddings[valid])
             nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
-            own = ensemble.proposal_probabilities(
-                cosines(vectors), nothing, proposal_sources.TEMPERATURE
-            )
+            own = ensemble.proposal_probabilities(cosines(vectors), nothing, TEMPERATURE)
         seen = (cosines(embedded) * self.logit_scale).softmax(1)
         soft = None if proposals.soft is None else proposals.soft[valid]
         return Named(seen, own, members, superpixels, soft, max(owner) + 1)
