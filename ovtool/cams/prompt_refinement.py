@@ -1,7 +1,7 @@
 """The step `prompts` of `refine`: a mask generator learns what background prompts know, and makes new maps.
 
 SemPLeS, section 3.3: the generator is trained with L_match + lambda_r L_refine against frozen background
-prompts. Maps that no generator made are first fitted by one, so that any maps can be refined.
+prompts. A generator is first fitted to maps that no generator made, so that any maps can be refined.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, leaky_relu, mse_loss
+from torch.nn.functional import leaky_relu, mse_loss
 
 from ovtool.cams import training as cam_training
 from ovtool.errors import MismatchError, UsageError
@@ -21,7 +21,7 @@ from ovtool.formats.cams import Cams
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import category_texts
-from ovtool.methods import background_prompts, label_matching
+from ovtool.methods import activation_maps, background_prompts, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.layers import as_data, known
 from ovtool.settings.refine import PromptStep
@@ -164,11 +164,11 @@ class Refinement:
             batch = matching.batches[number]
             raw = leaky_relu(generator.logits(matching.features_of(batch)), LEAK)
             rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
-            ours = label_matching.normalise_maps(raw[rows, classes], label_matching.TRAIN_EPS)
+            ours = activation_maps.min_max(raw[rows, classes], label_matching.TRAIN_EPS)
             wanted = []
             for row, is_mirrored in zip(batch.rows.tolist(), batch.mirrored.tolist(), strict=True):
                 maps = self.cams.of(by_name[matching.labels.images[row].item.name])
-                maps = interpolate(maps[None], ours.shape[1:], mode="bilinear")[0]
+                maps = activation_maps.resized(maps, (ours.shape[1], ours.shape[2]))
                 wanted.append(maps.flip(-1) if is_mirrored else maps)
             loss = mse_loss(ours, torch.cat(wanted).to(ours.device))
             loss.backward()
@@ -184,7 +184,7 @@ class Refinement:
 
 
 def require_prompts(step: PromptStep) -> None:
-    """Raises UsageError where the step has no prompts to learn from, and is not told to do without."""
+    """Raises UsageError where the step has no prompts to learn from, and is not asked to do without them."""
     if step.background_prompts is None and step.refine_weight != 0:
         raise UsageError(
             "the step prompts needs --background-prompts FILE, which `ovtool tune-prompts --kind "
@@ -207,6 +207,6 @@ def _labels_of(cams: Cams, items: list[ImageItem], source: str) -> Labelled:
 
 def _refine(prompts: Tensor, similarity: str) -> generator_trainer.Refine:
     """L_refine against the frozen prompts (C, D)."""
-    return lambda foreground, classes: background_prompts.refine_loss(
+    return lambda foreground, classes: background_prompts.push_foreground(
         foreground, prompts[classes], similarity
     )

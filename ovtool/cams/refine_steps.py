@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from ovtool.errors import UsageError
 from ovtool.methods import attention_affinity, dense_crf, pixel_adaptive, random_walk
+from ovtool.methods.activation_maps import resized
 from ovtool.methods.pseudo_masks import Background
 from ovtool.settings.refine import Apply
 
@@ -51,7 +52,7 @@ Step = Callable[[Tensor, Tensor, Context], Tensor]
 def affinity(image: Tensor, maps: Tensor, context: Context) -> Tensor:
     """Spreads maps over the patches that attend to each other; see `methods.attention_affinity`."""
     attention, grid = _attention(image, context, "affinity")
-    placed = _resized(maps, grid).to(attention.device)
+    placed = resized(maps.float(), grid).to(attention.device)
     return attention_affinity.refine(placed, attention, context.options.box_threshold).to(maps)
 
 
@@ -67,20 +68,20 @@ def walk(image: Tensor, maps: Tensor, context: Context) -> Tensor:
         sources, inside = random_walk.neighbours(grid, radius)
         affinity_of = random_walk.attention_affinity(attention.cpu(), sources)
     else:
-        height, width = (max(1, round(side / STRIDE)) for side in image.shape[:2])
-        grid = (height, width)
+        grid = (max(1, round(image.shape[0] / STRIDE)), max(1, round(image.shape[1] / STRIDE)))
         sources, inside = random_walk.neighbours(grid, radius)
-        colours = _resized(image.permute(2, 0, 1).float(), grid, antialias=True)
+        pixels = image.permute(2, 0, 1).float()[None]
+        colours = interpolate(pixels, size=grid, mode="bilinear", antialias=True)[0]
         affinity_of = random_walk.colour_affinity(colours, sources, options.walk_deviation)
     step = random_walk.transition(affinity_of, sources, inside, options.walk_beta)
-    walked = random_walk.walk(_resized(maps, grid), step, doublings)
+    walked = random_walk.walk(resized(maps.float(), grid), step, doublings)
     return walked / walked.max().clamp(min=1e-7)
 
 
 def pamr(image: Tensor, maps: Tensor, context: Context) -> Tensor:
     """Averages each pixel over the neighbours that look like it; see `methods.pixel_adaptive`."""
     colours = image.permute(2, 0, 1).float() / 255.0
-    placed = _resized(maps, _size(image))
+    placed = _placed(maps, image)
     refined = pixel_adaptive.pamr(colours, placed, context.options.pamr_iterations)
     return refined.clamp_(0.0, 1.0)
 
@@ -90,7 +91,7 @@ def crf(image: Tensor, maps: Tensor, context: Context) -> Tensor:
     sum to at most 1, and the background has the rest."""
     options = context.options
     preset = dense_crf.PRESETS[options.crf]
-    scores = _scores(_resized(maps, _size(image)), context.background)
+    scores = _scores(_placed(maps, image), context.background)
     if preset.unary == "hard":
         unary = dense_crf.hard_unary(scores.argmax(0), len(scores))
     else:
@@ -103,7 +104,7 @@ def sam(image: Tensor, maps: Tensor, context: Context) -> Tensor:
     which each class is the best, background included. Pixels that none covers keep their maps."""
     if context.proposals is None:
         raise UsageError("the step sam needs proposals; give --proposals FILE")
-    placed = _resized(maps, _size(image)).clone()
+    placed = _placed(maps, image).clone()
     best = _scores(placed, context.background).argmax(0)  # (H, W), 0 the background
     order = context.proposals.flatten(1).sum(1).argsort(descending=True, stable=True)
     for proposal in context.proposals[order]:  # the smallest last
@@ -145,15 +146,6 @@ def _scores(maps: Tensor, background: Background) -> Tensor:
     return torch.cat([background.score(maps)[None], maps])
 
 
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
-
-
-def _resized(maps: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
-    """Maps (K, h, w) brought to a size, bilinear, as float32."""
-    maps = maps.float()
-    if maps.shape[1:] == size:
-        return maps
-    return interpolate(
-        maps[None], size=size, mode="bilinear", align_corners=False, antialias=antialias
-    )[0]
+def _placed(maps: Tensor, image: Tensor) -> Tensor:
+    """Maps (K, h, w) on the pixels of an image, as float32."""
+    return resized(maps.float(), (image.shape[0], image.shape[1]))

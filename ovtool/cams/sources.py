@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError
 from ovtool.formats import coco, given_maps
@@ -167,24 +166,17 @@ def pacl(clip: Clip, labels: Labelled, settings: PaclMaps) -> Network:
 
 def generator(network: Generator) -> Network:
     """The maps of a mask generator."""
-
-    def maps(pixels: Tensor, classes: Sequence[int]) -> Tensor:
-        raw: Tensor = network(pixels)
-        return raw[0, list(classes)]
-
-    return Network(lambda rgb, scale: network.shown(rgb, scale), maps)
+    return Network(network.shown, lambda pixels, classes: network(pixels)[0, list(classes)])
 
 
 def classifier(network: Classifier) -> Network:
     """The classic maps of a classifier."""
 
     def maps(pixels: Tensor, classes: Sequence[int]) -> Tensor:
-        features = network.features(pixels)
         weights: Tensor = network.weights[list(classes)]
-        raw: Tensor = activation_maps.class_maps(features, weights)[0]
-        return raw
+        return activation_maps.class_maps(network.features(pixels), weights)[0]
 
-    return Network(lambda rgb, scale: network.shown(rgb, scale), maps)
+    return Network(network.shown, maps)
 
 
 def _as_seen_by(clip: Clip, short_side: int | None) -> Callable[[Tensor, float], Tensor]:
@@ -249,8 +241,6 @@ class Spread:
         maps = self.source(item, rgb, category_ids)
         pixels = _as_seen_by(self.clip, self.short_side)(rgb, 1.0)
         grid = towers.grid_size(pixels, self.clip.patch_size)
-        resized = interpolate(maps[None], size=grid, mode="bilinear", align_corners=False)[0]
-        spread = attention_affinity.refine(
-            resized, attention.mean_attention(self.clip, pixels), self.threshold
-        )
-        return activation_maps.min_max(spread)
+        maps = activation_maps.resized(maps, grid)
+        mean = attention.mean_attention(self.clip, pixels)
+        return activation_maps.min_max(attention_affinity.refine(maps, mean, self.threshold))

@@ -86,11 +86,11 @@ def generator(
     }
     begun = run.begin(replace(frame, shapes={**frame.shapes, **shapes}))
     curve = matching.train(begun)
-    shown = shapes | {"curve": loop.thinned(curve)}
+    settings = shapes | {"curve": loop.thinned(curve)}
     if method.save_generator is not None:
-        mask_generator.save(method.save_generator, network, {**shown, "labels": labels.digest})
+        mask_generator.save(method.save_generator, network, {**settings, "labels": labels.digest})
     weights = tensors.fingerprint(network.state_dict())
-    return Trained(network, shown | {"weights": weights}, begun, curve)
+    return Trained(network, settings | {"weights": weights}, begun, curve)
 
 
 def new_generator(

@@ -206,9 +206,7 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
     dataset, failures = found.dataset, found.failures
     is_plan = found.planned is not None
     images = found.planned if is_plan else len(dataset.images)
-    where = ", ".join(
-        ("standard output" if found.out == "-" else found.out, *found.pictures.values())
-    )
+    where = ", ".join(("standard output" if found.out == "-" else found.out, *found.files.values()))
     if is_plan:
         classes = _counted(len(dataset.categories), "class", "classes")
         by = f" by {classes}" if verb == "segment" else ""
@@ -223,7 +221,7 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
         print_json(
             {
                 "output": found.out,
-                **found.pictures,
+                **found.files,
                 "images": images,
                 "masks": len(dataset.annotations),
                 "failures": [dict(failure) for failure in failures],

@@ -43,15 +43,24 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def min_max(maps: Tensor, eps: float = EPS) -> Tensor:
-    """Maps (..., h, w) to [0, 1], each less its least value, over what is then its greatest."""
-    lowered = maps - maps.amin(dim=(-2, -1), keepdim=True)
-    return lowered / (eps + lowered.amax(dim=(-2, -1), keepdim=True))
+    """Maps (..., h, w) to [0, 1]: each less its least value, over its range plus `eps`.
+
+    A constant map becomes 0 everywhere.
+    """
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low + eps)
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (K, h, w), K from 0 on, brought to `size` bilinearly; maps of that size stay as they are."""
+    if not len(maps):
+        return maps.new_zeros(0, *size)
+    if maps.shape[1:] == size:
+        return maps
+    return interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def merged(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Maps of one image at several scales, each (K, h, w), as their mean at `size`, brought to [0, 1]
     again: (K, h, w)."""
-    resized = [
-        interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0] for one in maps
-    ]
-    return min_max(torch.stack(resized).mean(dim=0))
+    return min_max(torch.stack([resized(view, size) for view in maps]).mean(dim=0))

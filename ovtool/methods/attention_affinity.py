@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovtool.methods.activation_maps import min_max
+
 BOX_THRESHOLD = 0.4  # of the maximum; 0.7 for COCO
 ROUNDS = 3
 
@@ -43,18 +45,12 @@ def box_mask(maps: Tensor, threshold: float) -> Tensor:
     return torch.from_numpy(boxes).to(maps.device)
 
 
-def to_unit(maps: Tensor, eps: float = 1e-7) -> Tensor:
-    """Each map (K, h, w) from its least value to its greatest as 0 to 1; a constant one is all 0."""
-    shifted = maps - maps.amin((1, 2), keepdim=True)
-    return shifted / (shifted.amax((1, 2), keepdim=True) + eps)
-
-
 @torch.no_grad()
 def refine(maps: Tensor, attention: Tensor, box_threshold: float = BOX_THRESHOLD) -> Tensor:
     """Maps (K, h, w) in [0, 1] after the affinity, in their shape and dtype, in [0, 1].
 
-    attention: floating (n, n) for n = h * w patches in row order, each row the attention of one, all
-    positive. Raises ValueError where they do not belong together.
+    attention: floating (n, n) for n = h * w patches in row order, each row the attention of one
+    patch, all positive. Raises ValueError where they do not belong together.
     """
     places = maps.shape[1] * maps.shape[2]
     if attention.shape != (places, places):
@@ -63,4 +59,4 @@ def refine(maps: Tensor, attention: Tensor, box_threshold: float = BOX_THRESHOLD
     symmetric = (spread + spread.T) / 2
     boxed = (maps * box_mask(maps, box_threshold)).flatten(1).to(symmetric).T  # (n, K)
     refined = symmetric @ (symmetric @ boxed)
-    return to_unit(refined.T.reshape(maps.shape)).to(maps.dtype)
+    return min_max(refined.T.reshape(maps.shape)).to(maps.dtype)

@@ -37,13 +37,11 @@ def push_text(texts: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
 
 
 def push_foreground(foregrounds: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
-    """L_F of images of their class alone v_f and the prompts of the class p, each (P, D), as a scalar."""
+    """L_F of images of their class alone v_f and the prompts of the class p, each (P, D), as a scalar.
+
+    It is L_refine too, where the prompts stay as they are and the masks in v_f learn.
+    """
     return _mean(-torch.log1p(-clamped(similarity(foregrounds, prompts, kind))))
-
-
-def refine_loss(foregrounds: Tensor, prompts: Tensor, kind: str = "raw") -> Tensor:
-    """L_refine of images of their class alone v_f and the learned prompts p_k, each (P, D), as a scalar."""
-    return push_foreground(foregrounds, prompts, kind)
 
 
 def _mean(losses: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """From class scores on a coarse grid to one label and one probability per pixel, block by block.
 
 A map of K classes over H x W pixels is K numbers per pixel: 847 classes at 2048 x 2048 are 14 GB.
-No one needs them at once. Scores are brought to the image's size a few rows at a time, reduced to
+They are never needed at once. Scores are brought to the image's size a few rows at a time, reduced to
 the best class and its softmax probability, and forgotten.
 """
 
@@ -70,7 +70,7 @@ def mean_of(several: Sequence[Rows]) -> Rows:
         return several[0]
 
     def rows(start: int, stop: int) -> Tensor:
-        first, *others = (each(start, stop).float() for each in several)
+        first, *others = (view(start, stop).float() for view in several)
         return sum(others, first) / len(several)
 
     return rows
@@ -94,8 +94,8 @@ def probability_blocks(
 
 def entropy(logits: Tensor) -> Tensor:
     """The entropy of the softmax over the first dimension, in nats: (C, ...) to (...), 0 to log C."""
-    found: Tensor = torch.special.entr(logits.softmax(dim=0)).sum(dim=0)
-    return found
+    total: Tensor = torch.special.entr(logits.softmax(dim=0)).sum(dim=0)
+    return total
 
 
 def label_blocks(

@@ -70,21 +70,6 @@ def last_blocks(names: str) -> tuple[LastBlock, ...]:
     return tuple(last_block(name) for name in names.split("+"))
 
 
-def clip_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """CLIP's own attention: softmax(q kT / sqrt d) v."""
-    return attend(q, k, v)
-
-
-def sclip_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """SCLIP's correlative self-attention: softmax(q qT / sqrt d) v + softmax(k kT / sqrt d) v."""
-    return attend(q, q, v) + attend(k, k, v)
-
-
-def clearclip_attention(q: Tensor, v: Tensor) -> Tensor:
-    """ClearCLIP's attention: softmax(q qT / sqrt d) v."""
-    return attend(q, q, v)
-
-
 def naclip_attention(
     k: Tensor, v: Tensor, grid: tuple[int, int], sigma: float = NACLIP_SIGMA
 ) -> Tensor:
@@ -149,9 +134,9 @@ def attention(
     if name == "maskclip":
         return v
     if name == "sclip":
-        return sclip_attention(q, k, v)
+        return attend(q, q, v) + attend(k, k, v)
     if name == "clearclip":
-        return clearclip_attention(q, v)
+        return attend(q, q, v)
     if name == "naclip":
         return naclip_attention(k, v, grid, sigma)
-    return clip_attention(q, k, v)
+    return attend(q, k, v)

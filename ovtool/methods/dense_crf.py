@@ -127,10 +127,10 @@ def _kernels(image: Tensor, preset: Preset) -> list[Lattice]:
         (place / preset.gaussian_sxy, preset.gaussian_weight),
         (torch.cat([place / preset.bilateral_sxy, colour], dim=1), preset.bilateral_weight),
     )
-    return [_kernel(features, weight) for features, weight in kernels if weight > 0]
-
-
-def _kernel(features: Tensor, weight: float) -> Lattice:
-    lattice = Lattice.build(features)
-    sums = lattice.filter(features.new_ones(len(features), 1))[:, 0]
-    return lattice.scaled((weight / (sums + 1e-20)).sqrt())
+    lattices = []
+    for features, weight in kernels:
+        if weight > 0:
+            lattice = Lattice.build(features)
+            sums = lattice.filter(features.new_ones(len(features), 1))[:, 0]
+            lattices.append(lattice.scaled((weight / (sums + 1e-20)).sqrt()))
+    return lattices

@@ -3,7 +3,7 @@
 A mask is good for a class when the image with all else blanked out fits the class's text, and the
 image with the mask blanked out does not. Gradients go through the frozen image tower to the mask.
 
-    M = (x - min x) / (max x - min x + eps)              a map x of one class of one image
+    M = (x - min x) / (max x - min x + eps)              a map x of one class (`activation_maps.min_max`)
     X_f = M X,  X_b = (1 - M) X                           X normalised, so that 0 is the mean colour
     L_match = mean(-log s(X_f, t)) + lambda_b mean(-log(1 - s(X_b, t)))
 
@@ -23,20 +23,10 @@ SIMILARITIES = ("raw", "shifted")
 MAX_CLAMPED = 0.05  # share of cosines without a gradient that `raw` may have
 
 
-def normalise_maps(raw: Tensor, eps: float = EPS) -> Tensor:
-    """Maps (..., h, w) to [0, 1): each less its least value, over its range plus `eps`.
-
-    A constant map becomes 0 everywhere.
-    """
-    low = raw.amin(dim=(-2, -1), keepdim=True)
-    high = raw.amax(dim=(-2, -1), keepdim=True)
-    return (raw - low) / (high - low + eps)
-
-
 def masked_pair(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """X_f and X_b, each (P, 3, H, W), of normalised images (P, 3, H, W) and masks (P, H, W) in [0, 1]."""
-    shown = mask.unsqueeze(-3)
-    return shown * pixels, (1 - shown) * pixels
+    mask = mask.unsqueeze(-3)
+    return mask * pixels, (1 - mask) * pixels
 
 
 def similarity(image_features: Tensor, text: Tensor, kind: str = "raw") -> Tensor:

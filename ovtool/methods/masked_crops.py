@@ -1,4 +1,4 @@
-"""Masked crops: what a CLIP is shown of a region.
+"""Masked crops: the pixels of a region that a CLIP receives.
 
 The tight box of a mask is cut out of the normalised image, pixels outside the mask become 0, which
 is the model's mean colour, and the crop is squeezed into a square, its aspect not kept. OVSeg (Liang
@@ -37,7 +37,7 @@ def masked_crops(
     ValueError for an empty mask, or masks of another size than the image.
     """
     if masks.shape[1:] != pixels.shape[1:]:
-        raise ValueError(f"masks {tuple(masks.shape)} for a picture of {tuple(pixels.shape)}")
+        raise ValueError(f"masks {tuple(masks.shape)} for an image of {tuple(pixels.shape)}")
     masks = masks.to(pixels.device)
     boxes = tight_boxes(masks).tolist()
     crops = pixels.new_empty(len(masks), 3, size, size)

@@ -145,17 +145,17 @@ def naming(patches: Tensor, nouns: Tensor, owned: Tensor, scale: float | Tensor)
     """How little each image's patches look like what is said of it, (B,) in nats: minus the logarithm of
     what a patch's softmax over all nouns, of scale * cosine, gives to the nouns of its image, mean over
     the patches; 0 for an image without nouns. It is the loss of learning from partial labels: each patch
-    is one of these, nobody knows which. Not of the paper, whose loss says little of patches that
+    is one of these, but which is not known. Not of the paper, whose loss says little of patches that
     no text attends to.
 
     patches (B, T, D), nouns (K, D), of any length; owned (B, K), 1 where a noun belongs to an image.
     """
-    told = owned.sum(1) > 0
-    cosines = normalize(patches[told], dim=-1) @ normalize(nouns, dim=-1).T  # (b, T, K)
+    has_nouns = owned.sum(1) > 0
+    cosines = normalize(patches[has_nouns], dim=-1) @ normalize(nouns, dim=-1).T  # (b, T, K)
     logits = scale * cosines
-    inside = logits.masked_fill(owned[told][:, None] == 0, -math.inf).logsumexp(-1)
+    inside = logits.masked_fill(owned[has_nouns][:, None] == 0, -math.inf).logsumexp(-1)
     surprise = (logits.logsumexp(-1) - inside).mean(1)
-    return surprise.new_zeros(len(told)).masked_scatter(told, surprise)
+    return surprise.new_zeros(len(has_nouns)).masked_scatter(has_nouns, surprise)
 
 
 def info_nce(scores: Tensor, scale: float | Tensor, owned: Tensor | None = None) -> Tensor:
@@ -230,10 +230,10 @@ def two_pass(
     loss. It is the one-shot step exactly, but for the rounding of sums.
     """
     with torch.no_grad():
-        scores = torch.cat([scores_of(chosen) for chosen in slices])
+        scores = torch.cat([scores_of(images) for images in slices])
     loss, gradient = loss_of(scores)
-    for chosen in slices:
-        scores_of(chosen).backward(gradient[chosen])
+    for images in slices:
+        scores_of(images).backward(gradient[images])
     return loss
 
 

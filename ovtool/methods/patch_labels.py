@@ -48,9 +48,9 @@ def majority(labels: Tensor, patch: int) -> PatchLabels:
     for value in torch.unique(labels).tolist():
         if value == IGNORED:
             continue
-        found = _share(labels == value, patch)
-        ahead = found > share
-        best[ahead], share[ahead] = value, found[ahead]
+        of_class = _share(labels == value, patch)
+        ahead = of_class > share
+        best[ahead], share[ahead] = value, of_class[ahead]
     return PatchLabels(best, share, _share(labels == IGNORED, patch))
 
 

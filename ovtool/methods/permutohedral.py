@@ -108,8 +108,8 @@ class Lattice:
         for near, far in self.neighbours:
             rows = values if packed is None else values.view(packed)[:, 0]
             sides = [rows.index_select(0, side) for side in (near, far)]
-            one, other = (side.view(torch.float32).view(-1, channels) for side in sides)
-            values = torch.add(values, one.add_(other), alpha=0.5)
+            left, right = (side.view(torch.float32).view(-1, channels) for side in sides)
+            values = torch.add(values, left.add_(right), alpha=0.5)
         return values
 
 
@@ -240,16 +240,16 @@ def _neighbours(distinct: Tensor, strides: Tensor, span: int) -> Tensor:
     down = torch.full_like(distinct, -span)  # to the remainder below
     down[: int((distinct < span).sum())] = dimensions * span - int(strides.sum())
     down += distinct
-    found = distinct.new_full((dimensions + 1, 2, count + 1), count, dtype=torch.int32)
+    neighbours = distinct.new_full((dimensions + 1, 2, count + 1), count, dtype=torch.int32)
     index = torch.arange(count, dtype=torch.int32, device=distinct.device)
-    for (near, far), stride in zip(found, strides.tolist(), strict=True):
+    for (near, far), stride in zip(neighbours, strides.tolist(), strict=True):
         wanted = down + stride
         place = _search(distinct, wanted)
         place = torch.where(distinct[place] == wanted, place, count)
         near[:count] = place
         far.scatter_(0, place, index)
         far[count] = count  # where those without a neighbour wrote
-    return found
+    return neighbours
 
 
 def _search(ascending: Tensor, wanted: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ovtool.methods.cam_scores import otsu
-
 KINDS = ("otsu", "constant", "power", "rest")
 DOUBT = -1
 
@@ -41,11 +39,25 @@ class Background:
         return torch.full_like(best, constant)
 
 
+def otsu(values: Tensor, bins: int = 256) -> float:
+    """The threshold in (0, 1) that parts values in [0, 1] into the two groups of least variance within
+    (Otsu, 1979); of equal ones the middle. It needs no truth."""
+    counts = torch.histc(values.float().flatten(), bins, 0.0, 1.0).double()
+    centres = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
+    below = counts.cumsum(0)  # (bins,) how many lie in the bins up to this one
+    sums = (counts * centres).cumsum(0)
+    above = below[-1] - below
+    gap = sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)
+    between = below * above * gap.square()
+    best = torch.nonzero(between >= between.max() * (1 - 1e-12))[:, 0].double()
+    return float((best.mean() + 1) / bins)
+
+
 def labels(maps: Tensor, background: Background, confidence: float = 0.0) -> tuple[Tensor, Tensor]:
     """The label of each pixel, int64 (H, W): 0 the background, k the k-th of the maps (K, H, W) in [0, 1]
     from 1 on, `DOUBT` where its share of all scores is below `confidence`; and that share, float (H, W).
     """
     scores = torch.cat([background.score(maps)[None], maps])
     shares = scores / scores.sum(dim=0).clamp(min=torch.finfo(scores.dtype).tiny)
-    best, found = shares.max(dim=0)
-    return torch.where(best >= confidence, found, DOUBT), best
+    best, index = shares.max(dim=0)
+    return torch.where(best >= confidence, index, DOUBT), best

@@ -46,13 +46,13 @@ def measure(truth: Masks, proposals: Masks) -> Recalled:
     from pycocotools.cocoeval import COCOeval
 
     names = list(truth)
-    with contextlib.redirect_stdout(io.StringIO()):  # the library speaks
-        true, found = COCO(), COCO()
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints
+        true, proposed = COCO(), COCO()
         true.dataset = _as_coco([truth[name] for name in names], with_scores=False)
-        found.dataset = _as_coco([proposals.get(name, ()) for name in names], with_scores=True)
+        proposed.dataset = _as_coco([proposals.get(name, ()) for name in names], with_scores=True)
         true.createIndex()
-        found.createIndex()
-        counted = COCOeval(true, found, "segm")
+        proposed.createIndex()
+        counted = COCOeval(true, proposed, "segm")
         counted.params.useCats = 0
         counted.params.maxDets = list(LIMITS)
         counted.evaluate()

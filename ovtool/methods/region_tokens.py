@@ -17,8 +17,8 @@ def grid_masks(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     Patch (i, j) spans rows floor(i H / h) to ceil((i + 1) H / h) of the mask, and columns likewise, so
     that a mask that is not empty has a patch.
     """
-    found = [adaptive_max_pool2d(mask[None].float(), grid).flatten() > 0 for mask in masks]
-    return torch.stack(found) if found else masks.new_zeros(0, grid[0] * grid[1])
+    pooled = [adaptive_max_pool2d(mask[None].float(), grid).flatten() > 0 for mask in masks]
+    return torch.stack(pooled) if pooled else masks.new_zeros(0, grid[0] * grid[1])
 
 
 def attention(q: Tensor, own: tuple[Tensor, Tensor], k: Tensor, v: Tensor, masks: Tensor) -> Tensor:

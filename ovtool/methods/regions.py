@@ -6,6 +6,8 @@ here by colour histograms, the contrast along the shared border and how much one
 Every node of the tree of merges is a region; its quality is how unlike its neighbours it is.
 """
 
+from __future__ import annotations
+
 import heapq
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,10 @@ class Regions:
     def masks(self) -> NDArray[np.bool_]:
         """The regions as masks, bool (N, h, w)."""
         return self.members[:, self.superpixels]
+
+    def kept(self, indices: NDArray[np.intp]) -> Regions:
+        """The regions of these indices, in their order."""
+        return Regions(self.superpixels, self.members[indices], self.quality[indices])
 
 
 def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -104,7 +110,7 @@ class _Merging:
         for (a, b), border in _borders(lab, superpixels).items():
             self.borders[a][b] = self.borders[b][a] = border
         # the length of a region's border with others, in pixel edges
-        self.perimeter = [sum(length for _, length in each.values()) for each in self.borders]
+        self.perimeter = [sum(length for _, length in borders.values()) for borders in self.borders]
 
     def contrast(self, a: int, b: int) -> float:
         """How unlike two neighbours are, 0 to 3.2: half the L1 distance of their histograms plus the
@@ -177,16 +183,16 @@ def _best(
     members: bool (nodes, S). areas: float64 (nodes,). Two nodes of a tree are nested or apart.
     """
     leaf = members.argmax(axis=1)  # one superpixel of each
-    chosen: list[int] = []
+    kept: list[int] = []
     for node in order:
-        if len(chosen) >= max_regions:
+        if len(kept) >= max_regions:
             break
-        nested = members[chosen, leaf[node]] | members[node, leaf[chosen]]
-        smaller = np.minimum(areas[chosen], areas[node])
-        larger = np.maximum(areas[chosen], areas[node])
+        nested = members[kept, leaf[node]] | members[node, leaf[kept]]
+        smaller = np.minimum(areas[kept], areas[node])
+        larger = np.maximum(areas[kept], areas[node])
         if not (nested & (smaller / larger > MAX_IOU)).any():
-            chosen.append(int(node))
-    return chosen
+            kept.append(int(node))
+    return kept
 
 
 def propose_regions(
@@ -213,8 +219,8 @@ def propose_regions(
     share = areas / labels.size
     quality = np.minimum(1, ended / 2) * np.minimum(1, np.sqrt(share / 0.05))
     order = np.argsort(-quality, kind="stable")
-    chosen = _best(order[share[order] >= min_area], members, areas, max_regions)
-    return Regions(labels, members[chosen], quality[chosen].astype(np.float32))
+    best = _best(order[share[order] >= min_area], members, areas, max_regions)
+    return Regions(labels, members[best], quality[best].astype(np.float32))
 
 
 def from_masks(masks: NDArray[np.bool_], quality: NDArray[np.floating[Any]]) -> Regions:

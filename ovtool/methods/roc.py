@@ -27,10 +27,9 @@ def curve(scores: Tensor, targets: Tensor, points: int = 500) -> tuple[list[floa
     hits, misses = positive.cumsum(0), (1 - positive).cumsum(0)
     ends = torch.ones(len(order), dtype=torch.bool)  # of runs of equal scores
     ends[:-1] = scores[order][1:] != scores[order][:-1]
-    chosen = ends.nonzero()[:, 0]
-    thin = torch.linspace(0, len(chosen) - 1, min(points, len(chosen))).round().long()
-    chosen = chosen[thin]
-    false, true = misses[chosen] / misses[-1], hits[chosen] / hits[-1]
+    places = ends.nonzero()[:, 0]
+    places = places[torch.linspace(0, len(places) - 1, min(points, len(places))).round().long()]
+    false, true = misses[places] / misses[-1], hits[places] / hits[-1]
     return [0.0, *false.tolist()], [0.0, *true.tolist()]
 
 
@@ -53,12 +52,12 @@ def interval(
     kinds, index = torch.unique(torch.cat(list(images)), return_inverse=True)
     places = index.view(len(images), -1)
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    areas = []
     for _ in range(samples):
         drawn = torch.randint(len(kinds), (len(kinds),), generator=generator)
         times = torch.bincount(drawn, minlength=len(kinds)).double()
-        found.append(_auc(rank, count, targets, times[places].prod(0)))
-    kept = torch.tensor([value for value in found if value == value], dtype=torch.float64)
+        areas.append(_auc(rank, count, targets, times[places].prod(0)))
+    kept = torch.tensor([area for area in areas if area == area], dtype=torch.float64)
     if not len(kept):
         return float("nan"), float("nan")
     low, high = kept.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
@@ -83,8 +82,8 @@ def _ranks(scores: Tensor) -> tuple[Tensor, int]:
 
 def _auc(rank: Tensor, count: int, targets: Tensor, weights: Tensor) -> float:
     positive, negative = (
-        torch.zeros(count, dtype=torch.float64).index_add_(0, rank, weights.double() * chosen)
-        for chosen in (targets.double(), (~targets).double())
+        torch.zeros(count, dtype=torch.float64).index_add_(0, rank, weights.double() * members)
+        for members in (targets.double(), (~targets).double())
     )
     below = negative.cumsum(0) - negative / 2  # ties count half
     return float((positive * below).sum() / (positive.sum() * negative.sum()))

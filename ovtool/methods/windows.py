@@ -32,7 +32,7 @@ class WindowScores:
     """The low-resolution scores of all windows of one image, and where the windows lie.
 
     `scores` is (rows * columns, K, h, w), windows in row order; `tops` and `lefts` are their first
-    pixels; `window` is the windows' (height, width) and `size` the picture's, in pixels. `margin` is how
+    pixels; `window` is the windows' (height, width) and `size` the image's, in pixels. `margin` is how
     far the first cells lie inside, in cells (`upsample_rows`).
     """
 
@@ -141,26 +141,8 @@ def score_windows(
         chunk = places[first : first + batch_size]
         crops = [pixels[b, :, y : y + size[0], x : x + size[1]] for b, y, x in chunk]
         scores.append(score(torch.stack(crops)))
-    per_picture = torch.split(torch.cat(scores), len(tops) * len(lefts))
+    per_image = torch.split(torch.cat(scores), len(tops) * len(lefts))
     return [
         WindowScores(part, tuple(tops), tuple(lefts), size, (height, width), margin)
-        for part in per_picture
+        for part in per_image
     ]
-
-
-def slide(
-    pixels: Tensor,
-    window: int,
-    stride: int,
-    score: Callable[[Tensor], Tensor],
-    batch_size: int = 8,
-) -> Tensor:
-    """The averaged scores of every pixel of `pixels` (B, 3, H, W): (B, K, H, W).
-
-    Takes what `score_windows` takes. For many classes on a large picture use `score_windows` and
-    reduce its `rows` block by block (`class_maps.label_blocks`), which never holds K x H x W
-    numbers.
-    """
-    height = pixels.shape[2]
-    pictures = score_windows(pixels, window, stride, score, batch_size)
-    return torch.stack([picture.rows(0, height) for picture in pictures])

@@ -103,8 +103,8 @@ def encoder(
     from ovtool.models import pacl
 
     if head is not None:
-        return devices.halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
-    return devices.halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
+        return devices.Halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
+    return devices.Halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
 
 
 def word_cosines(

@@ -219,7 +219,7 @@ class Generator(nn.Module):
         return found + sharpness * fits
 
     def maps(self, features: Tensor) -> Tensor:
-        """Raw maps (B, C, h, w) from 0 on, of features (B, D, h, w); `label_matching.normalise_maps` brings
+        """Raw maps (B, C, h, w) from 0 on, of features (B, D, h, w); `activation_maps.min_max` brings
         them to [0, 1]."""
         return self.logits(features).relu()
 

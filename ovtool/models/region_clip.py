@@ -111,7 +111,7 @@ def encoder(
             features = masked_tower.embed(visual, batch.pixels, batch.foreground, prompts)
         return normalize(features.float(), dim=-1)
 
-    return devices.halving(encode, batch_size)
+    return devices.Halving(encode, batch_size)
 
 
 def encode_regions(

@@ -1,13 +1,12 @@
 """The masked crops of pairs, for trainings elsewhere: a folder of PNG files, or a WebDataset tar.
 
-A crop is what the CLIP saw: the tight box of the mask, squeezed into a square, the model's mean
+A crop holds what the CLIP saw, which is the tight box of the mask, squeezed into a square, the model's mean
 colour outside the mask. The mask is its alpha channel, so that it need not be guessed from colours.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
 import tarfile
@@ -23,7 +22,7 @@ from PIL import Image
 
 from ovtool.errors import OutputExistsError
 from ovtool.formats import atomic, coco, rle
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.parts import Record
 from ovtool.methods import masked_crops
 
@@ -61,11 +60,6 @@ class PairCrops:
     def places(self) -> dict[str, str]:
         """Where crops were written, for the outcome of a run."""
         return {} if self.target is None else {"crops": str(self.target)}
-
-    def places_from(self, out: str) -> dict[str, str]:
-        """The same as paths from the folder of the output, which do not change when all is moved."""
-        folder = os.path.dirname(os.path.abspath(out))
-        return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
 
     def check(self, overwrite: bool, begun: bool) -> None:
         """Refuses a place that must not be written to.
@@ -117,13 +111,13 @@ class PairCrops:
         if self.target is None or not entries:
             return
         height, width = rgb.shape[:2]
-        masks = np.stack([rle.decode(one["segmentation"], height, width) for one in entries])
+        masks = np.stack([rle.decode(entry["segmentation"], height, width) for entry in entries])
         crops = draw(clip, rgb, masks)
         for crop, entry in zip(crops, entries, strict=True):
             noun = entry["category_id"]
             path = self._folder / _key(record["image"]["file_name"], noun, names[noun])
             atomic.make_folder(path.parent)
-            pictures.save_png(
+            image_files.save_png(
                 path.with_name(path.name + ".png"), Image.fromarray(crop, "RGBA"), is_drawn=False
             )
 
@@ -134,14 +128,14 @@ class PairCrops:
         images = {image.id: image.file_name for image in dataset.images}
         names = {category.id: category.name for category in dataset.categories}
         keys = (
-            (_key(images[one.image_id], one.category_id, names[one.category_id]), one)
-            for one in dataset.annotations
+            (_key(images[mask.image_id], mask.category_id, names[mask.category_id]), mask)
+            for mask in dataset.annotations
         )
         if self._is_tar:
             self._pack(keys, images, names)
             shutil.rmtree(self._folder, ignore_errors=True)
             return
-        rows = [f"{key}.png\t{names[one.category_id]}\n" for key, one in keys]
+        rows = [f"{key}.png\t{names[mask.category_id]}\n" for key, mask in keys]
         atomic.write_text(self.target / LIST_FILE, "filepath\ttitle\n" + "".join(rows))
 
     def _pack(
@@ -152,18 +146,18 @@ class PairCrops:
     ) -> None:
         assert self.target is not None
         with atomic.writing(self.target) as handle, tarfile.open(fileobj=handle, mode="w") as tar:
-            for key, one in keys:
-                noun = names[one.category_id]
-                said = {
-                    "file_name": images[one.image_id],
+            for key, mask in keys:
+                noun = names[mask.category_id]
+                pair = {
+                    "file_name": images[mask.image_id],
                     "noun": noun,
-                    "score": one.score,
-                    **one.extra,
+                    "score": mask.score,
+                    **mask.extra,
                 }
                 content = {
                     "png": (self._folder / f"{key}.png").read_bytes(),
                     "txt": noun.encode(),
-                    "json": atomic.canonical_json(said).encode(),
+                    "json": atomic.canonical_json(pair).encode(),
                 }
                 for ending, data in content.items():
                     member = tarfile.TarInfo(f"{key}.{ending}")  # without time or owner
@@ -177,9 +171,15 @@ def _key(file_name: str, category_id: int, noun: str) -> str:
 
 
 def draw(clip: Clip, rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The masked crops of an image, uint8 (N, S, S, 4), S the side that the model was trained on.
+    """The masked crops of an image.
 
-    rgb: uint8 (H, W, 3); masks: bool (N, H, W), none of them empty.
+    Args:
+        clip: The model that they are cut for.
+        rgb: The image, uint8 (H, W, 3).
+        masks: bool (N, H, W), none of them empty.
+
+    Returns:
+        uint8 (N, S, S, 4), S the side that the model was trained on.
     """
     mean = torch.tensor(clip.mean).view(3, 1, 1) * 255
     pixels = torch.from_numpy(rgb).permute(2, 0, 1).float() - mean

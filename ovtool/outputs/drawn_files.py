@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import atomic, label_maps, overlays
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.methods.class_maps import Rows, probability_blocks, row_blocks
 from ovtool.settings.segment import Drawn
@@ -46,11 +46,6 @@ class DrawnFiles:
         """All that is written, kind to place."""
         alone = {} if self.overlay_file is None else {"overlay": str(self.overlay_file)}
         return {kind: str(folder) for kind, folder in self.folders.items()} | alone
-
-    def places_from(self, out: str) -> dict[str, str]:
-        """The same as paths from the folder of the output, which do not change when all is moved."""
-        folder = os.path.dirname(os.path.abspath(out))
-        return {kind: os.path.relpath(place, folder) for kind, place in self.places.items()}
 
     def check(self, items: Sequence[ImageItem], overwrite: bool) -> None:
         """Refuses places that cannot or must not be written to, before any work is done.
@@ -92,7 +87,11 @@ class DrawnFiles:
     ) -> None:
         """Writes label map and overlay of an image.
 
-        labels: int32 (H, W), indices of `names`, -1 unlabelled. scores: by index, in [0, 1].
+        Args:
+            item: The image.
+            rgb: Its pixels, uint8 (H, W, 3).
+            labels: int32 (H, W), indices of `names`, -1 where a pixel has no label.
+            scores: In [0, 1], by index.
         """
         if self.drawn.label_maps is not None:
             label_maps.write(_made(self.drawn.label_maps, item), labels, len(self.names))
@@ -100,10 +99,10 @@ class DrawnFiles:
         if self.drawn.overlays is not None:
             targets.append(_made(self.drawn.overlays, item))
         if targets:
-            shown = [scores.get(index) for index in range(len(self.names))]
-            drawn = overlays.overlay(rgb, labels, self.names, shown)
+            by_index = [scores.get(index) for index in range(len(self.names))]
+            drawn = overlays.overlay(rgb, labels, self.names, by_index)
             for target in targets:
-                pictures.write_png(target, drawn)
+                image_files.write_png(target, drawn)
 
     def write_heatmaps(
         self,
@@ -111,13 +110,18 @@ class DrawnFiles:
         rgb: NDArray[np.uint8],
         rows: Rows,
         classes: int,
-        chosen: Sequence[int] | NDArray[np.int32],
+        indices: Sequence[int],
         heat: Rows | None = None,
     ) -> None:
         """Writes the probability of each of an image's words as an image of its own.
 
-        rows: logits of all `classes`, of which the first are the words `chosen`, by index.
-        heat: what is drawn instead of their probabilities, in [0, 1].
+        Args:
+            item: The image.
+            rgb: Its pixels, uint8 (H, W, 3).
+            rows: The logits of all classes, the image's words first.
+            classes: The number of all classes.
+            indices: The place of each of the image's words in `names`.
+            heat: What is drawn in place of the probabilities, in [0, 1].
         """
         if self.drawn.heatmaps is None:
             return
@@ -125,25 +129,25 @@ class DrawnFiles:
         folder = _made(self.drawn.heatmaps, item, "")
         atomic.make_folder(folder)
         step = max(1, MAX_HEAT_BYTES // (2 * size[0] * size[1]))
-        for first in range(0, len(chosen), step):
-            group = chosen[first : first + step]
+        for first in range(0, len(indices), step):
+            group = indices[first : first + step]
             maps = np.empty((len(group), *size), np.float16)
-            for start, stop, shown in _heat_blocks(rows, heat, size, classes):
-                maps[:, start:stop] = shown[first : first + len(group)].cpu().numpy()
+            for start, stop, values in _heat_blocks(rows, heat, size, classes):
+                maps[:, start:stop] = values[first : first + len(group)].cpu().numpy()
             for index, score in zip(group, maps, strict=True):
-                name = f"{int(index) + 1:03d}-{_plain(self.names[int(index)])}.png"
-                pictures.write_png(folder / name, overlays.heatmap(rgb, score.astype(np.float32)))
+                name = f"{index + 1:03d}-{_plain(self.names[index])}.png"
+                image_files.write_png(
+                    folder / name, overlays.heatmap(rgb, score.astype(np.float32))
+                )
 
 
 def _heat_blocks(
     rows: Rows, heat: Rows | None, size: tuple[int, int], classes: int
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """What heat maps show, in row blocks: (start, stop, (classes, stop - start, W))."""
+    """The values of heat maps in row blocks: (start, stop, (classes, stop - start, W))."""
     if heat is None:
-        yield from probability_blocks(rows, size, classes)
-        return
-    for start, stop in row_blocks(size, classes):
-        yield start, stop, heat(start, stop)
+        return probability_blocks(rows, size, classes)
+    return ((start, stop, heat(start, stop)) for start, stop in row_blocks(size, classes))
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
@@ -163,7 +167,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
 
 
 def _check_classes(path: Path, names: Sequence[str]) -> None:
-    """A file of classes is replaced by itself alone, as after a run that was killed at its start."""
+    """Refuses to replace a file of other classes; one of the same classes may be left by a killed run."""
     if path.is_file() and path.read_bytes() != label_maps.classes_text(names).encode():
         raise OutputExistsError(
             f"{path} names other classes; choose another folder, or give --overwrite"
@@ -171,7 +175,7 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
 
 
 def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
-    """Images that differ in their endings alone would be drawn as one."""
+    """Refuses images that would be drawn to one file, since they differ in their endings alone."""
     taken: dict[Path, ImageItem] = {}
     for item in items:
         target = _target(folder, item)
@@ -185,7 +189,7 @@ def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> 
 
 def _check_no_input(target: Path, read: Set[str]) -> None:
     if target.exists() and os.path.realpath(target) in read:
-        raise UsageError(f"{target} is an image that is read: draw it somewhere else")
+        raise UsageError(f"{target} is an image that is read; draw it in another folder")
 
 
 def _target(folder: Path, item: ImageItem, ending: str = ".png") -> Path:

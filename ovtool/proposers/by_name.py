@@ -4,7 +4,7 @@ regions                  merged superpixels; nothing to load
 maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
 sam[:ID]                 Segment Anything, a grid of points
 FILE.safetensors         what `ovtool train-proposer` wrote
-tiny                     the bundled one, where it is installed, with superpixels for its outlines
+tiny                     the bundled proposer, where it is installed, with superpixels for its outlines
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from PIL import Image
 
 from ovtool.errors import UsageError
 from ovtool.methods import mask_nms, regions
-from ovtool.methods.regions import Regions
 from ovtool.models import hub, resolve, sources
 from ovtool.proposers.proposals import Proposals, bounded, completed
 from ovtool.settings.layers import known
@@ -78,8 +77,8 @@ def tiny_weights() -> Path:
 def default_name(model: str | None = None) -> str:
     """The proposer for a CLIP where none is named.
 
-    On `tiny` it is the bundled one where that is installed; on any other `maskformer` where its weights
-    are cached; else `regions`. Falling back to `regions` on a CLIP that was named is said in one warning.
+    On `tiny` it is the bundled proposer where that is installed; on any other `maskformer` where its weights
+    are cached; else `regions`. One warning says so where `regions` is taken for a CLIP that was named.
 
     Args:
         model: the CLIP's name, None for the one that would be used.
@@ -87,7 +86,7 @@ def default_name(model: str | None = None) -> str:
     named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
     has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
     if named is None and not (has_tiny or has_maskformer):
-        return "regions"  # whichever CLIP it is, and there is no need to ask the hub which
+        return "regions"  # for every CLIP, so that the hub need not be asked which it is
     if (named or resolve.choose(None)) == resolve.BUNDLED:
         return "tiny" if has_tiny else "regions"
     if has_maskformer:
@@ -145,60 +144,48 @@ def load(
         return _hub_maskformer(network or MASKFORMER, settings, place)
     if kind == "sam":
         return _sam(network or SAM, settings, place)
-    if name == "tiny":
-        return _tiny(settings, clip, place)
-    path = Path(name)
-    return _trained(path, path.name, settings, clip, place)
+    return _trained(name, settings, clip, place)
 
 
 def _by_merging(rgb: Rgb, settings: Propose) -> Proposals:
-    """The regions of an image, found at a longer side of `WORKING_SIDE` and as large as it is."""
+    """The regions of an image, merged at a longer side of `WORKING_SIDE` and enlarged to its size."""
     height, width = rgb.shape[:2]
     scale = WORKING_SIDE / max(height, width)
-    if scale >= 1:
-        found = regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
-    else:
+    if scale < 1:
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        reduced = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
-        found = regions.propose_regions(reduced, settings.max_proposals, settings.min_area)
-        labels = Image.fromarray(found.superpixels)
+        rgb = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
+    merged = regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
+    if scale < 1:
+        labels = Image.fromarray(merged.superpixels)
         labels = labels.resize((width, height), Image.Resampling.NEAREST)
-        found = Regions(np.asarray(labels), found.members, found.quality)
+        merged = replace(merged, superpixels=np.asarray(labels))
     if settings.nms is not None:
-        kept = mask_nms.suppress(found.masks(), found.quality, settings.nms, settings.max_proposals)
-        found = Regions(found.superpixels, found.members[kept], found.quality[kept])
-    return Proposals.of(found)
+        merged = merged.kept(
+            mask_nms.suppress(merged.masks(), merged.quality, settings.nms, settings.max_proposals)
+        )
+    return Proposals.of(merged)
 
 
-def _trained(
-    path: Path, name: str, settings: Propose, clip: Clip | None, device: torch.device
-) -> Proposer:
-    """What `train-proposer` wrote."""
+def _trained(name: str, settings: Propose, clip: Clip | None, device: torch.device) -> Proposer:
+    """What `train-proposer` wrote. The bundled network is small and was trained on small images, so that
+    superpixels give its outlines."""
     from ovtool.models import maskformer
 
-    loaded = maskformer.load(path, clip, device)
+    is_tiny = name == "tiny"
+    loaded = maskformer.load(tiny_weights() if is_tiny else Path(name), clip, device)
 
     def find(rgb: Rgb) -> Proposals:
         soft, quality, embeddings = maskformer.propose(loaded, rgb)
-        return bounded(soft, quality, settings, embeddings)
-
-    no_object = maskformer.no_object_vector(loaded.network)
-    return Proposer(name, find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
-
-
-def _tiny(settings: Propose, clip: Clip | None, device: torch.device) -> Proposer:
-    """The bundled network, small and trained on small images, with superpixels for its outlines."""
-    from ovtool.models import maskformer
-
-    loaded = maskformer.load(tiny_weights(), clip, device)
-
-    def find(rgb: Rgb) -> Proposals:
-        soft, quality, embeddings = maskformer.propose(loaded, rgb)
+        if not is_tiny:
+            return bounded(soft, quality, settings, embeddings)
         merged = _by_merging(rgb, replace(settings, nms=None))
         return completed(merged, soft, quality, embeddings, settings)
 
-    no_object = maskformer.no_object_vector(loaded.network)
-    return Proposer("tiny", find, loaded.weights, (loaded.model, loaded.fingerprint), no_object)
+    model, no_object = (
+        (loaded.model, loaded.fingerprint),
+        maskformer.no_object_vector(loaded.network),
+    )
+    return Proposer(Path(name).name, find, loaded.weights, model, no_object)
 
 
 def _hub_maskformer(name: str, settings: Propose, device: torch.device) -> Proposer:
@@ -208,10 +195,9 @@ def _hub_maskformer(name: str, settings: Propose, device: torch.device) -> Propo
     loaded = hub_maskformer.load(name, device)
 
     def find(rgb: Rgb) -> Proposals:
-        soft, quality = hub_maskformer.propose(loaded, rgb)
-        return bounded(soft, quality, settings)
+        return bounded(*hub_maskformer.propose(loaded, rgb), settings)
 
-    return Proposer(f"maskformer:{_shown(name)}", find, loaded.weights)
+    return Proposer(f"maskformer:{_public(name)}", find, loaded.weights)
 
 
 def _sam(name: str, settings: Propose, device: torch.device) -> Proposer:
@@ -222,12 +208,12 @@ def _sam(name: str, settings: Propose, device: torch.device) -> Proposer:
 
     def find(rgb: Rgb) -> Proposals:
         masks, quality = sam.propose(loaded, rgb)
-        found = bounded(masks.astype(np.float32), quality, settings)
-        return Proposals.of(found)  # its masks are hard
+        proposals = bounded(masks.astype(np.float32), quality, settings)
+        return replace(proposals, soft=None)  # its masks are hard
 
-    return Proposer(f"sam:{_shown(name)}", find, loaded.weights)
+    return Proposer(f"sam:{_public(name)}", find, loaded.weights)
 
 
-def _shown(name: str) -> str:
-    """A hub's name as it is, of a folder the last part alone."""
+def _public(name: str) -> str:
+    """A name for outputs: that of a hub as it is, of a folder the last part alone."""
     return Path(name).resolve().name if Path(name).exists() else name

@@ -2,7 +2,7 @@
 
 What `find` gives is a `Proposals`: the masks best first, their quality and, where the proposer has
 them, soft masks and embeddings in the space of a CLIP's texts. Probabilities of words come from the
-latter: softmax over the cosines with the words and with `no_object`, each divided by `TEMPERATURE`.
+latter: softmax over the cosines with the words and with `no_object`, each divided by `maskformer.TEMPERATURE`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,12 @@ from ovtool.formats import coco, labelled, rle
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
 from ovtool.models import artefacts
-from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name
 from ovtool.proposers.proposals import Proposals
 from ovtool.settings.propose import Propose
 
 if TYPE_CHECKING:  # it imports open_clip, which masks alone do not need
     from ovtool.models.clip import Clip
-
-__all__ = (
-    "TEMPERATURE",
-    "Proposals",
-    "ProposalSource",
-    "from_file",
-    "from_proposer",
-    "read_embeddings",
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class ProposalSource:
 def from_proposer(
     name: str, *, clip: Clip | None = None, device: torch.device | None = None
 ) -> ProposalSource:
-    """Proposals that are made on the way.
+    """Proposals that are made while the images are worked on.
 
     Args:
         name: the proposer, as `by_name` lists them.
@@ -78,18 +68,9 @@ def from_proposer(
     )
 
 
-def from_file(
-    source: Path,
-    items: Sequence[ImageItem],
-    *,
-    embeddings: Path | None = None,
-    clip: Clip | None = None,
-) -> ProposalSource:
-    """Proposals from a COCO JSON, a folder of parts, or `-` (stdin).
-
-    Raises and arguments as of `read_masks` and `of_masks`.
-    """
-    return of_masks(read_masks(source, items), source, embeddings=embeddings, clip=clip)
+def from_file(source: Path, items: Sequence[ImageItem]) -> ProposalSource:
+    """The masks of a COCO JSON, a folder of parts, or `-` (stdin). Raises as `read_masks`."""
+    return of_masks(read_masks(source, items), source)
 
 
 def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
@@ -97,7 +78,7 @@ def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
 
     Raises:
         InputError: The file is broken.
-        MismatchError: It lacks an image, and does not say that this one could not be read.
+        MismatchError: It lacks an image, and does not say that this image could not be read.
     """
     dataset = coco.read(source)
     known = {image.file_name for image in dataset.images} | _failed(dataset)
@@ -152,9 +133,10 @@ def of_masks(
                 f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
                 "make the proposals for these images"
             )
-        width = 0 if no_object is None else len(no_object)
-        own = [vectors[mask.id] for mask in masks[image.id]] if no_object is not None else None
-        stacked = None if own is None else np.array(own, np.float32).reshape(len(own), width)
+        stacked = None
+        if no_object is not None:
+            rows = [vectors[mask.id] for mask in masks[image.id]]
+            stacked = np.array(rows, np.float32).reshape(len(rows), len(no_object))
         return _regions(masks[image.id], image.height, image.width, stacked)
 
     return ProposalSource(find, digest=coco.digest(dataset), no_object=no_object)
@@ -171,14 +153,13 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
         InputError: the file is broken.
         MismatchError: it belongs to another CLIP, or to other proposals than `dataset`.
     """
-    header, found = artefacts.load(path, "proposals", clip, "make it again")
-    settings = header.get("settings", {})
-    if settings.get("proposals") != coco.digest(dataset):
+    header, arrays = artefacts.load(path, "proposals", clip, "make it again")
+    if header.get("settings", {}).get("proposals") != coco.digest(dataset):
         raise MismatchError(
             f"{path} holds the embeddings of other proposals; make both by one run of "
             "`ovtool propose --save-embeddings`"
         )
-    rows, column = found.get("embeddings"), found.get("no_object")
+    rows, column = arrays.get("embeddings"), arrays.get("no_object")
     shape = (len(dataset.annotations), clip.embed_dim)
     if rows is None or column is None or rows.shape != shape or column.shape != shape[1:]:
         raise InputError(
@@ -190,19 +171,20 @@ def read_embeddings(path: Path, dataset: coco.Dataset, clip: Clip) -> tuple[Tens
 
 
 def _regions(
-    found: Sequence[coco.Annotation],
+    annotations: Sequence[coco.Annotation],
     height: int,
     width: int,
     embeddings: NDArray[np.float32] | None = None,
 ) -> Proposals:
-    """Masks as regions, the best first; one without a score counts fully."""
-    quality = [1.0 if mask.score is None else min(1.0, max(0.0, mask.score)) for mask in found]
-    order = np.argsort([-value for value in quality], kind="stable")
-    masks = np.zeros((len(found), height, width), np.bool_)
+    """Masks as regions, the best first; a mask without a score has the quality 1."""
+    scores = [1.0 if mask.score is None else mask.score for mask in annotations]
+    quality = np.clip(scores, 0.0, 1.0).astype(np.float64)
+    order = np.argsort(-quality, kind="stable")
+    masks = np.zeros((len(annotations), height, width), np.bool_)
     for mask, index in zip(masks, order, strict=True):
-        mask[:] = rle.decode(found[index].segmentation, height, width)
-    found_regions = regions.from_masks(masks, np.array(quality, np.float32)[order])
-    return Proposals.of(found_regions, embeddings=None if embeddings is None else embeddings[order])
+        mask[:] = rle.decode(annotations[index].segmentation, height, width)
+    cut = regions.from_masks(masks, quality.astype(np.float32)[order])
+    return Proposals.of(cut, embeddings=None if embeddings is None else embeddings[order])
 
 
 def _failed(dataset: coco.Dataset) -> set[str]:

@@ -33,12 +33,12 @@ class Proposals(Regions):
     @classmethod
     def of(
         cls,
-        found: Regions,
+        regions: Regions,
         soft: NDArray[np.float32] | None = None,
         embeddings: NDArray[np.float32] | None = None,
     ) -> Proposals:
         """Regions with what belongs to their rows."""
-        return cls(found.superpixels, found.members, found.quality, soft, embeddings)
+        return cls(regions.superpixels, regions.members, regions.quality, soft, embeddings)
 
 
 def bounded(
@@ -66,8 +66,8 @@ def bounded(
     large = np.flatnonzero((areas > 0) & (areas >= settings.min_area * pixels))
     most = settings.max_proposals
     kept = large[mask_nms.suppress(masks[large], quality[large], max_iou(settings), most)]
-    found = regions.from_masks(masks[kept], quality[kept].clip(0, 1))
-    return Proposals.of(found, soft[kept], None if embeddings is None else embeddings[kept])
+    cut = regions.from_masks(masks[kept], quality[kept].clip(0, 1))
+    return Proposals.of(cut, soft[kept], None if embeddings is None else embeddings[kept])
 
 
 def completed(
@@ -93,24 +93,23 @@ def completed(
         The proposals, best first.
     """
     areas = np.bincount(merged.superpixels.ravel(), minlength=merged.members.shape[1])
-    inside = [np.bincount(merged.superpixels.ravel(), one.ravel(), len(areas)) for one in soft]
+    inside = [np.bincount(merged.superpixels.ravel(), mask.ravel(), len(areas)) for mask in soft]
     drawn = np.array(inside).reshape(len(soft), len(areas)) / areas > 0.5
-    both = [(one * areas).astype(np.float64) for one in (merged.members, drawn)]
-    common = both[0] @ drawn.T  # (R, N)
-    united = both[0].sum(1)[:, None] + both[1].sum(1)[None] - common
+    sizes = [members @ areas.astype(np.float64) for members in (merged.members, drawn)]
+    common = (merged.members * areas.astype(np.float64)) @ drawn.T  # (R, N)
+    united: NDArray[np.float64] = sizes[0][:, None] + sizes[1][None] - common
     nearest = (common / np.maximum(united, 1)).argmax(1)
-    found = Regions(
+    both = Regions(
         merged.superpixels,
         np.concatenate([drawn, merged.members]),
         np.concatenate([quality, merged.quality]).clip(0, 1),
     )
     vectors = np.concatenate([embeddings, embeddings[nearest]])
-    share = found.members @ areas / merged.superpixels.size
+    share = both.members @ areas / merged.superpixels.size
     large = np.flatnonzero((share > 0) & (share >= settings.min_area))
-    masks, most = found.members[large][:, merged.superpixels], settings.max_proposals
-    kept = large[mask_nms.suppress(masks, found.quality[large], max_iou(settings), most)]
-    bound = Regions(found.superpixels, found.members[kept], found.quality[kept])
-    return Proposals.of(bound, embeddings=vectors[kept])
+    masks, most = both.kept(large).masks(), settings.max_proposals
+    kept = large[mask_nms.suppress(masks, both.quality[large], max_iou(settings), most)]
+    return Proposals.of(both.kept(kept), embeddings=vectors[kept])
 
 
 def max_iou(settings: Propose) -> float:

@@ -93,7 +93,7 @@ def training_precision(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Computes in a lower precision where ``dtype`` is one, else as it is."""
+    """A context that computes in ``dtype`` where that is a lower precision than float32."""
     if dtype in (torch.float32, torch.float64):
         return nullcontext()
     return torch.autocast(device.type, dtype)
@@ -103,18 +103,30 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 class Halving(Generic[Items, Result]):
     """Runs a sequence in batches, of half the size from then on when memory runs out.
 
-    ``batch_size`` is the one in use. Results may differ in their last digits between batch sizes,
-    so make a new one for each part, and keep ``was_halved`` in the part's note.
+    ``for scores in Halving(model, 32)(crops): ...``. Results may differ in their last digits between
+    batch sizes, so make a new object for each part, and keep ``was_halved`` in the part's note.
+
+    Attributes:
+        run: The function of one batch.
+        batch_size: The size in use.
+        was_halved: Whether memory ran out.
+
+    Raises:
+        UsageError: The batch size is below 1.
     """
 
     run: Callable[[Items], Result]
     batch_size: int
     was_halved: bool = False
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size} is too small; give 1 or more")
+
     def __call__(self, items: Items) -> Iterator[Result]:
         """The results of ``run`` on slices of ``items``, in order, none of them empty.
 
-        ``items`` may be anything with a length and slices, a tensor for one.
+        ``items`` may be anything with a length and slices, such as a tensor.
 
         Raises:
             OvtoolError: the memory does not suffice for a single item.
@@ -149,16 +161,6 @@ class Halving(Generic[Items, Result]):
         self.batch_size = (size + 1) // 2
         self.was_halved = True
         _say_halved(self.batch_size)
-
-
-def halving(run: Callable[[Items], Result], batch_size: int) -> Halving[Items, Result]:
-    """``run`` as a function of a whole sequence, in batches that halve when memory runs out.
-
-    ``for scores in halving(model, 32)(crops): ...``. Raises UsageError for a batch size below 1.
-    """
-    if batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size}: a batch holds at least one item")
-    return Halving(run, batch_size)
 
 
 @functools.cache  # once, however many parts it happens in

@@ -18,7 +18,7 @@ logger = logging.getLogger("ovtool")
 
 @dataclass(frozen=True)
 class PartOutput:
-    """What ``work`` makes of a part: one record for each item, in order.
+    """What ``work`` makes of a part, with a record for each item, in order.
 
     ``records`` may be a generator: progress then moves with each image. ``tensors`` and ``note``
     (kept with the part, not merged; a halved batch size) may be filled while it runs.
@@ -36,17 +36,17 @@ def run_local(
     *,
     resume: bool = False,
     strict: bool = False,
-    progress: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> None:
     """Runs ``work`` on each part in turn, in this process.
 
     With ``resume`` the parts that the store has are kept; all of them are looked at before any work
-    begins, so that settings that disagree are told at once. Without it they are removed first and
+    begins, so that settings that disagree are reported at once. Without it they are removed first and
     made anew. Whatever stops the run (Ctrl-C, a kill, a full disk), the parts done by then stay.
 
     Args:
         strict: stop at the first failure instead of keeping it as a record.
-        progress: called with the number of images done so far in all parts, failures included.
+        advance: called with the number of images done since its last call, failures included.
 
     Raises:
         MismatchError: ``resume``, and a part in the store comes from another run.
@@ -60,40 +60,29 @@ def run_local(
         logger.warning(
             "removed %d parts of an earlier run in %s; --resume keeps them", there, store.folder
         )
-    done = 0
     for part in parts:
         size = part.stop - part.start
-        if part.index not in kept:
-            store.clean(part)
-            output = work(part)
-            records = _watched(output.records, size, done, strict, progress)
-            store.write(part, records, output.tensors, output.note)
-        elif progress is not None:
-            progress(done + size)
-        done += size
+        if part.index in kept:
+            advance(size)
+            continue
+        store.clean(part)
+        output = work(part)
+        records = _watched(output.records, size, strict, advance)
+        store.write(part, records, output.tensors, output.note)
 
 
 def _watched(
-    records: Iterable[Record],
-    size: int,
-    done: int,
-    strict: bool,
-    progress: Callable[[int], None] | None,
+    records: Iterable[Record], size: int, strict: bool, advance: Callable[[int], None]
 ) -> Iterator[Record]:
-    """The records of a part as they pass, counted; one for each item."""
+    """The records of a part as they pass, counted, so that each item has its record."""
     count = 0
     for record in records:
         if strict and "failure" in record:
-            failure = record["failure"]
-            raise InputError(_one_line(failure["file_name"], failure["reason"]))
+            file_name, reason = record["failure"]["file_name"], record["failure"]["reason"]
+            # the reason often names the file already
+            raise InputError(reason if file_name in reason else f"{file_name}: {reason}")
         yield record
         count += 1
-        if progress is not None:
-            progress(done + count)
+        advance(1)
     if count != size:
         raise RuntimeError(f"the work made {count} records of {size} items")
-
-
-def _one_line(file_name: str, reason: str) -> str:
-    """The failure as a message; the reason often names the file already."""
-    return reason if file_name in reason else f"{file_name}: {reason}"

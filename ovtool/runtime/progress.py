@@ -1,4 +1,4 @@
-"""How a stage tells how far it is: it is handed something that opens a bar, and never prints."""
+"""How a stage reports its progress: its caller gives it a function that opens a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,5 +9,5 @@ Progress = Callable[[int | None, str], AbstractContextManager[Callable[..., None
 
 @contextmanager
 def no_progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
-    """A progress bar that nobody sees."""
+    """A progress bar that is not displayed."""
     yield lambda n=1: None

@@ -1,9 +1,10 @@
-"""Maps images to records and records to one COCO JSON: the frame of every stage of that shape.
+"""Maps images to records, and records to one COCO JSON, for every stage that works so.
 
 The images are cut into parts; each part is written whole; the parts are merged at the end, in order.
 A run that is cut off goes on with `resume`, and gives the same bytes.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 import ovtool
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
 from ovtool.runtime.progress import Progress, no_progress
@@ -32,17 +33,21 @@ _LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the merged data set, where it was written, and what failed, with reasons.
+    """What a run left.
 
-    planned: the number of images of a dry run, which leaves nothing.
-    pictures: what else was written, kind to place: `overlays` to a folder, ...
+    Attributes:
+        dataset: the merged data set.
+        out: where it was written.
+        failures: the images that failed, with reasons.
+        planned: the number of images of a dry run, which leaves nothing.
+        files: what else was written, kind to place, such as `overlays` to a folder.
     """
 
     dataset: coco.Dataset
     out: str
     failures: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     planned: int | None = None
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def provenance(
@@ -70,19 +75,25 @@ def is_begun(out: str) -> bool:
     return _folder_beside(out).is_dir()
 
 
+def places_from(out: str, places: Mapping[str, str]) -> dict[str, str]:
+    """Places as paths from the folder of the output, which do not change when all is moved."""
+    folder = os.path.dirname(os.path.abspath(out))
+    return {kind: os.path.relpath(place, folder) for kind, place in places.items()}
+
+
 def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:
     """What a dry run leaves: the number of images, and where they would go."""
     return Outcome(coco.Dataset({}, (), (), categories), out, planned=len(items))
 
 
-def picture_records(
+def image_records(
     items: Sequence[ImageItem], record: Callable[[ImageItem, Rgb], parts.Record]
 ) -> Iterator[parts.Record]:
     """`record` of each image and its pixels, uint8 (H, W, 3); what cannot be read is a failure, whose
     reason names the image as the output does, wherever it lies."""
     for item in items:
         try:
-            rgb = pictures.read_rgb(item.path)
+            rgb = image_files.read_rgb(item.path)
         except InputError as error:
             reason = str(error).replace(str(item.path), item.name)
             yield parts.failure_record(item.name, reason)
@@ -101,7 +112,8 @@ class Job:
         device: where the work is computed.
         description: for the progress bar.
         format: `coco`, or `results` for COCO's bare list.
-        beside: what else the work writes, kind to place; parts made with other places are not resumed.
+        beside: what else the work writes, kind to place; parts that were made with other places are not
+            resumed.
         finish: gets the merged data set and the tensors of the parts, before the output is written.
         write: gets the same and writes `out`, where that is no COCO JSON.
     """
@@ -156,7 +168,7 @@ def map_images(
                 lambda part: _with_ids(work, items[part.start : part.stop]),
                 resume=run.resume,
                 strict=run.strict,
-                progress=_steps(advance),
+                advance=advance,
             )
         dataset = merge.merge_records(store.records(whole), info, categories)
         failures = dataset.info["ovtool"]["failures"]
@@ -210,18 +222,6 @@ def _version(library: str) -> str | None:
         return metadata.version(library)
     except metadata.PackageNotFoundError:  # installed by other means than a package
         return None
-
-
-def _steps(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """From the number of images done so far to the steps that a progress bar takes."""
-    seen = 0
-
-    def count(done: int) -> None:
-        nonlocal seen
-        advance(done - seen)
-        seen = done
-
-    return count
 
 
 def _is_stream(out: str) -> bool:

@@ -105,14 +105,10 @@ class DenseSegmenter:
         settled["pacl"] = None if self.head is None else self.head.fingerprint
         if self.regions is not None:
             settled |= {"proposer": self.regions.proposer, "proposals": self.regions.digest}
-        more = {
-            **provenance.of_words(self.words),
-            "precision": provenance.of_precision(self.clip.dtype),
-            "batch_size": self.batch_size,
-        }
         _, origins = layered(self.method)
-        model = provenance.of_clip(self.clip)
-        return provenance.info(self.method, origins, settled, more, model)
+        return provenance.of_clip_run(
+            self.method, origins, settled, self.words, self.clip, self.batch_size
+        )
 
     def _patch_rows(
         self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
@@ -190,16 +186,12 @@ def prepared(
     if isinstance(method.pacl, Path) and not method.pacl.is_file():
         raise InputError(f"no such file: {method.pacl}; --pacl is a file of train-pacl, or none")
     regions = None
-    if isinstance(method, Fused):
-        regions = _regions(method, items, devices.choose(compute.device))
+    if isinstance(method, Fused) and method.proposals is not None:
+        regions = proposal_sources.from_file(method.proposals, items)
+    elif isinstance(method, Fused):
+        device = devices.choose(compute.device)
+        regions = proposal_sources.from_proposer(method.proposer or "regions", device=device)
     return functools.partial(load, method, words, regions, compute, batch_size)
-
-
-def _regions(method: Fused, items: Sequence[ImageItem], device: torch.device) -> ProposalSource:
-    """Where regions come from. Raises UsageError, InputError, MismatchError."""
-    if method.proposals is not None:
-        return proposal_sources.from_file(method.proposals, items)
-    return proposal_sources.from_proposer(method.proposer or "regions", device=device)
 
 
 def load(

@@ -43,7 +43,7 @@ class EmbeddedWords:
 def embed(
     clip: Clip, words: WordSet, templates: str, max_entropy: float | None = None
 ) -> EmbeddedWords:
-    """Embeds every word of a run, and warns of those that cannot do what was asked.
+    """Embeds every word of a run, and warns of words that the model has not learned.
 
     Args:
         clip: The CLIP.

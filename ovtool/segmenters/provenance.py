@@ -32,26 +32,47 @@ def info(
         model: The CLIP, None without one.
     """
     data = as_data(method, {name: str(value) for name, value in settled.items()}) | dict(settled)
-    known: dict[str, Origin] = {}
-    for name, origin in origins.items():
-        is_open = getattr(method, name) is None
-        known[name] = "model" if is_open and settled.get(name) is not None else origin
-    said = {name: origin for name, origin in known.items() if origin != "default"}
-    return runs.provenance("segment", {"method": data, "origins": said, **more}, model)
+    by_model: dict[str, Origin] = {
+        name: "model"
+        for name in origins
+        if getattr(method, name) is None and settled.get(name) is not None
+    }
+    not_default = {
+        k: origin for k, origin in {**origins, **by_model}.items() if origin != "default"
+    }
+    return runs.provenance("segment", {"method": data, "origins": not_default, **more}, model)
+
+
+def of_clip_run(
+    method: object,
+    origins: Mapping[str, Origin],
+    settled: Mapping[str, Any],
+    words: WordSet,
+    clip: Clip,
+    batch_size: int,
+) -> dict[str, Any]:
+    """The `info` of a segmenter that compares images with words; `method`, `origins` and `settled` as of
+    `info`."""
+    more = {
+        **of_words(words),
+        "precision": of_precision(clip.dtype),
+        "batch_size": batch_size,
+    }
+    return info(method, origins, settled, more, of_clip(clip))
 
 
 def of_words(words: WordSet) -> dict[str, Any]:
     """What shapes the result beside the categories: the background, and the lists of each image."""
-    said: dict[str, Any] = {"background": list(words.background)}
+    shapes: dict[str, Any] = {"background": list(words.background)}
     if words.per_image is not None:
-        said["classes_per_image"] = parts.settings_digest(
+        shapes["classes_per_image"] = parts.settings_digest(
             {name: list(indices) for name, indices in words.per_image.items()}
         )
-    return said
+    return shapes
 
 
 def of_clip(clip: Clip) -> dict[str, str]:
-    """The name of a CLIP, which is that of its file where it came from one, and its fingerprint."""
+    """The name of a CLIP, or of the file that it was loaded from, and its fingerprint."""
     name = Path(clip.name).name if Path(clip.name).exists() else clip.name
     return {"name": name, "fingerprint": clip.fingerprint}
 

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ovtool.formats import parts, rle
 from ovtool.formats.images import ImageItem
 from ovtool.inputs.words import WordSet
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.runtime import engine, runs
-from ovtool.runtime.device import Halving
 from ovtool.segmenters.protocol import Segmented, Segmenter
 
 
@@ -29,7 +27,7 @@ def labels_and_scores(
 
     Returns:
         The index of each pixel's word, int32 (H, W), -1 where it has none; and the mean probability
-        of each word of the image by index, in [0, 1], 0 for one that is not seen.
+        of each word of the image by index, in [0, 1], 0 for a word that is not seen.
     """
     places = np.array(indices, np.int32)
     local = segmented.class_map.label.numpy()
@@ -60,28 +58,17 @@ def part_output(
         segmenter: What names their pixels.
         files: What is drawn of each image on the way.
     """
-    encode = segmenter.encoder()
+    encode, words = segmenter.encoder(), segmenter.words
     note: dict[str, Any] = {}
 
     def record(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
-        made = _record(item, rgb, segmenter, encode, files)
+        segmented = segmenter.segment(item, rgb, encode)
         if encode.was_halved:
             note["batch_size"] = encode.batch_size
-        return made
+        indices = words.of_image(item.name)
+        labels, scores = labels_and_scores(segmented, indices)
+        files.write(item, rgb, labels, scores)
+        files.write_heatmaps(item, rgb, segmented.rows, segmented.classes, indices, segmented.heat)
+        return record_of(item, labels, scores, words)
 
-    return engine.PartOutput(runs.picture_records(items, record), note=note)
-
-
-def _record(
-    item: ImageItem,
-    rgb: NDArray[np.uint8],
-    segmenter: Segmenter,
-    encode: Halving[Any, Tensor],
-    files: DrawnFiles,
-) -> parts.Record:
-    segmented = segmenter.segment(item, rgb, encode)
-    indices = segmenter.words.of_image(item.name)
-    labels, scores = labels_and_scores(segmented, indices)
-    files.write(item, rgb, labels, scores)
-    files.write_heatmaps(item, rgb, segmented.rows, segmented.classes, indices, segmented.heat)
-    return record_of(item, labels, scores, segmenter.words)
+    return engine.PartOutput(runs.image_records(items, record), note=note)

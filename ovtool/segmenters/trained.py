@@ -1,12 +1,11 @@
 """`trained`: the classes that a network of train-segmenter knows.
 
-All its classes compete at each pixel, also those that were not asked for; the background is dropped like
-these, unless --classes names it.
+All its classes compete at each pixel, also those that are not among --classes. Pixels of these classes
+and of the background have no label, unless --classes names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +67,7 @@ class TrainedSegmenter:
                 logits: Tensor = self.trained.network(pixels)
             return logits
 
-        return devices.halving(run, 2)
+        return devices.Halving(run, 2)
 
     def segment(
         self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]
@@ -146,17 +145,17 @@ def prepared(
 
 
 def _refuse(words: Words, batch_size: int | None) -> None:
-    """Raises UsageError for what names other words, or says how a CLIP goes through an image."""
+    """Raises UsageError where options are given that name other words, or that only a CLIP takes."""
     given = {
         "--vocabulary": words.vocabulary,
         "--classes-per-image": words.classes_per_image,
         "--background": words.background,
         "--batch-size": batch_size,
     }
-    named = [flag for flag, value in given.items() if value is not None]
-    if named:
+    flags = [flag for flag, value in given.items() if value is not None]
+    if flags:
         raise UsageError(
-            f"{named[0]} means nothing to --segmenter, which knows its own classes; leave it out "
+            f"{flags[0]} means nothing to --segmenter, which knows its own classes; leave it out "
             "(--classes chooses among them)"
         )
 
@@ -173,23 +172,19 @@ def classes_of(trained: networks.Trained, words: Words) -> tuple[WordSet, tuple[
         InputError: The file of classes cannot be read.
     """
     names = trained.names
-    classes: tuple[tuple[str, ...], ...]
     if words.classes is None and words.classes_file is None:
-        picked = [index for index in range(len(names)) if index != trained.background]
-        classes = tuple((names[index],) for index in picked)
+        order = [index for index in range(len(names)) if index != trained.background]
+        classes: tuple[tuple[str, ...], ...] = tuple((names[index],) for index in order)
     else:
         classes = word_inputs.of_classes(words).classes
         place = {name.casefold(): k for k, name in enumerate(names)}
-        picked = [_known(synonyms, place, names) for synonyms in classes]
-    others = [index for index in range(len(names)) if index not in picked]
-    return WordSet(classes), (*picked, *others)
-
-
-def _known(synonyms: Sequence[str], place: Mapping[str, int], names: Sequence[str]) -> int:
-    """The network's class that a class of the run means."""
-    for word in synonyms:
-        if word.casefold() in place:
-            return place[word.casefold()]
-    raise UsageError(
-        f"the segmenter knows no class '{synonyms[0]}'; it knows {labelled.shortened(names)}"
-    )
+        order = []
+        for synonyms in classes:
+            known = [place[word.casefold()] for word in synonyms if word.casefold() in place]
+            if not known:
+                raise UsageError(
+                    f"the segmenter knows no class '{synonyms[0]}'; it knows {labelled.shortened(names)}"
+                )
+            order.append(known[0])
+    others = [index for index in range(len(names)) if index not in order]
+    return WordSet(classes), (*order, *others)

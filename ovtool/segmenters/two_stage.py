@@ -1,6 +1,6 @@
 """`two-stage`: proposals named by what a CLIP sees of them, as OVSeg does.
 
-Each mask is shown to the image tower as a masked crop, with mask prompts where there are some, or has a
+The image tower receives each mask as a masked crop, with mask prompts where there are some, or gives it a
 class token of its own in one pass over the image. The probabilities of its words are fused with those
 of the proposal's own embedding, and pixels take the word of the greatest sum over soft masks.
 """
@@ -26,6 +26,7 @@ from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
 from ovtool.models import dense_scores
+from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
@@ -71,16 +72,15 @@ class Named:
         """The logits of the image's classes for any rows of its pixels, one more for pixels that no
         mask covers, and the number of all these; weight: lambda, the CLIP's share in [0, 1]."""
         scores = self.seen if self.own is None else ensemble.ensemble(self.own, self.seen, weight)
-        scores = scores.float()
-        if self.soft is None:
+        scores, soft, covered = scores.float(), self.soft, self.members.any(0)
+        if soft is None:
             rows = ensemble.rows_of_superpixels(scores, self.members, self.superpixels)
-            return rows, self.classes + 1
-        soft, covered = self.soft, self.members.any(0)
-        rows = ensemble.rows_of_soft_masks(
-            scores,
-            lambda start, stop: torch.from_numpy(soft[:, start:stop]),
-            lambda start, stop: covered[self.superpixels[start:stop]],
-        )
+        else:
+            rows = ensemble.rows_of_soft_masks(
+                scores,
+                lambda start, stop: torch.from_numpy(soft[:, start:stop]),
+                lambda start, stop: covered[self.superpixels[start:stop]],
+            )
         return rows, self.classes + 1
 
 
@@ -160,36 +160,28 @@ class TwoStageSegmenter:
         if self.method.region_features != "crops":
             side = self.method.short_side or dense_scores.default_short_side(self.clip)
             settled["short_side"] = side
-        more = {
-            **provenance.of_words(self.words),
-            "precision": provenance.of_precision(self.clip.dtype),
-            "batch_size": self.batch_size,
-        }
-        model = provenance.of_clip(self.clip)
-        return provenance.info(self.method, self.origins, settled, more, model)
+        return provenance.of_clip_run(
+            self.method, self.origins, settled, self.words, self.clip, self.batch_size
+        )
 
     def named(self, item: ImageItem, rgb: NDArray[np.uint8], encode: Halving[Any, Tensor]) -> Named:
         """The masks of an image, uint8 (H, W, 3), with the probabilities of its classes."""
         text, owner = self.embedded.of_image(item.name)
         proposals = self.regions.find(item, rgb)
-        there = np.unique(proposals.superpixels)
-        valid = np.flatnonzero(proposals.members[:, there].any(1))
+        valid = np.flatnonzero(proposals.members[:, np.unique(proposals.superpixels)].any(1))
         members = torch.from_numpy(proposals.members[valid])
         superpixels = torch.from_numpy(proposals.superpixels.astype(np.int64))
         embedded = self._embedded(rgb, members, superpixels, encode)
 
         def cosines(vectors: Tensor) -> Tensor:
-            return (
-                class_maps.class_scores(vectors @ text.to(vectors).T, owner, dim=1).cpu().double()
-            )
+            scores = class_maps.class_scores(vectors @ text.to(vectors).T, owner, dim=1)
+            return scores.cpu().double()
 
         own = None
         if proposals.embeddings is not None and self.regions.no_object is not None:
             vectors = torch.from_numpy(proposals.embeddings[valid])
             nothing = vectors.double() @ torch.from_numpy(self.regions.no_object).double()
-            own = ensemble.proposal_probabilities(
-                cosines(vectors), nothing, proposal_sources.TEMPERATURE
-            )
+            own = ensemble.proposal_probabilities(cosines(vectors), nothing, TEMPERATURE)
         seen = (cosines(embedded) * self.logit_scale).softmax(1)
         soft = None if proposals.soft is None else proposals.soft[valid]
         return Named(seen, own, members, superpixels, soft, max(owner) + 1)
@@ -210,21 +202,20 @@ class TwoStageSegmenter:
         step = max(1, MAX_MASK_PIXELS // superpixels.numel())
         embedded = []
         for start in range(0, len(members), step):
-            masks = members[start : start + step][:, superpixels]
-            parts = []
+            masks, ways = members[start : start + step][:, superpixels], []
             if self.untuned is not None:
-                parts.append(
-                    region_clip.encode_region_tokens(
-                        self.untuned, pixels, masks, short_side=self.method.short_side
-                    )
+                side = self.method.short_side
+                ways.append(
+                    region_clip.encode_region_tokens(self.untuned, pixels, masks, short_side=side)
                 )
             if self.method.region_features != "tokens":
-                parts.append(
+                size = self.method.crop_size
+                ways.append(
                     region_clip.encode_regions(
-                        self.clip, pixels, masks, crop_size=self.method.crop_size, encode=encode
+                        self.clip, pixels, masks, crop_size=size, encode=encode
                     )
                 )
-            embedded.append(torch.stack(parts).mean(0))
+            embedded.append(torch.stack(ways).mean(0))
         return torch.cat(embedded)
 
 
@@ -246,31 +237,21 @@ def prepared(
         raise InputError(
             f"no such file: {method.prompts}; --prompts is a file of tune-prompts, or none"
         )
-    source = source_of(method, items, devices.choose(compute.device))
-    return functools.partial(load, method, words, source, compute, batch_size)
-
-
-def source_of(
-    method: TwoStage, items: Sequence[ImageItem], device: torch.device
-) -> Callable[[Clip], ProposalSource]:
-    """Where regions come from once the CLIP is there; what can be checked before that is checked.
-
-    Raises:
-        UsageError: The proposer is unknown.
-        InputError: A file is not there or is broken.
-        MismatchError: The proposals are those of other images.
-    """
-    file, embeddings, proposer = method.proposals, method.embeddings, method.proposer
-    if file is None:
-        if proposer is not None:
-            by_name.check_name(proposer)
-        return lambda clip: proposal_sources.from_proposer(
-            proposer or by_name.default_name(clip.name), clip=clip, device=device
-        )
+    device, proposer, file = devices.choose(compute.device), method.proposer, method.proposals
+    if file is None and proposer is not None:
+        by_name.check_name(proposer)
+    embeddings = None if file is None else method.embeddings
     if embeddings is not None and not embeddings.is_file():
         raise InputError(f"no such file: {embeddings}")
-    masks = proposal_sources.read_masks(file, items)
-    return lambda clip: proposal_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
+    masks = None if file is None else proposal_sources.read_masks(file, items)
+
+    def source(clip: Clip) -> ProposalSource:
+        if masks is not None and file is not None:
+            return proposal_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
+        name = proposer or by_name.default_name(clip.name)
+        return proposal_sources.from_proposer(name, clip=clip, device=device)
+
+    return functools.partial(load, method, words, source, compute, batch_size)
 
 
 def load(

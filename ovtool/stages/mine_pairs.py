@@ -164,13 +164,13 @@ def run(
             out=target,
             device=place,
             description="mining",
-            beside=written.places_from(target),
+            beside=runs.places_from(target, written.places),
         ),
         run,
         progress,
     )
     written.finish(outcome.dataset)
-    return dataclasses.replace(outcome, pictures=written.places)
+    return dataclasses.replace(outcome, files=written.places)
 
 
 def _check_places(target: str, written: PairCrops, run: Run) -> bool:
@@ -251,7 +251,7 @@ def part_output(
             note["batch_size"] = encode.batch_size
         return record
 
-    return engine.PartOutput(runs.picture_records(items, work), note=note)
+    return engine.PartOutput(runs.image_records(items, work), note=note)
 
 
 def _entry(category: int, mention: Mention, mask: rle.Rle, similarity: float) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def run(
         progress,
     )
     written = {} if embeddings is None else {"embeddings": str(embeddings)}
-    return dataclasses.replace(outcome, pictures=written)
+    return dataclasses.replace(outcome, files=written)
 
 
 def _check_places(target: str, embeddings: Path | None, run: Run) -> None:
@@ -133,7 +133,7 @@ def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> e
         return record(item, proposals)
 
     def records() -> Iterator[parts.Record]:
-        yield from runs.picture_records(items, work)
+        yield from runs.image_records(items, work)
         if embed and propose.no_object is not None:
             empty = np.zeros((0, len(propose.no_object)), np.float32)
             kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)

@@ -147,13 +147,13 @@ def run(
         out=target,
         device=place,
         description="refining",
-        beside=drawings.places_from(target),
+        beside=runs.places_from(target, drawings.places),
         finish=check,
         write=write if is_maps else None,
     )
     outcome = runs.map_images(items, work.part_output, job, run, progress)
     places = {**drawings.places, **_generator_places(kept, prompts)}
-    return Outcome(outcome.dataset, outcome.out, outcome.failures, pictures=places)
+    return Outcome(outcome.dataset, outcome.out, outcome.failures, files=places)
 
 
 def _provenance(

@@ -85,7 +85,7 @@ def run(
     files.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
     if run.dry_run:
         plan = runs.planned(items, ready.words.categories, target)
-        return replace(plan, pictures=files.places)
+        return replace(plan, files=files.places)
 
     segmenter = ready.load()
     files.prepare()
@@ -96,12 +96,12 @@ def run(
         device=segmenter.device,
         description="segmenting",
         format=format,
-        beside=files.places_from(target),
+        beside=runs.places_from(target, files.places),
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress
     )
-    return replace(outcome, pictures=files.places)
+    return replace(outcome, files=files.places)
 
 
 def _overlay_beside(target: str) -> Path:

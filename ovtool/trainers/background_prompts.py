@@ -24,8 +24,8 @@ from ovtool.datasets import vocabularies
 from ovtool.errors import InputError
 from ovtool.formats.cams import Cams
 from ovtool.inputs import category_texts
+from ovtool.methods import activation_maps, label_matching
 from ovtool.methods import background_prompts as losses
-from ovtool.methods import label_matching
 from ovtool.runtime import device as devices
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -252,4 +252,4 @@ def _generated(
     """The masks (P, S, S) that a generator makes of crops, in [0, 1], for pairs of crop and class."""
     raw = generator.maps(generator.features(generator.normalise(rgb)))[owners, classes]
     grown = interpolate(raw[:, None], tuple(size), mode="bilinear", align_corners=True)[:, 0]
-    return label_matching.normalise_maps(grown)
+    return activation_maps.min_max(grown, label_matching.EPS)

@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate, multilabel_soft_margin_loss, normal
 from ovtool.batches.labels import LabelBatch, LabelBatches
 from ovtool.batches.loader import Loader
 from ovtool.formats.image_labels import Labelled
-from ovtool.methods import label_matching
+from ovtool.methods import activation_maps, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.cam import LabelMatching
 from ovtool.settings.layers import known
@@ -180,7 +180,7 @@ class Matching:
         pixels = self._clip_pixels(rgb)
         size = list(pixels.shape[2:])
         grown = interpolate(raw[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
-        mask = label_matching.normalise_maps(grown, label_matching.TRAIN_EPS)
+        mask = activation_maps.min_max(grown, label_matching.TRAIN_EPS)
         both = torch.cat(label_matching.masked_pair(pixels[rows], mask))
         foreground, background = self._embed(both).chunk(2)
         return foreground, background

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from ovtool.datasets import registry
 from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, class_names, table
 from ovtool.formats import cams, label_maps
-from ovtool.methods import cam_scores, metrics, pseudo_masks
+from ovtool.methods import metrics, pseudo_masks
 from ovtool.methods.pseudo_masks import Background
 from ovtool.settings.evaluate import MeanIou
 from ovtool.stages import evaluate
@@ -40,6 +40,26 @@ def truth_of(data: registry.DataSet, file_name: str) -> tuple[torch.Tensor, torc
     return torch.where(is_ground, 0, labels + 1), torch.where(is_ground, labels - len(CLASSES), -1)
 
 
+def false_foreground(seed: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Pixels that a seed calls a class and the truth calls background (0): bool, of their shape. Where the
+    truth is below 0 it says nothing."""
+    return (seed > 0) & (truth == 0)
+
+
+def paired_share(
+    false: torch.Tensor, seed: torch.Tensor, ground: torch.Tensor, pairs: torch.Tensor
+) -> tuple[int, int]:
+    """Of the false foreground, how many pixels lie on the ground that goes with the class, and how many
+    could: (on the paired ground, all of classes that have one).
+
+    false: bool (H, W). seed: int64 (H, W), classes from 1. ground: int64 (H, W). pairs: int64 (C + 1,), the
+    ground of each class, -1 for none.
+    """
+    home = pairs[seed.clamp(min=0)]
+    counted = false & (home >= 0)
+    return int((counted & (ground == home)).sum()), int(counted.sum())
+
+
 def seeds(file: Path, data: registry.DataSet, background: Background | None = None) -> Figures:
     """The figures of maps as seeds, each picture's background at Otsu's threshold unless given.
 
@@ -60,8 +80,8 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
         seed = torch.tensor([0, *numbers])[local]
         true, ground = truth_of(data, image.file_name)
         confusion += metrics.confusion(seed, true, count)
-        false = cam_scores.false_foreground(seed, true)
-        on, all_paired = cam_scores.paired_share(false, seed, ground, pairs())
+        false = false_foreground(seed, true)
+        on, all_paired = paired_share(false, seed, ground, pairs())
         foreground += int((seed > 0).sum())
         false_pixels += int(false.sum())
         on_paired, could = on_paired + on, could + all_paired

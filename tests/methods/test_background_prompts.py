@@ -28,7 +28,7 @@ FORMULAS = {
     "pull": (losses.pull, lambda s: -math.log(s)),
     "push_text": (losses.push_text, lambda s: math.log(s)),
     "push_foreground": (losses.push_foreground, lambda s: -math.log(1 - s)),
-    "refine": (losses.refine_loss, lambda s: -math.log(1 - s)),
+    "refine": (losses.push_foreground, lambda s: -math.log(1 - s)),
 }
 
 

@@ -7,14 +7,15 @@ import torch
 
 from ovtool.errors import UsageError
 from ovtool.methods import label_matching as matching
+from ovtool.methods.activation_maps import min_max
 
 
 def test_maps_are_normalised_one_by_one():
     raw = torch.tensor([[[1.0, 3.0], [2.0, 5.0]], [[4.0, 4.0], [4.0, 4.0]]])
-    found = matching.normalise_maps(raw, 0.1)
+    found = min_max(raw, 0.1)
     assert torch.allclose(found[0], torch.tensor([[0.0, 2.0], [1.0, 4.0]]) / 4.1)
     assert torch.equal(found[1], torch.zeros(2, 2))  # a constant map
-    assert matching.normalise_maps(raw).max() == pytest.approx(4 / 4.0001)
+    assert min_max(raw, matching.EPS).max() == pytest.approx(4 / 4.0001)
 
 
 def test_a_pair_is_the_picture_in_two_parts():

@@ -63,3 +63,18 @@ def test_probabilities_leave_the_rest_to_the_background():
     maps = torch.tensor([[[0.02, 0.97, 0.5]], [[0.01, 0.02, 0.45]]])
     found, _ = pseudo_masks.labels(maps, Background("rest"), 0.95)
     assert found.tolist() == [[0, 1, DOUBT]]
+
+
+def test_otsu_parts_two_heaps():
+    values = torch.cat([torch.full((300,), 0.1), torch.full((100,), 0.8)])
+    assert 0.1 < pseudo_masks.otsu(values) < 0.8
+    assert 0 < pseudo_masks.otsu(torch.full((10,), 0.5)) < 1
+    torch.manual_seed(0)
+    mixed = torch.cat([0.2 + 0.05 * torch.randn(5000), 0.7 + 0.05 * torch.randn(800)]).clamp(0, 1)
+
+    def within(threshold):
+        groups = (mixed[mixed < threshold], mixed[mixed >= threshold])
+        return sum(float(one.var(correction=0)) * len(one) for one in groups if len(one))
+
+    best = min(within(k / 256) for k in range(1, 256))
+    assert within(pseudo_masks.otsu(mixed)) == pytest.approx(best, rel=1e-6)

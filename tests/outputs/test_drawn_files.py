@@ -14,6 +14,7 @@ from ovtool.formats import label_maps, overlays
 from ovtool.formats.images import ImageItem
 from ovtool.outputs import drawn_files
 from ovtool.outputs.drawn_files import DrawnFiles
+from ovtool.runtime import runs
 from ovtool.settings.segment import Drawn
 
 NAMES = ("cow", "polar bear", "ice/cream")
@@ -27,7 +28,10 @@ def test_places_are_named_from_the_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn = DrawnFiles(NAMES, Drawn(label_maps=Path("maps"), overlays=tmp_path / "out/seen"))
     assert drawn.places == {"label_maps": "maps", "overlays": str(tmp_path / "out/seen")}
-    assert drawn.places_from("out/x.json") == {"label_maps": "../maps", "overlays": "seen"}
+    assert runs.places_from("out/x.json", drawn.places) == {
+        "label_maps": "../maps",
+        "overlays": "seen",
+    }
     assert DrawnFiles(NAMES, overlay_file=Path("x.png")).places == {"overlay": "x.png"}
 
 
@@ -86,7 +90,7 @@ def test_no_image_that_is_read_is_replaced(tmp_path, photos):
         DrawnFiles(NAMES, Drawn(overlays=photos)),
         DrawnFiles(NAMES, overlay_file=photos / "b.jpg"),
     ):
-        with pytest.raises(UsageError, match="is an image that is read: draw it somewhere else"):
+        with pytest.raises(UsageError, match="is an image that is read; draw it in another folder"):
             drawn.check(items, overwrite=True)
     (tmp_path / "link").symlink_to(photos)
     with pytest.raises(UsageError, match="link/a.png is an image that is read"):

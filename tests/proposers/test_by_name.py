@@ -125,7 +125,7 @@ def test_embeddings_lie_beside_the_masks(kept, trained, small, photos):
     rows, no_object = proposal_sources.read_embeddings(path, dataset, small)
     assert rows.shape == (len(dataset.annotations), small.embed_dim) and len(rows) >= 3
     live = proposal_sources.from_proposer(str(trained), clip=small)
-    source = proposal_sources.from_file(out, items, embeddings=path, clip=small)
+    source = proposal_sources.of_masks(dataset, out, embeddings=path, clip=small)
     assert np.allclose(source.no_object, live.no_object, atol=1e-6)
     assert torch.allclose(torch.from_numpy(source.no_object), no_object)
     live_settings = Propose(proposer=str(trained), nms=0.95)
@@ -229,7 +229,7 @@ def test_a_picture_in_which_nothing_is_found(trained, photos, small, tmp_path):
         rows, _ = proposal_sources.read_embeddings(vectors, dataset, small)
         assert rows.shape == (0, small.embed_dim)
     items = pictures.find_images([str(photos)])
-    source = proposal_sources.from_file(out, items, embeddings=vectors, clip=small)
+    source = proposal_sources.of_masks(dataset, out, embeddings=vectors, clip=small)
     found = source.find(items[0], pictures.read_rgb(items[0].path))
     assert found.embeddings.shape == (len(found.quality), small.embed_dim)
 

@@ -90,3 +90,14 @@ def test_the_paired_ground_among_the_nearest():
     late = [("cow", 0.9)] * scores.NEAREST
     nearest |= {scores.PAIRED[0]: [*late, (scores.HOME[scores.PAIRED[0]], 0.1)]}
     assert scores.nearest_hits(nearest)["found"] == pytest.approx(1 - 1 / len(scores.PAIRED))
+
+
+def test_false_foreground_on_the_paired_ground():
+    seed = torch.tensor([[1, 1, 2, 0]])
+    truth = torch.tensor([[0, 1, 0, 0]])
+    ground = torch.tensor([[5, 5, 5, 5]])
+    false = scores.false_foreground(seed, truth)
+    assert false.tolist() == [[True, False, True, False]]
+    pairs = torch.tensor([-1, 5, 6])
+    assert scores.paired_share(false, seed, ground, pairs) == (1, 2)
+    assert scores.paired_share(false, seed, ground, torch.tensor([-1, 5, -1])) == (1, 1)

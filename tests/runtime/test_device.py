@@ -75,7 +75,7 @@ OUT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 )
 def test_batches_halve_until_they_fit(error: Exception) -> None:
     sizes: list[int] = []
-    batches = device.halving(run_with_memory_for(3, error, sizes), 8)
+    batches = device.Halving(run_with_memory_for(3, error, sizes), 8)
     assert [x for part in batches(range(10)) for x in part] == list(range(0, 20, 2))
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
     assert batches.batch_size == 2 and batches.was_halved
@@ -83,7 +83,7 @@ def test_batches_halve_until_they_fit(error: Exception) -> None:
 
 def test_nothing_halves_while_memory_suffices() -> None:
     sizes: list[int] = []
-    batches = device.halving(run_with_memory_for(99, OUT, sizes), 4)
+    batches = device.Halving(run_with_memory_for(99, OUT, sizes), 4)
     assert len(list(batches(torch.arange(10)))) == 3 and sizes == [4, 4, 2]
     assert batches.batch_size == 4 and not batches.was_halved
     assert list(batches([])) == []
@@ -92,12 +92,12 @@ def test_nothing_halves_while_memory_suffices() -> None:
 def test_a_single_item_that_does_not_fit_is_told() -> None:
     sizes: list[int] = []
     with pytest.raises(OvtoolError, match="out of memory for a single item .*--device cpu"):
-        list(device.halving(run_with_memory_for(0, OUT, sizes), 5)(range(5)))
+        list(device.Halving(run_with_memory_for(0, OUT, sizes), 5)(range(5)))
     assert sizes == [5, 3, 2, 1]
 
 
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        list(device.halving(run_with_memory_for(0, RuntimeError("shapes"), []), 4)(range(5)))
+        list(device.Halving(run_with_memory_for(0, RuntimeError("shapes"), []), 4)(range(5)))
     with pytest.raises(UsageError, match="--batch-size 0"):
-        device.halving(len, 0)
+        device.Halving(len, 0)

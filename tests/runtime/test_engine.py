@@ -45,8 +45,8 @@ CUTS = parts.cut(10, 4)
 def test_all_parts_in_order_with_progress(tmp_path: Path) -> None:
     seen: list[int] = []
     kept = store(tmp_path)
-    engine.run_local(CUTS, kept, Work(), progress=seen.append)
-    assert seen == list(range(1, 11))
+    engine.run_local(CUTS, kept, Work(), advance=seen.append)
+    assert seen == [1] * 10
     records = list(kept.records(CUTS))
     assert records[5] == {"failure": {"file_name": "5.jpg", "reason": "is truncated"}}
     assert len(records) == 10 and kept.tensors(CUTS[2])["t"] == 2
@@ -58,8 +58,8 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
         engine.run_local(CUTS, kept, first)
     assert [kept.exists(part) for part in CUTS] == [True, True, False]
     seen: list[int] = []
-    engine.run_local(CUTS, kept, second, resume=True, progress=seen.append)
-    assert second.done == [8, 9] and seen == [4, 8, 9, 10]
+    engine.run_local(CUTS, kept, second, resume=True, advance=seen.append)
+    assert second.done == [8, 9] and seen == [4, 4, 1, 1]
     third = Work()
     engine.run_local(CUTS, kept, third, resume=True)
     assert third.done == []

@@ -30,7 +30,7 @@ class Stage:
         self.stop_after = stop_after
 
     def __call__(self, items):
-        return PartOutput(runs.picture_records(items, self.one))
+        return PartOutput(runs.image_records(items, self.one))
 
     def one(self, item, rgb):
         if len(self.seen) == self.stop_after:

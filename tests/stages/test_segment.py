@@ -175,7 +175,7 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
     assert (
         "proposer" not in str(settings) and str(tmp_path) not in (tmp_path / "o.json").read_text()
     )
-    assert outcome.pictures == {"overlays": str(tmp_path / "seen")}
+    assert outcome.files == {"overlays": str(tmp_path / "seen")}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypat
     monkeypatch.setattr(door, "load", None)
     places = {kind: tmp_path / kind for kind in ("label_maps", "overlays", "heatmaps")}
     outcome = segmenting(photos, tmp_path / "o.json", classes="cow", dry_run=True, **places)
-    assert outcome.planned == 3 and list(outcome.pictures) == list(places)
+    assert outcome.planned == 3 and list(outcome.files) == list(places)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 

@@ -204,7 +204,7 @@ def test_heat_maps_show_the_patch_weights(go, head, small, photos, tmp_path, sca
     monkeypatch.setattr(
         drawn_files.overlays, "heatmap", lambda rgb, heat: drawn.setdefault(len(drawn), heat) * 0 + rgb[..., 0]
     )  # fmt: skip
-    monkeypatch.setattr(drawn_files.pictures, "write_png", lambda path, array: None)
+    monkeypatch.setattr(drawn_files.image_files, "write_png", lambda path, array: None)
     go(pacl=str(tmp_path / "w.safetensors"), heatmaps=tmp_path / "heat")
     rgb = pictures.read_rgb(photos / "a.png")
     weights = (scale * slow_cosines(small, weighed, rgb).flatten(1)).softmax(1)
