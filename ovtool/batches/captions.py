@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ovtool.batches import readable
 from ovtool.batches.pairs import random_box
+from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
 from ovtool.formats import images as image_files
 from ovtool.formats import parts, shards
 from ovtool.formats.images import ImageItem
 from ovtool.formats.shards import Left, Sample
+from ovtool.training.run import Failure
 
 BLOCK = 1000  # samples of a shard stream that change places with each other
 
@@ -72,6 +75,7 @@ class Listed:
         held_out: the images of the validation.
         left: images that were listed and left out, by reason.
         digest: of names and captions.
+        failures: images that cannot be read, with reasons.
     """
 
     source: str
@@ -80,6 +84,7 @@ class Listed:
     held_out: tuple[ImageItem, ...]
     left: Left
     digest: str
+    failures: tuple[Failure, ...] = ()
 
     @property
     def count(self) -> int:
@@ -92,8 +97,11 @@ class Listed:
         return [caption for said in self.captions for caption in said]
 
 
-def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) -> Listed:
-    """The captioned images of a captions JSON; those that are not there are left out and counted.
+def listed(
+    spec: str, source: Path, folder: Path, seed: int, held_out: float, check: Check = LENIENT
+) -> Listed:
+    """The captioned images of a captions JSON; those that are not there, or cannot be read, are left out
+    and counted.
 
     Args:
         spec: the name that the file goes by (`inputs.captions.locate`).
@@ -101,13 +109,14 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
         folder: where its file names start.
         seed: draws the images that are held out.
         held_out: the share of the images kept for validation; none of fewer than ten.
+        check: how the images are looked at.
 
     Raises:
-        InputError: the file is broken, or none of its images is there.
+        InputError: the file is broken, or none of its images is there and can be read.
     """
     everything = captions_file.read(source).images
-    found = [image for image in everything if image.captions]
-    items = [ImageItem(folder / image.file_name, image.file_name) for image in found]
+    captioned = [image for image in everything if image.captions]
+    items = [ImageItem(folder / image.file_name, image.file_name) for image in captioned]
     there = [item.path.exists() for item in items]
     if not any(there):
         raise InputError(
@@ -115,12 +124,17 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
             f"{items[0].path}"
         )
     left = Left()
-    left.samples |= {"no caption": len(everything) - len(found), "no image": there.count(False)}
+    left.samples |= {"no caption": len(everything) - len(captioned), "no image": there.count(False)}
     kept = [index for index, is_there in enumerate(there) if is_there]
+    failures = check.failures([Expected(items[index]) for index in kept], spec)
+    if failures:
+        left.samples["broken image"] = len(failures)
+    broken = readable.names(failures)
+    kept = [index for index in kept if items[index].name not in broken]
     count = round(held_out * len(kept)) if len(kept) >= 10 else 0
     held = set(np.random.default_rng([seed, 1]).permutation(kept)[:count].tolist())
     train = [index for index in kept if index not in held]
-    texts = tuple(tuple(caption.text for caption in found[index].captions) for index in train)
+    texts = tuple(tuple(caption.text for caption in captioned[index].captions) for index in train)
     names = [[items[index].name, list(said)] for index, said in zip(train, texts, strict=True)]
     return Listed(
         spec,
@@ -129,6 +143,7 @@ def listed(spec: str, source: Path, folder: Path, seed: int, held_out: float) ->
         tuple(items[index] for index in sorted(held)),
         left,
         parts.settings_digest({"captions": names}),
+        failures,
     )
 
 
@@ -236,6 +251,7 @@ class ShardBatches:
         rank: this process.
         world: how many there are.
         seed: of orders and crops.
+        strict: whether a broken image is an error, and not replaced by another sample.
         left: what was left out up to here.
     """
 
@@ -245,6 +261,7 @@ class ShardBatches:
     rank: int
     world: int
     seed: int
+    strict: bool = False
     left: Left = field(default_factory=Left)
     _broken: set[str] = field(default_factory=set)
     _samples: Iterator[tuple[Sample, Sequence[Sample]]] | None = None
@@ -277,6 +294,8 @@ class ShardBatches:
                 rgb = image_files.decode_rgb(tried.image, tried.name)
                 return squared(rgb, self.side, rng), tried.caption
             except InputError:
+                if self.strict:
+                    raise
                 self._broken.add(tried.name)
                 self.left.samples["broken image"] = len(self._broken)
         raise InputError(f"no image near {sample.name} can be read; give shards with images")

@@ -6,6 +6,7 @@ share a batch by taking its rows.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.batches import masked_images
+from ovtool.batches import masked_images, readable
 from ovtool.batches.epochs import Epochs
+from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats import images as image_files
@@ -24,6 +26,7 @@ from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.models import segmenter
 from ovtool.training import augmentation
+from ovtool.training.run import Failure
 
 IGNORED = -1
 
@@ -44,6 +47,7 @@ class Labels:
         decode: The label map of a key, int32 (H, W), in the source's numbers.
         left_out: How many images had nothing but ignored pixels.
         digest: Of all labels.
+        failures: Images that cannot be read or have another size than their labels, with reasons.
     """
 
     source: str
@@ -54,13 +58,19 @@ class Labels:
     decode: Callable[[str], LabelMap]
     left_out: int
     digest: str
+    failures: Sequence[Failure] = ()
 
     def example(self, row: int) -> tuple[Rgb, LabelMap]:
         """An image, uint8 (H, W, 3), and its labels, int32 (H, W). Raises InputError where the image
         cannot be read, or has another size than its labels."""
         item, labels = self.images[row], self.decode(self.keys[row])
         rgb = image_files.read_rgb(item.path)
-        _check_size(item, (rgb.shape[0], rgb.shape[1]), labels, self.source)
+        if labels.shape != rgb.shape[:2]:
+            raise InputError(
+                f"{item.name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its labels in "
+                f"{self.source} {labels.shape[1]} x {labels.shape[0]}; give the images that the labels "
+                "were made for"
+            )
         return rgb, self.table[labels]
 
 
@@ -91,19 +101,22 @@ class Batches:
 
 
 # --- reading ------------------------------------------------------------------------------------------
-def read(source: str, images: Path | None, with_background: bool = False) -> Labels:
-    """The labels of a COCO JSON, a folder of parts or of label maps, or a data set's name.
+def read(
+    source: str, images: Path | None, with_background: bool = False, check: Check = LENIENT
+) -> Labels:
+    """The labels of a COCO JSON, a folder of parts or of label maps, or a data set's name; images that
+    cannot be read are left out.
 
     Args:
         source: The path, or the name of a data set.
         images: The folder that the names of the images start from; None for a data set, which has its own.
         with_background: What nothing covers is the class `background`, which is put first where the
             source has none; otherwise it is ignored.
+        check: How the images are looked at.
 
     Raises:
         UsageError: There is no folder, or a single class.
-        InputError: Files are broken or missing, labels have another size than their image, or all
-            pixels are ignored.
+        InputError: Files are missing, no image can be read, or all pixels are ignored.
     """
     opened, folder = _open(source, images)
     items = labelled.images_of(opened, folder)
@@ -120,7 +133,7 @@ def read(source: str, images: Path | None, with_background: bool = False) -> Lab
             f"{source} has one class, {', '.join(names) or 'not even one'}, and a segmenter tells two or more apart; "
             "give --with-background, and what no mask covers is a class of its own"
         )
-    kept, digest = _checked(opened, items, table)
+    kept, failures, digest = _checked(opened, items, table, check)
     if not kept:
         raise InputError(
             f"{source}: every pixel is ignored, since no mask covers any; make the masks again, in doubt "
@@ -133,12 +146,15 @@ def read(source: str, images: Path | None, with_background: bool = False) -> Lab
         images=[items[key] for key in kept],
         keys=kept,
         decode=opened.decode,
-        left_out=len(items) - len(kept),
+        left_out=len(items) - len(kept) - len(failures),
         digest=digest,
+        failures=failures,
     )
 
 
-def read_truth(source: str, images: Path | None, names: Sequence[str]) -> Labels:
+def read_truth(
+    source: str, images: Path | None, names: Sequence[str], check: Check = LENIENT
+) -> Labels:
     """Labels to measure a segmenter of the classes `names` on, with its numbers.
 
     What nothing covers is background, unless the source names a background itself: then it is ignored. A
@@ -149,7 +165,7 @@ def read_truth(source: str, images: Path | None, names: Sequence[str]) -> Labels
     """
     opened, _ = _open(source, images)
     has_own = segmenter.background_of([words[0] for words in opened.classes]) is not None
-    labels = read(source, images, with_background=not has_own)
+    labels = read(source, images, not has_own, check)
     place = {name.casefold(): index for index, name in enumerate(names)}
     background = segmenter.background_of(names)
     rest = IGNORED if background is None else background
@@ -176,34 +192,46 @@ def _open(source: str, images: Path | None) -> tuple[LabelledImages, Path]:
 
 
 def _checked(
-    opened: LabelledImages, items: dict[str, ImageItem], table: NDArray[np.int32]
-) -> tuple[list[str], str]:
-    """The names of the label maps that have a pixel that counts, and a digest of all. Raises InputError."""
+    opened: LabelledImages, items: dict[str, ImageItem], table: NDArray[np.int32], check: Check
+) -> tuple[list[str], tuple[Failure, ...], str]:
+    """The names of the label maps that have a pixel that counts and an image that can be read, the images
+    that cannot, and a digest of all labels. Raises InputError."""
+    kept, expected, broken = [], [], []
     if opened.dataset is not None:
-        names = {image.id: image.file_name for image in opened.dataset.images}
-        covered = {names[each.image_id] for each in opened.dataset.annotations if each.area}
+        images = {image.id: image for image in opened.dataset.images}
+        covered = {
+            images[entry.image_id].file_name for entry in opened.dataset.annotations if entry.area
+        }
+        sizes = {image.file_name: (image.height, image.width) for image in images.values()}
         kept = [name for name in items if name in covered or table[-1] != IGNORED]
-        return kept, coco.digest(opened.dataset)
-    digest, kept = hashlib.sha256("\n".join(name for name, *_ in opened.classes).encode()), []
-    for name, item in items.items():
-        labels = opened.decode(name)
-        _check_size(item, image_files.read_size(item.path), labels, opened.source)
-        if labels.max() >= len(opened.classes):
-            raise InputError(
-                f"{opened.source}: {name} holds the label {labels.max()}, but {labelled.CLASSES_FILE} names "
-                f"{len(opened.classes)} classes; complete it"
-            )
-        digest.update(name.encode() + labels.tobytes())
-        if (table[labels] != IGNORED).any():
-            kept.append(name)
-    return kept, digest.hexdigest()[:16]
+        expected = [Expected(items[name], sizes[name]) for name in kept]
+        digest = coco.digest(opened.dataset)
+    else:
+        content = hashlib.sha256("\n".join(name for name, *_ in opened.classes).encode())
+        for name, item in items.items():
+            try:
+                labels = opened.decode(name)
+            except InputError as error:
+                reason = str(error).replace(f"{opened.source}{os.sep}", "")
+                broken.append({"file_name": item.name, "reason": reason})
+                continue
+            _check_labels(opened, name, labels)
+            content.update(name.encode() + labels.tobytes())
+            if (table[labels] != IGNORED).any():
+                kept.append(name)
+                expected.append(Expected(item, (labels.shape[0], labels.shape[1])))
+        digest = content.hexdigest()[:16]
+    failures = check.failures(expected, opened.source, known=broken)
+    left_out = readable.names(failures)
+    return [name for name in kept if items[name].name not in left_out], failures, digest
 
 
-def _check_size(item: ImageItem, size: tuple[int, int], labels: LabelMap, source: str) -> None:
-    if labels.shape != size:
+def _check_labels(opened: LabelledImages, name: str, labels: LabelMap) -> None:
+    """Raises InputError for a label that no class has."""
+    if labels.max() >= len(opened.classes):
         raise InputError(
-            f"{item.name} has {size[1]} x {size[0]} pixels, and its labels in {source} "
-            f"{labels.shape[1]} x {labels.shape[0]}; give the images that the labels were made for"
+            f"{opened.source}: {name} holds the label {labels.max()}, but {labelled.CLASSES_FILE} names "
+            f"{len(opened.classes)} classes; complete it"
         )
 
 

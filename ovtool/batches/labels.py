@@ -6,7 +6,7 @@ mirrored. A crop has the labels of its whole image, as published, though it may 
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ovtool.batches import readable
 from ovtool.batches.pairs import random_box
+from ovtool.batches.readable import Check, Expected
 from ovtool.formats import images as pictures
 from ovtool.formats.image_labels import Labelled, LabelledImage
 
 CACHE_BYTES = 1 << 30  # of images brought to size
 
 Rgb = NDArray[np.uint8]
+
+
+def readable_labels(labels: Labelled, check: Check) -> Labelled:
+    """The labels of the images that can be read. Raises InputError where none can."""
+    expected = [Expected(image.item) for image in labels.images]
+    broken = readable.names(check.failures(expected, labels.source))
+    images = tuple(image for image in labels.images if image.item.name not in broken)
+    return replace(labels, images=images)
 
 
 @dataclass(frozen=True, eq=False)

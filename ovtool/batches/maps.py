@@ -5,7 +5,7 @@ Which images a step has, and how each is cut, is a function of (seed, step) alon
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.batches.pairs import CACHE_BYTES, held_out_ids, random_box
+from ovtool.batches import readable
+from ovtool.batches.pairs import CACHE_BYTES, held_out_ids, random_box, require_files
+from ovtool.batches.readable import Check, Expected
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import images as image_files
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
+from ovtool.training.run import Failure
 
 SCALE = (0.08, 1.0)  # of the area, of a random resized crop, as published
 
@@ -46,17 +49,38 @@ def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
 
     Raises InputError where they are not there, MismatchError where one has another size.
     """
+    items = _located(cams, folder, source)
+    sizes = {item.name: image_files.read_size(item.path) for item in items}
+    maps_file.check_images(cams, sizes, source)
+    return items
+
+
+def readable_maps(
+    cams: Cams, folder: Path, source: str, check: Check
+) -> tuple[Cams, tuple[Failure, ...]]:
+    """The maps of images that can be read and have their size, and the other images, with reasons.
+
+    Raises InputError where images are not there, or none of them can be read.
+    """
+    items = _located(cams, folder, source)
+    expected = [
+        Expected(item, (image.height, image.width))
+        for item, image in zip(items, cams.images, strict=True)
+    ]
+    failures = check.failures(expected, source, "maps")
+    broken = readable.names(failures)
+    images = tuple(image for image in cams.images if image.file_name not in broken)
+    return replace(
+        cams, images=images, maps={image.id: cams.maps[image.id] for image in images}
+    ), failures
+
+
+def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
+    """The images of maps, where they should be. Raises InputError where they are not."""
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
     items = [ImageItem(folder / image.file_name, image.file_name) for image in cams.images]
-    missing = [item.name for item in items if not item.path.exists()]
-    if missing:
-        raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(items)} images of {source}, such as {missing[0]}; "
-            "give the folder that the file names start from with --images"
-        )
-    sizes = {item.name: image_files.read_size(item.path) for item in items}
-    maps_file.check_images(cams, sizes, source)
+    require_files([item.path for item in items], folder, source)
     return items
 
 

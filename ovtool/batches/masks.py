@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.batches import epochs, masked_images
+from ovtool.batches import epochs, masked_images, readable
 from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
+from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, rle
 from ovtool.formats import images as image_files
+from ovtool.formats.images import ImageItem
 from ovtool.training import augmentation
+from ovtool.training.run import Failure
 
 SCALES = (0.5, 2.0)  # of the shorter side, over the side of the crop
 
@@ -71,6 +74,7 @@ class Truth:
         names: Of the labels.
         training: Rows of the images to learn from.
         held_out: Rows of the images to measure on.
+        failures: Images with masks that cannot be read, with reasons.
     """
 
     folder: Path
@@ -79,6 +83,7 @@ class Truth:
     names: tuple[str, ...]
     training: Sequence[int]
     held_out: Sequence[int]
+    failures: Sequence[Failure] = ()
 
     def rgb(self, row: int) -> NDArray[np.uint8]:
         """An image, uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
@@ -128,8 +133,9 @@ def truth_of(
     held_out: float = 0.05,
     most_held_out: int = MOST_HELD_OUT,
     seed: int = 0,
+    check: Check = LENIENT,
 ) -> Truth:
-    """The images of a data set that have masks.
+    """The images of a data set that have masks; those that cannot be read are left out.
 
     Args:
         dataset: With masks and categories.
@@ -139,9 +145,10 @@ def truth_of(
         held_out: The share of the images, drawn by seed, for validation.
         most_held_out: The greatest number of them.
         seed: Draws them.
+        check: How the images are looked at.
 
     Raises:
-        InputError: No image has a mask.
+        InputError: No image has a mask, or none of those that have one can be read.
     """
     order = {category.id: label for label, category in enumerate(dataset.categories)}
     masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
@@ -154,12 +161,19 @@ def truth_of(
         raise InputError(
             "no image of the truth has a mask; give a file with masks, since a proposer learns from them"
         )
+    expected = [
+        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
+        for image in images
+    ]
+    failures = check.failures(expected, "the truth", "masks")
+    broken = readable.names(failures)
+    images = [image for image in images if image.file_name not in broken]
     labelled = [masks[image.id] for image in images]
     if targets == "categories":
         labelled = [_merged(own) for own in labelled]
     names = tuple(category.name for category in dataset.categories)
     training, measured = epochs.split(len(images), held_out, seed, most_held_out)
-    return Truth(folder, images, labelled, names, training, measured)
+    return Truth(folder, images, labelled, names, training, measured, failures)
 
 
 def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:

@@ -13,11 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ovtool.batches import readable
+from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import images as image_files
+from ovtool.formats.images import ImageItem
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
+from ovtool.training.run import Failure
 
 CACHE_BYTES = 1 << 30  # of decoded images
 HELD_OUT = 0.05  # of the images, for validation
@@ -47,6 +51,7 @@ class Pairs:
         train: the pairs to learn from.
         held_out: those of the validation.
         digest: of images, masks and names.
+        failures: images that cannot be read or have another size than their masks, with reasons.
     """
 
     source: str
@@ -55,63 +60,80 @@ class Pairs:
     train: tuple[Pair, ...]
     held_out: tuple[Pair, ...]
     digest: str
+    failures: tuple[Failure, ...] = ()
 
 
-def read(source: str, images: Path | None, seed: int, held_out: float = HELD_OUT) -> Pairs:
-    """The pairs of a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]` with masks.
+def read(
+    source: str, images: Path | None, seed: int, held_out: float = HELD_OUT, check: Check = LENIENT
+) -> Pairs:
+    """The pairs of a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]` with masks; those of images
+    that cannot be read are left out.
 
     Args:
         source: the file, the folder or the data set.
         images: the folder of the images, by default that of the data set, or the one that the file is in.
         seed: draws the images of the validation.
         held_out: the share of the images that is kept for validation; none of fewer than ten.
+        check: how the images are looked at.
 
     Raises:
-        InputError: the file is broken or has no pairs, or images are not there.
+        InputError: the file is broken or has no pairs, images are not there, or none can be read.
     """
     path, folder = _places(source, images)
     dataset = coco.read(path, root=folder)
     by_id = {image.id: image for image in dataset.images}
     index = {category.id: place for place, category in enumerate(dataset.categories)}
-    found = [
+    pairs = [
         Pair(by_id[entry.image_id], entry.segmentation, index[entry.category_id])
         for entry in dataset.annotations
         if rle.area(entry.segmentation) > 0
     ]
-    if not found:
+    if not pairs:
         raise InputError(
             f"{source} has no pairs: no mask in it has a pixel, so nothing can be learned"
         )
-    used = {pair.image.id: pair.image for pair in found}
-    missing = [
-        image.file_name for image in used.values() if not (folder / image.file_name).exists()
+    used = {pair.image.id: pair.image for pair in pairs}
+    require_files([folder / image.file_name for image in used.values()], folder, source)
+    expected = [
+        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
+        for image in used.values()
     ]
-    if missing:
-        raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(used)} images of {source}, such as {missing[0]}; "
-            "give the folder that the file names start from with --images"
-        )
-    held = held_out_ids(sorted(used), seed, held_out)
+    failures = check.failures(expected, source, "masks")
+    broken = readable.names(failures)
+    pairs = [pair for pair in pairs if pair.image.file_name not in broken]
+    held = held_out_ids(sorted({pair.image.id for pair in pairs}), seed, held_out)
     return Pairs(
         source=source,
         folder=folder,
         nouns=tuple(category.name for category in dataset.categories),
-        train=tuple(pair for pair in found if pair.image.id not in held),
-        held_out=tuple(pair for pair in found if pair.image.id in held),
+        train=tuple(pair for pair in pairs if pair.image.id not in held),
+        held_out=tuple(pair for pair in pairs if pair.image.id in held),
         digest=_digest(dataset),
+        failures=failures,
     )
 
 
 def _places(source: str, images: Path | None) -> tuple[Path | str, Path]:
     if registry.is_name(source) and not Path(source).exists():
-        found = registry.locate(source)
-        masks = found.instances
+        files = registry.locate(source)
+        masks = files.instances
         if masks is None or not masks.exists():
             raise InputError(f"{source} has no masks with names: {masks} is not there")
-        return masks, images or found.images
+        return masks, images or files.images
     if source == "-":
         return source, images or Path()
     return Path(source), images or Path(source).resolve().parent
+
+
+def require_files(paths: Sequence[Path], folder: Path, source: str) -> None:
+    """Raises InputError where images of a source are not in their folder."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(paths)} images of {source}, such as "
+            f"{missing[0].relative_to(folder)}; give the folder that the file names start from with "
+            "--images"
+        )
 
 
 def held_out_ids(image_ids: Sequence[int], seed: int, share: float) -> frozenset[int]:

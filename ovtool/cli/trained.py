@@ -45,6 +45,7 @@ def say(trained: Trained, noun: str, as_json: bool) -> None:
                 **counts,
                 "steps": trained.steps,
                 "last": dict(trained.last),
+                "failures": [dict(failure) for failure in trained.failures],
                 "dry_run": trained.is_plan,
             }
         )

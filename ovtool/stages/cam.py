@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ovtool.batches import labels as label_batches
+from ovtool.batches.readable import Check
 from ovtool.cams import sources as cam_sources
 from ovtool.cams.sources import NetworkMaps, Source
 from ovtool.errors import InputError, UsageError
@@ -122,10 +124,15 @@ def run(
     outputs = _checked_outputs(target, method, run)
     _check_files(method)
     listed = label_inputs.read(source, folder, classes, limit)
+    usable = listed
+    if isinstance(method, ClassifierMaps | LabelMatching) and _trains(method):
+        usable = label_batches.readable_labels(
+            listed, Check(run.strict, method.loader_workers, progress)
+        )
     if isinstance(method, ClassifierMaps):
         from ovtool.trainers import classifier as classifier_trainer
 
-        classifier_trainer.check(listed)
+        classifier_trainer.check(usable)
     plan = Made(
         out=target,
         method=name_of(type(method)),
@@ -143,14 +150,14 @@ def run(
         return plan
     frame = training_run.Frame(
         outputs=outputs,
-        shapes={"labels": listed.digest, "model": "" if clip is None else clip.fingerprint},
+        shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
         title=f"cam --method {plan.method}",
         resume=run.resume,
         overwrite=run.overwrite,
         ranks=distributed.alone(place),
         progress=progress,
     )
-    maker = _maker(method, spread, listed, clip, frame)
+    maker = _maker(method, spread, usable, clip, frame)
     settings = {**as_data(spread), **maker.settings}
     settings |= {"method": plan.method, "labels": listed.digest}
     made = _map(_Maps(listed, maker.source, settings, clip, frame), run)

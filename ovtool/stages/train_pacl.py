@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovtool.batches import captions as caption_batches
 from ovtool.batches.captions import Listed, Sharded
+from ovtool.batches.readable import Check
 from ovtool.datasets import registry
 from ovtool.errors import UsageError
 from ovtool.formats import shards
@@ -32,7 +33,7 @@ from ovtool.trainers.pacl import PaclTraining
 from ovtool.training import distributed
 from ovtool.training import run as training
 from ovtool.training.distributed import Ranks
-from ovtool.training.run import Frame, Outputs, Trained
+from ovtool.training.run import Failure, Frame, Outputs, Trained
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -57,7 +58,7 @@ def run(
         images: The folder that the file names of a captions JSON start from.
         out: Where to write. Default: a name made from the captions', in the current folder.
         compute: Which CLIP, and where and how its work is computed.
-        run: Whether to resume, to overwrite, or only to plan.
+        run: Whether to resume, to overwrite, to stop at an image that cannot be read, or only to plan.
         progress: Opens a bar.
 
     Returns:
@@ -67,7 +68,7 @@ def run(
 
     Raises:
         UsageError: Values that do not go together, or a batch that processes cannot share.
-        InputError: Captions or images that are broken or not there.
+        InputError: Captions that are broken, no image that is there and can be read.
         OutputExistsError: An output, or the checkpoint of a training that was cut off, is there.
         MismatchError: A checkpoint of another training.
         TrainingError: A loss that is not finite, or another process that ended; the checkpoint stays.
@@ -80,7 +81,9 @@ def run(
     dense_clip.last_blocks(pacl.last_block)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
-    source = _source(captions, None if images is None else Path(images), pacl)
+    check = Check(run.strict, pacl.loader_workers, progress)
+    source = _source(captions, None if images is None else Path(images), pacl, check)
+    failures = source.failures if isinstance(source, Listed) else ()
     with distributed.joined(place) as ranks:
         from ovtool.models import clip as door
 
@@ -104,10 +107,11 @@ def run(
             overwrite=run.overwrite,
             ranks=ranks,
             progress=progress,
+            failures=failures,
         )
         with training.plain_errors(frame, "preparing the training", trainer.MEMORY):
             head = trainer.begun(clip, pacl, dtype, ranks)
-            plan = _plan(outputs, head, source, keeps)
+            plan = _plan(outputs, head, source, keeps, failures)
             if run.dry_run:
                 return plan
             begun = training.begin(frame)
@@ -115,10 +119,10 @@ def run(
                 head.features.encode_captions(source.texts)
                 if keeps:
                     head.features.encode_images(source, progress if ranks.is_first else no_progress)
-            validate = _validation(captions, source, head)
+            validate = _validation(captions, source, head, check)
             before = validate() if pacl.validate_every else {}
         left = Left() if isinstance(source, Sharded) else source.left
-        batches = trainer.loader(source, pacl, ranks, keeps)
+        batches = trainer.loader(source, pacl, ranks, keeps, run.strict)
         began = time.monotonic()
         curve = training.train(trainer.task(head, batches, validate, left), begun)
         seconds = max(1e-9, time.monotonic() - began)
@@ -142,11 +146,11 @@ def run(
         return trained
 
 
-def _source(captions: str, images: Path | None, pacl: Pacl) -> Listed | Sharded:
-    """The images of a list, or the shards."""
+def _source(captions: str, images: Path | None, pacl: Pacl, check: Check) -> Listed | Sharded:
+    """The images of a list, those that can be read, or the shards."""
     if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
         source, folder = caption_inputs.locate(captions, images)
-        return caption_batches.listed(captions, source, folder, pacl.seed, pacl.held_out)
+        return caption_batches.listed(captions, source, folder, pacl.seed, pacl.held_out, check)
     if images is not None:
         raise UsageError("--images is the folder of a captions JSON, and shards hold their images")
     return caption_batches.sharded(captions)
@@ -164,7 +168,11 @@ def _keeps(pacl: Pacl, source: Listed | Sharded, clip: Clip, ranks: Ranks) -> bo
 
 
 def _plan(
-    outputs: Outputs, head: PaclTraining, source: Listed | Sharded, tokens_kept: bool
+    outputs: Outputs,
+    head: PaclTraining,
+    source: Listed | Sharded,
+    tokens_kept: bool,
+    failures: Sequence[Failure],
 ) -> Trained:
     """What would be trained."""
     from ovtool.models import text
@@ -179,18 +187,19 @@ def _plan(
         {"images": source.count, "held_out": held_out, "batch_size": head.settings.batch_size},
         layers.known(head.settings.steps),
         notes={"left": left, "cut": (), "too_long": too_long, "tokens_kept": tokens_kept},
+        failures=failures,
         is_plan=True,
         is_first=head.ranks.is_first,
     )
 
 
 def _validation(
-    captions: str, source: Listed | Sharded, head: PaclTraining
+    captions: str, source: Listed | Sharded, head: PaclTraining, check: Check
 ) -> Callable[[], dict[str, float]]:
     """Measures the head on the images held out; nothing without masks, and in all but one process."""
     clip, known = head.features.clip, None
     if isinstance(source, Listed) and head.ranks.is_first:
-        known = patch_validation.load(captions, source.held_out, clip)
+        known = patch_validation.load(captions, source.held_out, clip, check=check)
 
     def measured() -> dict[str, float]:
         return {} if known is None else known.measure(clip, head.head())

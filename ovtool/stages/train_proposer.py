@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.batches import masks as mask_batches
+from ovtool.batches.readable import Check
 from ovtool.formats import coco
 from ovtool.models import maskformer, resolve
 from ovtool.runtime import device as devices
@@ -46,7 +47,7 @@ def run(
         images: The folder of the images; None for a data set, which has its own.
         out: Where the proposer goes.
         compute: The CLIP whose texts the proposals are compared with, and the device.
-        run: Whether to go on, to replace an output, or only to plan.
+        run: Whether to go on, to replace an output, to stop at an image that cannot be read, or only to plan.
         progress: Opens a progress bar.
 
     Returns:
@@ -55,7 +56,7 @@ def run(
 
     Raises:
         UsageError: Settings that do not fit each other, the data or the number of processes.
-        InputError: A truth without masks, a broken file or image.
+        InputError: A truth without masks, a broken file, no image that can be read.
         OutputExistsError: An output or a checkpoint is there.
         ModelError: The CLIP is not at hand.
         MismatchError: The checkpoint is of other settings or data.
@@ -69,8 +70,9 @@ def run(
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     folder = None if images is None else Path(images)
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
+    check = Check(run.strict, training.loader_workers, progress)
     data = mask_batches.truth_of(
-        dataset, folder, training.targets, training.held_out, seed=training.seed
+        dataset, folder, training.targets, training.held_out, seed=training.seed, check=check
     )
     training, origins = trainer.settled(training, len(data.training))
     crop_size = known(training.crop_size)
@@ -102,6 +104,7 @@ def run(
             },
             steps=known(training.steps),
             notes={"backbone": backbone},
+            failures=data.failures,
             is_plan=True,
             is_first=ranks.is_first,
         )
@@ -115,7 +118,16 @@ def run(
             "names": list(data.names),
             "short_side": crop_size,
         }
-        frame = Frame(outputs, shapes, "train-proposer", run.resume, run.overwrite, ranks, progress)
+        frame = Frame(
+            outputs,
+            shapes,
+            "train-proposer",
+            run.resume,
+            run.overwrite,
+            ranks,
+            progress,
+            data.failures,
+        )
 
         def save(path: Path, header: Mapping[str, Any]) -> None:
             maskformer.save(path, network, words, clip, header)

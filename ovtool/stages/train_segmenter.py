@@ -14,6 +14,7 @@ from typing import Any
 from ovtool.batches import epochs
 from ovtool.batches import label_maps as label_map_batches
 from ovtool.batches.label_maps import ExampleOf, Labels
+from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
@@ -53,7 +54,7 @@ def run(
         validation_images: The folder of their images; None for `images`.
         out: Where the segmenter goes.
         compute: The CLIP under the architecture `clip`, and the device.
-        run: Whether to go on, to replace an output, or only to plan.
+        run: Whether to go on, to replace an output, to stop at an image that cannot be read, or only to plan.
         progress: Opens a progress bar.
 
     Returns:
@@ -62,7 +63,7 @@ def run(
 
     Raises:
         UsageError: Settings that do not fit each other, the data or the number of processes.
-        InputError: Labels that are missing, broken or all ignored.
+        InputError: Labels that are missing, broken or all ignored, no image that can be read.
         OutputExistsError: An output or a checkpoint is there.
         ModelError: The CLIP is not at hand.
         MismatchError: The checkpoint is of other settings or data, or the validation of other classes.
@@ -74,15 +75,17 @@ def run(
     dtype = devices.training_precision(compute.precision, device)
     _check_model(training.architecture, compute.model)
     folder = None if images is None else Path(images)
-    data = label_map_batches.read(str(labels), folder, training.with_background)
+    check = Check(run.strict, training.loader_workers, progress)
+    data = label_map_batches.read(str(labels), folder, training.with_background, check)
     if validation is not None:
         training = replace(training, held_out=0.0)
     rows, held_out = epochs.split(len(data.images), training.held_out, training.seed)
     measured_on, measured_rows = data, held_out
     if validation is not None:
         folder = folder if validation_images is None else Path(validation_images)
-        measured_on = label_map_batches.read_truth(str(validation), folder, data.names)
+        measured_on = label_map_batches.read_truth(str(validation), folder, data.names, check)
         measured_rows = list(range(len(measured_on.images)))
+    failures = data.failures if measured_on is data else (*data.failures, *measured_on.failures)
     training, origins = trainer.settled(training, len(rows))
     with distributed.joined(device) as ranks:
         network, backbone, clip = trainer.start(training, len(data.names), compute.model, ranks)
@@ -106,6 +109,7 @@ def run(
             },
             steps=known(training.steps),
             notes={"backbone": backbone or (clip and clip.name)},
+            failures=failures,
             is_plan=True,
             is_first=ranks.is_first,
         )
@@ -120,7 +124,14 @@ def run(
             "names": list(data.names),
         }
         frame = Frame(
-            outputs, shapes, "train-segmenter", run.resume, run.overwrite, ranks, progress
+            outputs,
+            shapes,
+            "train-segmenter",
+            run.resume,
+            run.overwrite,
+            ranks,
+            progress,
+            failures,
         )
 
         def save(path: Path, header: Mapping[str, Any]) -> None:

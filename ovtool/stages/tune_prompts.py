@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ovtool.batches import maps as map_batches
 from ovtool.batches import pairs as pair_batches
+from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
@@ -27,7 +29,7 @@ from ovtool.training import distributed
 from ovtool.training import run as training
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Record
-from ovtool.training.run import Frame, Outputs, Trained
+from ovtool.training.run import Failure, Frame, Outputs, Trained
 
 NEAREST = 5  # words of a background prompt that are kept
 
@@ -56,8 +58,13 @@ class _Place:
     run: Run
     progress: Progress
 
-    def frame(self, shapes: dict[str, Any], title: str) -> Frame:
-        """What surrounds the training; `shapes` are its settings and the digests of what it learns from."""
+    def check(self, workers: int) -> Check:
+        """How the images are looked at, by so many processes."""
+        return Check(self.run.strict, workers, self.progress)
+
+    def frame(self, shapes: dict[str, Any], title: str, failures: Sequence[Failure]) -> Frame:
+        """What surrounds the training; `shapes` are its settings and the digests of what it learns from, and
+        `failures` the images that it leaves out."""
         return Frame(
             self.outputs,
             {**shapes, "precision": str(self.dtype).removeprefix("torch.")},
@@ -66,6 +73,7 @@ class _Place:
             overwrite=self.run.overwrite,
             ranks=self.ranks,
             progress=self.progress,
+            failures=failures,
         )
 
 
@@ -88,7 +96,7 @@ def run(
         images: The folder of the images. Default: that of the data set, or the one that the file is in.
         out: Where to write. Default: a name made from that of the pairs, in the current folder.
         compute: Which CLIP, and where and how its work is computed.
-        run: Whether to resume, to overwrite, or only to plan.
+        run: Whether to resume, to overwrite, to stop at an image that cannot be read, or only to plan.
         progress: Opens a bar.
 
     Returns:
@@ -97,11 +105,10 @@ def run(
         `nearest`, class to the words nearest to its prompt, best first, each with its cosine.
 
     Raises:
-        UsageError: Values that do not go together, or a model that takes no prompts.
-        InputError: Pairs, maps or images that are broken or not there.
+        UsageError: Values that do not go together, pairs of one noun, or a model that takes no prompts.
+        InputError: Pairs or maps that are broken, images that are not there, none that can be read.
         OutputExistsError: An output, or the checkpoint of a training that was cut off, is there.
-        MismatchError: A generator or images that do not belong to the maps, a checkpoint of another
-            training.
+        MismatchError: A generator that does not belong to the maps, a checkpoint of another training.
         TrainingError: A loss that is not finite; the checkpoint stays.
     """
     if distributed.is_many():
@@ -128,7 +135,13 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
     from ovtool.models import clip as door
     from ovtool.models import region_clip
 
-    pairs = pair_batches.read(place.source, place.images, settings.seed, settings.held_out)
+    pairs = pair_batches.read(
+        place.source,
+        place.images,
+        settings.seed,
+        settings.held_out,
+        place.check(settings.loader_workers),
+    )
     clip = door.load(place.model, place.ranks.device, torch.float32)
     visual = region_clip.require_mask_prompts(clip)
     settings = mask_prompts.settled(settings, clip, pairs)
@@ -139,12 +152,14 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
         "nouns": len(pairs.nouns),
     }
     steps = known(settings.steps) * len(parameters)
-    plan = Trained(place.outputs, parameters, counts, steps, is_plan=True)
+    plan = Trained(place.outputs, parameters, counts, steps, failures=pairs.failures, is_plan=True)
     if place.run.dry_run:
         return plan
     own = {"kind": "mask", "pairs": pairs.digest, "model": clip.fingerprint}
     frame = place.frame(
-        {**layers.as_data(settings), **own}, f"tune-prompts --train {settings.train}"
+        {**layers.as_data(settings), **own},
+        f"tune-prompts --train {settings.train}",
+        pairs.failures,
     )
     # both are looked at before any work
     of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
@@ -186,8 +201,10 @@ def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
     from ovtool.models.learned_text import LearnedText
 
     cams = maps_file.read(Path(place.source))
+    digest = cams.digest
     folder = place.images or Path(place.source).resolve().parent
-    map_batches.items_of(cams, folder, place.source)
+    check = place.check(settings.loader_workers)
+    cams, failures = map_batches.readable_maps(cams, folder, place.source, check)
     clip = door.load(place.model or cams.model, place.ranks.device, torch.float32)
     reader = LearnedText.of(clip, settings.length)
     settings = background_prompts.settled(settings, cams, reader, place.source)
@@ -207,12 +224,14 @@ def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
     parameters = {"vectors": len(cams.categories) * reader.length * reader.width}
     notes: dict[str, Any] = {"length": reader.length}
     steps = known(settings.steps)
-    plan = Trained(place.outputs, parameters, counts, steps, notes=notes, is_plan=True)
+    plan = Trained(
+        place.outputs, parameters, counts, steps, notes=notes, failures=failures, is_plan=True
+    )
     if place.run.dry_run:
         return plan
-    own = {"kind": "background", "cams": cams.digest, "model": clip.fingerprint}
+    own = {"kind": "background", "cams": digest, "model": clip.fingerprint}
     shapes = {**layers.as_data(settings, contents), **own}
-    frame = place.frame(shapes, "tune-prompts --kind background")
+    frame = place.frame(shapes, "tune-prompts --kind background", failures)
     begun = training.begin(frame)
     with training.plain_errors(frame, "encoding images"):
         vectors = images.initial()

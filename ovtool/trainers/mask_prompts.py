@@ -43,7 +43,8 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
     """The settings with nothing left to a model and its pairs.
 
     Raises:
-        UsageError: The tower has fewer blocks, patches do not fit the crop, or there is but one pair.
+        UsageError: The tower has fewer blocks, patches do not fit the crop, or the pairs are but one, or of
+            one noun.
     """
     from ovtool.models import region_clip
 
@@ -58,6 +59,12 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
     if batch < 2:
         raise UsageError(
             f"{pairs.source} has {len(pairs.train)} pair to train on; give two or more"
+        )
+    nouns = {pair.noun for pair in (*pairs.train, *pairs.held_out)}
+    if len(nouns) < 2:
+        raise UsageError(
+            f"every mask of {pairs.source} is named '{pairs.nouns[nouns.pop()]}', so that there is nothing "
+            "to learn; add masks of other names"
         )
     steps = settings.steps or max(1, round(known(settings.epochs) * (len(pairs.train) // batch)))
     filled, _ = layers.layered(

@@ -283,7 +283,7 @@ def begun(clip: Clip, settings: Pacl, dtype: torch.dtype, ranks: Ranks) -> PaclT
 
 
 def loader(
-    source: Listed | Sharded, settings: Pacl, ranks: Ranks, tokens_kept: bool
+    source: Listed | Sharded, settings: Pacl, ranks: Ranks, tokens_kept: bool, strict: bool = False
 ) -> Loader[Batch]:
     """The batches of this process; shards are read by one other process at most.
 
@@ -292,11 +292,14 @@ def loader(
         settings: settled.
         ranks: the processes that share a batch.
         tokens_kept: whether batches name listed images whose tokens are kept.
+        strict: whether a broken image of a shard is an error.
     """
     rows = distributed.own_rows(known(settings.batch_size), ranks)
     side, steps, workers = known(settings.crop_size), known(settings.steps), settings.loader_workers
     if isinstance(source, Sharded):
-        sharded = ShardBatches(source.urls, side, len(rows), ranks.rank, ranks.world, settings.seed)
+        sharded = ShardBatches(
+            source.urls, side, len(rows), ranks.rank, ranks.world, settings.seed, strict
+        )
         return Loader(sharded, steps, min(workers, 1))
     listed = ListedBatches(
         source,

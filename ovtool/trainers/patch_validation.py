@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ovtool.batches import readable
+from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats.images import ImageItem
@@ -92,10 +95,29 @@ def _of_windows(
     return torch.stack([grid[y : y + height, x : x + width] for y, x in starts])
 
 
+def _size(labels: NDArray[np.int32]) -> tuple[int, int]:
+    return labels.shape[0], labels.shape[1]
+
+
 def load(
-    spec: str, held_out: Sequence[ImageItem], clip: Clip, templates: str = "one"
+    spec: str,
+    held_out: Sequence[ImageItem],
+    clip: Clip,
+    templates: str = "one",
+    check: Check = LENIENT,
 ) -> Validation | None:
-    """The validation on images of a data set, `IMAGES` of them at most; None without images or masks."""
+    """The validation on images of a data set, `IMAGES` of them at most; None without images or masks.
+
+    Args:
+        spec: The name of the data set.
+        held_out: Its images that are not trained on.
+        clip: Embeds the words.
+        templates: The sentences around them.
+        check: How images are compared in size with their masks; those that differ are left out.
+
+    Raises:
+        InputError: Every image has another size than its masks.
+    """
     if not held_out or not registry.is_name(spec) or Path(spec).exists():
         return None
     try:
@@ -105,6 +127,9 @@ def load(
     from ovtool.models import text
 
     some = held_out[:: max(1, len(held_out) // IMAGES)][:IMAGES]
+    expected = [Expected(item, _size(probed.words.truth.decode(item.name))) for item in some]
+    broken = readable.names(check.failures(expected, f"the validation on {spec}", "masks"))
+    some = [item for item in some if item.name not in broken]
     return Validation(
         probed, tuple(some), text.embed_words(clip, probed.words.all_names, templates)
     )

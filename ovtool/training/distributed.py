@@ -44,6 +44,11 @@ def is_many() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def is_to_speak() -> bool:
+    """Whether this process is the one that speaks, before the processes have joined."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """This process among torchrun's, or alone: gloo on CPUs, nccl on GPUs, one GPU a process."""

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from ovtool.training.loop import Record, Task
 Save = Callable[
     [Path, Mapping[str, Any]], None
 ]  # writes a file, given its place and its header's settings
+Failure = Mapping[str, str]  # an image that is left out: `file_name` and `reason`
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Frame:
         resume, overwrite: what to do with a checkpoint that is there.
         ranks: this process among torchrun's.
         progress: opens a bar; only the first process shows it.
+        failures: images that are left out, `file_name` and `reason`; they stand in the header too.
     """
 
     outputs: Outputs
@@ -64,13 +66,18 @@ class Frame:
     overwrite: bool = False
     ranks: Ranks = field(default_factory=distributed.alone)
     progress: Progress = no_progress
+    failures: Sequence[Failure] = ()
 
     @property
     def digest(self) -> str:
-        """Of all that shapes the result, the kind of device, the number of processes and of threads."""
+        """Of all that shapes the result, the kind of device, the number of processes and of threads, and
+        the images that are left out."""
         place = {"device": self.ranks.device.type, "world": self.ranks.world}
         threads = {"threads": torch.get_num_threads()}
-        return parts.settings_digest({**self.shapes, **place, **threads})
+        left_out = {"left_out": [failure["file_name"] for failure in self.failures]}
+        if not self.failures:
+            left_out = {}
+        return parts.settings_digest({**self.shapes, **place, **threads, **left_out})
 
     def checkpoint(self, phase: str = "") -> Checkpoint:
         """Where a training of this frame keeps its state; `phase` tells several of one command apart."""
@@ -104,6 +111,7 @@ class Trained:
         last: the last record of the curve: losses, and measures of the data held out; empty for a plan.
         before: the same measures before the first step, where they were taken.
         notes: what only this training has to say, by name.
+        failures: images that were left out, `file_name` and `reason`.
         is_plan: whether nothing was trained (a dry run).
         is_first: whether this process is the one that writes and speaks.
     """
@@ -115,6 +123,7 @@ class Trained:
     last: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
     is_plan: bool = False
     is_first: bool = True
 
@@ -139,6 +148,7 @@ class Trained:
             "before": dict(self.before),
             "last": dict(self.last),
             **self.notes,
+            "failures": [dict(failure) for failure in self.failures],
             "is_plan": self.is_plan,
         }
 
@@ -242,7 +252,8 @@ def finish(
     if not frame.ranks.is_first:
         return
     thinned = loop.thinned(curve)
-    save(frame.outputs.file, {**frame.shapes, **(more or {}), "curve": thinned})
+    header = {**frame.shapes, **(more or {}), "failures": list(frame.failures), "curve": thinned}
+    save(frame.outputs.file, header)
     plots.losses(frame.outputs.curve, thinned, frame.title)
     for begun in checkpoints_done:
         begun.checkpoint.remove()

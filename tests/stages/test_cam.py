@@ -51,7 +51,9 @@ def source(tmp_path):
 
 @pytest.fixture
 def make(source, tmp_path, loads_small):
-    def made(name="x.safetensors", resume=False, overwrite=False, part_size=3, **options):
+    def made(
+        name="x.safetensors", resume=False, overwrite=False, strict=False, part_size=3, **options
+    ):
         place = {k: options.pop(k) for k in ("limit", "images") if k in options}
         place.setdefault("images", tmp_path / "pictures")
         spread = {k: options.pop(k) for k in ("affinity", "box_threshold") if k in options}
@@ -60,7 +62,9 @@ def make(source, tmp_path, loads_small):
             options.setdefault("label_steps", 0)
         given, is_dry = options.pop("source", source), options.pop("dry_run", False)
         compute = Compute(model=options.pop("model", None))
-        run = Run(part_size=part_size, resume=resume, overwrite=overwrite, dry_run=is_dry)
+        run = Run(
+            part_size=part_size, resume=resume, overwrite=overwrite, strict=strict, dry_run=is_dry
+        )
         return cam.run(
             str(given), method(**options), Spread(**spread), out=str(tmp_path / name),
             compute=compute, run=run, **place,
@@ -386,6 +390,30 @@ def test_a_picture_that_is_broken_is_a_failure(make, tmp_path):
     found = make()
     assert found.images == 7 and found.failures[0]["file_name"] == "2.png"
     assert cams.read(tmp_path / "x.safetensors").failures[0]["file_name"] == "2.png"
+
+
+@pytest.mark.parametrize("crop_scale", [1.0, 0.5])
+@pytest.mark.parametrize("method", ["matching", "classifier"])
+def test_a_training_leaves_out_images_that_cannot_be_read(
+    make, tmp_path, method, crop_scale, caplog
+):
+    content = (tmp_path / "pictures" / "2.png").read_bytes()
+    (tmp_path / "pictures" / "2.png").write_bytes(content[: len(content) // 2])
+    options = {"method": method, "steps": 4, "batch_size": 4, "crop_scale": crop_scale}
+    options |= {"arch": "timm:lcnet_035", "short_side": 64} if method == "classifier" else {}
+    made = make(**options)
+    assert made.images == 7 and made.loss is not None
+    assert [failure["file_name"] for failure in made.failures] == ["2.png"]
+    assert [dict(one) for one in cams.read(tmp_path / "x.safetensors").failures] == [
+        dict(one) for one in made.failures
+    ]
+    assert "left out 1 of the 8 images of" in caplog.text
+    with pytest.raises(InputError, match="^2.png is truncated or damaged"):
+        make("y.safetensors", strict=True, **options)
+    for path in (tmp_path / "pictures").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 8 images of .* can be trained on"):
+        make("y.safetensors", **options)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def tune(maps, tmp_path, loads_small):
     def tuned(name="b.safetensors", source=maps, **options):
         given = {"steps": 4, "batch_size": 6, "length": 4, **options}
         precision = given.pop("precision", "auto")
-        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run", "strict") if flag in given}
         return tune_prompts.run(
             source,
             kind=BackgroundPrompts(**given),
@@ -119,6 +119,25 @@ def test_vectors_are_learned_and_nothing_else(tune, tmp_path, small, maps):
     assert found.parameters == {"vectors": 3 * 4 * 32}
     assert Image.open(tmp_path / "b.png").size == (960, 600)
     assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_images_that_cannot_be_read_are_left_out(tune, tmp_path, maps, caplog):
+    content = (tmp_path / "07.png").read_bytes()
+    (tmp_path / "07.png").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (30, 30)).save(tmp_path / "00.png")
+    trained = tune(crop_scale=0.5, similarity="shifted")
+    assert trained.counts["images"] == 10
+    assert [failure["file_name"] for failure in trained.failures] == ["00.png", "07.png"]
+    settings = tensors.read_header(tmp_path / "b.safetensors")["settings"]
+    assert settings["failures"] == list(trained.failures)
+    assert settings["cams"] == cams.read(maps).digest
+    assert "left out 2 of the 12 images of" in caplog.text
+    with pytest.raises(InputError, match="00.png has 30 x 30 pixels, and its maps 64 x 40"):
+        tune("c.safetensors", strict=True)
+    for path in tmp_path.glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 12 images of .* can be trained on"):
+        tune("c.safetensors")
 
 
 @pytest.mark.parametrize("push", ["text", "foreground", "none"])
@@ -307,10 +326,8 @@ def test_what_cannot_be_tuned(tune, tmp_path, maps):
 
 def test_images_of_another_size_and_maps_that_say_nothing(tune, tmp_path, maps):
     Image.new("RGB", (30, 30)).save(tmp_path / "03.png")
-    with pytest.raises(
-        MismatchError, match="03.png at 64 x 40 pixels, but the image here has 30 x 30"
-    ):
-        tune()
+    with pytest.raises(InputError, match="03.png has 30 x 30 pixels, and its maps 64 x 40"):
+        tune(strict=True)
     found = cams.read(maps)
     Image.new("RGB", (64, 40)).save(tmp_path / "03.png")
     flat = {key: torch.full_like(value, 0.5) for key, value in found.maps.items()}

@@ -59,7 +59,7 @@ def train(said, tmp_path, loads_small):
     def trained(name="h.safetensors", source=said, images=tmp_path / "photos", **options):
         given = {"steps": 6, "batch_size": 8, "lr": 1e-3, "held_out": 0.0, **options}
         precision = given.pop("precision", "auto")
-        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run", "strict") if flag in given}
         return train_pacl.run(
             source,
             Pacl(**given),
@@ -362,6 +362,26 @@ def test_pictures_without_caption_or_file_are_counted(train, said, tmp_path):
     assert found.is_plan and not (tmp_path / "h.safetensors").exists()
 
 
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_images_that_cannot_be_read_are_left_out(train, said, tmp_path, caplog, cache):
+    content = (tmp_path / "photos" / "05.png").read_bytes()
+    (tmp_path / "photos" / "05.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "photos" / "08.png").write_bytes(b"")
+    trained = train(cache=cache, steps=3)
+    assert trained.counts["images"] == 10 and trained.notes["left"]["broken image"] == 2
+    assert [failure["file_name"] for failure in trained.failures] == ["05.png", "08.png"]
+    settings = tensors.read_header(tmp_path / "h.safetensors")["settings"]
+    assert settings["failures"] == list(trained.failures)
+    assert str(tmp_path) not in json.dumps(settings)
+    assert "left out 2 of the 12 images of" in caplog.text and "08.png is empty" in caplog.text
+    with pytest.raises(InputError, match="^05.png is truncated or damaged"):
+        train("q.safetensors", strict=True)
+    for path in (tmp_path / "photos").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 12 images of .* can be trained on"):
+        train("q.safetensors")
+
+
 def test_none_of_the_pictures_is_there(train, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="none of the 12 images of .*said.json is below"):
@@ -494,6 +514,24 @@ def test_pictures_held_out_are_measured_and_not_trained_on(train, masked, tmp_pa
         "collage:train", *caption_inputs.locate("collage:train", None), 0, 0.25
     )
     assert {one.name for one in listed.held_out}.isdisjoint(one.name for one in listed.items)
+
+
+def test_held_out_images_of_another_size_than_their_masks_are_not_measured(
+    train, masked, tmp_path, caplog
+):
+    listed = caption_batches.listed(
+        "collage:train", *caption_inputs.locate("collage:train", None), 0, 0.25
+    )
+    Image.new("RGB", (30, 30)).save(listed.held_out[0].path)
+    options = {"source": "collage:train", "images": None, "held_out": 0.25, "steps": 2}
+    assert train(**options).after.keys() == {"patch_accuracy", "miou"}
+    name = listed.held_out[0].name
+    assert (
+        f"left out 1 of the 3 images of the validation on collage:train: {name} has 30 x 30 pixels, and "
+        "its masks 60 x 40"
+    ) in caplog.text
+    with pytest.raises(InputError, match=f"{name} has 30 x 30 pixels"):
+        train("q.safetensors", strict=True, **options)
 
 
 def test_the_measures_are_those_of_a_slow_count(masked, small):
@@ -641,6 +679,8 @@ def test_a_shard_cut_in_the_middle_and_broken_pictures_are_counted(
     )  # y, and what was cut
     assert found.notes["cut"] == (str(tmp_path / "00000.tar"),)
     assert len(said) == 1 and "ends in the middle" in said[0]
+    with pytest.raises(InputError, match="x is not an image that can be read"):
+        train("q.safetensors", source=shards, images=None, steps=2, batch_size=10, strict=True)
 
 
 def test_shards_ask_for_what_they_need(train, shards, tmp_path):

@@ -208,6 +208,23 @@ def test_bad_requests(train, truth, tmp_path):
     assert not list(tmp_path.glob("p.*"))
 
 
+def test_images_that_cannot_be_read_are_left_out(train, truth, tmp_path, caplog):
+    content = (truth[1] / "3.png").read_bytes()
+    (truth[1] / "3.png").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (30, 20)).save(truth[1] / "5.png")
+    (truth[1] / "6.png").unlink()
+    trained = train(held_out=0.0, validate_every=0)
+    assert trained.counts == {"images": 5, "held_out": 0, "names": 2}
+    assert [failure["file_name"] for failure in trained.failures] == ["3.png", "5.png", "6.png"]
+    settings = tensors.read_header(tmp_path / "p.safetensors")["settings"]
+    assert settings["failures"] == list(trained.failures) and str(tmp_path) not in str(settings)
+    (said,) = (text for text in caplog.messages if "left out" in text)
+    assert said.startswith("left out 3 of the 8 images of the truth: 3.png is truncated")
+    assert said.endswith("; 5.png has 30 x 20 pixels, and its masks 64 x 64; no such file: 6.png")
+    with pytest.raises(InputError, match="^3.png is truncated or damaged"):
+        train("q.safetensors", run=Run(strict=True))
+
+
 def test_a_broken_image_is_one_line(train, truth):
     for path in truth[1].iterdir():
         path.write_bytes(path.read_bytes()[:60])

@@ -1,6 +1,7 @@
 """`train-segmenter`: it learns, resumes to the same bytes, plans, and says in one line what is wrong."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from ovtool.errors import MismatchError, OutputExistsError, OvtoolError, UsageError
+from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolError, UsageError
 from ovtool.formats import coco, tensors
 from ovtool.models import segmenter
 from ovtool.settings.segmenter import SegmenterTraining
@@ -51,6 +53,7 @@ def train(pseudo, monkeypatch, tmp_path):
         out="s.safetensors",
         labels=pseudo[0],
         validation=None,
+        validation_images=None,
         run=PLAIN,
         model=None,
         threads=None,
@@ -65,6 +68,7 @@ def train(pseudo, monkeypatch, tmp_path):
             SegmenterTraining(**(fields | given)),
             images=pseudo[1],
             validation=validation,
+            validation_images=validation_images,
             out=tmp_path / out,
             compute=Compute(model=model, device="cpu", threads=threads),
             run=run,
@@ -187,6 +191,44 @@ def test_a_resume_on_other_data_or_threads_is_refused(train, pseudo, block_maps,
     finally:
         torch.set_num_threads(threads)
     assert train(run=RESUMED).last["step"] == 6
+
+
+@pytest.mark.parametrize("as_maps", [False, True])
+def test_images_that_cannot_be_read_are_left_out(
+    train, pseudo, block_maps, tmp_path, caplog, as_maps
+):
+    content = (pseudo[1] / "3.png").read_bytes()
+    (pseudo[1] / "3.png").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (30, 20)).save(pseudo[1] / "5.png")
+    labels, names = (block_maps, ["7.png", "3.png", "5.png"]) if as_maps else (
+        pseudo[0], ["3.png", "5.png"]
+    )  # fmt: skip
+    content = (block_maps / "7.png").read_bytes()
+    (block_maps / "7.png").write_bytes(content[:60])
+    trained = train(labels=labels, held_out=0.0, validate_every=0)
+    count = 8 - len(names)
+    assert trained.counts == {"images": count, "held_out": 0, "left_out": 0, "names": 3}
+    assert [failure["file_name"] for failure in trained.failures] == names
+    settings = tensors.read_header(tmp_path / "s.safetensors")["settings"]
+    assert settings["failures"] == list(trained.failures) and str(tmp_path) not in str(settings)
+    assert f"left out {len(names)} of the 8 images of" in caplog.text
+    assert "5.png has 30 x 20 pixels, and its labels 64 x 64" in caplog.text
+    first = f"^{names[0]} is truncated or damaged"
+    with pytest.raises(InputError, match=first):
+        train("q.safetensors", labels=labels, run=Run(strict=True))
+    for path in pseudo[1].iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 8 images of .* can be trained on"):
+        train("q.safetensors", labels=labels)
+
+
+def test_images_to_measure_on_that_cannot_be_read_are_left_out(train, pseudo, tmp_path):
+    folder = tmp_path / "measured"
+    shutil.copytree(pseudo[1], folder)
+    (folder / "2.png").write_bytes(b"")
+    trained = train(validation=pseudo[0], validation_images=folder, steps=2, validate_every=2)
+    assert trained.counts["images"] == 8 and "miou" in trained.last
+    assert [failure["file_name"] for failure in trained.failures] == ["2.png"]
 
 
 def cut_off(train, monkeypatch):

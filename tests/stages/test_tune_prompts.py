@@ -59,7 +59,7 @@ def tune(pairs, tmp_path, loads_small):
     def tuned(name="p.safetensors", source=pairs, **options):
         given = {"steps": 6, "batch_size": 8, "lr": 0.05, "tower_lr": 1e-3, **options}
         precision, images = given.pop("precision", "auto"), given.pop("images", None)
-        how = {flag: given.pop(flag) for flag in ("resume", "dry_run") if flag in given}
+        how = {flag: given.pop(flag) for flag in ("resume", "dry_run", "strict") if flag in given}
         return tune_prompts.run(
             source,
             MaskPrompts(**given),
@@ -325,9 +325,35 @@ def test_images_that_are_not_there(tune, pairs, tmp_path):
         tune(images=tmp_path / "empty")
 
 
-def test_images_of_another_size(tune, tmp_path):
+def test_images_that_cannot_be_read_are_left_out(tune, tmp_path, caplog):
+    content = (tmp_path / "07.png").read_bytes()
+    (tmp_path / "07.png").write_bytes(content[: len(content) // 2])
     Image.new("RGB", (30, 30)).save(tmp_path / "00.png")
+    trained = tune(steps=2, held_out=0.0)
+    assert trained.counts["pairs"] == 20  # of ten images
+    assert [failure["file_name"] for failure in trained.failures] == ["00.png", "07.png"]
+    settings = tensors.read_header(tmp_path / "p.safetensors")["settings"]
+    assert settings["failures"] == list(trained.failures) == trained.as_data()["failures"]
+    assert str(tmp_path) not in json.dumps(settings)
+    (said,) = caplog.messages
+    assert "left out 2 of the 12 images of" in said
+    assert "00.png has 30 x 30 pixels, and its masks 64 x 40; 07.png is truncated" in said
     with pytest.raises(InputError, match="00.png has 30 x 30 pixels, and its masks 64 x 40"):
+        tune("q.safetensors", strict=True)
+    for path in tmp_path.glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 12 images of .* can be trained on"):
+        tune("q.safetensors")
+
+
+def test_pairs_of_one_noun_teach_nothing(tune, pairs):
+    text = json.loads(pairs.read_text())
+    for entry in text["annotations"]:
+        entry["category_id"] = 2
+    pairs.write_text(json.dumps(text))
+    with pytest.raises(
+        UsageError, match="every mask of .*pairs.json is named 'apple', so that there"
+    ):
         tune()
 
 

@@ -237,5 +237,5 @@ def test_what_a_training_left_as_plain_data(tmp_path):
     assert data == {
         "out": "x.safetensors", "curve_file": "x.png", "parameters": {"line": 4}, "images": 3,
         "steps": 6, "before": {"miou": 0.1}, "last": {"loss": 0.5, "miou": 0.2}, "a": 1,
-        "is_plan": False,
+        "failures": [], "is_plan": False,
     }  # fmt: skip
