@@ -115,7 +115,8 @@ class ResidualAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         x = x + self.ls_1(self.attention(self.ln_1(x), attn_mask))
-        return x + self.ls_2(self.mlp(self.ln_2(x)))
+        out: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
+        return out
 
 
 class Transformer(nn.Module):
