@@ -4,7 +4,8 @@ The names and the order of the parameters are open_clip's, and so are the number
 one is read by the other. What only other shapes need (attention pooling, layer scale, timm's towers) is not here;
 those networks are open_clip's. Importing open_clip costs more time than a small model's whole work on an image.
 
->>> clip = CLIP(192, ImageShape(128, 16, 192, 6, 3), TextShape(77, 49408, 128, 3, 2))
+>>> image, text = ImageShape(128, 16, 192, 6, 3), TextShape(77, 49408, 128, 3, 2)
+>>> clip = CLIP(VisionTransformer(image, 192), 192, text)
 """
 
 from collections import OrderedDict
@@ -189,15 +190,14 @@ class CLIP(nn.Module):
     attn_mask: Tensor
 
     def __init__(
-        self, embed_dim: int, image: ImageShape, text: TextShape, quick_gelu: bool = False
+        self, visual: nn.Module, embed_dim: int, text: TextShape, activation: Activation = nn.GELU
     ) -> None:
         super().__init__()
-        activation: Activation = QuickGELU if quick_gelu else nn.GELU
         self.context_length, self.vocab_size = text.context_length, text.vocab_size
         self.positional_embedding = drawn(0.01, text.context_length, text.width)
         self.text_projection = drawn(text.width**-0.5, text.width, embed_dim)
         self.logit_scale = nn.Parameter(torch.full((), log(1 / 0.07)))
-        self.visual = VisionTransformer(image, embed_dim, activation)
+        self.visual = visual
         self.transformer = Transformer(
             text.width, text.layers, text.heads, text.mlp_ratio, activation
         )
@@ -241,11 +241,13 @@ def is_plain(config: Mapping[str, Any]) -> bool:
 
 def from_config(config: Mapping[str, Any]) -> CLIP:
     """The network of a configuration for which `is_plain` holds, at random weights."""
-    image = dict(config["vision_cfg"])
-    heads = image.get("width", ImageShape.width) // image.pop("head_width", 64)
-    return CLIP(
-        config["embed_dim"],
-        ImageShape(heads=heads, **image),
-        TextShape(**config["text_cfg"]),
-        config.get("quick_gelu", False),
-    )
+    activation: Activation = QuickGELU if config.get("quick_gelu") else nn.GELU
+    visual = VisionTransformer(image_shape(config["vision_cfg"]), config["embed_dim"], activation)
+    return CLIP(visual, config["embed_dim"], TextShape(**config["text_cfg"]), activation)
+
+
+def image_shape(vision: Mapping[str, Any]) -> ImageShape:
+    """The shape that open_clip's ``vision_cfg`` describes; other keys are left aside."""
+    heads = vision.get("width", ImageShape.width) // vision.get("head_width", 64)
+    own = {key: vision[key] for key in _IMAGE_KEYS & vision.keys() if key != "head_width"}
+    return ImageShape(heads=heads, **own)

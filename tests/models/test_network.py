@@ -88,7 +88,8 @@ def test_the_network_on_the_meta_device_leaves_the_compiler_alone():
 import sys, torch
 from ovtool.models import network
 with torch.device("meta"):
-    network.CLIP(24, network.ImageShape(layers=1), network.TextShape(layers=1))
+    visual = network.VisionTransformer(network.ImageShape(layers=1), 24)
+    network.CLIP(visual, 24, network.TextShape(layers=1))
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
