@@ -1,12 +1,15 @@
 """The plain CLIP against open_clip's, with the weights that come with ovtool."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ovtool.models import network, sources
@@ -93,3 +96,30 @@ with torch.device("meta"):
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("method", ["fused", "two-stage"])
+def test_naming_a_bundled_model_imports_none_of_the_large_libraries(method, tmp_path):
+    """A whole run of segment, its cache of texts empty, imports neither open_clip nor what open_clip imports."""
+    Image.new("RGB", (96, 64), "orange").save(tmp_path / "image.png")
+    arguments = [
+        "segment",
+        "image.png",
+        "--classes",
+        "cat,dog",
+        "--model",
+        "tiny",
+        "--method",
+        method,
+    ]
+    program = f"""
+import sys
+from ovtool.cli.errors import run
+sys.argv = ["ovtool", *{[*arguments, "--proposer", "regions"] if method == "two-stage" else arguments}]
+assert run() == 0
+imported = {{"open_clip", "torchvision", "transformers"}} & sys.modules.keys()
+assert not imported, imported
+"""
+    environment = {**os.environ, "OVTOOL_CACHE": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
