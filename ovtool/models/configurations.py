@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
+from ovtool.models import open_clip_files
 
 Kinds = tuple[type, ...]
 _FLAG, _WHOLE, _NUMBER, _TEXT, _TABLE = (bool,), (int,), (int, float), (str,), (dict,)
@@ -148,7 +149,5 @@ def tokenizer_of(config: Mapping[str, Any], own: Path | str, where: str) -> str:
 @functools.cache
 def _own(key: str) -> frozenset[str]:
     """What open_clip's own configurations say for a key of ``text_cfg``."""
-    import open_clip
-
-    configs = (open_clip.get_model_config(name) or {} for name in open_clip.list_models())
+    configs = map(open_clip_files.configuration, open_clip_files.architectures())
     return frozenset(filter(None, (config.get("text_cfg", {}).get(key) for config in configs)))

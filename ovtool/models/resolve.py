@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ovtool.errors import ModelError
-from ovtool.models import sources
+from ovtool.models import open_clip_files, sources
 
 BUNDLED = "tiny"
 PREFERRED = "ViT-B-16/openai"
@@ -122,9 +122,7 @@ def spec(name: str) -> ModelSpec:
 
 
 def _is_architecture(name: str) -> bool:
-    import open_clip
-
-    return name in open_clip.list_models()
+    return name in open_clip_files.architectures()
 
 
 def _close(name: str, choices: list[str]) -> str:
@@ -136,14 +134,13 @@ def _close(name: str, choices: list[str]) -> str:
 
 def _pretrained_spec(name: str) -> ModelSpec:
     """The meaning of ARCH/PRETRAINED; ModelError where open_clip has no such thing."""
-    import open_clip
-
     architecture, _, tag = name.partition("/")
     if not _is_architecture(architecture):
-        near = _close(architecture, [BUNDLED, *{a for a, _ in open_clip.list_pretrained()}])
+        tables = open_clip_files.module("pretrained")
+        near = _close(architecture, [BUNDLED, *{a for a, _ in tables.list_pretrained()}])
         hint = f"did you mean {near}?" if near else "name it as open_clip does: ViT-B-16/openai"
         raise ModelError(f"unknown model '{name}'; {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    tags = open_clip_files.module("pretrained").list_pretrained_tags_by_model(architecture)
     known = {t.casefold().replace("-", "_"): t for t in tags}
     clean = tag.casefold().replace("-", "_")
     if clean not in known:
@@ -153,5 +150,5 @@ def _pretrained_spec(name: str) -> ModelSpec:
         wrong = f"has no weights called '{tag}'" if tag else "is an architecture without weights"
         choices = ", ".join(f"{architecture}/{t}" for t in near.split(", "))
         raise ModelError(f"'{architecture}' {wrong}; choose from {choices}")
-    sources.check_architecture(architecture, open_clip.get_model_config(architecture))
+    sources.check_architecture(architecture, open_clip_files.configuration(architecture))
     return ModelSpec(f"{architecture}/{clean}", "pretrained", architecture, clean)

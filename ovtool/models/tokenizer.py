@@ -1,22 +1,19 @@
 """Tokenizers: open_clip's own, and that of sub-words for models of ovtool's own making.
 
-Both are loaded at the first text, for embeddings of texts that are kept in the cache need neither. open_clip's is
-loaded from its file alone: the package around it imports torchvision and transformers, for seconds.
+Both are loaded at the first text, for embeddings of texts that are kept in the cache need neither.
 """
 
 import functools
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ovtool.errors import ModelError
+from ovtool.models import open_clip_files
 
 CONTEXT_LENGTH = 77
 START, END = "<start>", "<end>"
@@ -24,27 +21,10 @@ START, END = "<start>", "<end>"
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
     """Token ids by open_clip's own tokenizer, the byte pairs of OpenAI's CLIP: int64 (N, context_length)."""
-    tokens: Tensor = _of_open_clip().tokenize(list(texts), context_length=context_length)
+    tokens: Tensor = open_clip_files.module("tokenizer").tokenize(
+        list(texts), context_length=context_length
+    )
     return tokens
-
-
-@functools.cache
-def _of_open_clip() -> ModuleType:
-    """The module `open_clip.tokenizer`, without its package."""
-    name = "open_clip.tokenizer"
-    if name in sys.modules:
-        return sys.modules[name]
-    package = importlib.util.find_spec("open_clip")
-    if package is None or not package.submodule_search_locations:
-        raise ModelError(
-            "open_clip is not installed; install it with `pip install open_clip_torch`"
-        )
-    file = Path(package.submodule_search_locations[0]) / "tokenizer.py"
-    spec = importlib.util.spec_from_file_location("ovtool.models._open_clip_tokenizer", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
