@@ -12,7 +12,7 @@ Three files make a model of this kind. ``NAME.json`` is the configuration::
                    "vision_cfg": {"image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 2,
                                   "mlp_ratio": 4.0, "hidden": 512, "stem": {"widths": [16, 24, 48, 88, 120, 208, 352],
                                   "depths": [1, 3, 3, 4, 4, 5, 1], "first": 32, "last": 1280}},
-                   "text_cfg": {"context_length": 24, "vocab_size": 8000, "width": 128, "heads": 2, "layers": 3,
+                   "text_cfg": {"context_length": 40, "vocab_size": 8000, "width": 128, "heads": 2, "layers": 3,
                                 "mlp_ratio": 4.0, "table": 3600}},
      "preprocess_cfg": {"mean": [0.498, 0.498, 0.498], "std": [0.502, 0.502, 0.502]}}
 
