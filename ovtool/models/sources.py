@@ -16,6 +16,8 @@ from typing import Any
 from ovtool.errors import ModelError
 from ovtool.models import configurations, open_clip_files
 
+BUNDLED = ("photo", "tiny")
+FALLBACK = "tiny"  # the bundled model where the hub is not reached; it becomes photo once photo's weights are here
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
 PROBE_SECONDS = 3.0
 _CONFIG = "open_clip_config.json"
@@ -174,7 +176,7 @@ def _from_hub(repository: str, filename: str | None = None) -> str:
 
 def _download(name: str, command: str, fetch: Callable[[], str]) -> Path:
     """Fetch one file, if the hub is there; a failure is one line that names `command`."""
-    mend = f"fetch it where there is a network with `{command}`, or use --model tiny"
+    mend = f"fetch it where there is a network with `{command}`, or use --model {FALLBACK}"
     if not hub_answers():
         raise ModelError(f"the weights of {name} are not here and the hub does not answer; {mend}")
     try:

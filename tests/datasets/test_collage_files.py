@@ -121,7 +121,9 @@ def test_the_folder_is_checked_file_by_file(made, tmp_path):
     for kind in ("instances", "semantic", "captions"):
         absent = f"{kind}_test.json lists 1 images that are not in {copy}/images/test: {second}"
         assert absent in text
-        assert f"{kind}_test.json: {third} is {side} x {side} there, but the image has 40 x 30" in text
+        assert (
+            f"{kind}_test.json: {third} is {side} x {side} there, but the image has 40 x 30" in text
+        )
     assert f"{NAMES[0]}.png" in text
     assert len(report["defects"]) == 3 * 2 + 2
 
