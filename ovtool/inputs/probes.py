@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ovtool.inputs import truths
 from ovtool.inputs.truths import Probed
+from ovtool.models import resolve
 from ovtool.runtime import device as devices
 from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
 from ovtool.settings.shared import Compute, Source
@@ -75,6 +76,7 @@ def opened(
     Raises:
         UsageError, InputError, ModelError, MismatchError.
     """
+    compute = resolve.for_data(compute, data_set)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     truth = truths.open_probed(data_set, source, classes_per_image)

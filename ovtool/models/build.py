@@ -1,6 +1,6 @@
-"""An open_clip network from its configuration and its weights file, and the digest of its tensors.
+"""A CLIP's network from its configuration and its weights file, and the digest of its tensors.
 
-Where a file holds exactly the tensors of the network, they are put in place without first drawing
+What is plain enough is a network of `network` or `photo`, anything else open_clip's, which takes seconds to import. Where a file holds exactly the tensors of the network, they are put in place without first drawing
 random ones (most of the time that loading a small model takes); otherwise open_clip's
 `load_checkpoint` converts them.
 """
@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovtool.formats import cache, tensors
-from ovtool.models import hub
+from ovtool.models import hub, photo
+from ovtool.models import network as plain
 from ovtool.models.tower_types import ClipNetwork, Network
 
 
@@ -51,6 +50,8 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Callable[..., ClipNetwork], di
     """open_clip's class for a configuration and its arguments, as `open_clip.create_model` chooses
     them.
     """
+    import open_clip
+
     arguments = copy.deepcopy(dict(config))
     custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
     if "hf_model_name" in arguments["text_cfg"]:
@@ -60,18 +61,33 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Callable[..., ClipNetwork], di
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP), arguments
 
 
+def _at_random(config: Mapping[str, Any]) -> ClipNetwork:
+    """The network of a configuration: ours where its shape is plain, open_clip's otherwise."""
+    if photo.is_photo(config):
+        return _as_clip(photo.from_config(config))
+    if plain.is_plain(config):
+        return _as_clip(plain.from_config(config))
+    model_class, arguments = _class_of(config)
+    return model_class(**arguments)
+
+
+def _as_clip(model: nn.Module) -> ClipNetwork:
+    clip: Any = model  # torch gives `Tensor | Module` for every attribute
+    network: ClipNetwork = clip
+    return network
+
+
 def _placed(config: Mapping[str, Any], weights: Path) -> ClipNetwork | None:
     """The network with the file's tensors put in place, or None where something has to be
     converted.
     """
-    model_class, arguments = _class_of(config)
-    if weights.suffix != ".safetensors" or "hf_model_name" in arguments["text_cfg"]:
+    if weights.suffix != ".safetensors" or "hf_model_name" in config["text_cfg"]:
         return None
     from safetensors.torch import load_file
 
     state = load_file(weights)
     with torch.device("meta"):
-        model = model_class(**arguments)
+        model = _at_random(config)
     wanted = model.state_dict()
     if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in state.items()}:
         return None
@@ -80,12 +96,16 @@ def _placed(config: Mapping[str, Any], weights: Path) -> ClipNetwork | None:
     for part in parts:
         mask = getattr(part, "attn_mask", None)
         if part is not None and mask is not None:  # the one buffer that no file holds
-            part.attn_mask = torch.full(mask.shape, -torch.inf).triu_(1)
+            part.attn_mask = plain.causal_mask(mask.shape[0])
     tensors_left = (*model.parameters(), *model.buffers())
     return None if any(tensor.is_meta for tensor in tensors_left) else model
 
 
 def _converted(config: Mapping[str, Any], weights: Path) -> ClipNetwork:
+    if photo.is_photo(config):
+        raise ValueError("its tensors are not those of its configuration")
+    from open_clip.factory import load_checkpoint
+
     model_class, arguments = _class_of(config)
     model = model_class(**arguments)
     load_checkpoint(model, str(weights), strict=True, weights_only=True)

@@ -11,20 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, ModelError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import dense_clip
-from ovtool.models import build, hub, recommendations, resolve, sources, towers
+from ovtool.models import build, hub, recommendations, resolve, sources, tokenizer, towers
+from ovtool.models.photo import is_photo
 from ovtool.models.recommendations import Recommendations
-from ovtool.models.tower_types import ClipNetwork, is_native
+from ovtool.models.tower_types import ClipNetwork, is_hybrid, is_native
+from ovtool.models.word_table import WordTable
 
 Triple = tuple[float, float, float]
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Recommended:
 
     Attributes:
         words: the words that a small model learned, None for a model without such a list.
+        rows: the row of each of them in the network's table of words, empty for one without.
         stuff: those of them that stand behind things.
         dense: how its patches are read best: `last_block`, `short_side`, `window`, `stride`, or nothing.
         settings: settings that were measured to be best with it (`models.recommendations`).
     """
 
     words: Sequence[str] | None = None
+    rows: Sequence[int] = ()
     stuff: Sequence[str] = ()
     dense: Mapping[str, Any] = field(default_factory=dict)
     settings: Recommendations = field(default_factory=dict)
@@ -55,7 +58,7 @@ class Clip:
     parameter); `pooling` is ``token``, ``attention`` or ``average``; `words` are what a small model
     learned, None for one without such a list, and `stuff` those of them that stand behind things;
     `dense` says how its weights recommend to read its patches: `last_block`, `short_side`,
-    `window`, `stride`, or nothing; `recommended` holds the settings that were measured to be best with
+    `window`, `stride`, or nothing; `table` is where it has words by heart, None for other models; `recommended` holds the settings that were measured to be best with
     it (`models.recommendations`). `tokenizer(texts, context_length)` gives (N, context_length) int64.
     """
 
@@ -77,6 +80,7 @@ class Clip:
     device: torch.device
     dtype: torch.dtype
     recommended: Recommendations = field(default_factory=dict)
+    table: WordTable | None = None
 
     @property
     def default_last_block(self) -> str:
@@ -138,7 +142,7 @@ def from_model(
     model: ClipNetwork,
     name: str,
     *,
-    tokenizer: Callable[..., Tensor] = open_clip.tokenize,
+    tokenizer: Callable[..., Tensor] = tokenizer.tokenize,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     recommended: Recommended = Recommended(),
@@ -161,8 +165,8 @@ def from_model(
         fingerprint=digest,
         model=model.eval().requires_grad_(False).to(device=device, dtype=dtype),
         tokenizer=tokenizer,
-        mean=_triple(mean or OPENAI_DATASET_MEAN),
-        std=_triple(std or OPENAI_DATASET_STD),
+        mean=_triple(mean or MEAN),
+        std=_triple(std or STD),
         image_size=model.visual.image_size[0],
         patch_size=patch_size,
         patch_stride=patch_size,
@@ -175,6 +179,7 @@ def from_model(
         device=torch.device(device),
         dtype=dtype,
         recommended=recommended.settings,
+        table=WordTable.of(recommended.words or (), recommended.rows) if recommended.rows else None,
     )
 
 
@@ -195,26 +200,33 @@ def _embed_dim(model: ClipNetwork) -> int:
 
 
 def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
-    """The tokenizer of a model: open_clip's own, already made, unless its configuration names another.
+    """The tokenizer of a model: open_clip's own, unless its configuration names another.
 
     A tokenizer that needs code of its own is an error: such code is never run, and no one is asked.
     """
     text = files.config["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
-    context_length = text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
-    tokenizer: Callable[..., Tensor] = open_clip.tokenize
+    context_length = text.get("context_length") or tokenizer.CONTEXT_LENGTH
+    if is_photo(files.config):
+        return tokenizer.SubWords(files.weights.with_suffix(".tokenizer.json"))
+    if not files.tokenizer and not options:
+        return tokenizer.tokenize
     try:
-        if files.tokenizer:
-            tokenizer = open_clip.tokenizer.HFTokenizer(
-                files.tokenizer,
-                context_length=context_length,
-                tokenizer_mode=text.get("tokenizer_mode"),
-                trust_remote_code=False,
-                **options,
+        import open_clip
+
+        if not files.tokenizer:
+            own: Callable[..., Tensor] = open_clip.SimpleTokenizer(
+                context_length=context_length, **options
             )
-        elif options:
-            tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)
-        return tokenizer
+            return own
+        others: Callable[..., Tensor] = open_clip.tokenizer.HFTokenizer(
+            files.tokenizer,
+            context_length=context_length,
+            tokenizer_mode=text.get("tokenizer_mode"),
+            trust_remote_code=False,
+            **options,
+        )
+        return others
     except ImportError as error:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
@@ -240,6 +252,7 @@ def _recommended(weights: Path) -> Recommended:
     settings = header.get("settings", {})
     return Recommended(
         settings.get("words"),
+        settings.get("rows", ()),
         settings.get("stuff", ()),
         settings.get("dense") or {},
         settings.get("recommended") or {},
@@ -306,6 +319,11 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
         raise UsageError(
             f"--patch-stride needs a tower of open_clip's own, and that of {clip.name} is timm's; "
             "leave it out, or use a model such as ViT-B-16/openai"
+        )
+    if stride != clip.patch_size and is_hybrid(clip.model.visual):
+        raise UsageError(
+            f"--patch-stride {stride} is finer than what {clip.name} sees, whose convolutional stem has one "
+            f"step of {clip.patch_size} pixels; leave it out, or enlarge images with --short-side"
         )
     return replace(clip, patch_stride=stride)
 

@@ -3,7 +3,8 @@
 open_clip hands the keys of a configuration on to its towers, to timm and to transformers. Some of them name another
 repository, and some become arguments of a loader, `trust_remote_code` among them, so that a configuration could
 run code. One that comes with weights was written by whoever made them: only the keys below are handed on, and what
-names a network or a tokenizer must be the model's own or one of open_clip's.
+names a network or a tokenizer must be the model's own or one of open_clip's. `stem`, `hidden` and `table` are ours
+(`photo`).
 """
 
 import functools
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
+from ovtool.models import open_clip_files
 
 Kinds = tuple[type, ...]
 _FLAG, _WHOLE, _NUMBER, _TEXT, _TABLE = (bool,), (int,), (int, float), (str,), (dict,)
@@ -35,14 +37,15 @@ _NESTED: Mapping[str, Mapping[str, Kinds]] = {
         "attentional_pool": _FLAG, "attn_pooler_queries": _WHOLE, "attn_pooler_heads": _WHOLE,
         "no_ln_pre": _FLAG, "pos_embed_type": _TEXT, "timm_model_name": _TEXT, "timm_model_pretrained": _FLAG,
         "timm_pool": _TEXT, "timm_proj": _TEXT, "timm_proj_bias": _FLAG, "timm_drop": _NUMBER,
-        "timm_drop_path": _NUMBER,
+        "timm_drop_path": _NUMBER, "stem": _TABLE, "hidden": _WHOLE,
     },
     "text_cfg": {
         **_TOWERS, "context_length": _WHOLE, "vocab_size": _WHOLE, "heads": _WHOLE, "embed_cls": _FLAG,
         "pad_id": _WHOLE, "eos_id": _WHOLE, "no_causal_mask": _FLAG, "proj_bias": _FLAG, "proj_type": _TEXT,
         "hf_tokenizer_name": _TEXT, "tokenizer_mode": _TEXT, "tokenizer_kwargs": _TABLE, "hf_model_name": _TEXT,
-        "hf_model_pretrained": _FLAG, "hf_proj_type": _TEXT, "hf_pooler_type": _TEXT,
+        "hf_model_pretrained": _FLAG, "hf_proj_type": _TEXT, "hf_pooler_type": _TEXT, "table": _WHOLE,
     },
+    "stem": {"widths": (list,), "depths": (list,), "first": _WHOLE, "last": _WHOLE},
     "tokenizer_kwargs": {"clean": _TEXT, "strip_sep_token": _FLAG, "language": _TEXT},
     "act_kwargs": {"approximate": _TEXT},
     "norm_kwargs": {"eps": _NUMBER},
@@ -148,7 +151,5 @@ def tokenizer_of(config: Mapping[str, Any], own: Path | str, where: str) -> str:
 @functools.cache
 def _own(key: str) -> frozenset[str]:
     """What open_clip's own configurations say for a key of ``text_cfg``."""
-    import open_clip
-
-    configs = (open_clip.get_model_config(name) or {} for name in open_clip.list_models())
+    configs = map(open_clip_files.configuration, open_clip_files.architectures())
     return frozenset(filter(None, (config.get("text_cfg", {}).get(key) for config in configs)))

@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ovtool.methods import mask_prompts, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import towers
-from ovtool.models.tower_types import Block, ImageTower, NativeTower, is_native
+from ovtool.models.tower_types import Block, ImageTower, NativeTower, is_hybrid, is_native
 
 
 def is_supported(visual: ImageTower) -> TypeGuard[NativeTower]:
@@ -37,7 +36,7 @@ def is_supported(visual: ImageTower) -> TypeGuard[NativeTower]:
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and all(
-            isinstance(block, ResidualAttentionBlock) and block.attn.in_proj_weight is not None
+            isinstance(block.attn, nn.MultiheadAttention) and block.attn.in_proj_weight is not None
             for block in visual.transformer.resblocks
         )
     )
@@ -51,7 +50,7 @@ def embed_plain(
     foreground: bool (B, h*w), `mask_prompts.patch_masks` of the crops' masks.
     """
     values: Tensor | Sequence[Tensor] = () if prompts is None else prompts.values
-    x = visual.conv1(crops).flatten(2).transpose(1, 2)  # (B, h*w, E)
+    x = towers.patch_embeddings(visual, crops)  # (B, h*w, E)
     if len(values):
         x = mask_prompts.replaced(x, foreground, values[0])
     x = _with_class_token(visual, x, towers.positions(visual, _grid(visual, crops)).to(x.dtype))
@@ -70,7 +69,7 @@ def embed(
     blocks = visual.transformer.resblocks
     positions = towers.positions(visual, _grid(visual, crops)).to(crops.dtype)
     if prompts is None:
-        x = visual.conv1(crops).flatten(2).transpose(1, 2)
+        x = towers.patch_embeddings(visual, crops)
         x = _with_class_token(visual, x, positions)
         return _rest(visual, x, blocks)
     values = prompts.values.to(crops.dtype)
@@ -110,7 +109,7 @@ def embed_shown(visual: NativeTower, crops: Tensor, foreground: Tensor) -> Tenso
 def embed_regions(visual: NativeTower, pixels: Tensor, masks: Tensor) -> Tensor:
     """Embed regions of one image in one pass: normalised (1, 3, H, W) and bool (N, h*w), the patches
     of each region, none empty, to (N, D), not of length 1."""
-    x = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    x = towers.patch_embeddings(visual, pixels)
     x = _with_class_token(visual, x, towers.positions(visual, _grid(visual, pixels)).to(x.dtype))
     regions = x[:, :1].expand(1, len(masks), -1)
     blocks = visual.transformer.resblocks
@@ -125,10 +124,12 @@ def _grid(visual: NativeTower, pixels: Tensor) -> tuple[int, int]:
 
 def _patches(visual: NativeTower, crops: Tensor, chosen: Tensor) -> Tensor:
     """The patch embeddings of chosen patches alone: (B, 3, S, S) and (B, n) to (B, n, E)."""
+    index = torch.arange(len(crops), device=crops.device)[:, None]
+    if is_hybrid(visual):  # its stem sees beyond a patch
+        return visual.embed_patches(crops)[index, chosen]
     side, (height, width) = visual.patch_size[0], _grid(visual, crops)
     cut = crops.unflatten(3, (width, side)).unflatten(2, (height, side))  # (B, 3, h, p, w, p)
     rows = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, h*w, 3*p*p)
-    index = torch.arange(len(crops), device=crops.device)[:, None]
     return linear(rows[index, chosen], visual.conv1.weight.flatten(1))
 
 

@@ -1,7 +1,7 @@
 """From a model's name to its weights: which CLIP is meant, what it is called, and where its files
 are.
 
-A name is ``tiny`` (bundled), ``ARCH/PRETRAINED`` as open_clip spells it, ``hf-hub:ORG/NAME``, or a
+A name is ``photo`` or ``tiny`` (bundled), ``ARCH/PRETRAINED`` as open_clip spells it, ``hf-hub:ORG/NAME``, or a
 local folder or file with an open_clip configuration beside it. Nothing here reads weights.
 """
 
@@ -9,16 +9,17 @@ import difflib
 import functools
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ovtool.errors import ModelError
-from ovtool.models import sources
+from ovtool.models import open_clip_files, sources
+from ovtool.settings.shared import Compute
 
-BUNDLED = "tiny"
 PREFERRED = "ViT-B-16/openai"
 ENVIRONMENT = "OVTOOL_MODEL"
+OF_DATA_SETS = {"collage": "tiny"}  # data sets, and the model that each of them recommends
 
 _logger = logging.getLogger("ovtool")
 
@@ -28,7 +29,7 @@ class ModelSpec:
     """What a model's name means.
 
     `name` is its canonical spelling, as outputs hold it; of a local folder or file it is the last part of
-    the path, after ``local-dir:`` where that would be the name of the bundled model. `architecture` and `pretrained` are open_clip's, of the kind
+    the path, after ``local-dir:`` where that would be the name of a bundled model. `architecture` and `pretrained` are open_clip's, of the kind
     ``pretrained``; `repository` is set for the kind ``hub``; `path` for ``local`` (a folder or a
     weights file).
     """
@@ -46,7 +47,7 @@ def choose(name: str | None, artefact: str | None = None) -> str:
     default.
 
     The default is ``ViT-B-16/openai`` if its weights are in the local cache or the hub answers
-    within 3 seconds, and otherwise ``tiny``, with one warning for the whole process. Raises
+    within 3 seconds, and otherwise the bundled `sources.FALLBACK`, with one warning for the whole process. Raises
     ModelError for an empty name.
     """
     if name is not None:
@@ -54,6 +55,23 @@ def choose(name: str | None, artefact: str | None = None) -> str:
             raise ModelError("--model is empty; name a model, such as tiny or ViT-B-16/openai")
         return name.strip()
     return artefact or os.environ.get(ENVIRONMENT, "").strip() or _default()
+
+
+def for_data(compute: Compute, *inputs: object) -> Compute:
+    """The same settings with the model that a data set recommends, where no model is named otherwise.
+
+    Args:
+        compute: the settings; a model in them stays, and `OVTOOL_MODEL` goes before a data set.
+        inputs: what a stage reads: names of data sets, paths, or sequences of them.
+    """
+    if compute.model is not None or os.environ.get(ENVIRONMENT, "").strip():
+        return compute
+    for source in inputs:
+        for text in source if isinstance(source, list | tuple) else (source,):
+            model = OF_DATA_SETS.get(str(text).partition(":")[0])
+            if model and not Path(str(text)).exists():
+                return replace(compute, model=model)
+    return compute
 
 
 def meant(name: str | None, artefact: str | None = None) -> ModelSpec:
@@ -88,11 +106,11 @@ def _default() -> str:
     _logger.warning(
         "using the small bundled model '%s': the weights of %s are not in the cache and the hub does not "
         "answer; fetch them with `%s`, or name a model with --model",
-        BUNDLED,
+        sources.FALLBACK,
         PREFERRED,
         sources.fetch_command(wanted.architecture, wanted.pretrained),
     )
-    return BUNDLED
+    return sources.FALLBACK
 
 
 def spec(name: str) -> ModelSpec:
@@ -101,7 +119,7 @@ def spec(name: str) -> ModelSpec:
     Raises ModelError for an architecture or a tag that open_clip does not know (naming close ones),
     for a network that is no vision transformer, and for a path where nothing is.
     """
-    if name == BUNDLED:
+    if name in sources.BUNDLED:
         return ModelSpec(name, "bundled")
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:").strip("/")
@@ -117,14 +135,14 @@ def spec(name: str) -> ModelSpec:
         raise ModelError(f"no model at {path}; give a folder or weights file that exists")
     if looks_local or (path.exists() and not _is_architecture(name.split("/")[0])):
         last = path.resolve().name if path.name in ("", "..") else path.name
-        return ModelSpec(f"local-dir:{last}" if last == BUNDLED else last, "local", path=path)
+        return ModelSpec(
+            f"local-dir:{last}" if last in sources.BUNDLED else last, "local", path=path
+        )
     return _pretrained_spec(name)
 
 
 def _is_architecture(name: str) -> bool:
-    import open_clip
-
-    return name in open_clip.list_models()
+    return name in open_clip_files.architectures()
 
 
 def _close(name: str, choices: list[str]) -> str:
@@ -136,14 +154,13 @@ def _close(name: str, choices: list[str]) -> str:
 
 def _pretrained_spec(name: str) -> ModelSpec:
     """The meaning of ARCH/PRETRAINED; ModelError where open_clip has no such thing."""
-    import open_clip
-
     architecture, _, tag = name.partition("/")
     if not _is_architecture(architecture):
-        near = _close(architecture, [BUNDLED, *{a for a, _ in open_clip.list_pretrained()}])
+        tables = open_clip_files.module("pretrained")
+        near = _close(architecture, [*sources.BUNDLED, *{a for a, _ in tables.list_pretrained()}])
         hint = f"did you mean {near}?" if near else "name it as open_clip does: ViT-B-16/openai"
         raise ModelError(f"unknown model '{name}'; {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    tags = open_clip_files.module("pretrained").list_pretrained_tags_by_model(architecture)
     known = {t.casefold().replace("-", "_"): t for t in tags}
     clean = tag.casefold().replace("-", "_")
     if clean not in known:
@@ -153,5 +170,5 @@ def _pretrained_spec(name: str) -> ModelSpec:
         wrong = f"has no weights called '{tag}'" if tag else "is an architecture without weights"
         choices = ", ".join(f"{architecture}/{t}" for t in near.split(", "))
         raise ModelError(f"'{architecture}' {wrong}; choose from {choices}")
-    sources.check_architecture(architecture, open_clip.get_model_config(architecture))
+    sources.check_architecture(architecture, open_clip_files.configuration(architecture))
     return ModelSpec(f"{architecture}/{clean}", "pretrained", architecture, clean)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
-from ovtool.models import configurations
+from ovtool.models import configurations, open_clip_files
 
+BUNDLED = ("photo", "tiny")
+FALLBACK = "tiny"  # the bundled model where the hub is not reached; it becomes photo once photo's weights are here
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
 PROBE_SECONDS = 3.0
 _CONFIG = "open_clip_config.json"
@@ -136,17 +138,14 @@ def pretrained(architecture: str, tag: str) -> Files:
     Raises ModelError, within 10 seconds where there is no network, with the command that fetches
     the weights.
     """
-    import open_clip
-    from open_clip.pretrained import download_pretrained
-
-    settings = open_clip.get_pretrained_cfg(architecture, tag)
-    config = open_clip.get_model_config(architecture)
+    settings = open_clip_files.pretrained(architecture, tag)
+    config = open_clip_files.configuration(architecture)
     if settings.get("quick_gelu"):
         config["quick_gelu"] = True
     weights = cached_weights(architecture, tag) or _download(
         f"{architecture}/{tag}",
         fetch_command(architecture, tag),
-        lambda: download_pretrained(settings),
+        lambda: open_clip_files.module("pretrained").download_pretrained(settings),
     )
     tokenizer = str(config["text_cfg"].get("hf_tokenizer_name") or "")
     return Files(config, weights, tokenizer, settings)
@@ -157,22 +156,27 @@ def hub(repository: str) -> Files:
 
     The configuration comes first, and nothing else is fetched unless it passes the checks.
     """
-    from open_clip.pretrained import download_pretrained_from_hf
-
     name, command = f"hf-hub:{repository}", f"hf download {repository}"
     config = _cached(repository, (_CONFIG,)) or _download(
-        name, command, lambda: download_pretrained_from_hf(repository, filename=_CONFIG)
+        name, command, lambda: _from_hub(repository, filename=_CONFIG)
     )
     description = _read(config, repository)
     weights = _cached(repository, _HUB_WEIGHTS) or _download(
-        name, command, lambda: download_pretrained_from_hf(repository)
+        name, command, lambda: _from_hub(repository)
     )
     return description.with_weights(weights)
 
 
+def _from_hub(repository: str, filename: str | None = None) -> str:
+    fetched: str = open_clip_files.module("pretrained").download_pretrained_from_hf(
+        repository, filename=filename
+    )
+    return fetched
+
+
 def _download(name: str, command: str, fetch: Callable[[], str]) -> Path:
     """Fetch one file, if the hub is there; a failure is one line that names `command`."""
-    mend = f"fetch it where there is a network with `{command}`, or use --model tiny"
+    mend = f"fetch it where there is a network with `{command}`, or use --model {FALLBACK}"
     if not hub_answers():
         raise ModelError(f"the weights of {name} are not here and the hub does not answer; {mend}")
     try:
@@ -184,9 +188,7 @@ def _download(name: str, command: str, fetch: Callable[[], str]) -> Path:
 
 def cached_weights(architecture: str, tag: str) -> Path | None:
     """The weights of ARCH/PRETRAINED in the libraries' caches, or None. No network is touched."""
-    import open_clip
-
-    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    settings = open_clip_files.pretrained(architecture, tag)
     if settings.get("hf_hub"):
         repository, _, filename = settings["hf_hub"].rpartition("/")
         names = (filename,) if filename else _HUB_WEIGHTS
@@ -213,9 +215,7 @@ def _cached(repository: str, filenames: tuple[str, ...]) -> Path | None:
 
 def fetch_command(architecture: str, tag: str) -> str:
     """The shell command that puts the weights of ARCH/PRETRAINED where ovtool finds them."""
-    import open_clip
-
-    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    settings = open_clip_files.pretrained(architecture, tag)
     if settings.get("hf_hub"):
         repository, _, filename = settings["hf_hub"].rpartition("/")
         return f"hf download {repository} {filename}".strip()

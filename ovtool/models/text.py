@@ -15,10 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache as remembered
 from pathlib import Path
+from typing import Any
 
-import open_clip
 import torch
-from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -67,7 +66,11 @@ def embed_words(
 
 
 def _embed(clip: Clip, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    texts = [template.format(vocabularies.spoken(word)) for word in words for template in templates]
+    texts = [
+        name if _row(clip, name) is not None else template.format(name)
+        for name in map(vocabularies.spoken, words)
+        for template in templates
+    ]
     per_sentence = encode_texts(clip, texts, [word for word in words for _ in templates])
     return normalize(per_sentence.unflatten(0, (len(words), len(templates))).mean(dim=1), dim=-1)
 
@@ -98,9 +101,27 @@ def encode_texts(
 
     `names` says what to call each sentence in an error, itself by default. Raises UsageError for a
     sentence longer than the text tower's context, which with `cut` loses its end instead (see
-    `too_long`).
+    `too_long`). A word that the model knows by heart has the embedding of its table.
     """
-    tokens = _plain_tokens(clip, texts) if cut else _tokenize(clip, texts, names or texts)
+    rows = [_row(clip, text) for text in texts]
+    if all(row is None for row in rows):
+        return _read_sentences(clip, texts, names or texts, cut)
+    table: Any = clip.model
+    encoded: Tensor = normalize(table.word_table[[row or 0 for row in rows]].float(), dim=-1)
+    others = [index for index, row in enumerate(rows) if row is None]
+    if others:
+        called = [(names or texts)[index] for index in others]
+        encoded[others] = _read_sentences(clip, [texts[index] for index in others], called, cut)
+    return encoded
+
+
+def _row(clip: Clip, text: str) -> int | None:
+    return None if clip.table is None else clip.table.row(text)
+
+
+def _read_sentences(clip: Clip, texts: Sequence[str], names: Sequence[str], cut: bool) -> Tensor:
+    """What the text tower makes of sentences, as `encode_texts`."""
+    tokens = _plain_tokens(clip, texts) if cut else _tokenize(clip, texts, names)
     used = used_lengths(clip.model, tokens)
     order = sorted(range(len(texts)), key=lambda i: -used[i])
     encoded: Tensor | None = None
@@ -184,24 +205,29 @@ class CausalTower:
         tower, length = self.tower, tokens.shape[1]
         x = embedded + tower.positional_embedding[:length].to(embedded.dtype)
         x = tower.transformer(x, attn_mask=self.mask[:length, :length])
-        pooled: Tensor = text_global_pool(
-            tower.ln_final(x), tokens, self.pooling, eos_token_id=self.end
-        )
+        rows = torch.arange(len(x), device=x.device)
+        pooled = tower.ln_final(x)[rows, self.ends(tokens)]
         projection = tower.text_projection
         if projection is None:
             return pooled
         if isinstance(projection, nn.Linear):
-            pooled = projection(pooled)
-            return pooled
+            projected: Tensor = projection(pooled)
+            return projected
         return pooled @ projection
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """The place where each sentence ends, int64 (n,)."""
+        places = tokens if self.pooling == "argmax" else (tokens == self.end).int()
+        return places.argmax(dim=1)
 
 
 def causal_tower(model: ClipNetwork) -> CausalTower | None:
     """The causal text tower of a CLIP, or None where its text tower is of another kind."""
-    inner = getattr(model, "text", None)
-    if isinstance(model, open_clip.CLIP):
-        tower, pooling, end = model, model.text_pool_type, model.text_eos_id
-    elif isinstance(inner, TextTransformer) and inner.cls_emb is None:
+    whole: Any = model
+    inner: Any = getattr(model, "text", None)
+    if hasattr(model, "text_pool_type"):  # open_clip's CLIP, and those of `network` and `photo`
+        tower, pooling, end = whole, whole.text_pool_type, whole.text_eos_id
+    elif hasattr(inner, "pool_type") and getattr(inner, "cls_emb", True) is None:
         tower, pooling, end = inner, inner.pool_type, inner.eos_id
     else:
         return None
@@ -215,8 +241,7 @@ def used_lengths(model: ClipNetwork, tokens: Tensor) -> list[int]:
     tower = causal_tower(model)
     if tower is None:
         return [tokens.shape[1]] * len(tokens)
-    places = tokens if tower.pooling == "argmax" else (tokens == tower.end).int()
-    lengths: list[int] = (places.argmax(dim=1) + 1).tolist()
+    lengths: list[int] = (tower.ends(tokens) + 1).tolist()
     return lengths
 
 
@@ -232,7 +257,9 @@ def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
         return
     learned = {word for name in clip.words for word in _single_words(name)}
     unknown = [
-        name for name in names if not set(_single_words(vocabularies.spoken(name))) <= learned
+        name
+        for name in names
+        if _row(clip, name) is None and not set(_single_words(vocabularies.spoken(name))) <= learned
     ]
     if unknown:
         _warn(clip.name, tuple(unknown))

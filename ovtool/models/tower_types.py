@@ -1,8 +1,9 @@
 """The parts of a CLIP's network that ovtool uses, as types.
 
 open_clip has no types of its own, and torch's modules give `Tensor | Module` for every attribute. The protocols
-below name what is read of a network: the two kinds of image tower, open_clip's own (`NativeTower`) and timm's
-(`TimmTower`), and the causal text tower. `is_native` and `is_timm` tell the image towers apart.
+below name what is read of a network: the kinds of image tower, open_clip's own vision transformer and those of
+`network` and `photo`, which have the same parts (`NativeTower`), and timm's (`TimmTower`), and the causal text tower.
+`is_native`, `is_hybrid` and `is_timm` tell the image towers apart by what they have, without an import of their classes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -94,6 +93,12 @@ class NativeTower(Network, Protocol):
     def __call__(self, pixels: Tensor, /) -> Tensor: ...
 
 
+class HybridTower(NativeTower, Protocol):
+    """A vision transformer whose patches come from a convolutional stem (`photo.HybridVisionTransformer`)."""
+
+    def embed_patches(self, pixels: Tensor) -> Tensor: ...
+
+
 class TimmBlock(Protocol):
     """A residual block of timm's vision transformer."""
 
@@ -159,13 +164,18 @@ ImageTower = NativeTower | TimmTower
 
 
 def is_native(visual: ImageTower) -> TypeIs[NativeTower]:
-    """Whether an image tower is open_clip's own vision transformer."""
-    return isinstance(visual, VisionTransformer)
+    """Whether an image tower is a vision transformer with open_clip's parts."""
+    return hasattr(visual, "class_embedding") and hasattr(visual, "transformer")
+
+
+def is_hybrid(visual: ImageTower) -> TypeIs[HybridTower]:
+    """Whether an image tower's patches come from a convolutional stem."""
+    return is_native(visual) and hasattr(visual, "embed_patches")
 
 
 def is_timm(visual: ImageTower) -> TypeIs[TimmTower]:
     """Whether an image tower is timm's, in open_clip's wrapper."""
-    return isinstance(visual, TimmModel)
+    return hasattr(visual, "trunk")
 
 
 # --- text towers and the whole ---------------------------------------------------------------------------

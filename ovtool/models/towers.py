@@ -21,6 +21,7 @@ from ovtool.models.tower_types import (
     TimmBlock,
     TimmTower,
     TimmTrunk,
+    is_hybrid,
     is_native,
     is_timm,
 )
@@ -73,14 +74,21 @@ def grid_size(pixels: Tensor, patch_size: int, stride: int | None = None) -> tup
     return (height - patch_size) // step + 1, (width - patch_size) // step + 1
 
 
+def patch_embeddings(visual: NativeTower, pixels: Tensor, stride: int | None = None) -> Tensor:
+    """Patches before their positions, in row order: (B, h*w, width). A stem's have the one stride."""
+    if is_hybrid(visual):
+        return visual.embed_patches(pixels)
+    convolution, step = visual.conv1, stride or visual.patch_size
+    patches = conv2d(pixels, convolution.weight, convolution.bias, stride=step)  # (B, width, h, w)
+    return patches.flatten(2).transpose(1, 2)
+
+
 def _embed(visual: NativeTower, pixels: Tensor, stride: int | None = None) -> Tensor:
     """The tokens before the first block: class token, then patches in row order, (B, 1 + h*w,
     width).
     """
-    step = stride or visual.patch_size
-    x = conv2d(pixels, visual.conv1.weight, visual.conv1.bias, stride=step)  # (B, width, h, w)
-    grid = x.shape[2], x.shape[3]
-    x = x.flatten(2).transpose(1, 2)
+    grid = grid_size(pixels, visual.patch_size[0], stride)
+    x = patch_embeddings(visual, pixels, stride)
     first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
     placed = positions(visual, grid, _finer(visual, stride))
     return visual.ln_pre(torch.cat([first, x], dim=1) + placed.to(x.dtype))

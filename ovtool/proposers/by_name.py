@@ -87,7 +87,7 @@ def default_name(model: str | None = None) -> str:
     has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
     if named is None and not (has_tiny or has_maskformer):
         return "regions"  # for every CLIP, so that the hub need not be asked which it is
-    if (named or resolve.choose(None)) == resolve.BUNDLED:
+    if (named or resolve.choose(None)) == "tiny":
         return "tiny" if has_tiny else "regions"
     if has_maskformer:
         return "maskformer"

@@ -232,8 +232,8 @@ class Compute:
     model: Annotated[
         str | None,
         Option(
-            "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else "
-            "ViT-B-16/openai if it can be had, else tiny.",
+            "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else that "
+            "of the data set (collage: tiny), else ViT-B-16/openai if it can be had, else tiny.",
             metavar="NAME",
             shapes=False,
         ),

@@ -21,7 +21,7 @@ from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import labels as label_inputs
-from ovtool.models import recommendations
+from ovtool.models import recommendations, resolve
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.progress import Progress, no_progress
@@ -113,6 +113,7 @@ def run(
         MismatchError: a file belongs to another model or other classes, or a checkpoint to other settings.
         TrainingError: a loss that is not finite.
     """
+    compute = resolve.for_data(compute, labels)
     devices.set_threads(compute.threads)
     source, folder = str(labels), None if images is None else Path(images)
     if distributed.is_many():

@@ -133,6 +133,7 @@ def run(
         UsageError, InputError, OutputExistsError, ModelError, MismatchError.
     """
     spec, folder = str(captions), None if images is None else Path(images)
+    compute = resolve.for_data(compute, captions)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     items, captioned = captioned_images.find(spec, folder, limit)

@@ -16,6 +16,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, parts, rle, tensors
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
+from ovtool.models import resolve
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name
 from ovtool.proposers.by_name import Proposer
@@ -68,6 +69,7 @@ def run(
         UsageError, InputError, OutputExistsError, ModelError.
         MismatchError: the proposer belongs to another CLIP.
     """
+    compute = resolve.for_data(compute, inputs)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     name = masks.proposer or by_name.default_name(compute.model)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
+from ovtool.models import resolve
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
@@ -69,6 +70,7 @@ def run(
         ModelError: The model cannot be had.
         MismatchError: A file belongs to another model, or other images.
     """
+    compute = resolve.for_data(compute, inputs)
     devices.set_threads(compute.threads)
     method, words = as_method(method), word_inputs.as_settings(words)
     items = image_inputs.find(inputs, source.coco, source.images, source.limit)

@@ -74,6 +74,7 @@ def run(
         TrainingError: A loss that is not finite, or another process that ended; the checkpoint stays.
     """
     captions = str(captions)
+    compute = resolve.for_data(compute, captions)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, place)

@@ -16,6 +16,7 @@ import torch
 from ovtool.errors import ModelError
 from ovtool.models import clip as door
 from ovtool.models import resolve, sources
+from ovtool.settings.shared import Compute
 
 
 @pytest.fixture(autouse=True)
@@ -349,3 +350,20 @@ def test_a_model_that_an_input_names_and_that_is_not_found_asks_for_its_place(na
         door.load(None, artefact=name)
     with pytest.raises(ModelError, match="^(?!the input)"):
         door.load(name, artefact=name)
+
+
+def test_a_data_set_recommends_a_model_where_none_is_named(monkeypatch, tmp_path):
+    assert resolve.for_data(Compute(), "collage:test").model == "tiny"
+    assert resolve.for_data(Compute(), ["collage"], None).model == "tiny"
+    assert resolve.for_data(Compute(), ["photos/", Path("a.png")], "coco:val2017").model is None
+    assert resolve.for_data(Compute(model="ViT-B-16/openai"), "collage").model == "ViT-B-16/openai"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "collage").mkdir()  # a folder of this name is no data set
+    assert resolve.for_data(Compute(), "collage").model is None
+    monkeypatch.setenv("OVTOOL_MODEL", "ViT-B-32/openai")
+    assert resolve.for_data(Compute(), "collage:test").model is None
+
+
+def test_the_fallback_is_a_bundled_model():
+    assert sources.FALLBACK in sources.BUNDLED
+    assert (sources.bundled_folder() / f"{sources.FALLBACK}.safetensors").is_file()

@@ -1,0 +1,162 @@
+"""EfficientNet-Lite as a stem at stride 16, in plain torch (Tan and Le, ICML 2019; Lite: without squeeze-and-excitation).
+
+Names and shapes are those of timm's `tf_efficientnet_lite0` and `tf_efficientnet_lite2` without their classifier, and
+so are the numbers, padding as TensorFlow's and `output_stride=16` included: the last stage that would halve the grid
+keeps it, and the kernels after it are dilated instead.
+
+>>> deep, local = EfficientNetLite(LITE2)(pixels)  # (B, 1280, h, w), (B, 472, h, w)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu6
+
+STRIDE = 16
+_KERNELS = (3, 3, 5, 3, 5, 5, 3)
+_STRIDES = (1, 2, 2, 2, 1, 1, 1)  # the sixth would be 2, and make a grid of stride 32
+_DILATED_AFTER = (
+    5  # the stage of which all blocks but the first, and those that follow, are dilated
+)
+_EXPANSION = 6
+_EPS = 1e-3  # of its batch norms, as TensorFlow has it
+
+
+@dataclass(frozen=True)
+class StemShape:
+    """The shape of an EfficientNet-Lite.
+
+    Attributes:
+        widths: the channels of its seven stages.
+        depths: the blocks of its seven stages.
+        first: the channels of the convolution before them.
+        last: the channels of the convolution after them.
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    first: int = 32
+    last: int = 1280
+
+    @property
+    def local(self) -> int:
+        """The channels of the last block of the fifth stage and of the last block, together."""
+        return self.widths[4] + self.widths[6]
+
+
+LITE0 = StemShape((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1))
+LITE2 = StemShape((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1))
+
+
+class SameConv(nn.Conv2d):
+    """A convolution of stride 2, padded as TensorFlow's SAME is: what is odd goes below and to the right."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        side = self.kernel_size[0]
+        rows, columns = (max((-(-n // 2) - 1) * 2 + side - n, 0) for n in input.shape[2:])
+        before, above = columns // 2, rows // 2
+        return super().forward(pad(input, (before, columns - before, above, rows - above)))
+
+
+def _depthwise(width: int, side: int, stride: int, dilation: int) -> nn.Conv2d:
+    if stride == 2:
+        return SameConv(width, width, side, 2, groups=width, bias=False)
+    edge = dilation * (side // 2)
+    return nn.Conv2d(width, width, side, 1, edge, dilation, groups=width, bias=False)
+
+
+def _pointwise(inside: int, outside: int) -> nn.Conv2d:
+    return nn.Conv2d(inside, outside, 1, bias=False)
+
+
+def _norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=_EPS)
+
+
+class DepthwiseSeparable(nn.Module):
+    """A convolution of each channel, then one of all channels at each place."""
+
+    def __init__(self, inside: int, outside: int, side: int) -> None:
+        super().__init__()
+        self.has_skip = inside == outside
+        self.conv_dw = _depthwise(inside, side, 1, 1)
+        self.bn1 = _norm(inside)
+        self.conv_pw = _pointwise(inside, outside)
+        self.bn2 = _norm(outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        narrow: Tensor = self.bn2(self.conv_pw(relu6(self.bn1(self.conv_dw(x)))))
+        return narrow + x if self.has_skip else narrow
+
+
+class InvertedResidual(nn.Module):
+    """Six times as many channels, a convolution of each, and back (Sandler et al., CVPR 2018)."""
+
+    def __init__(self, inside: int, outside: int, side: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.has_skip = inside == outside and stride == 1
+        wide = inside * _EXPANSION
+        self.conv_pw = _pointwise(inside, wide)
+        self.bn1 = _norm(wide)
+        self.conv_dw = _depthwise(wide, side, stride, dilation)
+        self.bn2 = _norm(wide)
+        self.conv_pwl = _pointwise(wide, outside)
+        self.bn3 = _norm(outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = relu6(self.bn1(self.conv_pw(x)))
+        narrow: Tensor = self.bn3(self.conv_pwl(relu6(self.bn2(self.conv_dw(wide)))))
+        return narrow + x if self.has_skip else narrow
+
+
+class EfficientNetLite(nn.Module):
+    """The stem. Its batch norms stay as they were trained: it has no training mode."""
+
+    def __init__(self, shape: StemShape) -> None:
+        super().__init__()
+        self.conv_stem = SameConv(3, shape.first, 3, 2, bias=False)
+        self.bn1 = _norm(shape.first)
+        inside = (shape.first, *shape.widths[:-1])
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(*_stage(stage, inside[stage], width, depth))
+                for stage, (width, depth) in enumerate(zip(shape.widths, shape.depths, strict=True))
+            )
+        )
+        self.conv_head = _pointwise(shape.widths[-1], shape.last)
+        self.bn2 = _norm(shape.last)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "EfficientNetLite":
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) to two maps of (h, w) = (H / 16, W / 16), rounded up.
+
+        Returns:
+            What follows the last convolution, (B, last, h, w), in [0, 6]; and, side by side, the outputs of the
+            fifth stage and of the last block, (B, local, h, w).
+        """
+        x = relu6(self.bn1(self.conv_stem(pixels)))
+        fifth = self.blocks[:5](x)
+        last = self.blocks[5:](fifth)
+        return relu6(self.bn2(self.conv_head(last))), torch.cat([fifth, last], dim=1)
+
+
+def _stage(stage: int, inside: int, width: int, depth: int) -> Iterator[nn.Module]:
+    side = _KERNELS[stage]
+    if stage == 0:
+        yield DepthwiseSeparable(inside, width, side)
+        return
+    for block in range(depth):
+        is_first = block == 0
+        is_dilated = stage > _DILATED_AFTER or (stage == _DILATED_AFTER and not is_first)
+        yield InvertedResidual(
+            inside if is_first else width,
+            width,
+            side,
+            stride=_STRIDES[stage] if is_first else 1,
+            dilation=2 if is_dilated else 1,
+        )

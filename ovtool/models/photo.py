@@ -1,0 +1,168 @@
+"""`photo`: a CLIP for photographs, a hybrid vision transformer on an EfficientNet-Lite stem, in plain torch.
+
+The image tower: the stem (`efficientnet`) gives two maps of stride 16; `PatchEmbed` makes a token of each place; then
+come the class token, position embeddings, pre-norm blocks, the last norm and the projection, as in `network`. There is
+no norm before the blocks. The text tower is `network.CLIP`'s, causal, over a small vocabulary of sub-words, with a
+table of words before it: a text that is a word of the table (`word_table.WordTable`) has the row of the table, and
+any other text is read by the tower.
+
+Three files make a model of this kind. ``NAME.json`` is the configuration::
+
+    {"model_cfg": {"embed_dim": 256,
+                   "vision_cfg": {"image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 2,
+                                  "mlp_ratio": 4.0, "hidden": 512, "stem": {"widths": [16, 24, 48, 88, 120, 208, 352],
+                                  "depths": [1, 3, 3, 4, 4, 5, 1], "first": 32, "last": 1280}},
+                   "text_cfg": {"context_length": 40, "vocab_size": 8000, "width": 128, "heads": 2, "layers": 3,
+                                "mlp_ratio": 4.0, "table": 3600}},
+     "preprocess_cfg": {"mean": [0.498, 0.498, 0.498], "std": [0.502, 0.502, 0.502]}}
+
+(127 / 255 and 128 / 255 in full). ``NAME.tokenizer.json`` is a file of the `tokenizers` library with `vocab_size` ids:
+0 pads, the two largest are ``<start>`` and ``<end>``, in this order; it puts in neither of them by itself.
+``NAME.safetensors`` holds the tensors, in float16 (``num_batches_tracked`` int64), of width W, embedding D, text width
+T, hidden H, vocabulary V, table R, local channels C = 472 and deep channels 1280 of Lite2::
+
+    logit_scale ()                          word_table (R, D), rows of length 1
+    positional_embedding (context, T)       text_projection (T, D)
+    token_embedding.weight (V, T)           transformer.resblocks.N.*, ln_final.{weight,bias}
+    visual.stem.*                           timm's names, without the classifier
+    visual.patch_embed.mean (C,)            visual.patch_embed.deviation (C,)
+    visual.patch_embed.deep.weight (W, 1280), visual.patch_embed.local.weight (W, C)
+    visual.patch_embed.hidden.{weight (H, C), bias (H,)}, visual.patch_embed.mixed.weight (W, H)
+    visual.class_embedding (W,)             visual.positional_embedding (1 + (image_size / 16)^2, W)
+    visual.transformer.resblocks.N.*        attn.in_proj_{weight,bias}, attn.out_proj, ln_1, ln_2, mlp.c_fc, mlp.c_proj
+    visual.ln_post.{weight,bias}            visual.proj (W, D)
+
+Its metadata are one key, ``ovtool``, written by `formats.tensors.save`: ``{"kind": "clip", "model": NAME,
+"fingerprint": build.fingerprint(network), "settings": {"words": [...], "rows": [...], "stuff": [...], "dense":
+{"last_block": "clip", "short_side": 448}}}``, where ``words`` are the names of the table, synonyms and irregular
+plurals included, in small letters, and ``rows`` the row of each in `word_table`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from ovtool.models.efficientnet import STRIDE, EfficientNetLite, StemShape
+from ovtool.models.network import (
+    CLIP,
+    ImageShape,
+    TextShape,
+    Transformer,
+    drawn,
+    image_shape,
+)
+
+
+class PatchEmbed(nn.Module):
+    """The stem's two maps as tokens: L1 z + L2 u + L4 gelu(L3 u), with u the local map, standardised.
+
+    Args:
+        stem: the shape of the stem.
+        width: of a token.
+        hidden: the width between L3 and L4.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, stem: StemShape, width: int, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(stem.local))
+        self.register_buffer("deviation", torch.ones(stem.local))
+        self.deep = nn.Linear(stem.last, width, bias=False)
+        self.local = nn.Linear(stem.local, width, bias=False)
+        self.hidden = nn.Linear(stem.local, hidden)
+        self.mixed = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, deep: Tensor, local: Tensor) -> Tensor:
+        """Maps (B, last, h, w) and (B, local, h, w) to tokens in row order, (B, h*w, width)."""
+        z, x = (features.flatten(2).transpose(1, 2) for features in (deep, local))
+        u = (x - self.mean) / self.deviation
+        tokens: Tensor = self.deep(z) + self.local(u) + self.mixed(gelu(self.hidden(u)))
+        return tokens
+
+
+class HybridVisionTransformer(nn.Module):
+    """A vision transformer whose patches are what a convolutional stem sees (Dosovitskiy et al., ICLR 2021, 3.1).
+
+    Args:
+        stem: the shape of the stem.
+        shape: of the transformer; its patches are of 16 pixels.
+        hidden: see `PatchEmbed`.
+        output_dim: the width of the space that images and texts share.
+    """
+
+    pool_type = "tok"
+    attn_pool = None
+    final_ln_after_pool = False
+
+    def __init__(self, stem: StemShape, shape: ImageShape, hidden: int, output_dim: int) -> None:
+        super().__init__()
+        side, width = shape.image_size // STRIDE, shape.width
+        self.image_size = (shape.image_size, shape.image_size)
+        self.patch_size = (STRIDE, STRIDE)
+        self.grid_size = (side, side)
+        self.output_dim = output_dim
+        self.class_embedding = drawn(width**-0.5, width)
+        self.positional_embedding = drawn(width**-0.5, 1 + side * side, width)
+        self.proj = drawn(width**-0.5, width, output_dim)
+        self.stem = EfficientNetLite(stem)
+        self.patch_embed = PatchEmbed(stem, width, hidden)
+        self.ln_pre = nn.Identity()
+        self.transformer = Transformer(width, shape.layers, shape.heads, shape.mlp_ratio)
+        self.ln_post = nn.LayerNorm(width)
+
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W), sides multiples of 16, to tokens without positions: (B, h*w, width)."""
+        tokens: Tensor = self.patch_embed(*self.stem(pixels))
+        return tokens
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised images of the trained size, (B, 3, H, W), to (B, D), not of length 1."""
+        patches = self.embed_patches(pixels)
+        first = self.class_embedding.expand(len(patches), 1, -1)
+        x = torch.cat([first, patches], dim=1) + self.positional_embedding
+        pooled: Tensor = self.ln_post(self.transformer(x))[:, 0]
+        return pooled @ self.proj
+
+
+class Photo(CLIP):
+    """The hybrid image tower, the causal text tower, and the table of words.
+
+    Attributes:
+        word_table: the embeddings of the words of the table, (R, D), of length 1.
+    """
+
+    def __init__(
+        self, visual: HybridVisionTransformer, embed_dim: int, text: TextShape, table: int
+    ) -> None:
+        super().__init__(visual, embed_dim, text)
+        self.word_table = drawn(embed_dim**-0.5, table, embed_dim)
+
+
+def is_photo(config: Mapping[str, Any]) -> bool:
+    """Whether a model configuration describes a network of this file."""
+    return "stem" in config["vision_cfg"]
+
+
+def from_config(config: Mapping[str, Any]) -> Photo:
+    """The network of a configuration for which `is_photo` holds, at random weights.
+
+    Raises ValueError for a configuration that is not whole or whose patches are not of 16 pixels.
+    """
+    vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+    missing = {"hidden", "width", "layers", "image_size"} - vision.keys()
+    missing |= {"table", "vocab_size", "context_length"} - text.keys()
+    shape, own = image_shape(vision), vision["stem"]
+    if missing or not {"widths", "depths"} <= own.keys():
+        raise ValueError(f"its configuration lacks {', '.join(sorted(missing)) or 'the stem'}")
+    if shape.patch_size != STRIDE or shape.image_size % STRIDE:
+        raise ValueError(f"its patches are not of {STRIDE} pixels, as those of its stem are")
+    widths, depths = tuple(own["widths"]), tuple(own["depths"])
+    stem = StemShape(widths, depths, own.get("first", 32), own.get("last", 1280))
+    visual = HybridVisionTransformer(stem, shape, vision["hidden"], config["embed_dim"])
+    table = text.pop("table")
+    return Photo(visual, config["embed_dim"], TextShape(**text), table)

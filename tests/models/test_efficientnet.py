@@ -1,0 +1,52 @@
+"""The plain EfficientNet-Lite against timm's."""
+
+import pytest
+import torch
+
+from ovtool.models.efficientnet import LITE0, LITE2, EfficientNetLite
+
+timm = pytest.importorskip("timm")
+
+
+@pytest.fixture(
+    scope="module", params=[("tf_efficientnet_lite0", LITE0), ("tf_efficientnet_lite2", LITE2)]
+)
+def pair(request):
+    """timm's network at random weights, and ours with the same."""
+    name, shape = request.param
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, output_stride=16).eval()
+    for key, value in theirs.state_dict().items():
+        if key.endswith("running_mean"):
+            value.normal_(std=0.1)
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    ours = EfficientNetLite(shape)
+    state = {k: v for k, v in theirs.state_dict().items() if not k.startswith("classifier")}
+    ours.load_state_dict(state)
+    return theirs, ours
+
+
+def test_names_and_their_order_are_timms(pair):
+    theirs, ours = pair
+    assert list(ours.state_dict()) == list(theirs.state_dict())[:-2]  # but for the classifier
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 96), (75, 50)])
+def test_features_are_timms(pair, size):
+    theirs, ours = pair
+    pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    deep, local = ours(pixels)
+    expected = theirs.forward_features(pixels)
+    assert deep.shape[2:] == (-(-size[0] // 16), -(-size[1] // 16))
+    torch.testing.assert_close(deep, expected, rtol=1e-5, atol=1e-5)
+    x = theirs.bn1(theirs.conv_stem(pixels))
+    fifth = theirs.blocks[:5](x)
+    last = theirs.blocks[5:](fifth)
+    torch.testing.assert_close(local, torch.cat([fifth, last], 1), rtol=1e-5, atol=1e-5)
+
+
+def test_there_is_no_training_mode(pair):
+    _, ours = pair
+    assert not any(module.training for module in ours.train().modules())
