@@ -29,8 +29,9 @@ def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, 
     true = Names(truth.source, truth.names, truth.by_stem)
     found = Names(predicted.source, predicted.names, predicted.by_stem)
     stems = truth.by_stem or predicted.by_stem
-    for rung in ("stem", "ending") if stems else ("name", "stem", "ending"):
-        if pairs := file_matching.match(found, true, [rung]):
+    # a label map of two images of one stem has the whole name of its own: a.bmp.png, without its ending
+    for rungs in (("name", "stem"), ("ending",)) if stems else (("name",), ("stem",), ("ending",)):
+        if pairs := file_matching.match(found, true, rungs):
             return pairs
     examples = f"'{next(iter(found.names), '')}' and '{next(iter(true.names), '')}'"
     raise InputError(

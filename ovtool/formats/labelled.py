@@ -150,7 +150,7 @@ def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
             if os.path.realpath(item.path) not in maps
         }
         wanted = Names(found.source, found.names, bare=True)
-        matched = file_matching.match(wanted, Names(str(folder), list(there)), ("stem", "ending"))
+        matched = file_matching.match(wanted, Names(str(folder), list(there)))
         items = {name: there[file] for name, file in matched.items()}
     missing = [name for name in found.names if name not in items]
     if missing:

@@ -1,9 +1,10 @@
 """The images that a run writes beside its JSON: label maps, overlays, heat maps."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from torch import Tensor
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import atomic, label_maps, overlays
 from ovtool.formats import images as image_files
+from ovtool.formats.file_matching import image_stem
 from ovtool.formats.images import ImageItem
 from ovtool.methods.class_maps import Rows, probability_blocks, row_blocks
 from ovtool.settings.segment import Drawn
@@ -29,11 +31,14 @@ class DrawnFiles:
         names: The name of every class of the run.
         drawn: The folders, with the images' own relative names below them.
         overlay_file: The one overlay of a run over one image.
+        doubled: Names without their endings that several images of the run have (`doubled_stems`): what is
+            drawn of `a.bmp` is then `a.bmp.png`, and not the `a.png` of `a.jpg`.
     """
 
     names: Sequence[str]
     drawn: Drawn = field(default_factory=Drawn)
     overlay_file: Path | None = None
+    doubled: frozenset[str] = frozenset()
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -59,7 +64,7 @@ class DrawnFiles:
         read = {os.path.realpath(item.path) for item in items}
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
-            _check_targets(folder, items, read)
+            self._check_targets(folder, items, read)
         if self.drawn.label_maps is not None and not overwrite:
             _check_classes(self.drawn.label_maps / CLASSES_FILE, self.names)
         if self.overlay_file is not None:
@@ -94,10 +99,11 @@ class DrawnFiles:
             scores: In [0, 1], by index.
         """
         if self.drawn.label_maps is not None:
-            label_maps.write(_made(self.drawn.label_maps, item), labels, len(self.names))
+            target = self._made(self.drawn.label_maps, item)
+            label_maps.write(target, labels, len(self.names), self.names)
         targets = [] if self.overlay_file is None else [self.overlay_file]
         if self.drawn.overlays is not None:
-            targets.append(_made(self.drawn.overlays, item))
+            targets.append(self._made(self.drawn.overlays, item))
         if targets:
             by_index = [scores.get(index) for index in range(len(self.names))]
             drawn = overlays.overlay(rgb, labels, self.names, by_index)
@@ -126,7 +132,7 @@ class DrawnFiles:
         if self.drawn.heatmaps is None:
             return
         size = (rgb.shape[0], rgb.shape[1])
-        folder = _made(self.drawn.heatmaps, item, "")
+        folder = self._made(self.drawn.heatmaps, item, "")
         atomic.make_folder(folder)
         step = max(1, MAX_HEAT_BYTES // (2 * size[0] * size[1]))
         for first in range(0, len(indices), step):
@@ -139,6 +145,29 @@ class DrawnFiles:
                 image_files.write_png(
                     folder / name, overlays.heatmap(rgb, score.astype(np.float32))
                 )
+
+    def _check_targets(self, folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
+        """Refuses images that would be drawn as one, and files that are read."""
+        taken: dict[Path, ImageItem] = {}
+        for item in items:
+            target = self._target(folder, item)
+            other = taken.setdefault(target, item)
+            if other is not item:
+                raise UsageError(
+                    f"{other.name} and {item.name} would both be drawn as {target}; rename one of them"
+                )
+            _check_no_input(target, read)
+
+    def _target(self, folder: Path, item: ImageItem, ending: str = ".png") -> Path:
+        """The file for an image below a folder: for `a/b.jpg`, `a/b` and the ending."""
+        stem = image_stem(item.name)
+        return folder / f"{item.name if stem in self.doubled else stem}{ending}"
+
+    def _made(self, folder: Path, item: ImageItem, ending: str = ".png") -> Path:
+        """The same, its parents made."""
+        target = self._target(folder, item, ending)
+        atomic.make_folder(target.parent)
+        return target
 
 
 def _heat_blocks(
@@ -174,34 +203,15 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _check_targets(folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
-    """Refuses images that would be drawn to one file, since they differ in their endings alone."""
-    taken: dict[Path, ImageItem] = {}
-    for item in items:
-        target = _target(folder, item)
-        other = taken.setdefault(target, item)
-        if other is not item:
-            raise UsageError(
-                f"{other.name} and {item.name} would both be drawn as {target}; rename one of them"
-            )
-        _check_no_input(target, read)
-
-
 def _check_no_input(target: Path, read: Set[str]) -> None:
     if target.exists() and os.path.realpath(target) in read:
         raise UsageError(f"{target} is an image that is read; draw it in another folder")
 
 
-def _target(folder: Path, item: ImageItem, ending: str = ".png") -> Path:
-    """The file for an image below a folder: for `a/b.jpg`, `a/b` and the ending."""
-    return folder / f"{PurePosixPath(item.name).with_suffix('')}{ending}"
-
-
-def _made(folder: Path, item: ImageItem, ending: str = ".png") -> Path:
-    """The same, its parents made."""
-    target = _target(folder, item, ending)
-    atomic.make_folder(target.parent)
-    return target
+def doubled_stems(items: Sequence[ImageItem]) -> frozenset[str]:
+    """The names without their endings that several images have."""
+    stems = Counter(image_stem(item.name) for item in items)
+    return frozenset(stem for stem, count in stems.items() if count > 1)
 
 
 def _plain(word: str) -> str:

@@ -24,7 +24,7 @@ from ovtool.formats import atomic, coco
 from ovtool.formats import cams as maps_file
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.methods.pseudo_masks import Background
-from ovtool.outputs.drawn_files import DrawnFiles
+from ovtool.outputs.drawn_files import DrawnFiles, doubled_stems
 from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
@@ -95,6 +95,7 @@ def run(
     drawings = DrawnFiles(
         [category.name for category in categories],
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
+        doubled=doubled_stems(items),
     )
     runs.check_place(target, run)
     drawings.check(items, run.overwrite or (run.resume and runs.is_begun(target)))

@@ -10,7 +10,7 @@ from typing import Literal
 from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
-from ovtool.outputs.drawn_files import DrawnFiles
+from ovtool.outputs.drawn_files import DrawnFiles, doubled_stems
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
 from ovtool.runtime.progress import Progress, no_progress
@@ -83,6 +83,7 @@ def run(
         names=[names[0] for names in ready.words.classes],
         drawn=drawn,
         overlay_file=_overlay_beside(target) if is_alone else None,
+        doubled=doubled_stems(items),
     )
     files.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
     if run.dry_run:

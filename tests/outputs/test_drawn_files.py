@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
+from ovtool.formats import colours, label_maps, labelled, overlays
 from ovtool.formats import images as pictures
-from ovtool.formats import label_maps, overlays
 from ovtool.formats.images import ImageItem
 from ovtool.outputs import drawn_files
 from ovtool.outputs.drawn_files import DrawnFiles
@@ -82,6 +82,41 @@ def test_no_picture_replaces_another(tmp_path):
     two = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "x", overlays=tmp_path / "y/../x"))
     with pytest.raises(UsageError, match="need a folder each"):
         two.check([item("a.jpg")], overwrite=True)
+
+
+def test_what_is_drawn_of_images_of_one_stem_has_names_that_differ(tmp_path, scene):
+    items = [item(name) for name in ("x/a.bmp", "x/a.avif", "a.bmp", "b.jpg")]
+    folders = Drawn(label_maps=tmp_path / "maps", overlays=tmp_path / "seen")
+    drawn = DrawnFiles(NAMES, folders, doubled=drawn_files.doubled_stems(items))
+    drawn.check(items, overwrite=False)
+    drawn.prepare()
+    for number, image in enumerate(items):
+        labels = np.full((20, 30), number - 1, np.int32)
+        drawn.write(image, scene[0], labels, {})
+    names = {"x/a.bmp.png", "x/a.avif.png", "a.png", "b.png"}
+    for folder in (tmp_path / "maps", tmp_path / "seen"):
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+        assert there == names
+    assert label_maps.read(tmp_path / "maps" / "x" / "a.avif.png")[0, 0] == 0
+    found = labelled.open_source(str(tmp_path / "maps"))  # and they are read as what they are of
+    for image in items:
+        path = tmp_path / "images" / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    matched = labelled.images_of(found, tmp_path / "images")
+    assert {name: image.name for name, image in matched.items()} == {
+        "x/a.bmp": "x/a.bmp", "x/a.avif": "x/a.avif", "a": "a.bmp", "b": "b.jpg",
+    }  # fmt: skip
+
+
+def test_label_maps_have_the_colours_of_overlays(tmp_path, scene):
+    rgb, labels = scene
+    drawn = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "maps"))
+    drawn.prepare()
+    drawn.write(item("a.jpg"), rgb, labels, {})
+    with Image.open(tmp_path / "maps" / "a.png") as image:
+        palette = np.array(image.getpalette()).reshape(-1, 3)[: len(NAMES)].tolist()
+    assert palette == [list(colour) for colour in colours.class_colours(NAMES)]
 
 
 def test_no_image_that_is_read_is_replaced(tmp_path, photos):
