@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.settings.pairs import Crops, Matching, Nouns
 from ovtool.settings.shared import Captions, Compute, ImagesFolder, Json, Limit, Out, Run
 
@@ -51,4 +51,4 @@ def mine_pairs(
         mean = len(pairs) / len(outcome.dataset.images)
         unique = len({pair.category_id for pair in pairs})
         output.message(f"{mean:.2f} pairs an image, unique nouns: {unique}")
-    output.outcome(outcome, "mine pairs from", as_json=json)
+    outcomes.say(outcome, "mine pairs from", as_json=json)

@@ -194,44 +194,6 @@ def progress(
         yield advance
 
 
-def outcome(found: Any, verb: str, as_json: bool) -> None:
-    """Says what a run over images left, and ends with exit status 3 where some of them failed.
-
-    found: a `runtime.runs.Outcome`. The table of a single image shows its masks; with `as_json`
-    stdout gets one object with what was written, the counts and the failures, unless the result
-    itself went there.
-    """
-    import typer
-
-    dataset, failures = found.dataset, found.failures
-    is_plan = found.planned is not None
-    images = found.planned if is_plan else len(dataset.images)
-    where = ", ".join(("standard output" if found.out == "-" else found.out, *found.files.values()))
-    if is_plan:
-        classes = _counted(len(dataset.categories), "class", "classes")
-        by = f" by {classes}" if verb == "segment" else ""
-        message(f"would {verb} {_counted(images, 'image')}{by}, into {where}")
-    else:
-        if images == 1 and verb == "segment":
-            table(("word", "pixels %", "score"), _masks(dataset))
-        say_failures(failures)
-        masks = _counted(len(dataset.annotations), "mask")
-        message(f"{_counted(images, 'image')}, {masks}, {len(failures)} failed: {where}")
-    if as_json and (is_plan or found.out != "-"):
-        print_json(
-            {
-                "output": found.out,
-                **found.files,
-                "images": images,
-                "masks": len(dataset.annotations),
-                "failures": [dict(failure) for failure in failures],
-                "dry_run": is_plan,
-            }
-        )
-    if failures:
-        raise typer.Exit(3)
-
-
 def say_failures(failures: Sequence[Mapping[str, str]]) -> None:
     """Says why images failed: of the first few, and how many more there are."""
     for failure in failures[:_FAILURES_SHOWN]:
@@ -240,15 +202,6 @@ def say_failures(failures: Sequence[Mapping[str, str]]) -> None:
         message(f"failed: {len(failures) - _FAILURES_SHOWN} more, listed in info.ovtool.failures")
 
 
-def _counted(number: int, noun: str, plural: str | None = None) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: `1 image`, `2 images`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _masks(dataset: Any) -> list[tuple[str, str, str]]:
-    """The masks of a data set of one image, largest first: word, share of pixels, score."""
-    names = {category.id: category.name for category in dataset.categories}
-    pixels = dataset.images[0].height * dataset.images[0].width
-    return [
-        (names[mask.category_id], f"{100 * mask.area / pixels:.1f}", f"{mask.score:.3f}")
-        for mask in sorted(dataset.annotations, key=lambda mask: -mask.area)
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.propose import Propose, SaveEmbeddings
 from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
@@ -46,4 +46,4 @@ def propose(
         compute=compute,
         progress=output.progress,
     )
-    output.outcome(outcome, "propose", as_json=json)
+    outcomes.say(outcome, "propose", as_json=json)

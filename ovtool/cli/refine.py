@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.cam import UNUSED
 from ovtool.settings.option import Argument, fields
@@ -56,4 +56,4 @@ def refine(
         run=run,
         progress=output.progress,
     )
-    output.outcome(outcome, "refine", as_json=json)
+    outcomes.say(outcome, "refine", as_json=json)

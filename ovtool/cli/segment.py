@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
 from ovtool.settings.words import Words
@@ -51,4 +51,4 @@ def segment(
         compute=compute,
         progress=output.progress,
     )
-    output.outcome(outcome, "segment", as_json=json)
+    outcomes.say(outcome, "segment", as_json=json)

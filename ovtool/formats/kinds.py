@@ -81,10 +81,12 @@ def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
 
 
 def is_label_map(path: Path) -> bool:
-    """A palette PNG in the colours of VOC, or a one-channel PNG with classes.txt in a folder above."""
+    """A palette PNG that ovtool wrote, or in the colours of VOC, or a one-channel PNG with classes.txt in a folder above."""
     with images.opened(path) as image:
         if image.format != "PNG":
             return False
+        if image.mode == "P" and images.is_result(path):
+            return True
         if image.mode == "P":
             colours = np.array(image.getpalette(), dtype=np.uint8).reshape(-1, 3)
             if np.array_equal(colours, label_maps.palette(len(colours))):

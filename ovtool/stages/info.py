@@ -51,14 +51,14 @@ def run(file: str | Path) -> Facts:
 
 def _images(folder: str) -> Facts:
     """Images, and label maps among them, counted apart."""
-    paths = [item.path for item in images.find_images([folder])]
-    label_maps_among = sum(_is_label_map(path) for path in paths)
-    return {"images": len(paths) - label_maps_among, "label_maps": label_maps_among}
+    maps = {str(path) for path in labelled.label_map_files(Path(folder)) if _is_label_map(path)}
+    paths = {str(item.path) for item in images.find_images([folder])}
+    return {"images": len(paths - maps), "label_maps": len(maps)}
 
 
 def _is_label_map(path: Path) -> bool:
     try:
-        return path.suffix.lower() == ".png" and is_label_map(path)
+        return is_label_map(path)
     except InputError:
         return False  # broken: `check` says so
 

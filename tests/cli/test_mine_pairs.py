@@ -86,8 +86,8 @@ def test_each_noun_of_an_image_once_with_its_place(mining, desk, photos, capsys)
     said = capsys.readouterr()
     assert json.loads(said.out)["output"] == "said.pairs.json"
     assert (
-        "1.33 pairs an image, unique nouns: 4\n3 images, 4 masks, 0 failed: said.pairs.json\n"
-        in said.err
+        "1.33 pairs an image, unique nouns: 4\n1 image without a mask (the first is deep/c.png)\n"
+        "3 images, 4 masks, 0 failed: said.pairs.json\n" in said.err
     )
     dataset = coco.read("said.pairs.json", root=photos)
     assert [c.name for c in dataset.categories] == ["apple", "cow", "dog", "grass"]

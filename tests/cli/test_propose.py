@@ -61,6 +61,7 @@ def test_proposals_are_masks_of_one_category_best_first(desk, photos, capsys):
         "output": "photos.proposals.json",
         "images": 3,
         "masks": masks,
+        "images_without_masks": [],
         "failures": [],
         "dry_run": False,
     }

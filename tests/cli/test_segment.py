@@ -201,20 +201,19 @@ def test_one_picture_without_a_name_for_the_output(desk, photos, capsys):
     assert run(["segment", str(photos / "b.jpg"), *WORDS]) == 0
     assert files(desk) == ["b.overlay.png", "b.segments.json"]
     said = capsys.readouterr()
-    assert said.out == ""
-    lines = said.err.splitlines()
+    lines = said.out.splitlines()
     assert lines[0].split() == ["word", "pixels", "%", "score"]
     dataset = coco.read("b.segments.json")
-    assert [line.split()[0] for line in lines[1:-1]] == [
+    assert [line.split()[0] for line in lines[1:]] == [
         dataset.categories[entry.category_id - 1].name
         for entry in sorted(dataset.annotations, key=lambda entry: -entry.area)
     ]
-    for line in lines[1:-1]:
+    for line in lines[1:]:
         _, share, score = line.split()
         assert 0 < float(share) <= 100 and 0 <= float(score) <= 1
     masks = len(dataset.annotations)
     plural = "mask" if masks == 1 else "masks"
-    assert lines[-1] == f"1 image, {masks} {plural}, 0 failed: b.segments.json, b.overlay.png"
+    assert said.err == f"1 image, {masks} {plural}, 0 failed: b.segments.json, b.overlay.png\n"
     seen = pictures.read_rgb(desk / "b.overlay.png")
     assert seen.shape[0] > 48 and seen.shape[1] >= 64
 
@@ -264,15 +263,48 @@ def test_standard_output_gets_the_json_alone(desk, photos, capsys):
 def test_json_prints_one_object(desk, photos, capsys):
     assert run(["segment", str(photos), *WORDS, "--json", "--overlays", "seen"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    masks = len(coco.read("photos.segments.json").annotations)
+    written = coco.read("photos.segments.json")
+    pixels = sum(image.height * image.width for image in written.images)
+    of_apple = [mask for mask in written.annotations if mask.category_id == 2]
+    apple = next(word for word in summary.pop("words") if word["word"] == "apple")
+    assert apple == {
+        "word": "apple",
+        "images": len(of_apple),
+        "pixels": pytest.approx(sum(mask.area for mask in of_apple) / pixels),
+        "score": pytest.approx(np.mean([mask.score for mask in of_apple])),
+    }
+    seen = {mask.image_id for mask in written.annotations}
+    empty = [image.file_name for image in written.images if image.id not in seen]
     assert summary == {
         "output": "photos.segments.json",
         "overlays": "seen",
         "images": 3,
-        "masks": masks,
+        "masks": len(written.annotations),
+        "images_without_masks": empty,
         "failures": [],
         "dry_run": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            "--method patch --min-score 1",
+            "no pixel reached --min-score 1, or the background words won",
+        ),
+        ("--method fused --background none --max-entropy 0", "no pixel was below --max-entropy 0"),
+        ("--method two-stage --min-score 1", "or no proposal was named by a word"),
+    ],
+)
+def test_an_empty_result_says_so(desk, photos, capsys, options, reason):
+    assert run(["segment", str(photos), *WORDS, *options.split(), "-o", "o.json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("3 images without a mask (the first is a.png): ")
+    assert reason in said.err
+    assert [line.split() for line in said.out.splitlines()[1:]] == [
+        [word, "0", "0.0", "-"] for word in ("cow", "apple", "train")
+    ]
 
 
 def test_quiet_says_nothing(desk, photos, capsys):
@@ -448,4 +480,4 @@ def test_nothing_is_imported_that_is_not_needed(desk, photos, arguments, expecte
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS, *arguments], cwd=photos, capture_output=True, text=True
     )
-    assert done.stdout == expected + "\n", done.stderr
+    assert done.stdout.splitlines()[-1] == expected, done.stderr

@@ -1,0 +1,120 @@
+"""What a run over images says at its end: tables of words, counts, failures, and images without a mask."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ovtool.cli import output
+
+if TYPE_CHECKING:
+    from ovtool.formats.coco import Dataset
+    from ovtool.runtime.runs import Outcome
+
+
+def say(outcome: Outcome, verb: str, as_json: bool) -> None:
+    """Says what a run left, and ends with exit status 3 where some of the images failed.
+
+    `segment` has a table of its words, unless `-q`: its answer is the file. With `as_json` stdout gets one object with what was written, the
+    counts, the words, the images without a mask and the failures, unless the result itself went there.
+    """
+    dataset, failures = outcome.dataset, outcome.failures
+    is_plan, is_stream = outcome.planned is not None, outcome.out == "-"
+    images = len(dataset.images) if outcome.planned is None else outcome.planned
+    where = ", ".join(("standard output" if is_stream else outcome.out, *outcome.files.values()))
+    words: list[dict[str, Any]] = []
+    empty: list[str] = []
+    if is_plan:
+        classes = output.counted(len(dataset.categories), "class", "classes")
+        by = f" by {classes}" if verb == "segment" else ""
+        output.message(f"would {verb} {output.counted(images, 'image')}{by}, into {where}")
+    else:
+        empty = _without_masks(dataset)
+        if verb == "segment":
+            words = _words(dataset)
+            if not output.is_quiet():
+                output.answer(*_table(words, images), as_json=as_json or is_stream)
+        if empty:
+            output.message(_empty(empty, images, dataset))
+        output.say_failures(failures)
+        masks = output.counted(len(dataset.annotations), "mask")
+        output.message(
+            f"{output.counted(images, 'image')}, {masks}, {len(failures)} failed: {where}"
+        )
+    if as_json and (is_plan or not is_stream):
+        listed = {"words": words} if verb == "segment" else {}
+        output.print_json(
+            {
+                "output": outcome.out,
+                **outcome.files,
+                "images": images,
+                "masks": len(dataset.annotations),
+                **listed,
+                "images_without_masks": empty,
+                "failures": [dict(failure) for failure in failures],
+                "dry_run": is_plan,
+            }
+        )
+    if failures:
+        raise typer.Exit(3)
+
+
+def _words(dataset: Dataset) -> list[dict[str, Any]]:
+    """Of each word, largest share first: the images that have a mask of it, its share of all pixels, and the
+    mean score of its masks, None without any."""
+    pixels = sum(image.height * image.width for image in dataset.images)
+    masks = defaultdict(list)
+    for mask in dataset.annotations:
+        masks[mask.category_id].append(mask)
+    words = []
+    for category in dataset.categories:
+        own = masks[category.id]
+        scores = [mask.score for mask in own if mask.score is not None]
+        words.append(
+            {
+                "word": category.name,
+                "images": len({mask.image_id for mask in own}),
+                "pixels": sum(mask.area for mask in own) / pixels if pixels else 0.0,
+                "score": sum(scores) / len(scores) if scores else None,
+            }
+        )
+    return sorted(words, key=lambda word: -float(word["pixels"]))
+
+
+def _table(words: list[dict[str, Any]], images: int) -> tuple[list[str], list[list[str]]]:
+    """A row for each word; for one image those that have a mask there."""
+    rows = []
+    for word in words:
+        score = "-" if word["score"] is None else f"{word['score']:.3f}"
+        row = [word["word"], str(word["images"]), f"{100 * word['pixels']:.1f}", score]
+        if images != 1 or word["images"]:
+            rows.append(row)
+    header = ["word", "images", "pixels %", "score"]
+    if images == 1:
+        return [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+    return header, rows
+
+
+def _without_masks(dataset: Dataset) -> list[str]:
+    with_masks = {mask.image_id for mask in dataset.annotations}
+    return [image.file_name for image in dataset.images if image.id not in with_masks]
+
+
+def _empty(names: list[str], images: int, dataset: Dataset) -> str:
+    """Which images have no mask, and what can be the reason."""
+    settings = dataset.info.get("ovtool", {}).get("settings", {})
+    method = settings.get("method") if isinstance(settings.get("method"), dict) else settings
+    reasons = []
+    if method.get("min_score"):
+        reasons.append(f"no pixel reached --min-score {method['min_score']:g}")
+    if method.get("max_entropy") is not None:
+        reasons.append(f"no pixel was below --max-entropy {method['max_entropy']:g}")
+    if method.get("class") == "TwoStage":
+        reasons.append("no proposal was named by a word")
+    if settings.get("background"):
+        reasons.append("the background words won every pixel (--background)")
+    count = "the image has" if images == 1 else f"{output.counted(len(names), 'image')} without"
+    first = " no mask" if images == 1 else f" a mask (the first is {names[0]})"
+    return f"{count}{first}{': ' + ', or '.join(reasons) if reasons else ''}"
