@@ -32,10 +32,6 @@ TRAIN_STYLES: dict[str, tuple[str, str]] = {
     "openmoji": ("@iconify-json/openmoji", "CC-BY-SA-4.0"),
     "streamline": ("@iconify-json/streamline-emojis", "CC-BY-4.0"),
 }
-# Nouns whose drawing in a style shows another thing: this turkey is the country's flag.
-WRONG_DRAWINGS: dict[str, frozenset[str]] = {
-    "streamline": frozenset({"turkey"}),
-}
 
 
 def train_folder() -> Path:
@@ -89,7 +85,7 @@ def train_drawings(
     """
     folder = train_folder()
     drawings = {noun.name: _read_styles(folder, noun, styles) for noun in table()}
-    if bare := [name for name, found in drawings.items() if not found]:
+    if bare := [name for name, images in drawings.items() if not images]:
         raise InputError(
             f"no training art for {len(bare)} nouns ({bare[0]}, ...) in {folder}; "
             "run scripts/bundle/fetch_art of the repository"
