@@ -45,15 +45,15 @@ def crop_to_ink(drawing: Image.Image) -> Image.Image:
     return drawing.crop(box) if box else drawing
 
 
-def render_svg(svg: str, size: int = RENDER_SIZE) -> Image.Image:
-    """An SVG text as an RGBA image, `size` pixels wide, cropped to its ink."""
+def render_svg(svg: str) -> Image.Image:
+    """An SVG text as an RGBA image, `RENDER_SIZE` pixels wide, cropped to its ink."""
     try:
         import resvg_py
     except ImportError as error:
         raise InputError(
             "resvg-py is not installed, so emoji cannot be drawn: pip install 'ovtool[demo]'"
         ) from error
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, height=RENDER_SIZE))
     return crop_to_ink(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
