@@ -49,10 +49,7 @@ def settled(clip: Clip, settings: Alignment | Coherence) -> DenseSettings:
 
 
 def as_data(
-    clip: Clip,
-    settings: Alignment | Coherence,
-    views: DenseSettings,
-    contents: Mapping[str, str],
+    clip: Clip, settings: Alignment | Coherence, views: DenseSettings, contents: Mapping[str, str]
 ) -> dict[str, Any]:
     """The settings of a probe with what was settled, and where that came from, as plain data.
 

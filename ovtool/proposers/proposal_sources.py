@@ -92,11 +92,7 @@ def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
 
 
 def of_masks(
-    dataset: coco.Dataset,
-    source: Path,
-    *,
-    embeddings: Path | None = None,
-    clip: Clip | None = None,
+    dataset: coco.Dataset, source: Path, *, embeddings: Path | None = None, clip: Clip | None = None
 ) -> ProposalSource:
     """Regions from masks that were read; on finding, an image of another size raises MismatchError.
 
