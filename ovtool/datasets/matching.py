@@ -43,8 +43,8 @@ class Classes:
     Attributes:
         names: of the K classes; `background` is added as the last one where `with_background` asks for it
             and the truth has no class of that name.
-        respelled: the predicted names that are true ones in another spelling, each with the true one.
-        unmatched: the predicted names that are none of the truth, each with the one most alike, if any.
+        respelled: the predicted names that are true names in another spelling, each with the true name.
+        unmatched: the predicted names that are none of the truth, each with the true name most alike, if any.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class KnownNames:
         self._singulars_of_all = _indexed(of_all, singulars)
 
     def of_spelling(self, name: str) -> int | None:
-        """The class of this name, its spelling aside; None for none, or where several could be meant."""
+        """The class of this name, its spelling aside; None where none or several match."""
         for keys, index in self._spellings:
             matches = _union(index, keys(name))
             if matches:
@@ -55,7 +55,7 @@ class KnownNames:
 
     def similar(self, words: Iterable[str], taken: AbstractSet[int] = frozenset()) -> set[int]:
         """The only class that is written in a similar way as a word of these, in a set; of those `taken`
-        by a better match, none. The set is empty where several could be meant."""
+        by a better match, none. The set is empty where several match."""
         words = list(words)
         for keys, index in self._similar:
             matches = set[int]().union(*(_union(index, keys(word)) for word in words)) - taken

@@ -1,6 +1,6 @@
 """Data sets by name: `NAME[:SPLIT]` to the files it is made of.
 
-`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` are looked for where detectron2
+`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` lie where detectron2
 keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 

@@ -1,4 +1,4 @@
-"""Image-level labels: which classes each image shows, and nothing of where.
+"""Image-level labels: which classes each image shows, without their places.
 
 They come from a data set's name, from a COCO JSON, of whose annotations only the ids are read, or from a
 file of two columns.
@@ -30,15 +30,18 @@ def read(
     """The labels that `spec` names: a data set `NAME[:SPLIT]`, a COCO JSON, or a file of two columns,
     image and labels.
 
-    images: the folder that the names in a file start from.
-    classes: the classes that a file of two columns may name ("cow,boat"), in the order of their ids;
-        without them they are its labels, in the order of the alphabet.
-    limit: the first so many images alone.
+    Images without a label are left out, and a warning says so.
 
-    Images without a label are left out, which one warning says.
+    Args:
+        spec: What names the labels.
+        images: The folder that the names in a file start from.
+        classes: The classes that a file of two columns may name ("cow,boat"), in the order of their ids;
+            without them they are its labels, in the order of the alphabet.
+        limit: The number of images after which the list ends.
 
-    Raises UsageError for what cannot be meant, InputError for what is broken or not there: no label at
-    all, a label that is no class, images that do not exist.
+    Raises:
+        UsageError: A folder or classes are missing, or are given where they have no use.
+        InputError: The file is broken, it holds no label, a label is no class, or images do not exist.
     """
     is_data_set = sources.is_data_set(spec)
     is_json = spec == "-" or Path(spec).suffix.lower() == ".json"

@@ -114,7 +114,7 @@ class MaskPair:
 
     Attributes:
         truth: the true masks.
-        proposed: the proposed ones; an image without a prediction is not there.
+        proposed: the proposed masks, without the images that have no prediction.
         absent: the number of true images with no prediction.
         extra: the number of predicted images with no truth.
     """

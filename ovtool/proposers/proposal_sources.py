@@ -124,9 +124,9 @@ def of_masks(
     def find(item: ImageItem, rgb: NDArray[np.uint8]) -> Proposals:
         image = images.get(item.name)
         if image is None or (image.height, image.width) != rgb.shape[:2]:
-            there = "a failure" if image is None else f"{image.width} x {image.height}"
+            size = "a failure" if image is None else f"{image.width} x {image.height}"
             raise MismatchError(
-                f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
+                f"{source}: {item.name} is {size} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
                 "make the proposals for these images"
             )
         stacked = None

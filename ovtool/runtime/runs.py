@@ -156,7 +156,7 @@ def map_images(
     settings = {
         "run": _run_settings(items, job.device),
         "part_size": run.part_size,
-        "pictures": dict(job.beside),
+        "beside": dict(job.beside),
     }
     digest = parts.settings_digest({**preface, **settings})
     with _parts_folder(out) as folder:
