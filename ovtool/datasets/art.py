@@ -32,10 +32,6 @@ TRAIN_STYLES: dict[str, tuple[str, str]] = {
     "openmoji": ("@iconify-json/openmoji", "CC-BY-SA-4.0"),
     "streamline": ("@iconify-json/streamline-emojis", "CC-BY-4.0"),
 }
-# Nouns whose drawing in a style shows another thing: this turkey is the country's flag.
-WRONG_DRAWINGS: dict[str, frozenset[str]] = {
-    "streamline": frozenset({"turkey"}),
-}
 
 
 def train_folder() -> Path:
@@ -49,15 +45,15 @@ def crop_to_ink(drawing: Image.Image) -> Image.Image:
     return drawing.crop(box) if box else drawing
 
 
-def render_svg(svg: str, size: int = RENDER_SIZE) -> Image.Image:
-    """An SVG text as an RGBA image, `size` pixels wide, cropped to its ink."""
+def render_svg(svg: str) -> Image.Image:
+    """An SVG text as an RGBA image, `RENDER_SIZE` pixels wide, cropped to its ink."""
     try:
         import resvg_py
     except ImportError as error:
         raise InputError(
             "resvg-py is not installed, so emoji cannot be drawn: pip install 'ovtool[demo]'"
         ) from error
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, height=RENDER_SIZE))
     return crop_to_ink(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
@@ -89,7 +85,7 @@ def train_drawings(
     """
     folder = train_folder()
     drawings = {noun.name: _read_styles(folder, noun, styles) for noun in table()}
-    if bare := [name for name, found in drawings.items() if not found]:
+    if bare := [name for name, images in drawings.items() if not images]:
         raise InputError(
             f"no training art for {len(bare)} nouns ({bare[0]}, ...) in {folder}; "
             "run scripts/bundle/fetch_art of the repository"

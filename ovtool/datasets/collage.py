@@ -6,7 +6,6 @@ Lengths are fractions of the image's side, so the law is the same at every size.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from PIL import Image
 from ovtool.datasets.grounds import ground_patch
 from ovtool.datasets.nouns import COOCCUR_NOUNS, GROUNDS, Noun, table
 
-Split = Literal["train", "val", "test", "demo"]
 SPLIT_CODES: dict[str, int] = {"train": 1, "val": 2, "test": 3, "demo": 4}
 Drawings = Mapping[str, Sequence[Image.Image]]  # noun -> its drawings, RGBA
 

@@ -49,8 +49,8 @@ class _Record:
 def drawings(split: str) -> dict[str, list[Image.Image]]:
     """What a split is drawn with: the RGBA drawings of every noun. Raises InputError where the art of
     the split is not at hand."""
-    found = art.train_drawings() if split == "train" else art.twemoji_drawings()
-    return {name: [Image.fromarray(one) for one in several] for name, several in found.items()}
+    arrays = art.train_drawings() if split == "train" else art.twemoji_drawings()
+    return {name: [Image.fromarray(array) for array in rows] for name, rows in arrays.items()}
 
 
 def class_names(spec: CollageSpec) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def class_names(spec: CollageSpec) -> tuple[str, ...]:
 
 
 def scenes(spec: CollageSpec) -> Iterator[collage.Scene]:
-    """The scenes themselves, for those who need no files."""
+    """The scenes themselves, without any file."""
     for index in range(spec.images):
         yield _scene(spec, index)[0]
 
@@ -86,16 +86,16 @@ def _words(rng: np.random.Generator, scene: collage.Scene, names: tuple[str, ...
     present = dict.fromkeys((*scene.objects, *scene.grounds))
     others = [name for name in names if name not in present]
     count = max(0, min(WORDS_PER_IMAGE - len(present), len(others)))
-    chosen = rng.choice(len(others), count, replace=False)
-    return sorted((*present, *(others[index] for index in chosen)), key=names.index)
+    distractors = rng.choice(len(others), count, replace=False)
+    return sorted((*present, *(others[index] for index in distractors)), key=names.index)
 
 
-def _make_one(spec: CollageSpec, folder: Path, index: int) -> _Record:
+def _make_scene(spec: CollageSpec, folder: Path, index: int) -> _Record:
     names = class_names(spec)
     scene, rng = _scene(spec, index)
     file_name = f"{index + 1:06d}.jpg"
-    picture = folder / "images" / spec.split / file_name
-    Image.fromarray(scene.pixels).save(picture, "JPEG", quality=95, subsampling=0)
+    path = folder / "images" / spec.split / file_name
+    Image.fromarray(scene.pixels).save(path, "JPEG", quality=95, subsampling=0)
     labels = semantic_map(scene, names)
     label_map = folder / "label_maps" / spec.split / f"{index + 1:06d}.png"
     label_maps.image(labels, len(names), names).save(label_map, compress_level=1)
@@ -112,7 +112,7 @@ def _make_one(spec: CollageSpec, folder: Path, index: int) -> _Record:
 
 def _make_block(spec: CollageSpec, folder: Path, start: int) -> list[_Record]:
     stop = min(start + _BLOCK, spec.images)
-    return [_make_one(spec, folder, index) for index in range(start, stop)]
+    return [_make_scene(spec, folder, index) for index in range(start, stop)]
 
 
 def _leave_interrupts() -> None:
@@ -128,8 +128,8 @@ def make(
 ) -> None:
     """Writes the data set below `folder`; the bytes depend on `spec` alone.
 
-    Images are written plainly and the annotations last and atomically, the word lists at the very
-    end: where those are, the set is whole.
+    The annotations are written after the images, atomically, and the word lists last; where these are
+    there, the data set is whole.
 
     progress: is called with the number of images made since its last call.
 
@@ -180,12 +180,13 @@ def _masks(
 ) -> coco.Dataset:
     """The COCO file of the instances or of the semantic masks."""
     ids = {name: index for index, name in enumerate(names, start=1)}
-    annotations: list[coco.Annotation] = []
-    for image_id, record in enumerate(records, start=1):
-        for name, mask in getattr(record, kind):
-            annotations.append(
-                coco.annotation(len(annotations) + 1, image_id, ids[name], mask, None)
-            )
+    masks = [
+        (k, *mask) for k, record in enumerate(records, start=1) for mask in getattr(record, kind)
+    ]
+    annotations = [
+        coco.annotation(number, image_id, ids[name], mask, None)
+        for number, (image_id, name, mask) in enumerate(masks, start=1)
+    ]
     return coco.Dataset(
         info=_info(spec, kind),
         images=_images(spec, records),
@@ -210,13 +211,11 @@ def _write_annotations(spec: CollageSpec, folder: Path, records: list[_Record]) 
     nouns = tuple(name for name in names if name not in GROUNDS)
     coco.write(_masks(spec, records, "instances", nouns), annotations / f"instances_{split}.json")
     coco.write(_masks(spec, records, "semantic", names), annotations / f"semantic_{split}.json")
+    spoken = [(k, text) for k, record in enumerate(records, start=1) for text in record.captions]
     captions = [
-        {"id": 0, "image_id": image_id, "caption": text}
-        for image_id, record in enumerate(records, start=1)
-        for text in record.captions
+        {"id": number, "image_id": image_id, "caption": text}
+        for number, (image_id, text) in enumerate(spoken, start=1)
     ]
-    for number, entry in enumerate(captions, start=1):
-        entry["id"] = number
     text = json.dumps(
         {
             "info": _info(spec, "captions"),

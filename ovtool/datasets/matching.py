@@ -1,7 +1,5 @@
-"""Two sets of labelled images as one: images matched by file name (`formats.file_matching`), classes by
-name (`name_matching`).
-
-`stages.evaluate` says the rules; here they are carried out.
+"""Two sets of labelled images brought together: images are matched by file name
+(`formats.file_matching`), classes by name (`name_matching`), by the rules of `stages.evaluate`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +11,6 @@ from ovtool.datasets.name_matching import KnownNames
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import file_matching, labelled
 from ovtool.formats.file_matching import Names
-from ovtool.formats.file_matching import image_stem as image_stem
 from ovtool.formats.labelled import LabelledImages
 
 BACKGROUND = "background"
@@ -24,16 +21,16 @@ def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, 
     """Predicted image names to true ones; see rule 1 of `stages.evaluate`.
 
     Raises:
-        InputError: two images of one side that would be one, or no image in common.
+        InputError: two images of a side have the same name, or no image is in common.
     """
     true = Names(truth.source, truth.names, truth.by_stem)
-    found = Names(predicted.source, predicted.names, predicted.by_stem)
+    guessed = Names(predicted.source, predicted.names, predicted.by_stem)
     stems = truth.by_stem or predicted.by_stem
     # a label map of two images of one stem has the whole name of its own: a.bmp.png, without its ending
     for rungs in (("name", "stem"), ("ending",)) if stems else (("name",), ("stem",), ("ending",)):
-        if pairs := file_matching.match(found, true, rungs):
+        if pairs := file_matching.match(guessed, true, rungs):
             return pairs
-    examples = f"'{next(iter(found.names), '')}' and '{next(iter(true.names), '')}'"
+    examples = f"'{next(iter(guessed.names), '')}' and '{next(iter(true.names), '')}'"
     raise InputError(
         f"{predicted.source} and {truth.source} have no image in common (they hold {examples}); "
         "file names must agree"
@@ -46,8 +43,8 @@ class Classes:
     Attributes:
         names: of the K classes; `background` is added as the last one where `with_background` asks for it
             and the truth has no class of that name.
-        respelled: the predicted names that are true ones in another spelling, each with the true one.
-        unmatched: the predicted names that are none of the truth, each with the one most alike, if any.
+        respelled: the predicted names that are true names in another spelling, each with the true name.
+        unmatched: the predicted names that are none of the truth, each with the true name most alike, if any.
     """
 
     def __init__(
@@ -67,9 +64,9 @@ class Classes:
         self._ignored_values: set[int] = set()
         for label in ignore_label:
             self._ignore(label)
-        found = self._match_all(predicted.classes)
-        self._found = np.array([*found, self._background], dtype=np.int64)
-        pairs = [(words[0], k) for words, k in zip(predicted.classes, found, strict=True)]
+        matches = self._match_all(predicted.classes)
+        self._matches = np.array([*matches, self._background], dtype=np.int64)
+        pairs = [(words[0], k) for words, k in zip(predicted.classes, matches, strict=True)]
         self.respelled = tuple(
             (name, self.names[k]) for name, k in pairs if k >= 0 and self._is_respelled(name, k)
         )
@@ -78,7 +75,7 @@ class Classes:
         )
 
     def notes(self) -> list[str]:
-        """What is to be said of the names: matches by spelling, and predicted classes without a true one."""
+        """Lines about the names: matches by spelling, and predicted classes without a true class."""
         lines = []
         if self.respelled:
             pairs = [f"'{name}' is '{true}'" for name, true in self.respelled]
@@ -119,38 +116,35 @@ class Classes:
         self.names = self._known.names
 
     def _match_all(self, classes: Sequence[Sequence[str]]) -> list[int]:
-        """The true class of each predicted one, -1 if none. What is only written in a similar way comes
+        """The true class of each predicted class, -1 if none. What is only written in a similar way comes
         last, and gets no true class that is matched already."""
-        found = [self._match(words) for words in classes]
-        taken = frozenset(found)
+        matches = [self._match(words) for words in classes]
+        taken = frozenset(matches)
         for place, words in enumerate(classes):
-            if found[place] == UNLABELLED:
-                found[place] = next(iter(self._known.similar(words, taken)), UNLABELLED)
-        return found
+            if matches[place] == UNLABELLED:
+                matches[place] = next(iter(self._known.similar(words, taken)), UNLABELLED)
+        return matches
 
     def _match(self, words: Sequence[str]) -> int:
-        """The true class of a predicted one by its name or its synonyms; -1 if none."""
+        """The true class of a predicted class by its name or its synonyms; -1 if none."""
         own_name = self._known.of_spelling(words[0])
         if own_name is not None:
             return own_name
-        found = set[int]()
+        matches = set[int]()
         for word in words:
             named = self._known.of_spelling(word)
-            found |= self._known.of_synonym(word) if named is None else {named}
-        if len(found) > 1:
-            several = ", ".join(self.names[k] for k in sorted(found))
+            matches |= self._known.of_synonym(word) if named is None else {named}
+        if len(matches) > 1:
+            several = ", ".join(self.names[k] for k in sorted(matches))
             raise MismatchError(
                 f"{self._predicted.source}: the class '{words[0]}' could be any of {several} in "
                 f"{self._truth.source}; rename it to one of them"
             )
-        return found.pop() if found else UNLABELLED
+        return matches.pop() if matches else UNLABELLED
 
     def _is_respelled(self, name: str, k: int) -> bool:
         """Whether a predicted name is a true one in another spelling, and not by a declared synonym."""
-        if name == self.names[k]:
-            return False
-        alone = KnownNames([(self.names[k],)])
-        return alone.of_word(name) == {0}
+        return name != self.names[k] and KnownNames([(self.names[k],)]).of_word(name) == {0}
 
     def _ignore(self, label: str) -> None:
         """Leaves a class of the truth, or a value of its label maps, out of the count."""
@@ -185,9 +179,9 @@ class Classes:
             labels = np.minimum(labels, beyond)
         table = self._true
         if words is not None:
-            heard = set[int]().union(*(self._known.of_word(word) for word in words))
-            heard |= {UNLABELLED, self._background}
-            table = np.where(np.isin(table, list(heard)), table, UNLABELLED)
+            possible = set[int]().union(*(self._known.of_word(word) for word in words))
+            possible |= {UNLABELLED, self._background}
+            table = np.where(np.isin(table, list(possible)), table, UNLABELLED)
         return table[labels]
 
     def prediction(self, labels: NDArray[np.int32], name: str) -> NDArray[np.int64]:
@@ -195,7 +189,7 @@ class Classes:
         if labels.max() >= len(self._predicted.classes):
             unknown = np.unique(labels[labels >= len(self._predicted.classes)]).tolist()
             _refuse_values(self._predicted, name, set(unknown))
-        return self._found[labels]
+        return self._matches[labels]
 
 
 def _plain(name: str) -> str:

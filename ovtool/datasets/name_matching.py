@@ -1,6 +1,6 @@
 """Class names that mean the same, however they are spelt.
 
-A name is looked for in this order, and the first that answers counts: the very name; letter case, the
+A name is looked for in this order, and the first match counts: the very name; letter case, the
 form of Unicode, and blanks, underscores and hyphens aside; the declared synonyms; a name among several
 that are written as one (``door;double door``); no blanks at all (``tvmonitor``); singular for plural
 (``rail``, ``rails``).
@@ -34,11 +34,11 @@ class KnownNames:
         self._singulars_of_all = _indexed(of_all, singulars)
 
     def of_spelling(self, name: str) -> int | None:
-        """The class of this name, its spelling aside; None for none, or where several could be meant."""
+        """The class of this name, its spelling aside; None where none or several match."""
         for keys, index in self._spellings:
-            found = _union(index, keys(name))
-            if found:
-                return next(iter(found)) if len(found) == 1 else None
+            matches = _union(index, keys(name))
+            if matches:
+                return next(iter(matches)) if len(matches) == 1 else None
         return None
 
     def of_synonym(self, word: str) -> set[int]:
@@ -46,7 +46,7 @@ class KnownNames:
         return _union(self._synonyms, _plain(word))
 
     def of_word(self, word: str) -> set[int]:
-        """The classes that a word can mean: the one of that name, else those it is a synonym of, else one
+        """The classes that a word can mean: the class of that name, else those it is a synonym of, else a class
         that is written in a similar way."""
         named = self.of_spelling(word)
         if named is not None:
@@ -54,19 +54,19 @@ class KnownNames:
         return self.of_synonym(word) or self.similar([word])
 
     def similar(self, words: Iterable[str], taken: AbstractSet[int] = frozenset()) -> set[int]:
-        """The one class that is written in a similar way as one of the words, in a set; of those `taken`
-        by a better match, none. The set is empty where several could be meant."""
+        """The only class that is written in a similar way as a word of these, in a set; of those `taken`
+        by a better match, none. The set is empty where several match."""
         words = list(words)
         for keys, index in self._similar:
-            found = set[int]().union(*(_union(index, keys(word)) for word in words)) - taken
-            if found:
-                return found if len(found) == 1 else set()
-        found = set()
+            matches = set[int]().union(*(_union(index, keys(word)) for word in words)) - taken
+            if matches:
+                return matches if len(matches) == 1 else set()
+        matches = set()
         for word in words:
-            found |= _union(self._singulars_of_all, _plain(word))
-            found |= _union(self._plain_of_all, singulars(word))
-        found -= taken
-        return found if len(found) == 1 else set()
+            matches |= _union(self._singulars_of_all, _plain(word))
+            matches |= _union(self._plain_of_all, singulars(word))
+        matches -= taken
+        return matches if len(matches) == 1 else set()
 
     def nearest(self, name: str) -> str | None:
         """The name that is written most alike, for a message, or None where none is."""
@@ -83,18 +83,18 @@ def singulars(name: str) -> set[str]:
     """
     (plain,) = _plain(name)
     start, _, last = plain.rpartition(" ")
-    found = {_IRREGULAR[last]} if last in _IRREGULAR else set()
+    ends = {_IRREGULAR[last]} if last in _IRREGULAR else set()
     if len(last) > 3 and last.endswith("s") and not last.endswith(("ss", "us", "is")):
-        found.add(last[:-1])
+        ends.add(last[:-1])
     if len(last) > 3 and last.endswith("es"):
-        found.add(last[:-2])
+        ends.add(last[:-2])
     if len(last) > 4 and last.endswith("ies"):
-        found.add(last[:-3] + "y")
+        ends.add(last[:-3] + "y")
     if len(last) > 4 and last.endswith("ves"):
-        found |= {last[:-3] + "f", last[:-3] + "fe"}
+        ends |= {last[:-3] + "f", last[:-3] + "fe"}
     if len(last) > 4 and last.endswith("i"):
-        found.add(last[:-1] + "us")
-    return {f"{start} {word}".strip() for word in found}
+        ends.add(last[:-1] + "us")
+    return {f"{start} {word}".strip() for word in ends}
 
 
 def _exact(name: str) -> set[str]:
@@ -113,7 +113,7 @@ def _plain(name: str) -> set[str]:
 
 
 def _several(name: str) -> set[str]:
-    """The names that are written as one."""
+    """The parts of several names that are written as a single name."""
     return set().union(*(_plain(part) for part in re.split(r"[;|,/]", name) if part.strip()))
 
 

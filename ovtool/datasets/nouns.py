@@ -4,25 +4,11 @@ The table feeds the scene law, the captions, the distractors and the training al
 (`collage_nouns.tsv`), and changing it changes every figure that was measured with it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-GROUNDS = (
-    "grass",
-    "water",
-    "wood",
-    "bricks",
-    "sky",
-    "sand",
-    "snow",
-    "carpet",
-    "marble",
-    "asphalt",
-    "rails",
-    "gravel",
-)
+GROUNDS = tuple("grass water wood bricks sky sand snow carpet marble asphalt rails gravel".split())
 
 
 @dataclass(frozen=True)
@@ -74,32 +60,11 @@ def class_names() -> tuple[str, ...]:
     return tuple(noun.name for noun in table()) + GROUNDS
 
 
-def with_ground() -> tuple[Noun, ...]:
-    """The nouns that have a ground of their own (boat on water, train on rails, ...)."""
-    return tuple(noun for noun in table() if noun.ground is not None)
-
-
 # The 20 classes of the preset `cooccur`: two or more on each of eight grounds, so that a ground
 # predicts its objects without naming one of them.
-COOCCUR_NOUNS: Sequence[str] = (
-    "boat",
-    "duck",
-    "whale",
-    "train",
-    "tram",
-    "plane",
-    "balloon",
-    "kite",
-    "cow",
-    "horse",
-    "rabbit",
-    "camel",
-    "crab",
-    "cactus",
-    "car",
-    "bus",
-    "penguin",
-    "snowman",
-    "teapot",
-    "cheese",
+COOCCUR_NOUNS = tuple(
+    (
+        "boat duck whale train tram plane balloon kite cow horse rabbit camel crab cactus car bus "
+        "penguin snowman teapot cheese"
+    ).split()
 )

@@ -1,6 +1,6 @@
 """Data sets by name: `NAME[:SPLIT]` to the files it is made of.
 
-`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` are looked for where detectron2
+`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` lie where detectron2
 keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 
@@ -36,7 +36,7 @@ class DataSet:
     file_names: tuple[str, ...] | None = None
 
 
-# name: (splits, the default split, what it is)
+# name: (splits, the default split, a description)
 DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "collage": (
         tuple(SPLIT_CODES),
@@ -189,14 +189,14 @@ def _voc(split: str) -> DataSet:
         )
     lists = root / "ImageSets" / "Segmentation"
     named = [lists / f"{name}.txt" for name in dict.fromkeys((split, split.replace("_", "")))]
-    found = next((path for path in named if path.is_file()), None)
-    if found is None:
+    listed = next((path for path in named if path.is_file()), None)
+    if listed is None:
         raise InputError(f"voc:{split} needs the list of its images at {named[0]}; put it there")
     # some lists hold paths of images and masks in place of ids
-    ids = [Path(line.split()[0]).stem for line in found.read_text().splitlines() if line.strip()]
+    ids = [Path(line.split()[0]).stem for line in listed.read_text().splitlines() if line.strip()]
     return DataSet(
         name=f"voc:{split}",
         images=root / "JPEGImages",
         objects=root / "Annotations",
-        file_names=tuple(f"{one}.jpg" for one in ids),
+        file_names=tuple(f"{name}.jpg" for name in ids),
     )

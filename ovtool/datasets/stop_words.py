@@ -1,4 +1,4 @@
-"""Nouns of captions that name no region: what `mine-pairs` leaves out unless it is told otherwise."""
+"""Nouns of captions that name no region: `mine-pairs` leaves them out unless --no-stop is given."""
 
 STOP_WORDS = frozenset(
     """

@@ -27,8 +27,8 @@ from ovtool.errors import InputError, UsageError
 class Vocabulary:
     """Classes to tell apart, and background words that compete with them and are dropped.
 
-    `classes` holds one tuple of synonyms per class, of which the first is the class's name. All
-    `background` words together form one more class, the last one, if there are any. `ids` are the
+    `classes` holds a tuple of synonyms for each class, of which the first is the class's name. All
+    `background` words together form one more class, the last, if there are any. `ids` are the
     classes' official ids, where they have any.
 
     Raises UsageError where a name is empty or said twice, or where there is no class.
@@ -62,11 +62,6 @@ class Vocabulary:
     def names(self) -> tuple[str, ...]:
         """The name of each class, in order; background is not among them."""
         return tuple(synonyms[0] for synonyms in self.classes)
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The id of each class in what is written: the official one, or else its number from 1."""
-        return tuple(range(1, len(self.classes) + 1)) if self.ids is None else self.ids
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -142,7 +137,7 @@ def read_classes_file(path: Path) -> Vocabulary:
     """The vocabulary of a UTF-8 text file: one class a line, ``|`` or ``;`` between synonyms; blank lines
     and those that begin with ``#`` are skipped.
 
-    Raises InputError where the file cannot be read, UsageError where its classes cannot be meant.
+    Raises InputError where the file cannot be read, UsageError where a class is empty or named twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,4 +1,4 @@
-"""Captioned images of a run: a data set's or a file's, so many captions of each, and their nouns."""
+"""Captioned images of a run, of a data set or a file: some of their captions, and the nouns in these."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,15 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import images as sources
 from ovtool.models import nouns
 from ovtool.models.nouns import Noun, Pipeline
 
 ALL = "all"
 COUNTS = ("1", "5", ALL)
-DEFAULT_SPLITS = {"coco": "train2017"}  # other than the house's own: captions are for training
+DEFAULT_SPLITS = {
+    "coco": "train2017"
+}  # not the data set's own default, since captions are for training
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,7 @@ def locate(spec: str, images: Path | None) -> tuple[Path, Path]:
         if data.captions is None:
             raise UsageError(f"{spec} has no captions")
         return data.captions, data.images
-    if images is None:
-        raise UsageError(f"--captions {spec} needs --images DIR, the folder of its file names")
-    if not images.is_dir():
-        raise InputError(f"no such folder: {images}; --images is where the names of {spec} start")
-    return Path(spec), images
+    return Path(spec), sources.folder_of(images, spec, f"--captions {spec}")
 
 
 def find(
@@ -55,8 +54,9 @@ def find(
 
     spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON with the folder `images` of its file names.
 
-    Raises UsageError for a folder too much or too few, InputError for what is not there: no captions,
-    or none of the images.
+    Raises:
+        UsageError: A folder is missing, or is given beside a data set.
+        InputError: There are no captions, or none of the images is there.
     """
     source, folder = locate(spec, images)
     listed = captions_file.read(source)
@@ -71,7 +71,7 @@ def find(
 
 
 def default_output(spec: str, kind: str) -> str:
-    """The file in the current folder when no -o names one: `coco.pairs.json` for coco:train2017."""
+    """The file in the current folder when no -o names another: `coco.pairs.json` for coco:train2017."""
     if is_data_set(spec):
         return f"{spec.partition(':')[0]}.{kind}.json"
     stem = "captions" if spec == "-" else Path(spec).stem
@@ -79,7 +79,7 @@ def default_output(spec: str, kind: str) -> str:
 
 
 def choose(image: CaptionedImage, count: str, seed: int) -> CaptionedImage:
-    """The image with `count` of its captions, drawn from (seed, file name): those for 1 are among
+    """The image with `count` of its captions, drawn from (seed, file name); the caption for 1 is among
     those for 5. Raises UsageError for another count."""
     if count not in COUNTS:
         raise UsageError(
@@ -106,10 +106,10 @@ def mentions(
 ) -> Iterator[tuple[Mention, ...]]:
     """The nouns of each image, each lemma once: where it is said first."""
     texts = (caption.text for image in captioned for caption in image.captions)
-    found = nouns.find(pipeline, texts, pos=pos, chunks=chunks, stop=stop)
+    nouns_of_captions = nouns.find(pipeline, texts, pos=pos, chunks=chunks, stop=stop)
     for image in captioned:
         once: dict[str, Mention] = {}
         for caption in image.captions:
-            for noun in next(found):
+            for noun in next(nouns_of_captions):
                 once.setdefault(noun.lemma, Mention(noun, caption.id))
         yield tuple(once.values())

@@ -30,8 +30,8 @@ BACKGROUND = (
 
 def names(category: coco.Category) -> tuple[str, ...]:
     """The words for a category, its name first; underscores are blanks."""
-    found = (category.name, *category.synonyms)
-    return tuple(dict.fromkeys(word.replace("_", " ") for word in found))
+    spellings = (category.name, *category.synonyms)
+    return tuple(dict.fromkeys(word.replace("_", " ") for word in spellings))
 
 
 def embed(clip: Clip, categories: Sequence[coco.Category], sentence: str = SENTENCE) -> Tensor:
@@ -40,10 +40,10 @@ def embed(clip: Clip, categories: Sequence[coco.Category], sentence: str = SENTE
     from ovtool.models import text
 
     words = [names(category) for category in categories]
-    text.warn_unlearned(clip, [one for several in words for one in several])
-    flat = [sentence.format(one) for several in words for one in several]
-    embedded = text.encode_texts(clip, flat).split([len(several) for several in words])
-    return normalize(torch.stack([several.mean(dim=0) for several in embedded]), dim=-1)
+    flat = [word for synonyms in words for word in synonyms]
+    text.warn_unlearned(clip, flat)
+    embedded = embed_words(clip, flat, sentence).split([len(synonyms) for synonyms in words])
+    return normalize(torch.stack([rows.mean(dim=0) for rows in embedded]), dim=-1)
 
 
 def background_words(
@@ -58,7 +58,7 @@ def background_words(
     own = {word.casefold() for category in labels.categories for word in names(category)}
     given = vocabularies.background_words(background, clip.stuff or BACKGROUND)
     kept = tuple(word for word in given if word.casefold() not in own)
-    single = [one for one in labels.images if len(one.category_ids) == 1]
+    single = [image for image in labels.images if len(image.category_ids) == 1]
     if not kept and single and not alone:
         raise UsageError(
             f"{len(single)} images have one label only, such as {single[0].item.name}, and the softmax needs "

@@ -1,5 +1,5 @@
-"""What a stage works on: images from files, folders, stdin, a data set's name, or a COCO JSON; and
-what Python holds as an image."""
+"""The images of a stage, from files, folders, stdin, a data set's name, or a COCO JSON; and the pixels
+of what Python holds as an image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from PIL import Image
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 
 Inputs = str | Path | Sequence[str | Path]
@@ -43,8 +43,8 @@ def find(
     """The images to work on, in the order in which their results are written.
 
     Args:
-        inputs: Image files, folders, `-` (a list on stdin), or one data set `NAME[:SPLIT]`, where no
-            file of that name exists. A single text or path is one of them.
+        inputs: Image files, folders, `-` (a list on stdin), or a single data set `NAME[:SPLIT]`, where no
+            file of that name exists. A single text or path is a list of one.
         coco_file: A COCO JSON whose images are taken instead.
         images: The folder that its file names start from.
         limit: The number of images after which the list ends.
@@ -65,14 +65,14 @@ def find(
     elif is_data_set(inputs):
         items = of_data_set(registry.locate(inputs[0]))
     else:
-        items = pictures.find_images(inputs)
+        items = image_files.find_images(inputs)
     return items[:limit]
 
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
-    """The images of a data set, in the order of its list if it has one, else of their names."""
+    """The images of a data set, in the order of its list, or of their names where it has no list."""
     if files.file_names is None:
-        items = pictures.find_images([str(files.images)])
+        items = image_files.find_images([str(files.images)])
     else:
         items = [ImageItem(files.images / name, name) for name in files.file_names]
     return [replace(item, id=registry.image_id(files, item.name)) for item in items]
@@ -84,11 +84,27 @@ def is_data_set(inputs: Inputs) -> bool:
     return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
-def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
-    if folder is None:
-        raise UsageError("--coco needs --images DIR, the folder that its file names start from")
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
+def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -> Path:
+    """The folder that the file names in a file start from.
+
+    Args:
+        images: What `--images` names.
+        source: The file.
+        option: What names the file, in messages.
+
+    Raises:
+        UsageError: No folder is given.
+        InputError: It is not there.
+    """
+    if images is None:
+        raise UsageError(f"{option} needs --images DIR, the folder that its file names start from")
+    if not images.is_dir():
+        raise InputError(f"no such folder: {images}; --images is where the names of {source} start")
+    return images
+
+
+def _from_coco(source: Path, images: Path | None) -> list[ImageItem]:
+    folder = folder_of(images, source)
     listed = coco.read(source, need_masks=False, root=folder).images
     if not listed:
         raise InputError(f"{source} lists no images")
@@ -105,7 +121,7 @@ def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
 def default_output(
     inputs: Inputs, items: Sequence[ImageItem], coco_file: Path | None, kind: str
 ) -> str:
-    """The file that a command writes in the current folder when no -o names one:
+    """The file that a command writes in the current folder when no -o names another:
     `photo.segments.json` for photo.jpg, `collage.segments.json` for collage:test, ..."""
     inputs = names_of(inputs)
     if coco_file is not None:
@@ -129,9 +145,9 @@ def pixels_of(image: AnyImage) -> NDArray[np.uint8]:
         InputError: The file is not there or cannot be read.
     """
     if isinstance(image, str | Path):
-        return pictures.read_rgb(Path(image))
+        return image_files.read_rgb(Path(image))
     if isinstance(image, Image.Image):
-        return pictures.of_pillow(image)
+        return image_files.of_pillow(image)
     if not isinstance(image, np.ndarray):
         kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
         raise TypeError(

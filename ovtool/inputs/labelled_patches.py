@@ -42,17 +42,14 @@ class PatchView:
 
 
 def settled(clip: Clip, settings: Alignment | Coherence) -> DenseSettings:
-    """How images are shown, with nothing left to the model."""
+    """How images go through the tower, with nothing left to the model."""
     last_block = settings.last_block if isinstance(settings, Alignment) else None
     views = DenseSettings(last_block, settings.short_side, settings.window, settings.stride)
     return views.settled(clip)
 
 
 def as_data(
-    clip: Clip,
-    settings: Alignment | Coherence,
-    views: DenseSettings,
-    contents: Mapping[str, str],
+    clip: Clip, settings: Alignment | Coherence, views: DenseSettings, contents: Mapping[str, str]
 ) -> dict[str, Any]:
     """The settings of a probe with what was settled, and where that came from, as plain data.
 
@@ -65,19 +62,16 @@ def as_data(
     data: dict[str, Any] = layers.as_data(settings, contents)
     del data["class"]
     names = [name for name in LAYERED if name in data]
-    origins: dict[str, layers.Origin] = {
-        name: "given"
-        if getattr(settings, name) is not None
-        else "model"
-        if name in clip.dense
-        else "default"
-        for name in names
-    }
+    origins = dict[str, layers.Origin]()
+    for name in names:
+        origins[name] = "model" if name in clip.dense else "default"
+        if getattr(settings, name) is not None:
+            origins[name] = "given"
     return {**data, **{name: getattr(views, name) for name in names}, "origins": origins}
 
 
 def view(clip: Clip, rgb: NDArray[np.uint8], labels: Tensor, settings: DenseSettings) -> PatchView:
-    """Shows an image to the tower.
+    """An image as the tower sees it.
 
     Args:
         clip: the model.

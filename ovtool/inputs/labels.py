@@ -1,4 +1,4 @@
-"""Image-level labels: which classes each image shows, and nothing of where.
+"""Image-level labels: which classes each image shows, without their places.
 
 They come from a data set's name, from a COCO JSON, of whose annotations only the ids are read, or from a
 file of two columns.
@@ -7,7 +7,6 @@ file of two columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +17,10 @@ from ovtool.formats import coco_checks as checks
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
+from ovtool.inputs.words import WordSet
 
+Categories = tuple[coco.Category, ...]
+LabelsByName = dict[str, set[int]]  # file name to the ids of the image's categories
 _logger = logging.getLogger("ovtool")
 
 
@@ -28,50 +30,40 @@ def read(
     """The labels that `spec` names: a data set `NAME[:SPLIT]`, a COCO JSON, or a file of two columns,
     image and labels.
 
-    images: the folder that the names in a file start from.
-    classes: the classes that a file of two columns may name ("cow,boat"), in the order of their ids;
-        without them they are its labels, in the order of the alphabet.
-    limit: the first so many images alone.
+    Images without a label are left out, and a warning says so.
 
-    Images without a label are left out, which one warning says.
+    Args:
+        spec: What names the labels.
+        images: The folder that the names in a file start from.
+        classes: The classes that a file of two columns may name ("cow,boat"), in the order of their ids;
+            without them they are its labels, in the order of the alphabet.
+        limit: The number of images after which the list ends.
 
-    Raises UsageError for what cannot be meant, InputError for what is broken or not there: no label at
-    all, a label that is no class, images that do not exist.
+    Raises:
+        UsageError: A folder or classes are missing, or are given where they have no use.
+        InputError: The file is broken, it holds no label, a label is no class, or images do not exist.
     """
-    if sources.is_data_set([spec]):
-        if images is not None:
-            raise UsageError(f"--images is the folder of a file of labels, and {spec} has its own")
-        if classes is not None:
-            raise UsageError(f"--classes is for a file of two columns, and {spec} names its own")
+    is_data_set = sources.is_data_set(spec)
+    is_json = spec == "-" or Path(spec).suffix.lower() == ".json"
+    if is_data_set and images is not None:
+        raise UsageError(f"--images is the folder of a file of labels, and {spec} has its own")
+    if classes is not None and (is_data_set or is_json):
+        raise UsageError(f"--classes is for a file of two columns, and {spec} names its own")
+    if is_data_set:
         listed, categories = _data_set(spec)
     else:
-        if images is None:
-            raise UsageError(f"--labels {spec} needs --images DIR, the folder of its file names")
-        if not images.is_dir():
-            raise InputError(
-                f"no such folder: {images}; --images is where the names of {spec} start"
-            )
-        if Path(spec).suffix.lower() == ".json" or spec == "-":
-            if classes is not None:
-                raise UsageError(
-                    f"--classes is for a file of two columns, and {spec} names its own"
-                )
-            found, categories = _coco(spec)
-        else:
-            found, categories = _columns(Path(spec), classes)
-        listed = [(ImageItem(images / name, name), ids) for name, ids in found]
+        folder = sources.folder_of(images, spec, f"--labels {spec}")
+        by_name, categories = _coco(spec) if is_json else _columns(Path(spec), classes)
+        listed = _below(folder, by_name)
     return _checked(spec, listed[:limit], categories)
 
 
-def _checked(
-    spec: str,
-    listed: Sequence[tuple[ImageItem, tuple[int, ...]]],
-    categories: tuple[coco.Category, ...],
-) -> Labelled:
+def _checked(spec: str, listed: list[LabelledImage], categories: Categories) -> Labelled:
+    """The images that have a label, all of which exist."""
     if not listed:
         raise InputError(f"{spec} lists no images")
-    kept = tuple(LabelledImage(item, ids) for item, ids in listed if ids)
-    bare = [item.name for item, ids in listed if not ids]
+    kept = tuple(image for image in listed if image.category_ids)
+    bare = [image.item.name for image in listed if not image.category_ids]
     if not kept:
         raise InputError(
             f"none of the {len(listed)} images of {spec} has a label; name their classes"
@@ -81,7 +73,7 @@ def _checked(
             "%d of the %d images of %s have no label and are left out, such as %s",
             len(bare), len(listed), spec, bare[0],
         )  # fmt: skip
-    missing = [one.item for one in kept if not one.item.path.exists()]
+    missing = [image.item for image in kept if not image.item.path.exists()]
     if missing:
         raise InputError(
             f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}; "
@@ -90,19 +82,25 @@ def _checked(
     return Labelled(spec, kept, categories, len(bare))
 
 
-def _data_set(
-    spec: str,
-) -> tuple[list[tuple[ImageItem, tuple[int, ...]]], tuple[coco.Category, ...]]:
+def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:
     files = registry.locate(spec)
     if files.objects is not None:
         return _voc(files, files.objects)
     if files.instances is None or not files.instances.exists():
         raise InputError(f"{spec} has no labels: {files.instances} is not there")
-    found, categories = _coco(str(files.instances))
-    return [(ImageItem(files.images / name, name), ids) for name, ids in found], categories
+    by_name, categories = _coco(str(files.instances))
+    return _below(files.images, by_name), categories
 
 
-def _coco(source: str) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
+def _below(folder: Path, by_name: LabelsByName) -> list[LabelledImage]:
+    """The images of a folder with their labels."""
+    return [
+        LabelledImage(ImageItem(folder / name, name), tuple(sorted(ids)))
+        for name, ids in by_name.items()
+    ]
+
+
+def _coco(source: str) -> tuple[LabelsByName, Categories]:
     """The categories of each image of a COCO JSON; masks and boxes are not looked at."""
     where, data = checks.load_json(source)
     if not isinstance(data, dict):
@@ -117,15 +115,13 @@ def _coco(source: str) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Ca
         checks.check_reference(entry.get("image_id"), "image_id", by_image, "images", place)
         checks.check_reference(entry.get("category_id"), "category_id", known, "categories", place)
         by_image[entry["image_id"]].add(entry["category_id"])
-    return [(one.file_name, tuple(sorted(by_image[one.id]))) for one in images], tuple(categories)
+    return {image.file_name: by_image[image.id] for image in images}, tuple(categories)
 
 
-def _voc(
-    files: registry.DataSet, objects: Path
-) -> tuple[list[tuple[ImageItem, tuple[int, ...]]], tuple[coco.Category, ...]]:
+def _voc(files: registry.DataSet, objects: Path) -> tuple[list[LabelledImage], Categories]:
     """The names of the objects in VOC's XML files, those marked difficult among them."""
     names = vocabularies.named("voc20").classes
-    ids = {known[0]: number for number, known in enumerate(names, start=1)}
+    ids = {synonyms[0]: number for number, synonyms in enumerate(names, start=1)}
     listed = []
     for item in sources.of_data_set(files):
         path = objects / f"{item.path.stem}.xml"
@@ -135,27 +131,21 @@ def _voc(
             raise InputError(f"no such file: {path}; it has the labels of {item.name}") from None
         except (ElementTree.ParseError, OSError) as error:
             raise InputError(f"{path} is no XML file that can be read: {error}") from None
-        said = {(one.findtext("name") or "").strip() for one in root.iter("object")}
-        if unknown := sorted(said - ids.keys()):
+        present = {(entry.findtext("name") or "").strip() for entry in root.iter("object")}
+        if unknown := sorted(present - ids.keys()):
             raise InputError(f"{path} names '{unknown[0]}', which is no class of VOC")
-        listed.append((item, tuple(sorted(ids[name] for name in said))))
-    categories = tuple(
-        coco.Category(number, known[0], synonyms=tuple(known[1:]))
-        for number, known in enumerate(names, start=1)
-    )
-    return listed, categories
+        listed.append(LabelledImage(item, tuple(sorted(ids[name] for name in present))))
+    return listed, WordSet(names).categories
 
 
-def _columns(
-    path: Path, classes: str | None
-) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[coco.Category, ...]]:
+def _columns(path: Path, classes: str | None) -> tuple[LabelsByName, Categories]:
     """A file of two columns, image and labels, with one separator for all of it (`formats.label_lists`)."""
     rows = label_lists.read(path)
     if classes is not None:
         given = vocabularies.parse_classes(classes).classes
     else:
         given = tuple((label,) for label in sorted({label for row in rows for label in row.labels}))
-    number = {name.casefold(): k for k, known in enumerate(given, start=1) for name in known}
+    number = {name.casefold(): k for k, names in enumerate(given, start=1) for name in names}
     listed: dict[str, set[int]] = {}
     for row in rows:
         place = f"{path}, line {row.number}"
@@ -168,7 +158,4 @@ def _columns(
                 "with --classes"
             )
         listed.setdefault(row.name, set()).update(number[label.casefold()] for label in row.labels)
-    categories = tuple(
-        coco.Category(k, known[0], synonyms=tuple(known[1:])) for k, known in enumerate(given, 1)
-    )
-    return [(name, tuple(sorted(ids))) for name, ids in listed.items()], categories
+    return listed, WordSet(given).categories

@@ -1,4 +1,4 @@
-"""What a learned prompt says, in words: those of a vocabulary whose texts are nearest to it."""
+"""A learned prompt in words: the words of a vocabulary whose texts are nearest to it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def vocabulary(clip: Clip, words: Path | None) -> list[str]:
 def of(
     clip: Clip, embedded: Tensor, words: Sequence[str], count: int
 ) -> list[list[tuple[str, float]]]:
-    """The words nearest to each of some texts (C, D), best first, each with its cosine."""
+    """The words nearest to each of the texts (C, D), best first, each with its cosine."""
     known = category_texts.embed_words(clip, words, category_texts.SENTENCE)
     cosines = normalize(embedded, dim=-1) @ known.T
     best, places = cosines.topk(min(count, len(words)), dim=1)
     return [
-        [(words[place], round(cosine, 4)) for cosine, place in zip(row, chosen, strict=True)]
-        for row, chosen in zip(best.tolist(), places.tolist(), strict=True)
+        [(words[place], round(cosine, 4)) for cosine, place in zip(*row, strict=True)]
+        for row in zip(best.tolist(), places.tolist(), strict=True)
     ]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovtool.datasets import registry, vocabularies
-from ovtool.datasets.matching import image_stem, match_images
+from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
+from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
@@ -50,12 +51,8 @@ class LabelledPair:
         by_stem = {image_stem(name): words for name, words in table.items()}
         known: dict[str, list[str]] = {}
         unknown: list[str] = []
-        for predicted, name in [
-            *self.names.items(),
-            *zip(self.empty, self.empty, strict=True),
-        ]:
-            keys = (name, predicted)
-            own = next((table[key] for key in keys if key in table), by_stem.get(image_stem(name)))
+        for predicted, name in [*self.names.items(), *((name, name) for name in self.empty)]:
+            own = table.get(name, table.get(predicted, by_stem.get(image_stem(name))))
             if own is None:
                 unknown.append(name)
             else:
@@ -117,7 +114,7 @@ class MaskPair:
 
     Attributes:
         truth: the true masks.
-        proposed: the proposed ones; an image without a prediction is not there.
+        proposed: the proposed masks, without the images that have no prediction.
         absent: the number of true images with no prediction.
         extra: the number of predicted images with no truth.
     """
@@ -136,8 +133,8 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
             and `missing` is `refuse`.
     """
     truth = coco.read(ground_truth)
-    found = coco.read(prediction, truth=truth)
-    sizes = {image.file_name: (image.width, image.height) for image in found.images}
+    proposals = coco.read(prediction, truth=truth)
+    sizes = {image.file_name: (image.width, image.height) for image in proposals.images}
     absent = [image.file_name for image in truth.images if image.file_name not in sizes]
     if absent and missing == "refuse":
         raise InputError(
@@ -146,13 +143,14 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
             "as not found or --missing skip to leave them out"
         )
     for image in truth.images:
-        width, height = sizes.get(image.file_name, (image.width, image.height))
-        if (width, height) != (image.width, image.height):
+        own = (image.width, image.height)
+        width, height = sizes.get(image.file_name, own)
+        if (width, height) != own:
             raise InputError(
                 f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
                 f"{image.width} x {image.height} pixels); propose on images of the truth's size"
             )
-    true, proposed = _by_image(truth), _by_image(found)
+    true, proposed = _by_image(truth), _by_image(proposals)
     extra = len(set(proposed) - set(true))
     if missing == "skip":
         true = {name: masks for name, masks in true.items() if name in proposed}

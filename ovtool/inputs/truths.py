@@ -1,4 +1,4 @@
-"""What the probes measure against: images with masks, and the words that compete in each."""
+"""The truth of the probes: images with masks, and the words that compete in each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from ovtool.datasets import nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
+from ovtool.inputs.words import words_per_image
 from ovtool.settings.shared import Source
 
 STUFF = frozenset({"ground", "stuff"})  # supercategories
@@ -34,18 +35,23 @@ def files(
         return coco_file, images, None
     if images is not None:
         raise UsageError("--images is the folder of --coco FILE")
-    found = registry.locate(data_set or "")
-    masks = found.semantic or found.instances
+    data = registry.locate(data_set or "")
+    masks = data.semantic or data.instances
     if masks is None or not masks.exists():
         raise InputError(f"{data_set} has no masks with names: {masks} is not there")
-    return masks, found.images, found.classes_per_image
+    return masks, data.images, data.classes_per_image
 
 
 class CompetingWords:
     """The words that compete in each image, and the truth over them.
 
-    all_names: every name of the run. Classes of the truth have its indices; words of the lists that are
-    no class of the truth have higher ones, and are wrong wherever they are chosen.
+    Attributes:
+        truth: the label maps.
+        classes: the names of each class. Classes of the truth have its indices; words of the lists that
+            are no class of the truth have higher indices, and are wrong wherever they are predicted.
+        of_image: file name to the classes of its list; empty without lists.
+        all_names: every name of the classes of the run.
+        mean_count: how many classes compete in an image, on average.
     """
 
     def __init__(self, truth: LabelledImages, lists: Path | None, images: Sequence[str]) -> None:
@@ -54,12 +60,7 @@ class CompetingWords:
         index = {name.casefold(): k for k, names in enumerate(self.classes) for name in names}
         self.of_image: Mapping[str, list[int]] = {}
         if lists is not None:
-            table = labelled.read_classes_per_image(lists)
-            missing = [name for name in images if name not in table]
-            if missing:
-                raise InputError(
-                    f"{lists} has no list of words for {labelled.shortened(missing, 1)}"
-                )
+            table = words_per_image(lists, images)
             self.of_image = {
                 name: [
                     self._number(index, vocabularies.split_synonyms(entry)) for entry in table[name]
@@ -69,27 +70,27 @@ class CompetingWords:
         everything = (name for names in self.classes for name in names)
         self.all_names = tuple(dict.fromkeys(everything))
         self._place = {name: place for place, name in enumerate(self.all_names)}
-        counts = [len(chosen) for chosen in self.of_image.values()] or [len(self.classes)]
+        counts = [len(competing) for competing in self.of_image.values()] or [len(self.classes)]
         self.mean_count = sum(counts) / len(counts)
 
     def _number(self, index: dict[str, int], names: Sequence[str]) -> int:
         """The class of a word with its synonyms, a new one where the truth has none."""
-        for name in names:
-            if name.casefold() in index:
-                return index[name.casefold()]
+        keys = [name.casefold() for name in names]
+        if known := [index[key] for key in keys if key in index]:
+            return known[0]
         self.classes.append(tuple(names))
-        index.update(dict.fromkeys((name.casefold() for name in names), len(self.classes) - 1))
+        index.update(dict.fromkeys(keys, len(self.classes) - 1))
         return len(self.classes) - 1
 
-    def chosen(self, image: str) -> list[int]:
+    def competing(self, image: str) -> list[int]:
         """The classes that compete in an image."""
         return list(dict.fromkeys(self.of_image.get(image, range(len(self.classes)))))
 
     def rows(self, image: str) -> tuple[list[int], list[int]]:
-        """The names that compete, as indices into `all_names`, and the place of each one's class in
-        `chosen`."""
+        """The names that compete, as indices into `all_names`, and the place of each name's class in
+        `competing`."""
         places, owner = [], []
-        for place, k in enumerate(self.chosen(image)):
+        for place, k in enumerate(self.competing(image)):
             places += [self._place[name] for name in self.classes[k]]
             owner += [place] * len(self.classes[k])
         return places, owner
@@ -97,7 +98,7 @@ class CompetingWords:
     def counted(self, image: str) -> NDArray[np.int32]:
         """The true labels, -1 where the class is not among the image's words."""
         labels = self.truth.decode(image)
-        return np.where(np.isin(labels, self.chosen(image)), labels, -1).astype(np.int32)
+        return np.where(np.isin(labels, self.competing(image)), labels, -1).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Probed:
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
         """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
         image's words. Raises InputError where their sizes differ."""
-        rgb, labels = pictures.read_rgb(item.path), self.words.counted(item.name)
+        rgb, labels = image_files.read_rgb(item.path), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(f"{item.path} has another size than its masks in {self.source}")
         return rgb, torch.from_numpy(labels).long()
@@ -149,7 +150,7 @@ def open_probed(
     file, folder, listed = files(data_set, source.coco, source.images)
     dataset = coco.read(file, root=folder)
     if not dataset.annotations:
-        raise InputError(f"{file} holds no masks: a probe needs them")
+        raise InputError(f"{file} holds no masks; give a file of masks to probe")
     truth = labelled.from_dataset(dataset, str(file))
     names = truth.names[: source.limit]
     words = CompetingWords(truth, classes_per_image or listed, names)
@@ -164,10 +165,10 @@ def _groups(categories: Sequence[coco.Category]) -> dict[str, frozenset[int]]:
         for index, category in enumerate(categories)
         if category.supercategory in STUFF or category.extra.get("isthing") == 0
     )
-    found = {"all": everything, "things": everything - stuff, "stuff": stuff}
+    groups = {"all": everything, "things": everything - stuff, "stuff": stuff}
     base = {noun.name: noun.base for noun in nouns.table()}
     names = {index: categories[index].name for index in everything - stuff}
     if stuff and all(name in base for name in names.values()):
-        found["base"] = frozenset(index for index, name in names.items() if base[name])
-        found["new"] = frozenset(index for index, name in names.items() if not base[name])
-    return {name: members for name, members in found.items() if members}
+        groups["base"] = frozenset(index for index, name in names.items() if base[name])
+        groups["new"] = frozenset(index for index, name in names.items() if not base[name])
+    return {name: members for name, members in groups.items() if members}

@@ -26,7 +26,7 @@ class WordSet:
         background: The words that compete and are dropped, in every image where they are no class.
         per_image: For each image's name the indices into `classes` that it is segmented with; None
             where every image takes all.
-        default_background: Whether the background is the default one, which nobody asked for.
+        default_background: Whether the background is the default, since no other was asked for.
         ids: The official ids of the classes, where their source has any.
     """
 
@@ -65,7 +65,7 @@ class WordSet:
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The id of each class: its official one, else its place from 1 on."""
+        """The id of each class: its official id, else its place from 1 on."""
         return tuple(range(1, len(self.classes) + 1)) if self.ids is None else self.ids
 
 
@@ -93,8 +93,8 @@ def gather(
     """The words of a run, from the one field of `words` that is given.
 
     Without any, a data set that brings a list of words for each image (`collage`) is segmented with
-    those. Beside `classes` and `classes_file` the default background is the stuff list (or that of
-    the model, if its weights have one), beside the others nothing.
+    those. Beside `classes` and `classes_file` the default background is the stuff list (or the list that
+    belongs to the model's weights), beside the others nothing.
 
     Args:
         items: The images.
@@ -139,16 +139,22 @@ def _words_of_data_set(inputs: sources.Inputs) -> Path:
     )
 
 
-def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, ...]) -> WordSet:
-    """The words of a JSON file of lists. A class that several images share is one class of the run,
-    and has the same synonyms in all of them."""
-    listed = labelled.read_classes_per_image(source)
-    missing = [item.name for item in items if item.name not in listed]
+def words_per_image(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """The lists of words of a JSON file. Raises InputError where it is broken, or an image has no list."""
+    table = labelled.read_classes_per_image(source)
+    missing = [name for name in names if name not in table]
     if missing:
         raise InputError(
             f"{source} has no list of words for {labelled.shortened(missing, 1)}; add one for each "
             "image"
         )
+    return table
+
+
+def _per_image(items: Sequence[ImageItem], source: Path, background: tuple[str, ...]) -> WordSet:
+    """The words of a JSON file of lists. A class that several images share is one class of the run,
+    and has the same synonyms in all of them."""
+    listed = words_per_image(source, [item.name for item in items])
     number: dict[str, int] = {}
     classes: list[tuple[str, ...]] = []
     per_image: dict[str, tuple[int, ...]] = {}

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ovtool.methods.label_matching import clamped, similarity
 
-PUSH_WEIGHT = 0.02  # lambda_T, as published for VOC; 0.01 for COCO
 REFINE_WEIGHT = 0.05  # lambda_r of L_match + lambda_r L_refine, for VOC; 0.2 for COCO
 
 

@@ -21,7 +21,7 @@ Rows = Callable[[int, int], Tensor]
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The label of each pixel and what the labels amount to.
+    """The label of each pixel, with counts and mean probabilities of the classes.
 
     `label` is (H, W) int32, the class index or -1 where nothing is labelled; `probability` is (H,
     W) float32 in [0, 1], the softmax probability of the best class, background included; `pixels`
@@ -64,14 +64,14 @@ def mirrored(rows: Rows) -> Rows:
     return lambda start, stop: rows(start, stop).flip(-1)
 
 
-def mean_of(several: Sequence[Rows]) -> Rows:
-    """The mean of the rows of several views of one image; of a single view, its own."""
-    if len(several) == 1:
-        return several[0]
+def mean_of(views: Sequence[Rows]) -> Rows:
+    """The mean of the rows of several views of an image; the rows themselves of a single view."""
+    if len(views) == 1:
+        return views[0]
 
     def rows(start: int, stop: int) -> Tensor:
-        first, *others = (view(start, stop).float() for view in several)
-        return sum(others, first) / len(several)
+        first, *others = (view(start, stop).float() for view in views)
+        return sum(others, first) / len(views)
 
     return rows
 

@@ -118,12 +118,7 @@ def neighbour_prior(
 
 
 def attention(
-    name: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grid: tuple[int, int],
-    sigma: float = NACLIP_SIGMA,
+    name: str, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], sigma: float = NACLIP_SIGMA
 ) -> Tensor:
     """The attention of the variant `name` (see `LAST_BLOCKS`) over a class token and a grid of (h,
     w) patches; sigma: of NACLIP's neighbourhood, in patches.

@@ -54,16 +54,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def soft_unary(probabilities: Tensor, scale: float | None = None) -> Tensor:
-    """-log p of probabilities, floating (L, ...), at least 1e-5: the same shape, float32.
-
-    With a scale in (0, 1] they are first mixed with the uniform distribution, p scale + (1 - scale)
-    / L.
-    """
-    mixed = probabilities.float()
-    if scale is not None:
-        mixed = mixed * scale + (1.0 - scale) / len(mixed)
-    return -mixed.clamp(LEAST_PROBABILITY, 1.0).log()
+def soft_unary(probabilities: Tensor) -> Tensor:
+    """-log p of probabilities, floating (L, ...), at least 1e-5: the same shape, float32."""
+    return -probabilities.float().clamp(LEAST_PROBABILITY, 1.0).log()
 
 
 def hard_unary(labels: Tensor, classes: int, certainty: float = CERTAINTY) -> Tensor:

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 INIT_STD = 0.02
-DEPTH = 3  # the paper's default
 
 
 @dataclass(frozen=True, eq=False)

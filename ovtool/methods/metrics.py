@@ -6,7 +6,7 @@ class i predicted to be class j, and t_i = sum_j n_ij the number of pixels of cl
 of a data set takes one matrix summed over all images; it is not a mean over images.
 
 The mean IoU has two conventions, which differ where a class is predicted and is nowhere true: it counts
-as 0 in `miou_union` and does not count in `miou_truth`. How sure either is says `methods.bootstrap`.
+as 0 in `miou_union` and does not count in `miou_truth`. Their intervals are in `methods.bootstrap`.
 """
 
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class VisionEmbedder(nn.Module):
     @torch.no_grad()
     def start_at(self, projection: Tensor | None) -> None:
         """Makes the embedder the tower's own projection (in_width, out_width), None for a tower without
-        one: the skip takes it over, and the branch starts at zero. Training then starts at zero-shot
+        a projection: the skip takes it over, and the branch starts at zero. Training then starts at zero-shot
         CLIP.
 
         Raises ValueError for a projection of another shape, or none where the widths differ.

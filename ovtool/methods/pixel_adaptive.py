@@ -25,10 +25,7 @@ ITERATIONS = 10
 
 @torch.no_grad()
 def pamr(
-    image: Tensor,
-    maps: Tensor,
-    iterations: int = ITERATIONS,
-    distances: Sequence[int] = DISTANCES,
+    image: Tensor, maps: Tensor, iterations: int = ITERATIONS, distances: Sequence[int] = DISTANCES
 ) -> Tensor:
     """Maps after some iterations: float32 (K, H, W), in the range of `maps`.
 

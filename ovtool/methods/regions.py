@@ -196,9 +196,7 @@ def _best(
 
 
 def propose_regions(
-    rgb: NDArray[np.uint8],
-    max_regions: int = 100,
-    min_area: float = 0.001,
+    rgb: NDArray[np.uint8], max_regions: int = 100, min_area: float = 0.001
 ) -> Regions:
     """The regions of an image, best first.
 

@@ -27,10 +27,7 @@ def plot_place(plot: str | Path | None, run: Run) -> Path | None:
 
 
 def document(
-    metric: str,
-    measured: Mapping[str, Any],
-    clip: Clip,
-    settings: Mapping[str, Any],
+    metric: str, measured: Mapping[str, Any], clip: Clip, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The result of a probe with what made it, without the path of any file.
 

@@ -92,11 +92,7 @@ def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
 
 
 def of_masks(
-    dataset: coco.Dataset,
-    source: Path,
-    *,
-    embeddings: Path | None = None,
-    clip: Clip | None = None,
+    dataset: coco.Dataset, source: Path, *, embeddings: Path | None = None, clip: Clip | None = None
 ) -> ProposalSource:
     """Regions from masks that were read; on finding, an image of another size raises MismatchError.
 
@@ -128,9 +124,9 @@ def of_masks(
     def find(item: ImageItem, rgb: NDArray[np.uint8]) -> Proposals:
         image = images.get(item.name)
         if image is None or (image.height, image.width) != rgb.shape[:2]:
-            there = "a failure" if image is None else f"{image.width} x {image.height}"
+            size = "a failure" if image is None else f"{image.width} x {image.height}"
             raise MismatchError(
-                f"{source}: {item.name} is {there} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
+                f"{source}: {item.name} is {size} there and {rgb.shape[1]} x {rgb.shape[0]} here; "
                 "make the proposals for these images"
             )
         stacked = None

@@ -23,11 +23,7 @@ Items = TypeVar("Items", bound=Sliceable)
 Result = TypeVar("Result")
 logger = logging.getLogger("ovtool")
 
-_PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # how backends without an exception of their own say it
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
                  "not enough memory", "alloc_failed")  # fmt: skip
@@ -134,21 +130,17 @@ class Halving(Generic[Items, Result]):
         start = 0
         while start < len(items):
             batch = items[start : start + self.batch_size]
-            result, failed = self._try(batch)
-            if result is None:
-                self._halve(len(batch), failed)
+            try:
+                result = self.run(batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).split("\n")[0]
+            else:
+                yield result
+                start += len(batch)
                 continue
-            yield result[0]
-            start += len(batch)
-
-    def _try(self, batch: Items) -> tuple[tuple[Result] | None, str]:
-        """The result in a tuple, or None and the reason, all that the attempt held set free."""
-        try:
-            return (self.run(batch),), ""
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None, str(error).split("\n")[0]
+            self._halve(len(batch), reason)  # here the failed attempt no longer holds any memory
 
     def _halve(self, size: int, reason: str) -> None:
         if torch.cuda.is_available():

@@ -56,9 +56,9 @@ def run_local(
     if resume:
         kept = {part.index for part in parts if store.exists(part)}
         logger.info("resuming: %d of %d parts are done", len(kept), len(parts))
-    elif there := store.discard(parts):
+    elif removed := store.discard(parts):
         logger.warning(
-            "removed %d parts of an earlier run in %s; --resume keeps them", there, store.folder
+            "removed %d parts of an earlier run in %s; --resume keeps them", removed, store.folder
         )
     for part in parts:
         size = part.stop - part.start

@@ -156,7 +156,7 @@ def map_images(
     settings = {
         "run": _run_settings(items, job.device),
         "part_size": run.part_size,
-        "pictures": dict(job.beside),
+        "beside": dict(job.beside),
     }
     digest = parts.settings_digest({**preface, **settings})
     with _parts_folder(out) as folder:
@@ -203,11 +203,7 @@ def _run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str,
     number of threads, the device's kind and the libraries."""
     sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
     listed = parts.settings_digest(
-        {
-            "names": [item.name for item in items],
-            "sizes": sizes,
-            "ids": [item.id for item in items],
-        }
+        {"names": [item.name for item in items], "sizes": sizes, "ids": [item.id for item in items]}
     )
     return {
         "images": listed,

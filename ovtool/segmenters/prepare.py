@@ -62,11 +62,11 @@ def prepared(
     """
     if isinstance(method, Trained):
         return trained.prepared(method, words, compute, batch_size)
-    looked_for = word_inputs.gather(items, inputs, words)
+    word_set = word_inputs.gather(items, inputs, words)
     if isinstance(method, TwoStage):
-        load = two_stage.prepared(method, looked_for, items, compute, batch_size)
+        load = two_stage.prepared(method, word_set, items, compute, batch_size)
     else:
-        load = dense.prepared(method, looked_for, items, compute, batch_size)
+        load = dense.prepared(method, word_set, items, compute, batch_size)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
-    return Prepared(looked_for, load)
+    return Prepared(word_set, load)

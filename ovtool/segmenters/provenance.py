@@ -53,11 +53,7 @@ def of_clip_run(
 ) -> dict[str, Any]:
     """The `info` of a segmenter that compares images with words; `method`, `origins` and `settled` as of
     `info`."""
-    more = {
-        **of_words(words),
-        "precision": of_precision(clip.dtype),
-        "batch_size": batch_size,
-    }
+    more = {**of_words(words), "precision": of_precision(clip.dtype), "batch_size": batch_size}
     return info(method, origins, settled, more, of_clip(clip))
 
 

@@ -139,9 +139,9 @@ def prepared(
     device = devices.choose(compute.device)
     dtype = devices.precision(compute.precision, device)
     trained = networks.load(method.segmenter, device, compute.model)
-    looked_for, order = classes_of(trained, words)
-    segmenter = TrainedSegmenter(trained, looked_for, order, method, device, dtype)
-    return Prepared(looked_for, lambda: segmenter)
+    word_set, order = classes_of(trained, words)
+    segmenter = TrainedSegmenter(trained, word_set, order, method, device, dtype)
+    return Prepared(word_set, lambda: segmenter)
 
 
 def _refuse(words: Words, batch_size: int | None) -> None:

@@ -164,7 +164,7 @@ def _count(
                 left_out[kind] += int((true == kind).sum())
             patches += torch.bincount(true[true >= 0], minlength=classes)
             places, owner = words.rows(item.name)
-            competing = torch.tensor(words.chosen(item.name))
+            competing = torch.tensor(words.competing(item.name))
             for row, reading in enumerate(readings):
                 best = _named(reading.encode, view.crops, embedded[places], owner)
                 hit = true[(competing[best] == true) & (true >= 0)]

@@ -125,7 +125,7 @@ def _scored(
             ways = _scores(probe, pixels, embedded[places])
             for name, of_words in zip(names, ways, strict=True):
                 best = class_maps.class_scores(of_words.cpu(), owner)
-                scores[name][number, words.chosen(item.name)] = best
+                scores[name][number, words.competing(item.name)] = best
             advance()
     return scores, labels
 

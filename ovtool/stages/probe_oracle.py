@@ -166,7 +166,7 @@ def _count(
             present = np.unique(labels[labels >= 0])
             counts.masks += len(present)
             places, owner = words.rows(item.name)
-            competing = np.array(words.chosen(item.name))
+            competing = np.array(words.competing(item.name))
             masks = torch.from_numpy(labels[None] == present[:, None, None])
             for row in rows if len(present) else ():
                 vectors = _encoded(row, rgb, masks, oracle.crop_size, batch_size)

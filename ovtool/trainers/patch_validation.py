@@ -57,7 +57,7 @@ class Validation:
         for item in self.items:
             rgb, labels = self.probed.read(item)
             places, owner = words.rows(item.name)
-            chosen = torch.tensor(words.chosen(item.name))
+            chosen = torch.tensor(words.competing(item.name))
             encode = dense_scores.encoder(clip, None, BATCH_SIZE, head)
             names = torch.tensor(places, device=self.text.device)
             found = dense_scores.word_cosines(

@@ -132,7 +132,7 @@ def test_bad_input_is_told_in_one_line(fails, data, tmp_path, name):
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**json.loads(data.semantic.read_text()), "annotations": []}))
     given = ["--coco", bare, "--images", data.images]
-    assert "holds no masks: a probe needs them" in fails(1, "probe", name, *given)
+    assert "holds no masks; give a file of masks" in fails(1, "probe", name, *given)
     head = tmp_path / "head.safetensors"
     tensors.save(head, {}, {"kind": "pacl", "model": "other", "fingerprint": "0" * 16})
     assert "was made with other" in fails(2, "probe", name, *images, "--pacl", head)

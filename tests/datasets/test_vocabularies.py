@@ -5,6 +5,7 @@ import pytest
 from ovtool.datasets import templates, vocabularies
 from ovtool.datasets.vocabularies import Vocabulary
 from ovtool.errors import InputError, UsageError
+from ovtool.inputs.words import WordSet
 
 
 def test_commas_part_classes_and_bars_synonyms():
@@ -211,13 +212,13 @@ def test_background_yields_to_another_spelling_too():
 )  # fmt: skip
 def test_vocabularies_have_the_ids_of_their_data_sets(vocabulary, ids):
     found = vocabularies.named(vocabulary)
-    known = dict(zip(found.names, found.category_ids, strict=True))
+    known = dict(zip(found.names, found.ids, strict=True))
     assert {name: known[name] for name in ids} == ids
-    assert list(found.category_ids) == sorted(set(found.category_ids))
-    assert vocabularies.with_background(found, ["void"]).category_ids == found.category_ids
+    assert list(found.ids) == sorted(set(found.ids))
+    assert vocabularies.with_background(found, ["void"]).ids == found.ids
 
 
 def test_classes_without_official_ids_count_from_one():
-    assert vocabularies.parse_classes("b,a").category_ids == (1, 2)
+    assert WordSet(vocabularies.parse_classes("b,a").classes).category_ids == (1, 2)
     with pytest.raises(ValueError, match="1 ids for 2 classes"):
         Vocabulary((("a",), ("b",)), ids=(1,))

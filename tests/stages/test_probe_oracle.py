@@ -147,7 +147,7 @@ def test_what_cannot_be_meant(probe, truth, tmp_path):
         probe(classes_per_image=tmp_path / "words.json")
     data = json.loads(truth.read_text())
     truth.write_text(json.dumps({**data, "annotations": []}))
-    with pytest.raises(InputError, match="holds no masks: a probe needs them"):
+    with pytest.raises(InputError, match="holds no masks; give a file of masks"):
         probe(prompts="none")
     with pytest.raises(UsageError, match="--proposals are masks from a file, and --proposer makes"):
         Oracle(proposer="regions", proposals=truth)

@@ -260,7 +260,7 @@ def test_a_file_without_masks_is_refused(given, probe, tmp_path):
     whole = json.loads(given["source"].coco.read_text())
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**whole, "annotations": []}))
-    with pytest.raises(InputError, match="holds no masks: a probe needs them"):
+    with pytest.raises(InputError, match="holds no masks; give a file of masks"):
         probe.run(source=Source(coco=bare, images=tmp_path))
     with pytest.raises(UsageError, match="give a data set such as collage:test"):
         probe.run()
