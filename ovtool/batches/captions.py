@@ -94,7 +94,7 @@ class Listed:
     @property
     def texts(self) -> list[str]:
         """All captions, image by image."""
-        return [caption for said in self.captions for caption in said]
+        return [caption for captions in self.captions for caption in captions]
 
 
 def listed(
@@ -135,7 +135,9 @@ def listed(
     held = set(np.random.default_rng([seed, 1]).permutation(kept)[:count].tolist())
     train = [index for index in kept if index not in held]
     texts = tuple(tuple(caption.text for caption in captioned[index].captions) for index in train)
-    names = [[items[index].name, list(said)] for index, said in zip(train, texts, strict=True)]
+    names = [
+        [items[index].name, list(captions)] for index, captions in zip(train, texts, strict=True)
+    ]
     return Listed(
         spec,
         tuple(items[index] for index in train),

@@ -129,9 +129,10 @@ def read(
             names, table, background = (segmenter.BACKGROUND, *names), np.append(own + 1, 0), 0
         table[-1] = background
     if len(names) < 2:
+        count = f"one class, {names[0]}," if names else "no class,"
         raise UsageError(
-            f"{source} has one class, {', '.join(names) or 'not even one'}, and a segmenter tells two or more apart; "
-            "give --with-background, and what no mask covers is a class of its own"
+            f"{source} has {count} and a segmenter needs two or more; give --with-background, and what no "
+            "mask covers is a class of its own"
         )
     kept, failures, digest = _checked(opened, items, table, check)
     if not kept:
@@ -170,12 +171,12 @@ def read_truth(
     background = segmenter.background_of(names)
     rest = IGNORED if background is None else background
     index = [place.get(name.casefold()) for name in labels.names]
-    if all(one is None or one == background for one in index):
+    if all(number is None or number == background for number in index):
         raise MismatchError(
             f"{source} has none of the classes that are learned ({labelled.shortened(names)}); validate "
             "on labels of the same classes"
         )
-    own = np.array([rest if one is None else one for one in index] + [IGNORED], np.int32)
+    own = np.array([rest if number is None else number for number in index] + [IGNORED], np.int32)
     return replace(labels, names=tuple(names), table=own[labels.table])
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from ovtool.batches import readable
 from ovtool.batches.pairs import random_box
 from ovtool.batches.readable import Check, Expected
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled, LabelledImage
 
 CACHE_BYTES = 1 << 30  # of images brought to size
@@ -77,10 +77,10 @@ class LabelBatches:
     def __getitem__(self, step: int) -> LabelBatch:
         epoch, place = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
-        chosen = order[place * self.size : (place + 1) * self.size]
+        rows = order[place * self.size : (place + 1) * self.size].tolist()
         rng = np.random.default_rng([self.seed, 3, step])
-        mirrored = torch.from_numpy(rng.random(len(chosen)) < 0.5)
-        return self.of_rows([int(row) for row in chosen], mirrored, rng)
+        mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
+        return self.of_rows(rows, mirrored, rng)
 
     def of_rows(
         self,
@@ -97,22 +97,24 @@ class LabelBatches:
     def label_rows(self, rows: Sequence[int]) -> Tensor:
         """The labels of some images, bool (B, C), columns in the order of the categories."""
         place = {category.id: k for k, category in enumerate(self.labels.categories)}
-        found = torch.zeros(len(rows), len(place), dtype=torch.bool)
+        labels = torch.zeros(len(rows), len(place), dtype=torch.bool)
         for index, row in enumerate(rows):
-            found[index, [place[one] for one in self.images[row].category_ids]] = True
-        return found
+            labels[index, [place[category_id] for category_id in self.images[row].category_ids]] = (
+                True
+            )
+        return labels
 
     def _square(self, row: int, rng: np.random.Generator | None) -> Rgb:
         """An image, or with `rng` and a scale below 1 a crop of it, brought to a square."""
         if rng is not None and self.scale < 1:
-            rgb = pictures.read_rgb(self.images[row].item.path)
+            rgb = image_files.read_rgb(self.images[row].item.path)
             whole = (0, 0, rgb.shape[0], rgb.shape[1])
             top, left, bottom, right = random_box(rng, whole, (self.scale, 1.0))
             return _resized(rgb[top:bottom, left:right], self.side)
         if row not in self._kept:
-            found = pictures.read_rgb(self.images[row].item.path)
-            self._kept[row] = _resized(found, self.side)
-            if sum(one.nbytes for one in self._kept.values()) > CACHE_BYTES:
+            rgb = image_files.read_rgb(self.images[row].item.path)
+            self._kept[row] = _resized(rgb, self.side)
+            if sum(square.nbytes for square in self._kept.values()) > CACHE_BYTES:
                 self._kept.popitem(last=False)
         return self._kept[row]
 

@@ -87,9 +87,9 @@ def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
 def constant_maps(cams: Cams) -> int:
     """How many of the maps have one value everywhere, and so say nothing."""
     return sum(
-        int((found.amax((1, 2)) == found.amin((1, 2))).sum())
-        for found in cams.maps.values()
-        if len(found)
+        int((maps.amax((1, 2)) == maps.amin((1, 2))).sum())
+        for maps in cams.maps.values()
+        if len(maps)
     )
 
 
@@ -151,14 +151,14 @@ class CamBatches:
         index = {category.id: place for place, category in enumerate(self.cams.categories)}
         images = self.images
         pixels = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
-        owners, classes, found = [], [], []
+        owners, classes, masks = [], [], []
         for row, number in enumerate(numbers):
             image = images[number]
             pixels[row], maps = self._crop(image, rng)
-            found.append(maps)
+            masks.append(maps)
             owners += [row] * len(maps)
             classes += [index[category_id] for category_id in image.category_ids]
-        return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(found))
+        return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(masks))
 
     def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         rgb, maps = self._rgb(image), self.cams.of(image.id)

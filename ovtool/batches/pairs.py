@@ -148,7 +148,7 @@ def _digest(dataset: coco.Dataset) -> str:
     return parts.settings_digest(
         {
             "images": [coco.image_entry(image) for image in dataset.images],
-            "categories": [coco.category_entry(each) for each in dataset.categories],
+            "categories": [coco.category_entry(category) for category in dataset.categories],
             "annotations": [
                 atomic.canonical_json(coco.annotation_entry(entry)) for entry in dataset.annotations
             ],

@@ -184,7 +184,7 @@ def _plan(
         held_out, left = len(source.held_out), dict(source.left.samples)
     return Trained(
         outputs,
-        {"head": sum(one.numel() for one in head.embedder.parameters())},
+        {"head": sum(parameter.numel() for parameter in head.embedder.parameters())},
         {"images": source.count, "held_out": held_out, "batch_size": head.settings.batch_size},
         layers.known(head.settings.steps),
         notes={"left": left, "cut": (), "too_long": too_long, "tokens_kept": tokens_kept},

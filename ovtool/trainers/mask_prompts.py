@@ -99,7 +99,7 @@ def parameters(clip: Clip, settings: Settings) -> dict[str, int]:
     height, width = region_clip.grid_of(clip, settings.crop_size)
     counts = {}
     if settings.train != "prompts":
-        counts["tower"] = sum(one.numel() for one in visual.parameters())
+        counts["tower"] = sum(parameter.numel() for parameter in visual.parameters())
     if settings.train != "tower":
         tokens = _depth(settings, clip) * height * width
         counts["prompts"] = tokens * int(visual.class_embedding.shape[0])
@@ -185,8 +185,8 @@ def trainable_tower(clip: Clip) -> NativeTower:
 
 def tower_task(crops: NamedCrops, visual: NativeTower) -> Task:
     """The training of an image tower on masked crops without prompts."""
-    matrices = [one for one in visual.parameters() if one.ndim >= 2]
-    vectors = [one for one in visual.parameters() if one.ndim < 2]
+    matrices = [parameter for parameter in visual.parameters() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in visual.parameters() if parameter.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": known(crops.settings.weight_decay)},
         {"params": vectors, "weight_decay": 0.0},

@@ -156,8 +156,8 @@ class PaclTraining:
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW; biases and the logit scale do not decay."""
-        matrices = [one for one in self.embedder.parameters() if one.ndim >= 2]
-        vectors = [one for one in self.embedder.parameters() if one.ndim < 2]
+        matrices = [parameter for parameter in self.embedder.parameters() if parameter.ndim >= 2]
+        vectors = [parameter for parameter in self.embedder.parameters() if parameter.ndim < 2]
         if self.settings.learn_scale:
             vectors.append(self.log_scale)
         groups = [

@@ -108,7 +108,7 @@ def train(
     """
     modules, optimizer, plan = task.modules, task.optimizer, task.plan
     ranks = ranks or distributed.alone()
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     curve: list[Record] = []
@@ -137,7 +137,7 @@ def train(
             if ranks.is_first and _is_due(step + 1, plan.save_every, plan.steps):
                 checkpoint.save(
                     {
-                        "modules": {name: one.state_dict() for name, one in modules.items()},
+                        "modules": {name: module.state_dict() for name, module in modules.items()},
                         "optimizer": optimizer.state_dict(),
                         "curve": curve,
                     }
@@ -150,7 +150,7 @@ def thinned(curve: list[Record], most: int = 200) -> list[Record]:
     """At most `most` records of a curve for a file's header: means over equal runs of steps, rounded
     to six digits; what only some records have is kept."""
     length = max(1, math.ceil(len(curve) / most))
-    found = []
+    records = []
     for start in range(0, len(curve), length):
         chunk = curve[start : start + length]
         names = dict.fromkeys(name for record in chunk for name in record)
@@ -159,11 +159,11 @@ def thinned(curve: list[Record], most: int = 200) -> list[Record]:
             for name in names
             if name != "step"
         }
-        found.append(
+        records.append(
             {"step": chunk[-1]["step"]}
             | {name: float(f"{sum(some) / len(some):.6g}") for name, some in means.items()}
         )
-    return found
+    return records
 
 
 def _is_due(done: int, every: int, steps: int) -> bool:
