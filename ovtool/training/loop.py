@@ -5,7 +5,7 @@ a run that was cut off ends as one that was not.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import nn
 
 from ovtool.errors import OvtoolError
 from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.layers import known
+from ovtool.settings.shared import Training
 from ovtool.training import distributed
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
@@ -54,6 +56,40 @@ class Plan:
             "constant": 1.0,
         }
         return float(falls[self.shape])
+
+
+def plan_of(
+    training: Training,
+    shape: str = "cosine",
+    clip_norm: float | None = None,
+    is_validated: bool = True,
+) -> Plan:
+    """The plan of a training whose settings are settled."""
+    return Plan(
+        known(training.steps),
+        known(training.warmup),
+        shape,
+        clip_norm,
+        known(training.save_every),
+        known(training.validate_every) if is_validated else 0,
+    )
+
+
+def steps_of(training: Training, images: int, batch_size: int) -> int:
+    """The steps that are given, or those of as many epochs, in which each image is seen at most once."""
+    return training.steps or max(1, round(known(training.epochs) * (images // batch_size)))
+
+
+def decaying(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """The groups of an optimiser in which only matrices and kernels decay."""
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in parameters:
+        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
 
 
 @dataclass(frozen=True, eq=False)
