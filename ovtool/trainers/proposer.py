@@ -81,6 +81,8 @@ def start(
         network = MaskFormer(configuration, embed_dim)
         if architecture == "tiny":
             maskformer.start_queries(network)
+        else:
+            maskformer.start_decoder(network)
         return network
 
     network = pixel_networks.drawn(build, training.seed)
