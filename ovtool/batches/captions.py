@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.batches import readable
+from ovtool.batches import epochs, readable
+from ovtool.batches.kept import Rgb
 from ovtool.batches.pairs import random_box
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, UsageError
@@ -29,8 +29,6 @@ from ovtool.formats.shards import Left, Sample
 from ovtool.training.run import Failure
 
 BLOCK = 1000  # samples of a shard stream that change places with each other
-
-Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -208,12 +206,10 @@ class ListedBatches:
 
     def drawn(self, step: int) -> list[tuple[int, int]]:
         """The images of a step and which caption of each, for the whole batch."""
-        epoch, place = divmod(step, len(self.listed.items) // self.batch_size)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.listed.items))
-        own = order[place * self.batch_size : (place + 1) * self.batch_size]
+        own = epochs.of_step(step, self.listed.count, self.batch_size, self.seed)
         draws = np.random.default_rng([self.seed, 3, step]).random(len(own))
         return [
-            (int(index), int(draw * len(self.listed.captions[index])))
+            (index, int(draw * len(self.listed.captions[index])))
             for index, draw in zip(own, draws, strict=True)
         ]
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ovtool.batches import masked_images, readable
 from ovtool.batches.epochs import Epochs
+from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, labelled
@@ -30,7 +31,6 @@ from ovtool.training.run import Failure
 
 IGNORED = -1
 
-Rgb = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
 
 
@@ -39,7 +39,6 @@ class Labels:
     """Images with a label map each.
 
     Attributes:
-        source: What was read, for messages.
         names: Of the classes.
         table: The number of each class by the source's number, int32, unlabelled last.
         images: The images, rows as those of `keys`.
@@ -50,7 +49,6 @@ class Labels:
         failures: Images that cannot be read or have another size than their labels, with reasons.
     """
 
-    source: str
     names: tuple[str, ...]
     table: NDArray[np.int32]
     images: Sequence[ImageItem]
@@ -61,17 +59,10 @@ class Labels:
     failures: Sequence[Failure] = ()
 
     def example(self, row: int) -> tuple[Rgb, LabelMap]:
-        """An image, uint8 (H, W, 3), and its labels, int32 (H, W). Raises InputError where the image
-        cannot be read, or has another size than its labels."""
-        item, labels = self.images[row], self.decode(self.keys[row])
-        rgb = image_files.read_rgb(item.path)
-        if labels.shape != rgb.shape[:2]:
-            raise InputError(
-                f"{item.name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its labels in "
-                f"{self.source} {labels.shape[1]} x {labels.shape[0]}; give the images that the labels "
-                "were made for"
-            )
-        return rgb, self.table[labels]
+        """An image, uint8 (H, W, 3), and its labels, int32 (H, W), whose sizes were compared before. Raises
+        InputError where the image cannot be read."""
+        labels = self.decode(self.keys[row])
+        return image_files.read_rgb(self.images[row].path), self.table[labels]
 
 
 @dataclass(frozen=True)
@@ -141,7 +132,6 @@ def read(
             "with a lower --confidence of refine, or give --with-background"
         )
     return Labels(
-        source=source,
         names=names,
         table=table.astype(np.int32),
         images=[items[key] for key in kept],
