@@ -14,7 +14,7 @@ from typing import Any
 from ovtool.batches import masks as mask_batches
 from ovtool.batches.readable import Check
 from ovtool.formats import coco
-from ovtool.models import maskformer
+from ovtool.models import maskformer, resolve
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -61,6 +61,7 @@ def run(
         MismatchError: The checkpoint is of other settings or data.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
+    compute = resolve.for_data(compute, truth)
     place = frames.opened(out, compute, run, progress)
     folder = None if images is None else Path(images)
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)

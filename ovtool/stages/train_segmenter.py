@@ -16,7 +16,7 @@ from ovtool.batches import label_maps as label_map_batches
 from ovtool.batches.label_maps import ExampleOf, Labels
 from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
-from ovtool.models import segmenter
+from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
@@ -68,8 +68,10 @@ def run(
         MismatchError: The checkpoint is of other settings or data, or the validation of other classes.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    place = frames.opened(out, compute, run, progress)
     architecture = training.architecture
+    if architecture == "clip":
+        compute = resolve.for_data(compute, labels)
+    place = frames.opened(out, compute, run, progress)
     if compute.model is not None and architecture != "clip":
         raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
     folder = None if images is None else Path(images)

@@ -15,6 +15,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
 from ovtool.inputs import nearest_words
+from ovtool.models import resolve
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -67,6 +68,7 @@ def run(
     if distributed.is_many():
         raise UsageError("tune-prompts is one process; start it without torchrun")
     source, folder = str(pairs), None if images is None else Path(images)
+    compute = resolve.for_data(compute, source)
     place = training.opened(out or _default_out(source, kind), compute, run, progress)
     if isinstance(kind, BackgroundPrompts):
         return _background_prompts(place, source, folder, compute.model, kind)
