@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from ovtool.batches import epochs, readable
 from ovtool.batches.kept import KeptImages
 from ovtool.batches.pairs import held_out_ids, random_box, require_files
-from ovtool.batches.readable import Check, Expected
+from ovtool.batches.readable import Check
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import images as image_files
@@ -61,12 +61,8 @@ def readable_maps(
 
     Raises InputError where images are not there, or none of them can be read.
     """
-    items = _located(cams, folder, source)
-    expected = [
-        Expected(item, (image.height, image.width))
-        for item, image in zip(items, cams.images, strict=True)
-    ]
-    failures = check.failures(expected, source, "maps")
+    _located(cams, folder, source)
+    failures = check.failures(readable.expected(cams.images, folder), source, "maps")
     broken = readable.names(failures)
     images = tuple(image for image in cams.images if image.file_name not in broken)
     return replace(

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from ovtool.batches import epochs, readable
 from ovtool.batches.kept import KeptImages, Rgb
-from ovtool.batches.readable import LENIENT, Check, Expected
+from ovtool.batches.readable import LENIENT, Check
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import images as image_files
-from ovtool.formats.images import ImageItem
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
 from ovtool.training.run import Failure
 
@@ -90,11 +89,7 @@ def read(
         )
     used = {pair.image.id: pair.image for pair in pairs}
     require_files([folder / image.file_name for image in used.values()], folder, source)
-    expected = [
-        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
-        for image in used.values()
-    ]
-    failures = check.failures(expected, source, "masks")
+    failures = check.failures(readable.expected(used.values(), folder), source, "masks")
     broken = readable.names(failures)
     pairs = [pair for pair in pairs if pair.image.file_name not in broken]
     held = held_out_ids(sorted({pair.image.id for pair in pairs}), seed, held_out)
