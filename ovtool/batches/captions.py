@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.batches import readable
+from ovtool.batches import epochs, readable
+from ovtool.batches.kept import Rgb
 from ovtool.batches.pairs import random_box
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, UsageError
@@ -29,8 +29,6 @@ from ovtool.formats.shards import Left, Sample
 from ovtool.training.run import Failure
 
 BLOCK = 1000  # samples of a shard stream that change places with each other
-
-Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Listed:
     @property
     def texts(self) -> list[str]:
         """All captions, image by image."""
-        return [caption for said in self.captions for caption in said]
+        return [caption for captions in self.captions for caption in captions]
 
 
 def listed(
@@ -135,7 +133,9 @@ def listed(
     held = set(np.random.default_rng([seed, 1]).permutation(kept)[:count].tolist())
     train = [index for index in kept if index not in held]
     texts = tuple(tuple(caption.text for caption in captioned[index].captions) for index in train)
-    names = [[items[index].name, list(said)] for index, said in zip(train, texts, strict=True)]
+    names = [
+        [items[index].name, list(captions)] for index, captions in zip(train, texts, strict=True)
+    ]
     return Listed(
         spec,
         tuple(items[index] for index in train),
@@ -206,12 +206,10 @@ class ListedBatches:
 
     def drawn(self, step: int) -> list[tuple[int, int]]:
         """The images of a step and which caption of each, for the whole batch."""
-        epoch, place = divmod(step, len(self.listed.items) // self.batch_size)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.listed.items))
-        own = order[place * self.batch_size : (place + 1) * self.batch_size]
+        own = epochs.of_step(step, self.listed.count, self.batch_size, self.seed)
         draws = np.random.default_rng([self.seed, 3, step]).random(len(own))
         return [
-            (int(index), int(draw * len(self.listed.captions[index])))
+            (index, int(draw * len(self.listed.captions[index])))
             for index, draw in zip(own, draws, strict=True)
         ]
 

@@ -33,6 +33,14 @@ class Epochs:
         return np.random.default_rng([self.seed, step, row, 13])
 
 
+def of_step(step: int, count: int, batch_size: int, seed: int) -> list[int]:
+    """The items of a step, from 0 on: every item once an epoch, in an order drawn by seed, without the rest
+    that fills no batch."""
+    epoch, place = divmod(step, count // batch_size)
+    order = np.random.default_rng([seed, 2, epoch]).permutation(count)
+    return [int(item) for item in order[place * batch_size : (place + 1) * batch_size]]
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 12]).permutation(count)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ovtool.batches import masked_images, readable
 from ovtool.batches.epochs import Epochs
+from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, labelled
@@ -30,7 +31,6 @@ from ovtool.training.run import Failure
 
 IGNORED = -1
 
-Rgb = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
 
 
@@ -39,7 +39,6 @@ class Labels:
     """Images with a label map each.
 
     Attributes:
-        source: What was read, for messages.
         names: Of the classes.
         table: The number of each class by the source's number, int32, unlabelled last.
         images: The images, rows as those of `keys`.
@@ -50,7 +49,6 @@ class Labels:
         failures: Images that cannot be read or have another size than their labels, with reasons.
     """
 
-    source: str
     names: tuple[str, ...]
     table: NDArray[np.int32]
     images: Sequence[ImageItem]
@@ -61,17 +59,10 @@ class Labels:
     failures: Sequence[Failure] = ()
 
     def example(self, row: int) -> tuple[Rgb, LabelMap]:
-        """An image, uint8 (H, W, 3), and its labels, int32 (H, W). Raises InputError where the image
-        cannot be read, or has another size than its labels."""
-        item, labels = self.images[row], self.decode(self.keys[row])
-        rgb = image_files.read_rgb(item.path)
-        if labels.shape != rgb.shape[:2]:
-            raise InputError(
-                f"{item.name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its labels in "
-                f"{self.source} {labels.shape[1]} x {labels.shape[0]}; give the images that the labels "
-                "were made for"
-            )
-        return rgb, self.table[labels]
+        """An image, uint8 (H, W, 3), and its labels, int32 (H, W), whose sizes were compared before. Raises
+        InputError where the image cannot be read."""
+        labels = self.decode(self.keys[row])
+        return image_files.read_rgb(self.images[row].path), self.table[labels]
 
 
 @dataclass(frozen=True)
@@ -129,9 +120,10 @@ def read(
             names, table, background = (segmenter.BACKGROUND, *names), np.append(own + 1, 0), 0
         table[-1] = background
     if len(names) < 2:
+        count = f"one class, {names[0]}," if names else "no class,"
         raise UsageError(
-            f"{source} has one class, {', '.join(names) or 'not even one'}, and a segmenter tells two or more apart; "
-            "give --with-background, and what no mask covers is a class of its own"
+            f"{source} has {count} and a segmenter needs two or more; give --with-background, and what no "
+            "mask covers is a class of its own"
         )
     kept, failures, digest = _checked(opened, items, table, check)
     if not kept:
@@ -140,7 +132,6 @@ def read(
             "with a lower --confidence of refine, or give --with-background"
         )
     return Labels(
-        source=source,
         names=names,
         table=table.astype(np.int32),
         images=[items[key] for key in kept],
@@ -170,12 +161,12 @@ def read_truth(
     background = segmenter.background_of(names)
     rest = IGNORED if background is None else background
     index = [place.get(name.casefold()) for name in labels.names]
-    if all(one is None or one == background for one in index):
+    if all(number is None or number == background for number in index):
         raise MismatchError(
             f"{source} has none of the classes that are learned ({labelled.shortened(names)}); validate "
             "on labels of the same classes"
         )
-    own = np.array([rest if one is None else one for one in index] + [IGNORED], np.int32)
+    own = np.array([rest if number is None else number for number in index] + [IGNORED], np.int32)
     return replace(labels, names=tuple(names), table=own[labels.table])
 
 

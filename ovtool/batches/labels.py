@@ -4,25 +4,20 @@ Images are squares of `side` pixels, whole or, with a `scale` below 1, random cr
 mirrored. A crop has the labels of its whole image, as published, though it may not show them all.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.batches import readable
+from ovtool.batches import epochs, readable
+from ovtool.batches.kept import KeptImages, Rgb
 from ovtool.batches.pairs import random_box
 from ovtool.batches.readable import Check, Expected
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled, LabelledImage
-
-CACHE_BYTES = 1 << 30  # of images brought to size
-
-Rgb = NDArray[np.uint8]
 
 
 def readable_labels(labels: Labelled, check: Check) -> Labelled:
@@ -57,7 +52,7 @@ class LabelBatches:
     batch_size: int
     seed: int
     scale: float = 1.0
-    _kept: "OrderedDict[int, Rgb]" = field(default_factory=OrderedDict)
+    _kept: KeptImages = field(default_factory=KeptImages)
 
     @property
     def images(self) -> Sequence[LabelledImage]:
@@ -75,12 +70,10 @@ class LabelBatches:
         return min(self.batch_size, len(self.images))
 
     def __getitem__(self, step: int) -> LabelBatch:
-        epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
-        chosen = order[place * self.size : (place + 1) * self.size]
+        rows = epochs.of_step(step, len(self.images), self.size, self.seed)
         rng = np.random.default_rng([self.seed, 3, step])
-        mirrored = torch.from_numpy(rng.random(len(chosen)) < 0.5)
-        return self.of_rows([int(row) for row in chosen], mirrored, rng)
+        mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
+        return self.of_rows(rows, mirrored, rng)
 
     def of_rows(
         self,
@@ -97,24 +90,22 @@ class LabelBatches:
     def label_rows(self, rows: Sequence[int]) -> Tensor:
         """The labels of some images, bool (B, C), columns in the order of the categories."""
         place = {category.id: k for k, category in enumerate(self.labels.categories)}
-        found = torch.zeros(len(rows), len(place), dtype=torch.bool)
+        labels = torch.zeros(len(rows), len(place), dtype=torch.bool)
         for index, row in enumerate(rows):
-            found[index, [place[one] for one in self.images[row].category_ids]] = True
-        return found
+            labels[index, [place[category_id] for category_id in self.images[row].category_ids]] = (
+                True
+            )
+        return labels
 
     def _square(self, row: int, rng: np.random.Generator | None) -> Rgb:
         """An image, or with `rng` and a scale below 1 a crop of it, brought to a square."""
         if rng is not None and self.scale < 1:
-            rgb = pictures.read_rgb(self.images[row].item.path)
+            rgb = image_files.read_rgb(self.images[row].item.path)
             whole = (0, 0, rgb.shape[0], rgb.shape[1])
             top, left, bottom, right = random_box(rng, whole, (self.scale, 1.0))
             return _resized(rgb[top:bottom, left:right], self.side)
-        if row not in self._kept:
-            found = pictures.read_rgb(self.images[row].item.path)
-            self._kept[row] = _resized(found, self.side)
-            if sum(one.nbytes for one in self._kept.values()) > CACHE_BYTES:
-                self._kept.popitem(last=False)
-        return self._kept[row]
+        path = self.images[row].item.path
+        return self._kept.of(row, lambda: _resized(image_files.read_rgb(path), self.side))
 
 
 def _resized(rgb: Rgb, side: int) -> Rgb:

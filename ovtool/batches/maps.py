@@ -3,20 +3,19 @@
 Which images a step has, and how each is cut, is a function of (seed, step) alone.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovtool.batches import readable
-from ovtool.batches.pairs import CACHE_BYTES, held_out_ids, random_box, require_files
-from ovtool.batches.readable import Check, Expected
+from ovtool.batches import epochs, readable
+from ovtool.batches.kept import KeptImages
+from ovtool.batches.pairs import held_out_ids, random_box, require_files
+from ovtool.batches.readable import Check
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import images as image_files
@@ -62,12 +61,8 @@ def readable_maps(
 
     Raises InputError where images are not there, or none of them can be read.
     """
-    items = _located(cams, folder, source)
-    expected = [
-        Expected(item, (image.height, image.width))
-        for item, image in zip(items, cams.images, strict=True)
-    ]
-    failures = check.failures(expected, source, "maps")
+    _located(cams, folder, source)
+    failures = check.failures(readable.expected(cams.images, folder), source, "maps")
     broken = readable.names(failures)
     images = tuple(image for image in cams.images if image.file_name not in broken)
     return replace(
@@ -87,9 +82,9 @@ def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
 def constant_maps(cams: Cams) -> int:
     """How many of the maps have one value everywhere, and so say nothing."""
     return sum(
-        int((found.amax((1, 2)) == found.amin((1, 2))).sum())
-        for found in cams.maps.values()
-        if len(found)
+        int((maps.amax((1, 2)) == maps.amin((1, 2))).sum())
+        for maps in cams.maps.values()
+        if len(maps)
     )
 
 
@@ -121,7 +116,7 @@ class CamBatches:
     seed: int
     scale: float = SCALE[0]
     left_out: frozenset[int] = frozenset()
-    _decoded: "OrderedDict[str, NDArray[np.uint8]]" = field(default_factory=OrderedDict)
+    _kept: KeptImages = field(default_factory=KeptImages)
 
     @property
     def images(self) -> Sequence[CamImage]:
@@ -139,9 +134,7 @@ class CamBatches:
 
     def drawn(self, step: int) -> list[int]:
         """Which images a step has."""
-        epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.images))
-        return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+        return epochs.of_step(step, len(self.images), self.batch_size, self.seed)
 
     def __getitem__(self, step: int) -> CropBatch:
         return self.of(self.drawn(step), np.random.default_rng([self.seed, 3, step]))
@@ -151,17 +144,18 @@ class CamBatches:
         index = {category.id: place for place, category in enumerate(self.cams.categories)}
         images = self.images
         pixels = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
-        owners, classes, found = [], [], []
+        owners, classes, masks = [], [], []
         for row, number in enumerate(numbers):
             image = images[number]
             pixels[row], maps = self._crop(image, rng)
-            found.append(maps)
+            masks.append(maps)
             owners += [row] * len(maps)
             classes += [index[category_id] for category_id in image.category_ids]
-        return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(found))
+        return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(masks))
 
     def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        rgb, maps = self._rgb(image), self.cams.of(image.id)
+        path, maps = self.folder / image.file_name, self.cams.of(image.id)
+        rgb = self._kept.of(path, lambda: image_files.read_rgb(path))
         top, left, bottom, right = (0, 0, image.height, image.width)
         is_mirrored = False
         if self.scale < 1:
@@ -176,13 +170,3 @@ class CamBatches:
         if is_mirrored:
             crop, mask = crop.flip(-1), mask.flip(-1)
         return crop.round().clamp(0, 255).byte().permute(1, 2, 0), mask.clamp(0, 1)
-
-    def _rgb(self, image: CamImage) -> NDArray[np.uint8]:
-        """The pixels of an image, kept as long as there is room."""
-        rgb = self._decoded.get(image.file_name)
-        if rgb is None:
-            rgb = image_files.read_rgb(self.folder / image.file_name)
-            self._decoded[image.file_name] = rgb
-            while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:
-                self._decoded.popitem(last=False)
-        return rgb

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ovtool.batches import epochs, masked_images, readable
 from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
-from ovtool.batches.readable import LENIENT, Check, Expected
+from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, rle
 from ovtool.formats import images as image_files
-from ovtool.formats.images import ImageItem
 from ovtool.training import augmentation
 from ovtool.training.run import Failure
 
@@ -161,11 +160,7 @@ def truth_of(
         raise InputError(
             "no image of the truth has a mask; give a file with masks, since a proposer learns from them"
         )
-    expected = [
-        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
-        for image in images
-    ]
-    failures = check.failures(expected, "the truth", "masks")
+    failures = check.failures(readable.expected(images, folder), "the truth", "masks")
     broken = readable.names(failures)
     images = [image for image in images if image.file_name not in broken]
     labelled = [masks[image.id] for image in images]

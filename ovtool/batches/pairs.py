@@ -3,32 +3,27 @@
 Which pairs a step has, and how each crop is cut, is a function of (seed, step) alone.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.batches import readable
-from ovtool.batches.readable import LENIENT, Check, Expected
+from ovtool.batches import epochs, readable
+from ovtool.batches.kept import KeptImages, Rgb
+from ovtool.batches.readable import LENIENT, Check
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import images as image_files
-from ovtool.formats.images import ImageItem
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
 from ovtool.training.run import Failure
 
-CACHE_BYTES = 1 << 30  # of decoded images
 HELD_OUT = 0.05  # of the images, for validation
 RATIOS = (3 / 4, 4 / 3)  # of the random resized crop, as torchvision has them
 _ATTEMPTS = 10
-
-Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -94,11 +89,7 @@ def read(
         )
     used = {pair.image.id: pair.image for pair in pairs}
     require_files([folder / image.file_name for image in used.values()], folder, source)
-    expected = [
-        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
-        for image in used.values()
-    ]
-    failures = check.failures(expected, source, "masks")
+    failures = check.failures(readable.expected(used.values(), folder), source, "masks")
     broken = readable.names(failures)
     pairs = [pair for pair in pairs if pair.image.file_name not in broken]
     held = held_out_ids(sorted({pair.image.id for pair in pairs}), seed, held_out)
@@ -148,7 +139,7 @@ def _digest(dataset: coco.Dataset) -> str:
     return parts.settings_digest(
         {
             "images": [coco.image_entry(image) for image in dataset.images],
-            "categories": [coco.category_entry(each) for each in dataset.categories],
+            "categories": [coco.category_entry(category) for category in dataset.categories],
             "annotations": [
                 atomic.canonical_json(coco.annotation_entry(entry)) for entry in dataset.annotations
             ],
@@ -179,7 +170,7 @@ class Cutter:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    _decoded: "OrderedDict[str, Rgb]" = field(default_factory=OrderedDict)
+    _kept: KeptImages = field(default_factory=KeptImages)
 
     def batch(self, pairs: Sequence[Pair], rng: np.random.Generator | None = None) -> Batch:
         """The crops of some pairs; with `rng` each is cut as by `random_box`."""
@@ -206,19 +197,9 @@ class Cutter:
         return bicubic(filled, self.size), nearest(inside, self.size)
 
     def _rgb(self, image: coco.Image) -> Rgb:
-        """The pixels of an image, kept as long as there is room."""
-        rgb = self._decoded.get(image.file_name)
-        if rgb is None:
-            rgb = image_files.read_rgb(self.folder / image.file_name)
-            if rgb.shape[:2] != (image.height, image.width):
-                raise InputError(
-                    f"{self.folder / image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and "
-                    f"its masks {image.width} x {image.height}; give the images that they were made for"
-                )
-            self._decoded[image.file_name] = rgb
-            while sum(kept.nbytes for kept in self._decoded.values()) > CACHE_BYTES:
-                self._decoded.popitem(last=False)
-        return rgb
+        """The pixels of an image."""
+        path = self.folder / image.file_name
+        return self._kept.of(path, lambda: image_files.read_rgb(path))
 
 
 def random_box(
@@ -260,9 +241,7 @@ class Batches:
 
     def drawn(self, step: int) -> list[int]:
         """Which pairs a step has."""
-        epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
-        return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+        return epochs.of_step(step, len(self.pairs), self.batch_size, self.seed)
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, 3, step])

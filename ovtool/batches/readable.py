@@ -1,9 +1,10 @@
 """Which images a training can read: all are looked at before its first step, so that none ends it later."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ovtool.batches.loader import Loader
 from ovtool.errors import InputError
@@ -24,6 +25,25 @@ class Expected:
 
     item: ImageItem
     size: tuple[int, int] | None = None
+
+
+class Sized(Protocol):
+    """An image as a file lists it."""
+
+    @property
+    def file_name(self) -> str: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+def expected(images: Iterable[Sized], folder: Path) -> list[Expected]:
+    """Images of a folder with the sizes that a file lists."""
+    return [
+        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
+        for image in images
+    ]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ovtool.cli import output
-from ovtool.cli.declare import Only
+from ovtool.cli import output, trainings
 from ovtool.settings.option import Option
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
@@ -30,7 +29,7 @@ def train_pacl(
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: trainings.TrainingRun = Run(),
 ) -> None:
     """Align a CLIP's patches with its texts, from captions alone (PACL).
 
@@ -45,8 +44,6 @@ def train_pacl(
 
     $ ovtool segment photos/ --classes "dog,cat" --method patch --pacl coco.pacl.safetensors
     """
-    from functools import partial
-
     from ovtool.stages import train_pacl as stage
 
     trained = stage.run(
@@ -56,7 +53,7 @@ def train_pacl(
         out=out,
         compute=compute,
         run=run,
-        progress=partial(output.progress, unit="step"),
+        progress=trainings.progress,
     )
     if trained.is_first:  # another process of torchrun speaks for all
         _print(trained)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from ovtool.cli import output, trained
-from ovtool.cli.declare import Only
-from ovtool.settings.option import Argument, Option
+from ovtool.cli import trainings
+from ovtool.settings.option import Argument
 from ovtool.settings.proposer import ProposerTraining
-from ovtool.settings.shared import OUTPUT, Compute, ImagesFolder, Json, Run
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Run
 
 
 def train_proposer(
@@ -20,20 +18,10 @@ def train_proposer(
     training: ProposerTraining = ProposerTraining(),
     *,
     images: ImagesFolder = None,
-    out: Annotated[
-        Path,
-        Option(
-            "Where the proposer goes.",
-            flag="--output",
-            short="-o",
-            metavar="FILE",
-            panel=OUTPUT,
-            shapes=False,
-        ),
-    ],
+    out: trainings.NetworkFile,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: trainings.TrainingRun = Run(),
 ) -> None:
     """Train a MaskFormer whose proposals are compared with words, on masks that have names.
 
@@ -47,8 +35,6 @@ def train_proposer(
 
     $ ovtool propose photos/ --proposer p.safetensors --save-embeddings photos.embeddings.safetensors
     """
-    from functools import partial
-
     from ovtool.stages import train_proposer as stage
 
     result = stage.run(
@@ -58,6 +44,6 @@ def train_proposer(
         out=out,
         compute=compute,
         run=run,
-        progress=partial(output.progress, unit="step"),
+        progress=trainings.progress,
     )
-    trained.say(result, "names", json)
+    trainings.say(result, "names", json)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ovtool.cli import output, trained
-from ovtool.cli.declare import Only
+from ovtool.cli import trainings
 from ovtool.settings.option import Argument, Option
 from ovtool.settings.segmenter import SegmenterTraining
-from ovtool.settings.shared import OUTPUT, Compute, ImagesFolder, Json, Run
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Run
 
 
 def train_segmenter(
@@ -39,20 +38,10 @@ def train_segmenter(
             panel="Images",
         ),
     ] = None,
-    out: Annotated[
-        Path,
-        Option(
-            "Where the segmenter goes.",
-            flag="--output",
-            short="-o",
-            metavar="FILE",
-            panel=OUTPUT,
-            shapes=False,
-        ),
-    ],
+    out: trainings.NetworkFile,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: trainings.TrainingRun = Run(),
 ) -> None:
     """Train a segmenter of the classes that pseudo masks, true masks or label maps name.
 
@@ -66,8 +55,6 @@ def train_segmenter(
 
     $ ovtool segment photos/ --segmenter s.safetensors -o photos.json
     """
-    from functools import partial
-
     from ovtool.stages import train_segmenter as stage
 
     result = stage.run(
@@ -79,6 +66,6 @@ def train_segmenter(
         out=out,
         compute=compute,
         run=run,
-        progress=partial(output.progress, unit="step"),
+        progress=trainings.progress,
     )
-    trained.say(result, "classes", json)
+    trainings.say(result, "classes", json)

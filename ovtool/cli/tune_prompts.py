@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ovtool.cli import output
-from ovtool.cli.declare import Only
+from ovtool.cli import output, trainings
 from ovtool.settings.option import Argument
 from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
@@ -29,7 +28,7 @@ def tune_prompts(
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: trainings.TrainingRun = Run(),
 ) -> None:
     """Teach a CLIP prompts: tokens for what a masked crop does not show, or text for backgrounds.
 
@@ -50,8 +49,6 @@ def tune_prompts(
 
     $ ovtool tune-prompts cams.safetensors --kind background --images train2017 -o background.safetensors
     """
-    from functools import partial
-
     from ovtool.stages import tune_prompts as stage
 
     trained = stage.run(
@@ -61,7 +58,7 @@ def tune_prompts(
         out=out,
         compute=compute,
         run=run,
-        progress=partial(output.progress, unit="step"),
+        progress=trainings.progress,
     )
     if isinstance(kind, MaskPrompts):
         _print_masks(trained)

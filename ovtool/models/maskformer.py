@@ -317,6 +317,17 @@ def start_queries(network: MaskFormer) -> None:
         attention.k_proj.bias.zero_()
 
 
+def start_decoder(network: MaskFormer) -> None:
+    """Draws the decoder, its queries and the mask features as MaskFormer's authors do. transformers draws
+    them with a deviation of 0.02, whatever their width, with which all queries learn the same mask."""
+    module = network.model.transformer_module
+    for weights in module.decoder.parameters():
+        if weights.ndim > 1:
+            nn.init.xavier_uniform_(weights)
+    nn.init.normal_(module.queries_embedder.weight)
+    nn.init.kaiming_uniform_(network.model.pixel_level_module.decoder.mask_projection.weight, a=1)
+
+
 def start_backbone(network: MaskFormer, architecture: str) -> str | None:
     """Puts pretrained weights into the backbone where they are in the cache; the name they have on
     the hub, or None where the backbone stays as it was drawn."""

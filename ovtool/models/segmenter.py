@@ -183,7 +183,9 @@ def build(architecture: str, classes: int, clip: Clip | None = None) -> Network:
         return Network(OnClip(clip, classes), clip.patch_size, clip.mean, clip.std)
     if architecture in MASKFORMER:
         config = maskformer.configuration(architecture.removeprefix("maskformer-"), _QUERIES)
-        return Network(Queries(maskformer.MaskFormer(config, _EMBED_DIM), classes), 32)
+        network = maskformer.MaskFormer(config, _EMBED_DIM)
+        maskformer.start_decoder(network)
+        return Network(Queries(network, classes), 32)
     if architecture == "tiny":
         return Network(_light(classes))
     from torchvision.models import segmentation

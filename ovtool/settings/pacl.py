@@ -108,7 +108,7 @@ class Pacl(Training):
         """Raises UsageError for fields that do not go together."""
         if self.batch_size is not None and self.batch_size < 2:
             raise UsageError(
-                f"--batch-size {self.batch_size}: an image is told from others, so give 2 or more"
+                f"--batch-size {self.batch_size} leaves no other image to compare with; give 2 or more"
             )
         if self.pairs == "own" and self.nouns:
             raise UsageError("--pairs own pools by captions alone; leave --nouns out")

@@ -58,7 +58,7 @@ class MaskPrompts(Training):
         """Raises UsageError for fields that do not go together."""
         if self.batch_size is not None and self.batch_size < 2:
             raise UsageError(
-                f"--batch-size {self.batch_size}: a pair is told from others, so give 2 or more"
+                f"--batch-size {self.batch_size} leaves no other pair to compare with; give 2 or more"
             )
         if self.train == "prompts" and self.weight_decay is not None:
             raise UsageError(

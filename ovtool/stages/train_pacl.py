@@ -22,7 +22,6 @@ from ovtool.formats.shards import Left
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import dense_clip
 from ovtool.models import resolve
-from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.pacl import Pacl
@@ -33,7 +32,7 @@ from ovtool.trainers.pacl import PaclTraining
 from ovtool.training import distributed
 from ovtool.training import run as training
 from ovtool.training.distributed import Ranks
-from ovtool.training.run import Failure, Frame, Outputs, Trained
+from ovtool.training.run import Failure, Outputs, Trained
 
 if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -75,44 +74,29 @@ def run(
     """
     captions = str(captions)
     compute = resolve.for_data(compute, captions)
-    devices.set_threads(compute.threads)
-    place = devices.choose(compute.device)
-    dtype = devices.training_precision(compute.precision, place)
-    outputs = training.check_outputs(out or _default_out(captions), run.overwrite)
+    place = training.opened(out or _default_out(captions), compute, run, progress)
     dense_clip.last_blocks(pacl.last_block)
-    if compute.model is not None:
-        resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     check = Check(run.strict, pacl.loader_workers, progress)
     source = _source(captions, None if images is None else Path(images), pacl, check)
     failures = source.failures if isinstance(source, Listed) else ()
-    with distributed.joined(place) as ranks:
+    with distributed.joined(place.device) as ranks:
         from ovtool.models import clip as door
 
         if isinstance(source, Sharded):
             caption_batches.require_shards(len(source.urls), ranks.world)
-        clip = door.load(compute.model, ranks.device, dtype)
+        clip = door.load(compute.model, ranks.device, place.dtype)
         pacl, origins = trainer.settled(pacl, clip, source.count, ranks)
         keeps = _keeps(pacl, source, clip, ranks)
         shapes = {
             **layers.as_data(pacl),
             "captions": source.digest,
             "crops": not keeps,
-            "precision": str(dtype).removeprefix("torch."),
             "model": clip.fingerprint,
         }
-        frame = Frame(
-            outputs,
-            shapes,
-            "train-pacl",
-            resume=run.resume,
-            overwrite=run.overwrite,
-            ranks=ranks,
-            progress=progress,
-            failures=failures,
-        )
+        frame = place.frame(shapes, "train-pacl", ranks, failures)
         with training.plain_errors(frame, "preparing the training", trainer.MEMORY):
-            head = trainer.begun(clip, pacl, dtype, ranks)
-            plan = _plan(outputs, head, source, keeps, failures)
+            head = trainer.begun(clip, pacl, place.dtype, ranks)
+            plan = _plan(place.outputs, head, source, keeps, failures)
             if run.dry_run:
                 return plan
             begun = training.begin(frame)
@@ -130,7 +114,7 @@ def run(
         speed = (len(curve) - begun.steps) * layers.known(pacl.batch_size) / seconds
         trained = dataclasses.replace(
             plan,
-            last={name: value for name, value in curve[-1].items() if name != "step"},
+            last=training.measures(curve),
             before=before,
             notes={
                 **plan.notes,
@@ -184,7 +168,7 @@ def _plan(
         held_out, left = len(source.held_out), dict(source.left.samples)
     return Trained(
         outputs,
-        {"head": sum(one.numel() for one in head.embedder.parameters())},
+        {"head": sum(parameter.numel() for parameter in head.embedder.parameters())},
         {"images": source.count, "held_out": held_out, "batch_size": head.settings.batch_size},
         layers.known(head.settings.steps),
         notes={"left": left, "cut": (), "too_long": too_long, "tokens_kept": tokens_kept},

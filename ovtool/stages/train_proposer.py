@@ -15,7 +15,6 @@ from ovtool.batches import masks as mask_batches
 from ovtool.batches.readable import Check
 from ovtool.formats import coco
 from ovtool.models import maskformer, resolve
-from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -24,7 +23,7 @@ from ovtool.settings.shared import Compute, Run
 from ovtool.trainers import proposer as trainer
 from ovtool.training import distributed
 from ovtool.training import run as frames
-from ovtool.training.run import Frame, Trained
+from ovtool.training.run import Trained
 
 
 def run(
@@ -62,12 +61,8 @@ def run(
         MismatchError: The checkpoint is of other settings or data.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    outputs = frames.check_outputs(out, run.overwrite)
-    devices.set_threads(compute.threads)
-    device = devices.choose(compute.device)
-    dtype = devices.training_precision(compute.precision, device)
-    if compute.model is not None:
-        resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
+    compute = resolve.for_data(compute, truth)
+    place = frames.opened(out, compute, run, progress)
     folder = None if images is None else Path(images)
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
     check = Check(run.strict, training.loader_workers, progress)
@@ -76,7 +71,7 @@ def run(
     )
     training, origins = trainer.settled(training, len(data.training))
     crop_size = known(training.crop_size)
-    with distributed.joined(device) as ranks:
+    with distributed.joined(place.device) as ranks:
         clip, words = trainer.embedded(compute.model, data.names, training.templates)
         network, backbone = trainer.start(training, clip.embed_dim, ranks)
         words = words.to(ranks.device)
@@ -90,12 +85,12 @@ def run(
             mask_batches.examples_of(data, training.seed, known(training.batch_size), crop_size),
             training,
             ranks,
-            dtype=dtype,
+            dtype=place.dtype,
             frozen_norms=backbone is not None,
             validate=validate if data.held_out else None,
         )
-        trained = Trained(
-            outputs,
+        plan = Trained(
+            place.outputs,
             parameters={"network": sum(weights.numel() for weights in network.parameters())},
             counts={
                 "images": len(data.training),
@@ -109,29 +104,19 @@ def run(
             is_first=ranks.is_first,
         )
         if run.dry_run:
-            return trained
+            return plan
         shapes = layers.as_data(training) | {
             "truth": coco.digest(dataset),
             "model": clip.fingerprint,
             "backbone": backbone,
-            "precision": str(dtype).removeprefix("torch."),
             "names": list(data.names),
             "short_side": crop_size,
         }
-        frame = Frame(
-            outputs,
-            shapes,
-            "train-proposer",
-            run.resume,
-            run.overwrite,
-            ranks,
-            progress,
-            data.failures,
-        )
+        frame = place.frame(shapes, "train-proposer", ranks, data.failures)
 
         def save(path: Path, header: Mapping[str, Any]) -> None:
             maskformer.save(path, network, words, clip, header)
 
         more = {"images": len(data.training), "origins": origins}
         curve = frames.complete(frame, task, save, lambda _: more)
-    return replace(trained, last=curve[-1], is_plan=False)
+    return replace(plan, last=curve[-1], is_plan=False)

@@ -18,7 +18,6 @@ from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
-from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -27,7 +26,7 @@ from ovtool.settings.shared import Compute, Run
 from ovtool.trainers import segmenter as trainer
 from ovtool.training import distributed
 from ovtool.training import run as frames
-from ovtool.training.run import Frame, Trained
+from ovtool.training.run import Trained
 
 
 def run(
@@ -69,11 +68,12 @@ def run(
         MismatchError: The checkpoint is of other settings or data, or the validation of other classes.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    outputs = frames.check_outputs(out, run.overwrite)
-    devices.set_threads(compute.threads)
-    device = devices.choose(compute.device)
-    dtype = devices.training_precision(compute.precision, device)
-    _check_model(training.architecture, compute.model)
+    architecture = training.architecture
+    if architecture == "clip":
+        compute = resolve.for_data(compute, labels)
+    place = frames.opened(out, compute, run, progress)
+    if compute.model is not None and architecture != "clip":
+        raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
     folder = None if images is None else Path(images)
     check = Check(run.strict, training.loader_workers, progress)
     data = label_map_batches.read(str(labels), folder, training.with_background, check)
@@ -87,19 +87,19 @@ def run(
         measured_rows = list(range(len(measured_on.images)))
     failures = data.failures if measured_on is data else (*data.failures, *measured_on.failures)
     training, origins = trainer.settled(training, len(rows))
-    with distributed.joined(device) as ranks:
+    with distributed.joined(place.device) as ranks:
         network, backbone, clip = trainer.start(training, len(data.names), compute.model, ranks)
         task = trainer.task(
             network,
             _examples(data, rows, training),
             training,
             ranks,
-            dtype=dtype,
+            dtype=place.dtype,
             frozen_norms=backbone is not None,
             validate=_validation(network, measured_on, measured_rows, known(training.short_side)),
         )
-        trained = Trained(
-            outputs,
+        plan = Trained(
+            place.outputs,
             parameters={"network": sum(weights.numel() for weights in network.parameters())},
             counts={
                 "images": len(rows),
@@ -114,32 +114,22 @@ def run(
             is_first=ranks.is_first,
         )
         if run.dry_run:
-            return trained
+            return plan
         shapes = layers.as_data(training) | {
             "labels": data.digest,
             "validation": "held-out labels" if validation is None else measured_on.digest,
             "model": None if clip is None else clip.fingerprint,
             "backbone": backbone,
-            "precision": str(dtype).removeprefix("torch."),
             "names": list(data.names),
         }
-        frame = Frame(
-            outputs,
-            shapes,
-            "train-segmenter",
-            run.resume,
-            run.overwrite,
-            ranks,
-            progress,
-            failures,
-        )
+        frame = place.frame(shapes, "train-segmenter", ranks, failures)
 
         def save(path: Path, header: Mapping[str, Any]) -> None:
             segmenter.save(path, network, header, clip)
 
         more = {"images": len(rows), "origins": origins}
         curve = frames.complete(frame, task, save, lambda _: more)
-    return replace(trained, last=curve[-1], is_plan=False)
+    return replace(plan, last=curve[-1], is_plan=False)
 
 
 def _examples(data: Labels, rows: Sequence[int], training: SegmenterTraining) -> ExampleOf:
@@ -160,12 +150,3 @@ def _validation(
     if not rows:
         return None
     return lambda: trainer.validation(network, labels, rows, short_side)
-
-
-def _check_model(architecture: str, model: str | None) -> None:
-    """Raises UsageError for a model that is unknown, or that nothing needs, before any work."""
-    if model is None:
-        return
-    if architecture != "clip":
-        raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
-    resolve.spec(resolve.choose(model))

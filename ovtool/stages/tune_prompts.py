@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
 from ovtool.inputs import nearest_words
-from ovtool.runtime import device as devices
+from ovtool.models import resolve
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.layers import known
@@ -27,54 +26,9 @@ from ovtool.trainers.background_prompts import MaskedImages
 from ovtool.trainers.mask_prompts import NamedCrops
 from ovtool.training import distributed
 from ovtool.training import run as training
-from ovtool.training.distributed import Ranks
-from ovtool.training.loop import Record
-from ovtool.training.run import Failure, Frame, Outputs, Trained
+from ovtool.training.run import Place, Trained
 
 NEAREST = 5  # words of a background prompt that are kept
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a training reads, computes and writes.
-
-    Attributes:
-        source: The pairs or maps.
-        images: The folder of the images; None for that of the source.
-        outputs: What is written.
-        model: The CLIP.
-        dtype: In which towers compute.
-        ranks: This process, alone.
-        run: Whether to resume, to overwrite, or only to plan.
-        progress: Opens a bar.
-    """
-
-    source: str
-    images: Path | None
-    outputs: Outputs
-    model: str | None
-    dtype: torch.dtype
-    ranks: Ranks
-    run: Run
-    progress: Progress
-
-    def check(self, workers: int) -> Check:
-        """How the images are looked at, by so many processes."""
-        return Check(self.run.strict, workers, self.progress)
-
-    def frame(self, shapes: dict[str, Any], title: str, failures: Sequence[Failure]) -> Frame:
-        """What surrounds the training; `shapes` are its settings and the digests of what it learns from, and
-        `failures` the images that it leaves out."""
-        return Frame(
-            self.outputs,
-            {**shapes, "precision": str(self.dtype).removeprefix("torch.")},
-            title,
-            resume=self.run.resume,
-            overwrite=self.run.overwrite,
-            ranks=self.ranks,
-            progress=self.progress,
-            failures=failures,
-        )
 
 
 def run(
@@ -113,36 +67,24 @@ def run(
     """
     if distributed.is_many():
         raise UsageError("tune-prompts is one process; start it without torchrun")
-    devices.set_threads(compute.threads)
-    device = devices.choose(compute.device)
-    place = _Place(
-        str(pairs),
-        None if images is None else Path(images),
-        training.check_outputs(out or _default_out(str(pairs), kind), run.overwrite),
-        compute.model,
-        devices.training_precision(compute.precision, device),
-        distributed.alone(device),
-        run,
-        progress,
-    )
+    source, folder = str(pairs), None if images is None else Path(images)
+    compute = resolve.for_data(compute, source)
+    place = training.opened(out or _default_out(source, kind), compute, run, progress)
     if isinstance(kind, BackgroundPrompts):
-        return _background_prompts(place, kind)
-    return _mask_prompts(place, kind)
+        return _background_prompts(place, source, folder, compute.model, kind)
+    return _mask_prompts(place, source, folder, compute.model, kind)
 
 
-def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
+def _mask_prompts(
+    place: Place, source: str, images: Path | None, model: str | None, settings: MaskPrompts
+) -> Trained:
     """Trains a tower, prompts, or both in turn, on pairs of a mask and a noun."""
     from ovtool.models import clip as door
     from ovtool.models import region_clip
 
-    pairs = pair_batches.read(
-        place.source,
-        place.images,
-        settings.seed,
-        settings.held_out,
-        place.check(settings.loader_workers),
-    )
-    clip = door.load(place.model, place.ranks.device, torch.float32)
+    check = Check(place.run.strict, settings.loader_workers, place.progress)
+    pairs = pair_batches.read(source, images, settings.seed, settings.held_out, check)
+    clip = door.load(model, place.device, torch.float32)
     visual = region_clip.require_mask_prompts(clip)
     settings = mask_prompts.settled(settings, clip, pairs)
     parameters = mask_prompts.parameters(clip, settings)
@@ -156,11 +98,8 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
     if place.run.dry_run:
         return plan
     own = {"kind": "mask", "pairs": pairs.digest, "model": clip.fingerprint}
-    frame = place.frame(
-        {**layers.as_data(settings), **own},
-        f"tune-prompts --train {settings.train}",
-        pairs.failures,
-    )
+    shapes, title = {**layers.as_data(settings), **own}, f"tune-prompts --train {settings.train}"
+    frame = place.frame(shapes, title, distributed.alone(place.device), pairs.failures)
     # both are looked at before any work
     of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
     with training.plain_errors(frame, "naming the crops held out"):
@@ -189,36 +128,38 @@ def _mask_prompts(place: _Place, settings: MaskPrompts) -> Trained:
 
     training.finish(frame, curve, save, of_tower, of_prompts, more=more)
     return dataclasses.replace(
-        plan, last={**_measures(curve), **after}, before=before, is_plan=False
+        plan, last={**training.measures(curve), **after}, before=before, is_plan=False
     )
 
 
-def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
+def _background_prompts(
+    place: Place, source: str, images: Path | None, model: str | None, settings: BackgroundPrompts
+) -> Trained:
     """Trains a sentence for each class, on images in which the class is blanked out."""
     from ovtool.models import background_prompts as prompts_file
     from ovtool.models import clip as door
     from ovtool.models import mask_generator
     from ovtool.models.learned_text import LearnedText
 
-    cams = maps_file.read(Path(place.source))
+    cams = maps_file.read(Path(source))
     digest = cams.digest
-    folder = place.images or Path(place.source).resolve().parent
-    check = place.check(settings.loader_workers)
-    cams, failures = map_batches.readable_maps(cams, folder, place.source, check)
-    clip = door.load(place.model or cams.model, place.ranks.device, torch.float32)
+    folder = images or Path(source).resolve().parent
+    check = Check(place.run.strict, settings.loader_workers, place.progress)
+    cams, failures = map_batches.readable_maps(cams, folder, source, check)
+    clip = door.load(model or cams.model, place.device, torch.float32)
     reader = LearnedText.of(clip, settings.length)
-    settings = background_prompts.settled(settings, cams, reader, place.source)
+    settings = background_prompts.settled(settings, cams, reader, source)
     generator, contents = None, {}
     if settings.generator is None:
-        background_prompts.require_maps(cams, place.source)
+        background_prompts.require_maps(cams, source)
     else:
         generator = mask_generator.load(settings.generator, clip)
-        mask_generator.require_categories(generator, cams.categories, place.source)
+        mask_generator.require_categories(generator, cams.categories, source)
         contents["generator"] = tensors.fingerprint(tensors.load(settings.generator)[1])
-    images = MaskedImages.of(cams, folder, reader, generator, settings, place.dtype)
+    masked = MaskedImages.of(cams, folder, reader, generator, settings, place.dtype)
     counts = {
-        "images": len(images.batches.images),
-        "held_out": len(images.held_out.images),
+        "images": len(masked.batches.images),
+        "held_out": len(masked.held_out.images),
         "classes": len(cams.categories),
     }
     parameters = {"vectors": len(cams.categories) * reader.length * reader.width}
@@ -231,16 +172,17 @@ def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
         return plan
     own = {"kind": "background", "cams": digest, "model": clip.fingerprint}
     shapes = {**layers.as_data(settings, contents), **own}
-    frame = place.frame(shapes, "tune-prompts --kind background", failures)
+    title, ranks = "tune-prompts --kind background", distributed.alone(place.device)
+    frame = place.frame(shapes, title, ranks, failures)
     begun = training.begin(frame)
     with training.plain_errors(frame, "encoding images"):
-        vectors = images.initial()
-        similarity = settings.similarity or images.measured_similarity()
-        before = images.validated(vectors, similarity)
-    curve = training.train(background_prompts.task(images, vectors, similarity), begun)
+        vectors = masked.initial()
+        similarity = settings.similarity or masked.measured_similarity()
+        before = masked.validated(vectors, similarity)
+    curve = training.train(background_prompts.task(masked, vectors, similarity), begun)
     learned = vectors.detach()
     with torch.no_grad():
-        sentences = images.sentences(learned)
+        sentences = masked.sentences(learned)
     vocabulary = nearest_words.vocabulary(clip, settings.words)
     words = nearest_words.of(clip, sentences, vocabulary, NEAREST)
     with_image = {category_id for image in cams.images for category_id in image.category_ids}
@@ -256,13 +198,8 @@ def _background_prompts(place: _Place, settings: BackgroundPrompts) -> Trained:
 
     training.finish(frame, curve, save, begun, more=more)
     return dataclasses.replace(
-        plan, last=_measures(curve), before=before, notes={**notes, **more}, is_plan=False
+        plan, last=training.measures(curve), before=before, notes={**notes, **more}, is_plan=False
     )
-
-
-def _measures(curve: list[Record]) -> dict[str, float]:
-    """The last record of a curve, without its step."""
-    return {name: value for name, value in curve[-1].items() if name != "step"}
 
 
 def _default_out(pairs: str, kind: MaskPrompts | BackgroundPrompts) -> str:

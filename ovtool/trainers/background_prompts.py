@@ -30,7 +30,8 @@ from ovtool.runtime import device as devices
 from ovtool.settings import layers
 from ovtool.settings.layers import known
 from ovtool.settings.prompts import BackgroundPrompts
-from ovtool.training.loop import Plan, Task
+from ovtool.training import loop
+from ovtool.training.loop import Task
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -64,7 +65,7 @@ def settled(
     if not images:
         raise InputError(f"{source} has no maps: no image in it has a class")
     batch = min(known(settings.batch_size), images)
-    steps = settings.steps or max(1, round(known(settings.epochs) * (images // batch)))
+    steps = loop.steps_of(settings, images, batch)
     filled, _ = layers.layered(
         settings,
         published={
@@ -235,12 +236,7 @@ def task(images: MaskedImages, vectors: nn.Parameter, similarity: str) -> Task:
         optimizer=torch.optim.AdamW(
             [vectors], lr=known(settings.lr), weight_decay=known(settings.weight_decay)
         ),
-        plan=Plan(
-            known(settings.steps),
-            known(settings.warmup),
-            save_every=known(settings.save_every),
-            validate_every=known(settings.validate_every),
-        ),
+        plan=loop.plan_of(settings),
         step=step,
         validate=lambda: images.validated(vectors, similarity),
     )

@@ -19,12 +19,12 @@ SIDE, LEAST_SHARE = 224, 0.5  # of the images in pixels; of an image in a crop
 
 
 def check(labels: Labelled) -> None:
-    """Raises UsageError where there is nothing to tell apart."""
+    """Raises UsageError where all images have the same label."""
     used = {category_id for image in labels.images for category_id in image.category_ids}
     if len(used) < 2:
         name = next(category.name for category in labels.categories if category.id in used)
         raise UsageError(
-            f"{labels.source} has one label only, '{name}', so that a classifier has nothing to tell apart; "
+            f"{labels.source} has one label only, '{name}', so that a classifier has nothing to learn; "
             "add images of other classes, or take --method gradcam"
         )
 

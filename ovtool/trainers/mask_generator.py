@@ -190,8 +190,8 @@ class Matching:
         from ovtool.models import towers
 
         visual = self.clip.model.visual
-        found = [towers.image_features(visual, chunk).float() for chunk in pixels.split(AT_ONCE)]
-        return normalize(torch.cat(found), dim=-1)
+        features = [towers.image_features(visual, chunk).float() for chunk in pixels.split(AT_ONCE)]
+        return normalize(torch.cat(features), dim=-1)
 
     def _clip_pixels(self, rgb: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) as the CLIP sees masked images: normalised, of its own size."""
@@ -210,25 +210,25 @@ class Matching:
         keys = list(zip(batch.rows.tolist(), batch.mirrored.tolist(), strict=True))
         new = [place for place, key in enumerate(keys) if key not in self._features]
         if new:
-            found = self.generator.features(self.generator.normalise(batch.rgb[new])).half()
-            for place, one in zip(new, found, strict=True):
-                self._features[keys[place]] = one
+            encoded = self.generator.features(self.generator.normalise(batch.rgb[new])).half()
+            for place, features in zip(new, encoded, strict=True):
+                self._features[keys[place]] = features
         return torch.stack([self._features[key] for key in keys]).float()
 
     def _fits(self) -> bool:
         """Whether the features of all images, mirrored too, are few enough to be kept."""
         blank = torch.zeros(1, self.batches.side, self.batches.side, 3, dtype=torch.uint8)
-        each = self.generator.features(self.generator.normalise(blank)).numel() * 2
-        return 2 * each * len(self.labels.images) <= CACHE_BYTES
+        size = self.generator.features(self.generator.normalise(blank)).numel() * 2
+        return 2 * size * len(self.labels.images) <= CACHE_BYTES
 
     # --- what needs no pixel truth -------------------------------------------------------------------
     @torch.no_grad()
     def measured_similarity(self) -> str:
         """`raw`, the paper's, unless the clamp takes the gradient of too many images; then one line
         says so."""
-        chosen = self._spread()
-        features = self._embed(self._clip_pixels(chosen.rgb))
-        rows, classes = chosen.labels.nonzero(as_tuple=True)
+        batch = self._spread()
+        features = self._embed(self._clip_pixels(batch.rgb))
+        rows, classes = batch.labels.nonzero(as_tuple=True)
         cosines = (features[rows.to(features.device)] * self.text[classes.to(features.device)]).sum(
             1
         )
@@ -246,10 +246,10 @@ class Matching:
     def label_accuracy(self) -> float:
         """The share of pairs of an image and a label whose X_f is nearest to that label of all labels."""
         self.generator.eval()
-        chosen = self._spread()
-        raw = self.generator(self.generator.normalise(chosen.rgb))
-        rows, classes = chosen.labels.to(raw.device).nonzero(as_tuple=True)
-        foreground, _ = self._pair(chosen.rgb, raw[rows, classes], rows)
+        batch = self._spread()
+        raw = self.generator(self.generator.normalise(batch.rgb))
+        rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
+        foreground, _ = self._pair(batch.rgb, raw[rows, classes], rows)
         self.generator.train(True)
         return round(float(((foreground @ self.text.T).argmax(1) == classes).float().mean()), 6)
 

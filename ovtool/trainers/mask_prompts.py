@@ -24,7 +24,8 @@ from ovtool.runtime import device as devices
 from ovtool.settings import layers
 from ovtool.settings import prompts as prompt_settings
 from ovtool.settings.layers import known
-from ovtool.training.loop import Plan, Task
+from ovtool.training import loop
+from ovtool.training.loop import Task
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -66,7 +67,7 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
             f"every mask of {pairs.source} is named '{pairs.nouns[nouns.pop()]}', so that there is nothing "
             "to learn; add masks of other names"
         )
-    steps = settings.steps or max(1, round(known(settings.epochs) * (len(pairs.train) // batch)))
+    steps = loop.steps_of(settings, len(pairs.train), batch)
     filled, _ = layers.layered(
         settings,
         published={
@@ -99,7 +100,7 @@ def parameters(clip: Clip, settings: Settings) -> dict[str, int]:
     height, width = region_clip.grid_of(clip, settings.crop_size)
     counts = {}
     if settings.train != "prompts":
-        counts["tower"] = sum(one.numel() for one in visual.parameters())
+        counts["tower"] = sum(parameter.numel() for parameter in visual.parameters())
     if settings.train != "tower":
         tokens = _depth(settings, clip) * height * width
         counts["prompts"] = tokens * int(visual.class_embedding.shape[0])
@@ -185,12 +186,7 @@ def trainable_tower(clip: Clip) -> NativeTower:
 
 def tower_task(crops: NamedCrops, visual: NativeTower) -> Task:
     """The training of an image tower on masked crops without prompts."""
-    matrices = [one for one in visual.parameters() if one.ndim >= 2]
-    vectors = [one for one in visual.parameters() if one.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": known(crops.settings.weight_decay)},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = loop.decaying(visual.parameters(), known(crops.settings.weight_decay))
     optimizer = torch.optim.AdamW(groups, lr=crops.settings.tower_lr, betas=BETAS, eps=EPS)
     modules = {"tower": cast(nn.Module, visual)}
     return _task("tuning the tower", crops, modules, optimizer, lambda: (visual, None))
@@ -247,12 +243,7 @@ def _task(
         name=name,
         modules=modules,
         optimizer=optimizer,
-        plan=Plan(
-            known(settings.steps),
-            known(settings.warmup),
-            save_every=known(settings.save_every),
-            validate_every=known(settings.validate_every),
-        ),
+        plan=loop.plan_of(settings),
         step=step,
         validate=lambda: crops.accuracy(*current()),
     )

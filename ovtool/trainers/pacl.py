@@ -30,9 +30,9 @@ from ovtool.settings.option import fields
 from ovtool.settings.pacl import Pacl
 from ovtool.trainers import pacl_features
 from ovtool.trainers.pacl_features import Features
-from ovtool.training import distributed
+from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
-from ovtool.training.loop import Plan, Task
+from ovtool.training.loop import Task
 
 if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
     from ovtool.models.clip import Clip
@@ -68,7 +68,7 @@ def settled(
         raise UsageError(
             "--steps N is needed for shards that are no local files, whose samples nobody counted"
         )
-    steps = settings.steps or max(1, round(known(settings.epochs) * ((images or 0) // batch)))
+    steps = loop.steps_of(settings, images or 0, batch)
     filled, origins = layers.layered(
         settings,
         recommended={
@@ -156,14 +156,10 @@ class PaclTraining:
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW; biases and the logit scale do not decay."""
-        matrices = [one for one in self.embedder.parameters() if one.ndim >= 2]
-        vectors = [one for one in self.embedder.parameters() if one.ndim < 2]
+        learned = [*self.embedder.parameters()]
         if self.settings.learn_scale:
-            vectors.append(self.log_scale)
-        groups = [
-            {"params": matrices, "weight_decay": known(self.settings.weight_decay)},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+            learned.append(self.log_scale)
+        groups = loop.decaying(learned, known(self.settings.weight_decay))
         return torch.optim.AdamW(groups, lr=known(self.settings.lr), betas=BETAS, eps=EPS)
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -342,12 +338,7 @@ def task(
             "scale": nn.ParameterList([training.log_scale]),
         },
         optimizer=training.optimizer(),
-        plan=Plan(
-            known(settings.steps),
-            known(settings.warmup),
-            save_every=known(settings.save_every),
-            validate_every=known(settings.validate_every),
-        ),
+        plan=loop.plan_of(settings),
         step=step,
         validate=validate,
         after_step=training.bound_scale,

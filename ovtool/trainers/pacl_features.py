@@ -120,8 +120,8 @@ class Features:
         from ovtool.models import nouns
 
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._nouns]
-        for caption, found in zip(new, nouns.find(known(self.pipeline), new), strict=True):
-            self._nouns[caption] = tuple(dict.fromkeys(noun.lemma for noun in found))
+        for caption, spoken in zip(new, nouns.find(known(self.pipeline), new), strict=True):
+            self._nouns[caption] = tuple(dict.fromkeys(noun.lemma for noun in spoken))
         return [self._nouns[caption] for caption in captions]
 
     def noun_texts(self, captions: Sequence[Sequence[str]], ranks: Ranks) -> tuple[Tensor, Tensor]:
@@ -132,8 +132,8 @@ class Features:
             captions: all captions of each of this process's images.
             ranks: the processes.
         """
-        found = iter(self.nouns([caption for own in captions for caption in own]))
-        own = [sorted({noun for _ in several for noun in next(found)}) for several in captions]
+        spoken = iter(self.nouns([caption for own in captions for caption in own]))
+        own = [sorted({noun for _ in several for noun in next(spoken)}) for several in captions]
         everyone = distributed.gather_objects(own, ranks)
         distinct = sorted({noun for rank in everyone for several in rank for noun in several})
         place = {noun: index for index, noun in enumerate(distinct)}

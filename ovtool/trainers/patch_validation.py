@@ -57,23 +57,28 @@ class Validation:
         for item in self.items:
             rgb, labels = self.probed.read(item)
             places, owner = words.rows(item.name)
-            chosen = torch.tensor(words.competing(item.name))
+            competing = torch.tensor(words.competing(item.name))
             encode = dense_scores.encoder(clip, None, BATCH_SIZE, head)
             names = torch.tensor(places, device=self.text.device)
-            found = dense_scores.word_cosines(
+            cosines = dense_scores.word_cosines(
                 clip, torch.from_numpy(rgb), self.text[names], settings, encode
             )
-            scores = class_maps.class_scores(found.scores, owner, dim=1)
-            named = chosen[scores.argmax(1).cpu()]  # (windows, h, w)
-            whole = patch_labels.majority(patch_labels.resized(labels, found.size), clip.patch_size)
-            true = _of_windows(whole.counted(), found.tops, found.lefts, found.window, clip)
+            scores = class_maps.class_scores(cosines.scores, owner, dim=1)
+            named = competing[scores.argmax(1).cpu()]  # (windows, h, w)
+            whole = patch_labels.majority(
+                patch_labels.resized(labels, cosines.size), clip.patch_size
+            )
+            true = _of_windows(whole.counted(), cosines.tops, cosines.lefts, cosines.window, clip)
             right += int((named == true)[true >= 0].sum())
             patches += int((true >= 0).sum())
-            size, rows = labels.shape, dense_scores.rows(found, (labels.shape[0], labels.shape[1]))
-            best = class_maps.label_blocks(
-                partial(_class_scores, rows, owner), (size[0], size[1]), len(chosen)
+            size, rows = (
+                labels.shape,
+                dense_scores.rows(cosines, (labels.shape[0], labels.shape[1])),
             )
-            total += metrics.confusion(chosen[best.label.long()], labels, count, IGNORED)
+            best = class_maps.label_blocks(
+                partial(_class_scores, rows, owner), (size[0], size[1]), len(competing)
+            )
+            total += metrics.confusion(competing[best.label.long()], labels, count, IGNORED)
         miou = metrics.scores(total).miou_truth
         return {"patch_accuracy": round(right / max(1, patches), 6), "miou": round(miou, 6)}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from ovtool.settings.option import fields
 from ovtool.settings.shared import Training
 from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
-from ovtool.training.loop import Plan
 
 _logger = logging.getLogger("ovtool")
 
@@ -28,21 +27,64 @@ Settings = TypeVar("Settings", bound=Training)
 Network = TypeVar("Network", bound=nn.Module)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What an architecture decides, where the settings leave it open; the rest no setting changes.
+
+    Attributes:
+        lr: Peak learning rate; it falls with power 0.9.
+        weight_decay: Of matrices and kernels.
+        crop_size: Side of the crops, in pixels.
+        short_side: Shorter side of images in use, in pixels; None for that of the crops.
+        warmup: Steps in which the learning rate rises.
+        optimizer: `sgd` (DeepLab's, momentum 0.9) or `adamw`.
+        backbone_multiplier: Of the learning rate, for the backbone.
+        scales: Of an image's shorter side, over the side of the crop.
+        clip_norm: The greatest norm of the gradient; None for no bound.
+    """
+
+    lr: float
+    weight_decay: float = 1e-2
+    crop_size: int
+    short_side: int | None = None
+    warmup: int
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    backbone_multiplier: float = 1.0
+    scales: tuple[float, float] = (0.5, 2.0)
+    clip_norm: float | None = None
+
+
+MASKFORMER: Mapping[str, Recipe] = {  # the larger two as the paper's small and large one
+    "tiny": Recipe(lr=1e-3, crop_size=256, warmup=200, clip_norm=0.01),
+    "resnet50": Recipe(
+        lr=2e-4,
+        weight_decay=1e-4,
+        crop_size=512,
+        warmup=1500,
+        backbone_multiplier=0.1,
+        clip_norm=0.01,
+    ),
+    "swin-base": Recipe(lr=6e-5, crop_size=640, warmup=1500, clip_norm=0.01),
+}
+
+
 def settled(
-    training: Settings, published: Mapping[str, Any], steps: int, images: int
+    training: Settings, recipe: Recipe, steps: int, images: int
 ) -> tuple[Settings, dict[str, Origin]]:
     """The settings with nothing left open, and where each value that shapes the result comes from.
 
     Args:
         training: As they were given.
-        published: What the architecture decides, by field.
+        recipe: What the architecture decides.
         steps: Of the training, where neither steps nor epochs were given.
         images: To learn from, for the steps of `epochs`.
     """
     if training.epochs is not None:
         steps = max(1, round(training.epochs * images / known(training.batch_size)))
-    training, origins = layers.layered(training, published={**published, "steps": steps})
     shaping = {name for name, field in fields(type(training)).items() if field.option.shapes}
+    decided = {**vars(recipe), "short_side": recipe.short_side or recipe.crop_size, "steps": steps}
+    published = {name: value for name, value in decided.items() if name in shaping}
+    training, origins = layers.layered(training, published=published)
     warmup = min(known(training.warmup), known(training.steps) // 10)
     origins = {name: origin for name, origin in origins.items() if name in shaping}
     return replace(training, warmup=warmup), origins
@@ -118,18 +160,6 @@ def set_mode(network: nn.Module, training: bool, frozen_norms: Iterable[nn.Modul
     network.train(training)
     for norm in frozen_norms:
         norm.eval()
-
-
-def plan_of(training: Training, is_validated: bool, clip_norm: float | None) -> Plan:
-    """The plan of a training whose learning rate falls with power 0.9."""
-    return Plan(
-        steps=known(training.steps),
-        warmup=known(training.warmup),
-        shape="poly",
-        clip_norm=clip_norm,
-        save_every=known(training.save_every),
-        validate_every=known(training.validate_every) if is_validated else 0,
-    )
 
 
 def seed_step(seed: int, step: int, ranks: Ranks) -> None:

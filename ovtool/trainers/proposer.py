@@ -7,7 +7,6 @@ every decoder layer. Where examples come from is left to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ from ovtool.settings.layers import Origin, known
 from ovtool.settings.propose import Propose
 from ovtool.settings.proposer import ProposerTraining
 from ovtool.trainers import pixel_networks
-from ovtool.training import distributed
+from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
@@ -36,38 +35,10 @@ if TYPE_CHECKING:  # they import open_clip and transformers, for which bad argum
     from ovtool.models.clip import Clip
 
 STEPS = 120_000
-CLIP_NORM = 0.01
 UNLABELLED = -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What an architecture decides, where the settings leave it open.
-
-    Attributes:
-        lr: Peak learning rate.
-        weight_decay: Of all but norms, embeddings and "no object".
-        backbone_multiplier: Of the learning rate, for the backbone; no setting changes it.
-        crop_size: Side of the crops, and shorter side of images in use, in pixels.
-        warmup: Steps in which the learning rate rises.
-    """
-
-    lr: float
-    weight_decay: float
-    backbone_multiplier: float
-    crop_size: int
-    warmup: int
-
-
-RECIPES: Mapping[str, Recipe] = {  # the larger two as the paper's small and large one
-    "tiny": Recipe(lr=1e-3, weight_decay=1e-2, backbone_multiplier=1.0, crop_size=256, warmup=200),
-    "resnet50": Recipe(
-        lr=2e-4, weight_decay=1e-4, backbone_multiplier=0.1, crop_size=512, warmup=1500
-    ),
-    "swin-base": Recipe(
-        lr=6e-5, weight_decay=1e-2, backbone_multiplier=1.0, crop_size=640, warmup=1500
-    ),
-}
+RECIPES = pixel_networks.MASKFORMER
 
 
 def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, dict[str, Origin]]:
@@ -77,14 +48,7 @@ def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, 
         training: As they were given.
         images: To learn from, for the steps of `epochs`.
     """
-    recipe = RECIPES[training.architecture]
-    published = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        "crop_size": recipe.crop_size,
-        "warmup": recipe.warmup,
-    }
-    return pixel_networks.settled(training, published, STEPS, images)
+    return pixel_networks.settled(training, RECIPES[training.architecture], STEPS, images)
 
 
 def embedded(model: str | None, names: Sequence[str], templates: str) -> tuple[Clip, Tensor]:
@@ -117,6 +81,8 @@ def start(
         network = MaskFormer(configuration, embed_dim)
         if architecture == "tiny":
             maskformer.start_queries(network)
+        else:
+            maskformer.start_decoder(network)
         return network
 
     network = pixel_networks.drawn(build, training.seed)
@@ -190,11 +156,12 @@ def task(
         losses = _losses(network, words, batch.pixels, targets, training.class_weight, ranks, dtype)
         return pixel_networks.descend(losses, ranks)
 
+    clip_norm = RECIPES[training.architecture].clip_norm
     return Task(
         name="training the proposer",
         modules={"network": network},
         optimizer=optimizer_of(network, training),
-        plan=pixel_networks.plan_of(training, validate is not None, CLIP_NORM),
+        plan=loop.plan_of(training, "poly", clip_norm, validate is not None),
         step=step,
         validate=pixel_networks.validated(validate, network, frozen, ranks),
         memory="a smaller --batch-size or --crop-size",

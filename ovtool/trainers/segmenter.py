@@ -7,8 +7,7 @@ Cross-entropy over the pixels that have a label (DeepLab's), or for MaskFormer t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from ovtool.runtime import device as devices
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.segmenter import SegmenterTraining
 from ovtool.trainers import pixel_networks
-from ovtool.training import distributed
+from ovtool.trainers.pixel_networks import Recipe
+from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
@@ -35,53 +35,12 @@ STEPS = 20_000
 MOMENTUM = 0.9
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What an architecture decides; no setting changes the optimiser and what follows it here.
-
-    Attributes:
-        lr: Peak learning rate; it falls with power 0.9.
-        weight_decay: Of matrices and kernels.
-        crop_size: Side of the crops, in pixels.
-        short_side: Shorter side of images in use, in pixels.
-        warmup: Steps in which the learning rate rises.
-        optimizer: `sgd` (DeepLab's, momentum 0.9) or `adamw`.
-        backbone_multiplier: Of the learning rate, for the backbone.
-        scales: Of an image's shorter side, over the side of the crop.
-        clip_norm: The greatest norm of the gradient; None for no bound.
-    """
-
-    lr: float
-    weight_decay: float = 1e-2
-    crop_size: int
-    short_side: int
-    warmup: int
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    backbone_multiplier: float = 1.0
-    scales: tuple[float, float] = (0.5, 2.0)
-    clip_norm: float | None = None
-
-
-_DEEPLAB = Recipe(
-    lr=1e-2, weight_decay=1e-4, crop_size=512, short_side=512, warmup=0, optimizer="sgd"
-)
+_DEEPLAB = Recipe(lr=1e-2, weight_decay=1e-4, crop_size=512, warmup=0, optimizer="sgd")
 RECIPES: Mapping[str, Recipe] = {
     "tiny": Recipe(lr=1e-3, crop_size=128, short_side=256, warmup=100, scales=(1.0, 2.0)),
     "clip": Recipe(lr=1e-3, crop_size=160, short_side=256, warmup=100, scales=(1.0, 2.0)),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
-    "maskformer-tiny": Recipe(lr=1e-3, crop_size=256, short_side=256, warmup=200, clip_norm=0.01),
-    "maskformer-resnet50": Recipe(
-        lr=2e-4,
-        weight_decay=1e-4,
-        crop_size=512,
-        short_side=512,
-        warmup=1500,
-        backbone_multiplier=0.1,
-        clip_norm=0.01,
-    ),
-    "maskformer-swin-base": Recipe(
-        lr=6e-5, crop_size=640, short_side=640, warmup=1500, clip_norm=0.01
-    ),
+    **{f"maskformer-{name}": recipe for name, recipe in pixel_networks.MASKFORMER.items()},
 }
 
 
@@ -94,15 +53,7 @@ def settled(
         training: As they were given.
         images: To learn from, for the steps of `epochs`.
     """
-    recipe = RECIPES[training.architecture]
-    published = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        "crop_size": recipe.crop_size,
-        "short_side": recipe.short_side,
-        "warmup": recipe.warmup,
-    }
-    return pixel_networks.settled(training, published, STEPS, images)
+    return pixel_networks.settled(training, RECIPES[training.architecture], STEPS, images)
 
 
 def start(
@@ -195,7 +146,7 @@ def task(
         name="training the segmenter",
         modules={"network": network},
         optimizer=optimizer_of(network, training),
-        plan=pixel_networks.plan_of(training, validate is not None, clip_norm),
+        plan=loop.plan_of(training, "poly", clip_norm, validate is not None),
         step=step,
         validate=pixel_networks.validated(validate, network, frozen, ranks),
         memory="a smaller --batch-size or --crop-size",

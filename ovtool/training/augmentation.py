@@ -50,18 +50,18 @@ def random_crop(
 def jittered(rng: np.random.Generator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 36 degrees, each one
     time in two (SSD's distortions; hue is turned about the grey axis)."""
-    found: NDArray[np.float32] = rgb.astype(np.float32)
+    pixels: NDArray[np.float32] = rgb.astype(np.float32)
     if rng.random() < 0.5:
-        found += np.float32(rng.uniform(-32, 32))
+        pixels += np.float32(rng.uniform(-32, 32))
     if rng.random() < 0.5:
-        found *= np.float32(rng.uniform(0.5, 1.5))
+        pixels *= np.float32(rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
-        grey = (found @ _LUMA)[..., None]
-        saturation: NDArray[np.float32] = np.float32(rng.uniform(0.5, 1.5)) * (found - grey)
-        found = grey + saturation
+        grey = (pixels @ _LUMA)[..., None]
+        saturation: NDArray[np.float32] = np.float32(rng.uniform(0.5, 1.5)) * (pixels - grey)
+        pixels = grey + saturation
     if rng.random() < 0.5:
-        found = (found @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T).astype(np.float32)
-    return np.clip(found, 0, 255).round().astype(np.uint8)
+        pixels = (pixels @ _hue_turn(np.deg2rad(rng.uniform(-36, 36))).T).astype(np.float32)
+    return np.clip(pixels, 0, 255).round().astype(np.uint8)
 
 
 def _hue_turn(angle: float) -> NDArray[np.float32]:

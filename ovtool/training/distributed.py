@@ -89,8 +89,10 @@ def own_rows(batch_size: int, ranks: Ranks, least: int = 1) -> range:
 def is_of_a_connection(error: BaseException) -> bool:
     """Whether an exception says that another process is gone."""
     words = str(error).lower()
-    said = any(word in words for word in ("closed by peer", "reset by peer", "timed out", "gloo"))
-    return said or isinstance(error, dist.DistError)
+    is_named = any(
+        word in words for word in ("closed by peer", "reset by peer", "timed out", "gloo")
+    )
+    return is_named or isinstance(error, dist.DistError)
 
 
 def share(module: nn.Module, ranks: Ranks) -> None:
@@ -133,15 +135,15 @@ def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:
     """The rows of all ranks, as many of each, in the order of the ranks, outside the graph."""
     if ranks.world == 1:
         return rows
-    found = [torch.empty_like(rows) for _ in range(ranks.world)]
-    dist.all_gather(found, rows.detach().contiguous())
-    return torch.cat(found)
+    gathered = [torch.empty_like(rows) for _ in range(ranks.world)]
+    dist.all_gather(gathered, rows.detach().contiguous())
+    return torch.cat(gathered)
 
 
 def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
     """Plain data of all ranks, in the order of the ranks."""
     if ranks.world == 1:
         return [value]
-    found: list[Any] = [None] * ranks.world
-    dist.all_gather_object(found, value)
-    return found
+    gathered: list[Any] = [None] * ranks.world
+    dist.all_gather_object(gathered, value)
+    return gathered

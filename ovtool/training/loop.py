@@ -5,7 +5,7 @@ a run that was cut off ends as one that was not.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import nn
 
 from ovtool.errors import OvtoolError
 from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.layers import known
+from ovtool.settings.shared import Training
 from ovtool.training import distributed
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
@@ -54,6 +56,40 @@ class Plan:
             "constant": 1.0,
         }
         return float(falls[self.shape])
+
+
+def plan_of(
+    training: Training,
+    shape: str = "cosine",
+    clip_norm: float | None = None,
+    is_validated: bool = True,
+) -> Plan:
+    """The plan of a training whose settings are settled."""
+    return Plan(
+        known(training.steps),
+        known(training.warmup),
+        shape,
+        clip_norm,
+        known(training.save_every),
+        known(training.validate_every) if is_validated else 0,
+    )
+
+
+def steps_of(training: Training, images: int, batch_size: int) -> int:
+    """The steps that are given, or those of as many epochs, in which each image is seen at most once."""
+    return training.steps or max(1, round(known(training.epochs) * (images // batch_size)))
+
+
+def decaying(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """The groups of an optimiser in which only matrices and kernels decay."""
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in parameters:
+        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +144,7 @@ def train(
     """
     modules, optimizer, plan = task.modules, task.optimizer, task.plan
     ranks = ranks or distributed.alone()
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     curve: list[Record] = []
@@ -137,7 +173,7 @@ def train(
             if ranks.is_first and _is_due(step + 1, plan.save_every, plan.steps):
                 checkpoint.save(
                     {
-                        "modules": {name: one.state_dict() for name, one in modules.items()},
+                        "modules": {name: module.state_dict() for name, module in modules.items()},
                         "optimizer": optimizer.state_dict(),
                         "curve": curve,
                     }
@@ -150,7 +186,7 @@ def thinned(curve: list[Record], most: int = 200) -> list[Record]:
     """At most `most` records of a curve for a file's header: means over equal runs of steps, rounded
     to six digits; what only some records have is kept."""
     length = max(1, math.ceil(len(curve) / most))
-    found = []
+    records = []
     for start in range(0, len(curve), length):
         chunk = curve[start : start + length]
         names = dict.fromkeys(name for record in chunk for name in record)
@@ -159,11 +195,11 @@ def thinned(curve: list[Record], most: int = 200) -> list[Record]:
             for name in names
             if name != "step"
         }
-        found.append(
+        records.append(
             {"step": chunk[-1]["step"]}
             | {name: float(f"{sum(some) / len(some):.6g}") for name, some in means.items()}
         )
-    return found
+    return records
 
 
 def _is_due(done: int, every: int, steps: int) -> bool:

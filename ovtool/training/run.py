@@ -1,7 +1,7 @@
 """The frame that stands around every training, from the check of its outputs to the file it leaves.
 
-    outputs = run.check_outputs(out, overwrite)              # before any work, and before any model is loaded
-    frame = run.Frame(outputs, shapes, title, run=how, ranks=ranks, progress=progress)
+    place = run.opened(out, compute, how, progress)          # before any work, and before any model is loaded
+    frame = place.frame(shapes, title, ranks, failures)
     begun = run.begin(frame)                                 # where a run that was cut off goes on
     curve = run.train(task, begun)                           # `training.loop`, out of memory in one line
     run.finish(frame, curve, save, begun)                    # the file, its curve, no checkpoint any more
@@ -23,8 +23,10 @@ import torch
 
 from ovtool.errors import OvtoolError
 from ovtool.formats import atomic, parts, plots
+from ovtool.models import resolve
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.shared import Compute, Run
 from ovtool.training import checkpoints, distributed, loop
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
@@ -153,6 +155,61 @@ class Trained:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a training computes and writes, as it was asked for.
+
+    Attributes:
+        outputs: as `check_outputs` gave them.
+        device: where it computes.
+        dtype: in which networks compute.
+        run: whether to resume, to overwrite, or only to plan.
+        progress: opens a bar.
+    """
+
+    outputs: Outputs
+    device: torch.device
+    dtype: torch.dtype
+    run: Run
+    progress: Progress
+
+    def frame(
+        self,
+        shapes: Mapping[str, Any],
+        title: str,
+        ranks: Ranks,
+        failures: Sequence[Failure] = (),
+    ) -> Frame:
+        """What surrounds the training of some processes; its arguments are attributes of `Frame`."""
+        return Frame(
+            self.outputs,
+            {**shapes, "precision": str(self.dtype).removeprefix("torch.")},
+            title,
+            resume=self.run.resume,
+            overwrite=self.run.overwrite,
+            ranks=ranks,
+            progress=self.progress,
+            failures=failures,
+        )
+
+
+def opened(out: Path | str, compute: Compute, run: Run, progress: Progress) -> Place:
+    """Checks all that can be checked before any work, and sets the threads of the CPU.
+
+    Raises:
+        OutputExistsError: an output is there, and `run.overwrite` was not given.
+        UsageError: a device or a number type that cannot be had, or a model that is unknown.
+        InputError: an output cannot be written.
+    """
+    outputs = check_outputs(out, run.overwrite)
+    devices.set_threads(compute.threads)
+    device = devices.choose(compute.device)
+    dtype = devices.training_precision(compute.precision, device)
+    if compute.model is not None:
+        resolve.spec(resolve.choose(compute.model))
+    return Place(outputs, device, dtype, run, progress)
+
+
 def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
     """The places that a training writes to, checked before any work.
 
@@ -270,6 +327,11 @@ def complete(
     curve = train(task, begun)
     finish(frame, curve, save, begun, more=more(curve) if more is not None else None)
     return curve
+
+
+def measures(curve: list[Record]) -> Record:
+    """The last record of a curve, without its step."""
+    return {name: value for name, value in curve[-1].items() if name != "step"}
 
 
 def joined_curves(*curves: list[Record]) -> list[Record]:

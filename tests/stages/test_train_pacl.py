@@ -400,7 +400,7 @@ def test_captions_longer_than_the_context_lose_their_end_and_are_counted(train, 
 
 def test_what_cannot_be_meant(train, tmp_path):
     for options, said in (
-        ({"batch_size": 1}, "--batch-size 1: an image is told from others, so give 2 or more"),
+        ({"batch_size": 1}, "--batch-size 1 leaves no other image to compare with; give 2 or more"),
         ({"start": "zero"}, "--start 'zero' is not one of 'projection', 'random'"),
         ({"pairs": "some"}, "--pairs 'some' is not one of 'all', 'own'"),
         ({"pairs": "own", "nouns": True}, "--pairs own pools by captions alone"),

@@ -1,13 +1,38 @@
-"""What is said of a training of a network for pixels: what it learned from, its last step, its files."""
+"""What the commands of trainings share: options, progress, and what a network for pixels learned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
+from ovtool.cli.declare import Only
+from ovtool.settings.option import Option
+from ovtool.settings.shared import OUTPUT, Run
 
 if TYPE_CHECKING:  # it imports torch
     from ovtool.training.run import Trained
+
+
+TrainingRun = Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")]
+NetworkFile = Annotated[
+    Path,
+    Option(
+        "Where the trained network goes.",
+        flag="--output",
+        short="-o",
+        metavar="FILE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
+
+
+def progress(total: int | None, description: str) -> AbstractContextManager[Callable[..., None]]:
+    """A bar on stderr, of images while they are checked or encoded, else of steps."""
+    return output.progress(total, description, "image" if "images" in description else "step")
 
 
 def say(trained: Trained, noun: str, as_json: bool) -> None:
