@@ -117,8 +117,8 @@ class Queries(nn.Module):
         """The logarithm of sum_n p_n(k) m_n at each place (MaskFormer, section 3.4): (B, K, h, w)."""
         logits, layer = self.layers(pixels)[-1]
         share = logits.softmax(-1)[..., :-1]
-        found = torch.einsum("bnk,bnhw->bkhw", share, layer.masks.sigmoid())
-        return found.clamp(min=1e-6).log()
+        mixed = torch.einsum("bnk,bnhw->bkhw", share, layer.masks.sigmoid())
+        return mixed.clamp(min=1e-6).log()
 
 
 class OnClip(nn.Module):
@@ -153,9 +153,9 @@ class OnClip(nn.Module):
         grid = towers.grid_size(pixels, clip.patch_size)
         with torch.no_grad():
             given = pixels.to(device=clip.device, dtype=clip.dtype)
-            found = towers.tapped_tokens(clip.model.visual, given, self.taps)
+            tapped = towers.tapped_tokens(clip.model.visual, given, self.taps)
         patches = torch.cat(
-            [norm(each.to(pixels)) for norm, each in zip(self.norms, found, strict=True)], -1
+            [norm(tokens.to(pixels)) for norm, tokens in zip(self.norms, tapped, strict=True)], -1
         )
         seen = self.fuse(patches.transpose(1, 2).unflatten(2, grid))
         edges = self.stem(pixels)
@@ -189,8 +189,8 @@ def build(architecture: str, classes: int, clip: Clip | None = None) -> Network:
     from torchvision.models import segmentation
 
     make = getattr(segmentation, architecture)
-    found = make(weights=None, weights_backbone=None, num_classes=classes)
-    return Network(Convolutional(found.backbone, found.classifier))
+    network = make(weights=None, weights_backbone=None, num_classes=classes)
+    return Network(Convolutional(network.backbone, network.classifier))
 
 
 def _light(classes: int) -> Convolutional:
@@ -299,7 +299,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or another CLIP, ModelError where the CLIP is not at hand.
     """
-    header, found = tensors.load(path, KIND)
+    header, content = tensors.load(path, KIND)
     settings, clip = header["settings"], None
     if settings.get("architecture") == "clip":
         from ovtool.models import clip as door
@@ -312,19 +312,19 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
         with torch.random.fork_rng(devices=[]):
             network = build(settings["architecture"], len(names), clip)
-        network.load_state_dict(found)
+        network.load_state_dict(content)
     except Exception as error:  # torch, transformers and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path} does not hold a whole segmenter ({reason}); make it again"
         ) from None
-    if not all(bool(value.isfinite().all()) for value in found.values()):
+    if not all(bool(value.isfinite().all()) for value in content.values()):
         raise InputError(f"{path} holds numbers that are not finite; train the segmenter again")
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     return Trained(
         network, settings["architecture"], names, short_side, header.get("model"),
-        header.get("fingerprint"), tensors.fingerprint(found),
+        header.get("fingerprint"), tensors.fingerprint(content),
     )  # fmt: skip
 
 
@@ -355,24 +355,24 @@ def rows(
     run: what shows the network pixels (B, 3, h, w) in pieces, None for the network itself.
     """
     device = next(network.parameters()).device
-    picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device)
+    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device)
     height, width = rgb.shape[:2]
-    found: list[Tensor] = []
+    scores: list[Tensor] = []
     for scale in scales:
         size = working_size((height, width), scale * short_side, network.multiple)
-        pixels = picture.float() / 255
+        pixels = image.float() / 255
         if size != (height, width):
             pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
-        shown = torch.cat([pixels, pixels.flip(3)]) if flip else pixels
-        logits = (network(shown) if run is None else torch.cat([*run(shown)])).float()
-        found.append(logits[0])
+        views = torch.cat([pixels, pixels.flip(3)]) if flip else pixels
+        logits = (network(views) if run is None else torch.cat([*run(views)])).float()
+        scores.append(logits[0])
         if flip:
-            found.append(logits[1].flip(2))
+            scores.append(logits[1].flip(2))
 
     def of(start: int, stop: int) -> Tensor:
-        total = upsample_rows(found[0], (height, width), start, stop)
-        for other in found[1:]:
+        total = upsample_rows(scores[0], (height, width), start, stop)
+        for other in scores[1:]:
             total = total + upsample_rows(other, (height, width), start, stop)
-        return total / len(found)
+        return total / len(scores)
 
     return of

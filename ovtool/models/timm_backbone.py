@@ -75,7 +75,7 @@ def is_cached(name: str) -> bool:
     if config is None or not config.hf_hub_id:
         return False
     files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, one), str) for one in files)
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
 
 
 def say_start(backbone: Backbone) -> None:
@@ -99,10 +99,10 @@ def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:
     uint8 (1, h, w, 3)."""
     scale = side / min(rgb.shape[:2])
     size = [max(1, round(n * scale / divisor)) * divisor for n in rgb.shape[:2]]
-    picture = rgb.permute(2, 0, 1)[None]
-    if list(picture.shape[2:]) != size:
-        picture = interpolate(picture, size=size, mode="bilinear", antialias=True)
-    return picture.permute(0, 2, 3, 1)
+    image = rgb.permute(2, 0, 1)[None]
+    if list(image.shape[2:]) != size:
+        image = interpolate(image, size=size, mode="bilinear", antialias=True)
+    return image.permute(0, 2, 3, 1)
 
 
 def _create(name: str, size: int, pretrained: bool) -> Any:
