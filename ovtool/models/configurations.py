@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
-from ovtool.models import open_clip_files
+from ovtool.runtime import open_clip_files
 
 Kinds = tuple[type, ...]
 _FLAG, _WHOLE, _NUMBER, _TEXT, _TABLE = (bool,), (int,), (int, float), (str,), (dict,)

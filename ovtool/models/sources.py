@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
-from ovtool.models import configurations, open_clip_files
+from ovtool.models import configurations
+from ovtool.runtime import open_clip_files
 
 BUNDLED = ("photo", "tiny")
 FALLBACK = "tiny"  # the bundled model where the hub is not reached; it becomes photo once photo's weights are here
