@@ -13,7 +13,7 @@ from ovtool.cli.errors import run
 from ovtool.errors import ModelError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import build, masked_tower, photo, text
+from ovtool.models import build, masked_tower, photo, text, timm_backbone
 from ovtool.models import clip as door
 
 WORDS = ["cat", "kitten", "dog", "grass", "sky", "apple", "couch", "sofa", "mouse", "mice"]
@@ -331,4 +331,34 @@ def test_probes(ovtool, name):
         f"probe {name} --coco masks.json --images images --proposer regions"
         if name == "oracle"
         else f"probe {name} --coco masks.json --images images"
+    )
+
+
+@torch.no_grad()
+def test_the_stem_is_a_backbone_of_its_own(tmp_path, monkeypatch, caplog):
+    """Its weights are those of the bundled file, and it takes what other backbones take."""
+    monkeypatch.setattr(photo.sources, "bundled_folder", lambda: tmp_path)
+    random = timm_backbone.Backbone(timm_backbone.name_of("photo"), 64)
+    timm_backbone.say_start(random)
+    assert not random.is_pretrained and "photo" in caplog.text
+    state = {f"visual.stem.{name}": value for name, value in random.network.state_dict().items()}
+    state["visual.stem.conv_head.weight"] = state["visual.stem.conv_head.weight"] + 0.01
+    tensors.save(tmp_path / "photo.safetensors", state, {"kind": "clip"})
+    backbone = timm_backbone.Backbone("photo", 64)
+    assert backbone.is_pretrained and (backbone.divisor, backbone.width) == (16, 1280)
+    rgb = torch.randint(0, 256, (1, 48, 64, 3), dtype=torch.uint8)
+    seen = backbone(timm_backbone.normalise(rgb))
+    expected = backbone.network((rgb.permute(0, 3, 1, 2).float() - 127) / 128)[0]
+    assert seen.shape == (1, 1280, 3, 4)
+    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_maps_of_a_classifier_on_the_stem(ovtool):
+    ovtool(
+        "cam --labels labels.tsv --images images --method classifier --arch photo --steps 1 "
+        "--short-side 32 -o c.safetensors"
+    )
+    ovtool(
+        "cam --labels labels.tsv --images images --method matching --generator photo --steps 1 "
+        "--short-side 32 -o c.safetensors"
     )
