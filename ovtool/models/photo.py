@@ -58,6 +58,7 @@ from ovtool.models.network import (
     image_shape,
 )
 
+MEAN, DEVIATION = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1], as the stem takes them
 _STEM = "visual.stem."
 
 
@@ -188,3 +189,15 @@ def stem(*, pretrained: bool) -> EfficientNetLite:
             names = [name for name in file.keys() if name.startswith(_STEM)]  # noqa: SIM118
             network.load_state_dict({n.removeprefix(_STEM): file.get_tensor(n) for n in names})
     return network
+
+
+class Stem(nn.Module):
+    """The stem as the backbone of a segmenter: low from every eighth pixel, high from every sixteenth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = stem(pretrained=False)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        low = self.stem.third_stage(pixels)
+        return {"low": low, "high": self.stem.after_third(low)[0]}

@@ -2,7 +2,7 @@
 
 Each network maps pixels in [0, 1] to class logits on a coarse grid; `load` and `save` keep it in a file
 of kind `segmenter`. `deeplabv3_*` are torchvision's DeepLabV3 (Chen et al., 2017, section 4.1); `tiny`
-is its LR-ASPP (Howard et al., ICCV 2019, section 6.4) on a ResNet-18; `maskformer-*` is the house's
+is its LR-ASPP (Howard et al., ICCV 2019, section 6.4) on a ResNet-18, and `photo` the same on the stem of the model `photo`; `maskformer-*` is the house's
 MaskFormer, its class embeddings compared with one learned vector a class; `clip` decodes a frozen
 CLIP's patches, as WeCLIP does (Zhang et al., CVPR 2024, section 3.2), with a few convolutions beside it
 that see edges.
@@ -25,7 +25,8 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import upsample_rows
-from ovtool.models import maskformer
+from ovtool.models import maskformer, photo
+from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
     from ovtool.models.clip import Clip
@@ -36,7 +37,7 @@ KIND = "segmenter"
 BACKGROUND = "background"
 DEEPLAB = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101")
 MASKFORMER = tuple(f"maskformer-{name}" for name in maskformer.ARCHITECTURES)
-ARCHITECTURES = ("tiny", "clip", *DEEPLAB, *MASKFORMER)
+ARCHITECTURES = ("tiny", "clip", "photo", *DEEPLAB, *MASKFORMER)
 LONGEST = 8  # the longer side is at most so many times the shorter side's size
 _MEAN: Triple = (0.485, 0.456, 0.406)  # ImageNet's
 _DEVIATION: Triple = (0.229, 0.224, 0.225)
@@ -186,6 +187,8 @@ def build(architecture: str, classes: int, clip: Clip | None = None) -> Network:
         return Network(Queries(maskformer.MaskFormer(config, _EMBED_DIM), classes), 32)
     if architecture == "tiny":
         return Network(_light(classes))
+    if architecture == "photo":
+        return Network(_on_stem(classes), STRIDE, photo.MEAN, photo.DEVIATION)
     from torchvision.models import segmentation
 
     make = getattr(segmentation, architecture)
@@ -204,6 +207,12 @@ def _light(classes: int) -> Convolutional:
     return Convolutional(backbone, LRASPPHead(64, 512, classes, 128))
 
 
+def _on_stem(classes: int) -> Convolutional:
+    from torchvision.models.segmentation.lraspp import LRASPPHead
+
+    return Convolutional(photo.Stem(), LRASPPHead(LITE2.widths[2], LITE2.last, classes, 128))
+
+
 # --- pretrained backbones -----------------------------------------------------------------------------
 def start_backbone(network: Network, architecture: str) -> str | None:
     """Puts pretrained weights into a backbone where they are in the local cache; their name, or None
@@ -215,6 +224,13 @@ def start_backbone(network: Network, architecture: str) -> str | None:
         body = network.body
         assert isinstance(body, Queries)
         return maskformer.start_backbone(body.network, architecture.removeprefix("maskformer-"))
+    if architecture == "photo":
+        backbone = network.backbone
+        assert isinstance(backbone, photo.Stem)
+        if photo.stem_weights() is None:
+            return None
+        backbone.stem = photo.stem(pretrained=True)
+        return "photo.safetensors"
     place = cached_weights(architecture)
     if place is None or not place.exists() or network.backbone is None:
         return None
@@ -233,6 +249,8 @@ def pretrained(architecture: str) -> str | None:
     """What a backbone can begin with, in words; None for those without any."""
     if architecture in MASKFORMER:
         return maskformer.BACKBONES.get(architecture.removeprefix("maskformer-"))
+    if architecture == "photo":
+        return "the stem of the bundled model photo"
     place = cached_weights(architecture)
     return None if place is None else f"torchvision's {place.name}"
 

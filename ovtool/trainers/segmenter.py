@@ -68,6 +68,14 @@ _DEEPLAB = Recipe(
 RECIPES: Mapping[str, Recipe] = {
     "tiny": Recipe(lr=1e-3, crop_size=128, short_side=256, warmup=100, scales=(1.0, 2.0)),
     "clip": Recipe(lr=1e-3, crop_size=160, short_side=256, warmup=100, scales=(1.0, 2.0)),
+    "photo": Recipe(
+        lr=1e-3,
+        crop_size=256,
+        short_side=384,
+        warmup=100,
+        scales=(1.0, 2.0),
+        backbone_multiplier=0.1,
+    ),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
     "maskformer-tiny": Recipe(lr=1e-3, crop_size=256, short_side=256, warmup=200, clip_norm=0.01),
     "maskformer-resnet50": Recipe(
