@@ -287,7 +287,7 @@ def test_regions_pairs_and_mask_prompts(ovtool):
     ovtool("mine-pairs --captions captions.json --images images --proposer regions -o pairs.json")
     for train in ("prompts", "tower", "tower-then-prompts"):
         ovtool(
-            f"tune-prompts masks.json --images images --train {train} --depth all --steps 2 -o m.safetensors"
+            f"tune-prompts masks.json --images images --train {train} --steps 2 -o m.safetensors"
         )
         ovtool(
             "segment images --classes cow,apple --method two-stage --proposals p.json "
