@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from torch.nn.functional import interpolate
 from ovtool.methods import class_maps, windows
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import WindowScores
+from ovtool.models import clip as door
+from ovtool.models import pacl
+from ovtool.models.clip import Clip
+from ovtool.models.pacl import Head
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-    from ovtool.models.pacl import Head
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,6 @@ def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> t
 def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
     """An image (H, W, 3) uint8, on the CPU, resized (bilinear, antialiased, in 8 bit) and normalised:
     (1, 3, h, w)."""
-    from ovtool.models import clip as door
-
     size = working_size(clip, (rgb.shape[0], rgb.shape[1]), short_side)
     image = rgb.permute(2, 0, 1)[None]
     if image.shape[2:] != size:
@@ -99,9 +96,6 @@ def encoder(
     """Normalised crops (n, 3, h, w) to their patches' features, batch by batch, (b, h', w', D) of
     length 1; the batches halve when memory runs out. A PACL head takes the place of the tower's
     projection, and reads a last block of its own."""
-    from ovtool.models import clip as door
-    from ovtool.models import pacl
-
     if head is not None:
         return devices.Halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
     return devices.Halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)

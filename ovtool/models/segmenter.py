@@ -25,7 +25,8 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import upsample_rows
-from ovtool.models import maskformer, photo
+from ovtool.models import clip as door
+from ovtool.models import maskformer, photo, towers
 from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ class OnClip(nn.Module):
     """
 
     def __init__(self, clip: Clip, classes: int, width: int = 96, stem: int = 48) -> None:
-        from ovtool.models import towers  # which imports open_clip
-
         super().__init__()
         self.clip = (clip,)  # in a tuple, which torch leaves alone
         blocks = towers.depth(clip.model.visual)
@@ -148,8 +147,6 @@ class OnClip(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        from ovtool.models import towers
-
         (clip,) = self.clip
         grid = towers.grid_size(pixels, clip.patch_size)
         with torch.no_grad():
@@ -320,8 +317,6 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     header, content = tensors.load(path, KIND)
     settings, clip = header["settings"], None
     if settings.get("architecture") == "clip":
-        from ovtool.models import clip as door
-
         clip = door.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
