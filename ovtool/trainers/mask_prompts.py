@@ -26,7 +26,7 @@ from ovtool.settings import prompts as prompt_settings
 from ovtool.settings.layers import known
 from ovtool.training.loop import Plan, Task
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.tower_types import NativeTower
 

@@ -28,7 +28,7 @@ from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 STEPS = 20_000
