@@ -30,7 +30,7 @@ from ovtool.trainers.mask_generator import Matching
 from ovtool.training import run
 from ovtool.training.loop import Plan, Record, Task
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
 

@@ -22,7 +22,7 @@ from ovtool.methods.activation_maps import resized
 from ovtool.methods.pseudo_masks import Background
 from ovtool.settings.refine import Apply
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 STRIDE = 4  # pixels of the image to a place of the walk on colour

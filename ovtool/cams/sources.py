@@ -22,7 +22,7 @@ from ovtool.inputs import category_texts
 from ovtool.methods import activation_maps, attention_affinity
 from ovtool.settings.cam import Gradcam, PaclMaps
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.classifier import Classifier
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator

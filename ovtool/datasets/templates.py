@@ -6,6 +6,7 @@ A.2); `openai`, CLIP's eighty ImageNet templates, which open_clip carries.
 """
 
 from ovtool.errors import UsageError
+from ovtool.runtime import open_clip_files
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "one": ("a photo of a {}.",),
@@ -44,9 +45,8 @@ def templates(name: str) -> tuple[str, ...]:
     `name` is one of `TEMPLATE_SETS`; raises UsageError for any other.
     """
     if name == "openai":
-        from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+        known = open_clip_files.module("zero_shot_metadata")
+        return tuple(template("{}") for template in known.OPENAI_IMAGENET_TEMPLATES)
     if name not in TEMPLATES:
         choices = ", ".join(TEMPLATE_SETS)
         raise UsageError(f"unknown template set '{name}'; choose one of {choices}")

@@ -14,7 +14,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import coco
 from ovtool.formats.image_labels import Labelled
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 SENTENCE = "a photo of {}."  # SemPLeS's, for matching

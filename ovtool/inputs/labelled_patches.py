@@ -18,7 +18,7 @@ from ovtool.models.dense_scores import DenseSettings
 from ovtool.settings import layers
 from ovtool.settings.probe import Alignment, Coherence
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

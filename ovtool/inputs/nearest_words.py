@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from ovtool.datasets import nouns, vocabularies
 from ovtool.inputs import category_texts
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

@@ -16,7 +16,7 @@ from ovtool.runtime import device as devices
 from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
 from ovtool.settings.shared import Compute, Source
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
 

@@ -1,18 +1,14 @@
 """Files of weights that belong to one CLIP: prompts, heads, generators, proposers, segmenters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from ovtool.errors import InputError
 from ovtool.formats import tensors
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
+from ovtool.models.clip import Clip
 
 
 def save(

@@ -1,19 +1,13 @@
 """How a CLIP's patches attend to each other: the mean attention of its last blocks."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ovtool.errors import UsageError
 from ovtool.models import towers
+from ovtool.models.clip import Clip
 from ovtool.models.tower_types import Block, is_native
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
 
 SHARE = 2 / 3  # of the blocks, the last ones: 8 of 12
 

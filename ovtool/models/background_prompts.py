@@ -42,17 +42,17 @@ def load(
     Raises InputError for a file that is broken, MismatchError for one of another kind, another CLIP or
     another list of classes.
     """
-    header, found = artefacts.load(path, KIND, clip, "make it again")
+    header, content = artefacts.load(path, KIND, clip, "make it again")
     settings = dict(header["settings"])
-    theirs = [each.name for each in coco.parse_categories(settings, str(path))]
-    ours = [each.name for each in categories]
+    theirs = [category.name for category in coco.parse_categories(settings, str(path))]
+    ours = [category.name for category in categories]
     if sorted(theirs) != sorted(ours):
         differing = sorted(set(theirs) ^ set(ours))
         raise MismatchError(
             f"{path} holds the prompts of {len(theirs)} classes, and there are {len(ours)} here; they "
             f"differ in {labelled.shortened(differing)}; tune prompts for the same classes"
         )
-    embeddings = found.get("embeddings")
+    embeddings = content.get("embeddings")
     if embeddings is None or embeddings.shape != (len(theirs), clip.embed_dim):
         raise InputError(f"{path} does not hold an embedding a class; make it again")
     rows = embeddings[[theirs.index(name) for name in ours]].float().to(clip.device)

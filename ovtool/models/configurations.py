@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
-from ovtool.models import open_clip_files
+from ovtool.runtime import open_clip_files
 
 Kinds = tuple[type, ...]
 _FLAG, _WHOLE, _NUMBER, _TEXT, _TABLE = (bool,), (int,), (int, float), (str,), (dict,)
@@ -111,7 +111,7 @@ def preprocessing(settings: Any, where: str) -> dict[str, list[float]]:
         if values is None:
             continue
         whole = isinstance(values, list) and len(values) == 3
-        if not whole or not all(type(one) in _NUMBER and isfinite(one) for one in values):
+        if not whole or not all(type(value) in _NUMBER and isfinite(value) for value in values):
             raise ModelError(f"{where}: {key} is {values!r:.60}, not three numbers; correct it")
         if key == "std" and min(values) <= 0:
             raise ModelError(f"{where}: std is {values!r:.60}; it must be above 0")

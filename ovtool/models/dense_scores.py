@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from torch.nn.functional import interpolate
 from ovtool.methods import class_maps, windows
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import WindowScores
+from ovtool.models import clip as door
+from ovtool.models import pacl
+from ovtool.models.clip import Clip
+from ovtool.models.pacl import Head
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
-    from ovtool.models.pacl import Head
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,11 @@ def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> t
 def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
     """An image (H, W, 3) uint8, on the CPU, resized (bilinear, antialiased, in 8 bit) and normalised:
     (1, 3, h, w)."""
-    from ovtool.models import clip as door
-
     size = working_size(clip, (rgb.shape[0], rgb.shape[1]), short_side)
-    picture = rgb.permute(2, 0, 1)[None]
-    if picture.shape[2:] != size:
-        picture = interpolate(picture, size=size, mode="bilinear", antialias=True)
-    return door.normalise(clip, picture.permute(0, 2, 3, 1))
+    image = rgb.permute(2, 0, 1)[None]
+    if image.shape[2:] != size:
+        image = interpolate(image, size=size, mode="bilinear", antialias=True)
+    return door.normalise(clip, image.permute(0, 2, 3, 1))
 
 
 def encoder(
@@ -99,9 +96,6 @@ def encoder(
     """Normalised crops (n, 3, h, w) to their patches' features, batch by batch, (b, h', w', D) of
     length 1; the batches halve when memory runs out. A PACL head takes the place of the tower's
     projection, and reads a last block of its own."""
-    from ovtool.models import clip as door
-    from ovtool.models import pacl
-
     if head is not None:
         return devices.Halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
     return devices.Halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
@@ -131,10 +125,10 @@ def word_cosines(
     if settings.window is None:
         return WindowScores(score(pixels), (0,), (0,), size, size, margin)
     stride = settings.stride or settings.window
-    (found,) = windows.score_windows(
+    (scored,) = windows.score_windows(
         pixels, settings.window, stride, score, encode.batch_size, margin
     )
-    return found
+    return scored
 
 
 def views(
@@ -148,32 +142,32 @@ def views(
     image."""
     for scale in settings.scales:
         side = round(scale * (settings.short_side or default_short_side(clip)))
-        shown = replace(settings, short_side=max(1, side))
-        yield word_cosines(clip, rgb, text, shown, encode), False
+        at_scale = replace(settings, short_side=max(1, side))
+        yield word_cosines(clip, rgb, text, at_scale, encode), False
         if settings.flip:
-            yield word_cosines(clip, rgb.flip(1), text, shown, encode), True
+            yield word_cosines(clip, rgb.flip(1), text, at_scale, encode), True
 
 
-def rows(found: WindowScores, size: tuple[int, int]) -> Rows:
+def rows(scored: WindowScores, size: tuple[int, int]) -> Rows:
     """Scores brought to an image of `size` (H, W) for any rows of its pixels, as
     `class_maps.label_blocks` takes them; where windows overlap, their mean."""
-    if len(found.scores) == 1:
-        return class_maps.upsampled(found.scores[0], size, found.margin)
-    if found.size == size:
-        return found.rows
-    return lambda start, stop: _resized_rows(found, size, start, stop)
+    if len(scored.scores) == 1:
+        return class_maps.upsampled(scored.scores[0], size, scored.margin)
+    if scored.size == size:
+        return scored.rows
+    return lambda start, stop: _resized_rows(scored, size, start, stop)
 
 
-def _resized_rows(found: WindowScores, size: tuple[int, int], start: int, stop: int) -> Tensor:
+def _resized_rows(scored: WindowScores, size: tuple[int, int], start: int, stop: int) -> Tensor:
     """Rows `start` to `stop` of a bilinear resize of all windows' scores to `size`: (N, stop - start,
     W), from no more rows than they need."""
-    height = found.size[0]
+    height = scored.size[0]
     centre = torch.arange(start, stop, dtype=torch.float64) + 0.5
     position = (centre * (height / size[0]) - 0.5).clamp_(min=0, max=height - 1)
     upper = position.long()
     lower = (upper + 1).clamp_(max=height - 1)
     first = int(upper[0])
-    block = found.rows(first, int(lower[-1]) + 1)  # (N, a few, w)
+    block = scored.rows(first, int(lower[-1]) + 1)  # (N, a few, w)
     weight = (position - upper)[:, None].to(block)
     mixed = torch.lerp(block[:, upper - first], block[:, lower - first], weight)
     return interpolate(mixed, size=size[1], mode="linear", align_corners=False)

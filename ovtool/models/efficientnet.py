@@ -139,8 +139,16 @@ class EfficientNetLite(nn.Module):
             What follows the last convolution, (B, last, h, w), in [0, 6]; and, side by side, the outputs of the
             fifth stage and of the last block, (B, local, h, w).
         """
-        x = relu6(self.bn1(self.conv_stem(pixels)))
-        fifth = self.blocks[:5](x)
+        return self.after_third(self.third_stage(pixels))
+
+    def third_stage(self, pixels: Tensor) -> Tensor:
+        """The output of the third stage, of stride 8: (B, widths[2], H / 8, W / 8), rounded up."""
+        features: Tensor = self.blocks[:3](relu6(self.bn1(self.conv_stem(pixels))))
+        return features
+
+    def after_third(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, of `third_stage`."""
+        fifth = self.blocks[3:5](features)
         last = self.blocks[5:](fifth)
         return relu6(self.bn2(self.conv_head(last))), torch.cat([fifth, last], dim=1)
 

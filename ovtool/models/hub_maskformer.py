@@ -42,12 +42,12 @@ def propose(
     given = loaded.processor(images=rgb, return_tensors="pt")
     device = next(loaded.network.parameters()).device
     pixels = given["pixel_values"].to(device)
-    found = loaded.network(pixel_values=pixels)
-    logits = F.interpolate(found.masks_queries_logits.float(), pixels.shape[-2:], mode="bilinear")
+    output = loaded.network(pixel_values=pixels)
+    logits = F.interpolate(output.masks_queries_logits.float(), pixels.shape[-2:], mode="bilinear")
     if "pixel_mask" in given:  # what is padding
         real = given["pixel_mask"][0].bool()
         rows, columns = int(real.any(1).sum()), int(real.any(0).sum())
         logits = logits[..., :rows, :columns]
     soft = F.interpolate(logits.sigmoid(), rgb.shape[:2], mode="bilinear")[0]
-    no_object = found.class_queries_logits[0].float().softmax(-1)[:, -1]
+    no_object = output.class_queries_logits[0].float().softmax(-1)[:, -1]
     return soft.cpu().numpy(), maskformer.scores(soft, no_object).cpu().numpy()

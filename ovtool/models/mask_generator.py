@@ -141,7 +141,7 @@ class Generator(nn.Module):
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that are learned."""
-        return [one for one in self.parameters() if one.requires_grad]
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def restart(self, seed: int) -> None:
         """Puts the head where it was before any training; drawn from `seed` alone."""
@@ -185,7 +185,9 @@ class Generator(nn.Module):
         window, stride = (int(clip.dense.get(name, 0)) for name in ("window", "stride"))
         if not window or max(pixels.shape[2:]) <= window:
             return door.patch_features(clip, pixels).permute(0, 3, 1, 2)
-        return torch.stack([self._of_windows(one, window, stride or window // 2) for one in pixels])
+        return torch.stack(
+            [self._of_windows(image, window, stride or window // 2) for image in pixels]
+        )
 
     def _of_windows(self, pixels: Tensor, window: int, stride: int) -> Tensor:
         """The mean of the windows' embeddings of one image (3, H, W), (D, h, w). Images are read one by
@@ -200,23 +202,23 @@ class Generator(nn.Module):
             pixels[None], window, stride,
             lambda crops: door.patch_features(clip, crops).permute(0, 3, 1, 2), WINDOWS_AT_ONCE,
         )  # fmt: skip
-        found = dense_scores.rows(seen, (height, width))(0, height)
-        if sum(one.nbytes for one in _KEPT.values()) + found.nbytes <= KEPT_BYTES:
-            _KEPT[key] = found.cpu()
-        return found
+        maps = dense_scores.rows(seen, (height, width))(0, height)
+        if sum(kept.nbytes for kept in _KEPT.values()) + maps.nbytes <= KEPT_BYTES:
+            _KEPT[key] = maps.cpu()
+        return maps
 
     def logits(self, features: Tensor) -> Tensor:
         """Maps (B, C, h, w) before their ReLU, of features (B, D, h, w)."""
-        found: Tensor = self.head(features)
+        logits: Tensor = self.head(features)
         if self.classes is None or self.background is None:
-            return found
+            return logits
         sharpness: float = SHARPNESS / self.clip.embed_dim**0.5  # of features of unit variance
         fits = torch.einsum("bdhw,cd->bchw", features, self.classes)
         if len(self.background):
             others = torch.einsum("bdhw,nd->bnhw", features, self.background)
             is_best = self.settings.start == "rivals"
             fits = fits - (others.amax(1, True) if is_best else others.mean(1, True))
-        return found + sharpness * fits
+        return logits + sharpness * fits
 
     def maps(self, features: Tensor) -> Tensor:
         """Raw maps (B, C, h, w) from 0 on, of features (B, D, h, w); `activation_maps.min_max` brings
@@ -287,16 +289,16 @@ def load(path: Path, clip: Clip) -> Generator:
 
     Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
     """
-    header, found = artefacts.load(path, KIND, clip, "train the generator again")
+    header, content = artefacts.load(path, KIND, clip, "train the generator again")
     try:
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
         is_random = settings.start == "random"
-        texts = None if is_random else Texts(found["classes"], found["background"])
+        texts = None if is_random else Texts(content["classes"], content["background"])
         generator = Generator(settings, categories, clip, texts=texts, pretrained=False)
         wanted = generator.state_dict()
-        found = {name: value.to(wanted[name].dtype) for name, value in found.items()}
-        generator.load_state_dict(found)
+        content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
+        generator.load_state_dict(content)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(

@@ -71,33 +71,33 @@ def layer_losses(
     matched = assign(logits, masks, targets)
     no_object = logits.shape[-1] - 1
     classes = torch.full(logits.shape[:2], no_object, device=logits.device)
-    for row, (queries, chosen) in enumerate(matched):
-        classes[row, queries] = targets.labels[row][chosen.to(logits.device)]
+    for row, (queries, indices) in enumerate(matched):
+        classes[row, queries] = targets.labels[row][indices.to(logits.device)]
     weight = logits.new_ones(no_object + 1)
     weight[-1] = NO_OBJECT_WEIGHT
     entropy = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), weight, reduction="sum")
-    found = {"class": CLASS_WEIGHT * entropy / counts[0].to(logits.dtype)}
+    losses = {"class": CLASS_WEIGHT * entropy / counts[0].to(logits.dtype)}
     predicted = torch.cat([masks[row, queries] for row, (queries, _) in enumerate(matched)])
     true = torch.cat(
         [
-            truth[chosen.to(truth.device)]
-            for truth, (_, chosen) in zip(targets.masks, matched, strict=True)
+            truth[indices.to(truth.device)]
+            for truth, (_, indices) in zip(targets.masks, matched, strict=True)
         ]
     )
     number: Any = counts[1].clamp(min=1).to(masks.dtype)  # transformers says int, and divides by it
     if not len(predicted):
-        return found | {"mask": masks.sum() * 0, "dice": masks.sum() * 0}
+        return losses | {"mask": masks.sum() * 0, "dice": masks.sum() * 0}
     predicted = F.interpolate(predicted[:, None], true.shape[-2:], mode="bilinear")
     if targets.ignored is not None:  # a sure and right "no" costs nothing and has no gradient
         doubt = torch.cat(
             [
-                ignored.expand(len(chosen), -1, -1)
-                for ignored, (_, chosen) in zip(targets.ignored, matched, strict=True)
+                ignored.expand(len(indices), -1, -1)
+                for ignored, (_, indices) in zip(targets.ignored, matched, strict=True)
             ]
         )
         predicted = predicted.masked_fill(doubt[:, None], _SURE_NO)
     predicted, true = predicted.flatten(1), true.flatten(1)
-    return found | {
+    return losses | {
         "mask": FOCAL_WEIGHT * sigmoid_focal_loss(predicted, true, number),
         "dice": DICE_WEIGHT * dice_loss(predicted, true, number),
     }

@@ -74,15 +74,15 @@ def embed(
         return _rest(visual, x, blocks)
     values = prompts.values.to(crops.dtype)
     kept, order = int(foreground.sum(1).max()), (~foreground).int().argsort(dim=1, stable=True)
-    chosen, blank = order[:, :kept], order[:, kept:]  # (B, n), (B, h*w - n)
-    shown = foreground.gather(1, chosen)
-    x = mask_prompts.replaced(_patches(visual, crops, chosen), shown, values[0][chosen])
-    x = _with_class_token(visual, x, positions, chosen)
+    visible, blank = order[:, :kept], order[:, kept:]  # (B, n), (B, h*w - n)
+    inside = foreground.gather(1, visible)
+    x = mask_prompts.replaced(_patches(visual, crops, visible), inside, values[0][visible])
+    x = _with_class_token(visual, x, positions, visible)
     constant = visual.ln_pre(values[0] + positions[1:])  # (h*w, E)
     for done in range(1, len(values)):
         block = blocks[done - 1]
         x = _block(block, x, blank=_keys_and_values(block, constant)[blank])
-        patches = mask_prompts.replaced(x[:, 1:], shown, values[done][chosen])
+        patches = mask_prompts.replaced(x[:, 1:], inside, values[done][visible])
         x, constant = torch.cat([x[:, :1], patches], dim=1), values[done]
     last = blocks[len(values) - 1]
     if len(values) == len(blocks):
@@ -96,10 +96,10 @@ def embed_shown(visual: NativeTower, crops: Tensor, foreground: Tensor) -> Tenso
     were no others: normalised (B, 3, S, S) to (B, D), not of length 1. foreground: as `embed_plain`."""
     positions = towers.positions(visual, _grid(visual, crops)).to(crops.dtype)
     kept, order = int(foreground.sum(1).max()), (~foreground).int().argsort(dim=1, stable=True)
-    chosen = order[:, :kept]  # (B, n)
-    x = _with_class_token(visual, _patches(visual, crops, chosen), positions, chosen)
-    shown = foreground.gather(1, chosen)
-    attended = torch.cat([torch.ones_like(shown[:, :1]), shown], dim=1)[:, None, None]
+    visible = order[:, :kept]  # (B, n)
+    x = _with_class_token(visual, _patches(visual, crops, visible), positions, visible)
+    inside = foreground.gather(1, visible)
+    attended = torch.cat([torch.ones_like(inside[:, :1]), inside], dim=1)[:, None, None]
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         x = _block(block, x, attended=attended)
@@ -122,23 +122,23 @@ def _grid(visual: NativeTower, pixels: Tensor) -> tuple[int, int]:
     return towers.grid_size(pixels, visual.patch_size[0])
 
 
-def _patches(visual: NativeTower, crops: Tensor, chosen: Tensor) -> Tensor:
-    """The patch embeddings of chosen patches alone: (B, 3, S, S) and (B, n) to (B, n, E)."""
+def _patches(visual: NativeTower, crops: Tensor, visible: Tensor) -> Tensor:
+    """The patch embeddings of some patches alone: (B, 3, S, S) and (B, n) to (B, n, E)."""
     index = torch.arange(len(crops), device=crops.device)[:, None]
     if is_hybrid(visual):  # its stem sees beyond a patch
-        return visual.embed_patches(crops)[index, chosen]
+        return visual.embed_patches(crops)[index, visible]
     side, (height, width) = visual.patch_size[0], _grid(visual, crops)
     cut = crops.unflatten(3, (width, side)).unflatten(2, (height, side))  # (B, 3, h, p, w, p)
     rows = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, h*w, 3*p*p)
-    return linear(rows[index, chosen], visual.conv1.weight.flatten(1))
+    return linear(rows[index, visible], visual.conv1.weight.flatten(1))
 
 
 def _with_class_token(
-    visual: NativeTower, x: Tensor, positions: Tensor, chosen: Tensor | None = None
+    visual: NativeTower, x: Tensor, positions: Tensor, visible: Tensor | None = None
 ) -> Tensor:
     """What the first block reads, (B, 1 + n, E): class token before patches, positions added, normed."""
     first = (visual.class_embedding.to(x.dtype) + positions[0]).expand(len(x), 1, -1)
-    places = positions[1:] if chosen is None else positions[1:][chosen]
+    places = positions[1:] if visible is None else positions[1:][visible]
     return visual.ln_pre(torch.cat([first, x + places], dim=1))
 
 

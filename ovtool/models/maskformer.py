@@ -72,11 +72,11 @@ class MaskFormer(nn.Module):
     def forward(self, pixels: Tensor) -> list[LayerOutput]:
         """Normalised pixels (B, 3, H, W), sides multiples of 32, to one output a layer, the last one
         last."""
-        found = self.model(pixels, output_hidden_states=True)
+        output = self.model(pixels, output_hidden_states=True)
         norm = self.model.transformer_module.decoder.layernorm
-        between = found.transformer_decoder_hidden_states[1:-1]  # the first is the decoder's input
-        states = [*(norm(state) for state in between), found.transformer_decoder_last_hidden_state]
-        places = found.pixel_decoder_last_hidden_state  # (B, F, H/4, W/4)
+        between = output.transformer_decoder_hidden_states[1:-1]  # the first is the decoder's input
+        states = [*(norm(state) for state in between), output.transformer_decoder_last_hidden_state]
+        places = output.pixel_decoder_last_hidden_state  # (B, F, H/4, W/4)
         return [
             LayerOutput(
                 F.normalize(self.proposal_embedder(state), dim=-1),
@@ -147,27 +147,27 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or of another CLIP (both are named).
     """
-    header, found = artefacts.load(path, "proposer", clip, "train the proposer again")
+    header, content = artefacts.load(path, "proposer", clip, "train the proposer again")
     hub.quiet()
     from transformers import MaskFormerConfig
 
     settings = header["settings"]
     try:
-        words = found.pop("words").float()
+        words = content.pop("words").float()
         config = MaskFormerConfig.from_dict(settings["config"])
         check_backbone(config)
         with torch.random.fork_rng(devices=[]):
             network = MaskFormer(config, int(settings["embed_dim"]))
         wanted = network.state_dict()
-        found = {name: value.to(wanted[name].dtype) for name, value in found.items()}
-        network.load_state_dict(found)
+        content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
+        network.load_state_dict(content)
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
     except Exception as error:  # transformers, torch and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path} does not hold a whole proposer ({reason}); make it again"
         ) from None
-    digest = tensors.fingerprint(found)
+    digest = tensors.fingerprint(content)
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))
     return Trained(network, words.to(device), names, short_side, model, mark, digest)
@@ -210,12 +210,12 @@ def predict(network: MaskFormer, rgb: NDArray[np.uint8], short_side: int) -> tup
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=scale < 1)
     padded = [-(-side // _STRIDE) * _STRIDE for side in size]
     pixels = F.pad(pixels, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-    found = network(pixels)[-1]
-    logits = F.interpolate(found.masks.float(), padded, mode="bilinear")
+    last = network(pixels)[-1]
+    logits = F.interpolate(last.masks.float(), padded, mode="bilinear")
     soft = logits[..., : size[0], : size[1]].sigmoid()
     if size != [height, width]:
         soft = F.interpolate(soft, (height, width), mode="bilinear")
-    return soft[0], found.embeddings[0].float()
+    return soft[0], last.embeddings[0].float()
 
 
 def scores(soft: Tensor, no_object: Tensor) -> Tensor:
@@ -363,13 +363,13 @@ _SWIN = (
 
 def _fitting(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a plain model under the names of a backbone, where they have its shapes."""
-    found = dict(state)
+    renamed = dict(state)
     for key, value in state.items():
         for theirs, ours in _SWIN:
             key = key.replace(theirs, ours)
-        found |= {key: value, f"model.{key}": value}
+        renamed |= {key: value, f"model.{key}": value}
     return {
-        key: found[key]
+        key: renamed[key]
         for key, value in wanted.items()
-        if key in found and found[key].shape == value.shape
+        if key in renamed and renamed[key].shape == value.shape
     }

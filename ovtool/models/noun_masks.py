@@ -1,10 +1,8 @@
 """The mask that a noun of a caption means: the closest masked crop in a CLIP's space (OVSeg, section 3.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.methods import noun_matching
+from ovtool.models import region_clip, text
+from ovtool.models.clip import Clip
 from ovtool.models.nouns import Noun
 from ovtool.runtime.device import Halving
 from ovtool.settings.pairs import Matching
-
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
-    from ovtool.models.clip import Clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +53,6 @@ class NounMasks:
         Returns:
             For each noun the number of its mask, and the cosine of the two.
         """
-        from ovtool.models import region_clip
-
         regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode)
         rows = torch.tensor([self.rows[spoken(self.clip, noun)] for noun in nouns])
         text = self.text[rows.to(self.text.device)]
@@ -76,8 +71,6 @@ class NounMasks:
 
 def of(clip: Clip, nouns: Iterable[Noun], matching: Matching) -> NounMasks:
     """Embeds all nouns of a run; those that the model never learned are named in one warning."""
-    from ovtool.models import text
-
     words = sorted({spoken(clip, noun) for noun in nouns})
     text.warn_unlearned(clip, words)
     embedded = text.embed_words(clip, words, matching.templates)

@@ -130,8 +130,10 @@ def find(
             spans = _parsed(doc, pos)
         else:
             spans = _tagged(doc, pos)
-        found = (_noun(doc, start, end) for start, end in spans)
-        yield tuple(noun for lemma, noun in found if lemma not in stop and _has_letters(noun.lemma))
+        candidates = (_noun(doc, start, end) for start, end in spans)
+        yield tuple(
+            noun for lemma, noun in candidates if lemma not in stop and _has_letters(noun.lemma)
+        )
 
 
 def _noun(doc: Doc, start: int, end: int) -> tuple[str, Noun]:

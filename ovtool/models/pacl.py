@@ -102,9 +102,9 @@ def tokens(clip: Clip, pixels: Tensor, last_block: str = TOWER) -> Tensor:
 
 
 @torch.no_grad()
-def patch_embeddings(head: Head, found: Tensor) -> Tensor:
+def patch_embeddings(head: Head, patches: Tensor) -> Tensor:
     """Tokens (B, h, w, width) to the space of texts: (B, h, w, D) float32 of length 1."""
-    return normalize(head.embedder(found.float()), dim=-1)
+    return normalize(head.embedder(patches.float()), dim=-1)
 
 
 def patch_features(clip: Clip, head: Head, pixels: Tensor) -> Tensor:

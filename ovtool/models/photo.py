@@ -39,13 +39,16 @@ plurals included, in small letters, and ``rows`` the row of each in `word_table`
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ovtool.models.efficientnet import STRIDE, EfficientNetLite, StemShape
+from ovtool.models import sources
+from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite, StemShape
 from ovtool.models.network import (
     CLIP,
     ImageShape,
@@ -54,6 +57,9 @@ from ovtool.models.network import (
     drawn,
     image_shape,
 )
+
+MEAN, DEVIATION = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1], as the stem takes them
+_STEM = "visual.stem."
 
 
 class PatchEmbed(nn.Module):
@@ -166,3 +172,32 @@ def from_config(config: Mapping[str, Any]) -> Photo:
     visual = HybridVisionTransformer(stem, shape, vision["hidden"], config["embed_dim"])
     table = text.pop("table")
     return Photo(visual, config["embed_dim"], TextShape(**text), table)
+
+
+def stem_weights() -> Path | None:
+    """The file of the bundled `photo`, whose stem is pretrained; None where it is not installed."""
+    path = sources.bundled_folder() / "photo.safetensors"
+    return path if path.is_file() else None
+
+
+def stem(*, pretrained: bool) -> EfficientNetLite:
+    """The stem alone, in float32, its weights those of the bundled `photo` or random."""
+    network = EfficientNetLite(LITE2)
+    path = stem_weights()
+    if pretrained and path is not None:
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(_STEM)]  # noqa: SIM118
+            network.load_state_dict({n.removeprefix(_STEM): file.get_tensor(n) for n in names})
+    return network
+
+
+class Stem(nn.Module):
+    """The stem as the backbone of a segmenter: low from every eighth pixel, high from every sixteenth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = stem(pretrained=False)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        low = self.stem.third_stage(pixels)
+        return {"low": low, "high": self.stem.after_third(low)[0]}

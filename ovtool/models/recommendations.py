@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ovtool.settings import layers
 from ovtool.settings.layers import Origin
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # it imports torch, which names of settings do not need
     from ovtool.models.clip import Clip
 
 T = TypeVar("T")

@@ -214,10 +214,10 @@ def with_prompts(
     takes no prompts.
     """
     visual = require_mask_prompts(clip)
-    header, found = artefacts.load(path, KIND, clip, "tune the prompts again")
-    values = found.pop("prompts", None)
-    if found:
-        clip = _with_tower(clip, {k.removeprefix(_TOWER): v for k, v in found.items()}, path)
+    header, content = artefacts.load(path, KIND, clip, "tune the prompts again")
+    values = content.pop("prompts", None)
+    if content:
+        clip = _with_tower(clip, {k.removeprefix(_TOWER): v for k, v in content.items()}, path)
     if values is None:
         return clip, None
     grid = header.get("settings", {}).get("grid")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from ovtool.errors import ModelError
-from ovtool.models import open_clip_files, sources
+from ovtool.models import sources
+from ovtool.runtime import open_clip_files
 from ovtool.settings.shared import Compute
 
 PREFERRED = "ViT-B-16/openai"

@@ -50,14 +50,14 @@ def propose(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Masks bool (N, H, W) of an image, uint8 (H, W, 3), and the IoU that the network predicts for
     each, (N,)."""
-    found = loaded.pipeline(
+    output = loaded.pipeline(
         Image.fromarray(rgb),
         points_per_crop=points,
         points_per_batch=POINTS_AT_ONCE,
         pred_iou_thresh=min_iou,
         stability_score_thresh=min_stability,
     )
-    masks = [np.asarray(mask, np.bool_) for mask in found["masks"]]
-    quality = np.asarray(found["scores"], np.float32).reshape(-1)
+    masks = [np.asarray(mask, np.bool_) for mask in output["masks"]]
+    quality = np.asarray(output["scores"], np.float32).reshape(-1)
     stacked = np.stack(masks) if masks else np.zeros((0, *rgb.shape[:2]), np.bool_)
     return stacked, quality

@@ -2,7 +2,7 @@
 
 Each network maps pixels in [0, 1] to class logits on a coarse grid; `load` and `save` keep it in a file
 of kind `segmenter`. `deeplabv3_*` are torchvision's DeepLabV3 (Chen et al., 2017, section 4.1); `tiny`
-is its LR-ASPP (Howard et al., ICCV 2019, section 6.4) on a ResNet-18; `maskformer-*` is the house's
+is its LR-ASPP (Howard et al., ICCV 2019, section 6.4) on a ResNet-18, and `photo` the same on the stem of the model `photo`; `maskformer-*` is the house's
 MaskFormer, its class embeddings compared with one learned vector a class; `clip` decodes a frozen
 CLIP's patches, as WeCLIP does (Zhang et al., CVPR 2024, section 3.2), with a few convolutions beside it
 that see edges.
@@ -25,7 +25,9 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import upsample_rows
-from ovtool.models import maskformer
+from ovtool.models import clip as door
+from ovtool.models import maskformer, photo, towers
+from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
     from ovtool.models.clip import Clip
@@ -36,7 +38,7 @@ KIND = "segmenter"
 BACKGROUND = "background"
 DEEPLAB = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101")
 MASKFORMER = tuple(f"maskformer-{name}" for name in maskformer.ARCHITECTURES)
-ARCHITECTURES = ("tiny", "clip", *DEEPLAB, *MASKFORMER)
+ARCHITECTURES = ("tiny", "clip", "photo", *DEEPLAB, *MASKFORMER)
 LONGEST = 8  # the longer side is at most so many times the shorter side's size
 _MEAN: Triple = (0.485, 0.456, 0.406)  # ImageNet's
 _DEVIATION: Triple = (0.229, 0.224, 0.225)
@@ -117,8 +119,8 @@ class Queries(nn.Module):
         """The logarithm of sum_n p_n(k) m_n at each place (MaskFormer, section 3.4): (B, K, h, w)."""
         logits, layer = self.layers(pixels)[-1]
         share = logits.softmax(-1)[..., :-1]
-        found = torch.einsum("bnk,bnhw->bkhw", share, layer.masks.sigmoid())
-        return found.clamp(min=1e-6).log()
+        mixed = torch.einsum("bnk,bnhw->bkhw", share, layer.masks.sigmoid())
+        return mixed.clamp(min=1e-6).log()
 
 
 class OnClip(nn.Module):
@@ -128,8 +130,6 @@ class OnClip(nn.Module):
     """
 
     def __init__(self, clip: Clip, classes: int, width: int = 96, stem: int = 48) -> None:
-        from ovtool.models import towers  # which imports open_clip
-
         super().__init__()
         self.clip = (clip,)  # in a tuple, which torch leaves alone
         blocks = towers.depth(clip.model.visual)
@@ -147,15 +147,13 @@ class OnClip(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        from ovtool.models import towers
-
         (clip,) = self.clip
         grid = towers.grid_size(pixels, clip.patch_size)
         with torch.no_grad():
             given = pixels.to(device=clip.device, dtype=clip.dtype)
-            found = towers.tapped_tokens(clip.model.visual, given, self.taps)
+            tapped = towers.tapped_tokens(clip.model.visual, given, self.taps)
         patches = torch.cat(
-            [norm(each.to(pixels)) for norm, each in zip(self.norms, found, strict=True)], -1
+            [norm(tokens.to(pixels)) for norm, tokens in zip(self.norms, tapped, strict=True)], -1
         )
         seen = self.fuse(patches.transpose(1, 2).unflatten(2, grid))
         edges = self.stem(pixels)
@@ -188,11 +186,13 @@ def build(architecture: str, classes: int, clip: Clip | None = None) -> Network:
         return Network(Queries(network, classes), 32)
     if architecture == "tiny":
         return Network(_light(classes))
+    if architecture == "photo":
+        return Network(_on_stem(classes), STRIDE, photo.MEAN, photo.DEVIATION)
     from torchvision.models import segmentation
 
     make = getattr(segmentation, architecture)
-    found = make(weights=None, weights_backbone=None, num_classes=classes)
-    return Network(Convolutional(found.backbone, found.classifier))
+    network = make(weights=None, weights_backbone=None, num_classes=classes)
+    return Network(Convolutional(network.backbone, network.classifier))
 
 
 def _light(classes: int) -> Convolutional:
@@ -206,6 +206,12 @@ def _light(classes: int) -> Convolutional:
     return Convolutional(backbone, LRASPPHead(64, 512, classes, 128))
 
 
+def _on_stem(classes: int) -> Convolutional:
+    from torchvision.models.segmentation.lraspp import LRASPPHead
+
+    return Convolutional(photo.Stem(), LRASPPHead(LITE2.widths[2], LITE2.last, classes, 128))
+
+
 # --- pretrained backbones -----------------------------------------------------------------------------
 def start_backbone(network: Network, architecture: str) -> str | None:
     """Puts pretrained weights into a backbone where they are in the local cache; their name, or None
@@ -217,6 +223,13 @@ def start_backbone(network: Network, architecture: str) -> str | None:
         body = network.body
         assert isinstance(body, Queries)
         return maskformer.start_backbone(body.network, architecture.removeprefix("maskformer-"))
+    if architecture == "photo":
+        backbone = network.backbone
+        assert isinstance(backbone, photo.Stem)
+        if photo.stem_weights() is None:
+            return None
+        backbone.stem = photo.stem(pretrained=True)
+        return "photo.safetensors"
     place = cached_weights(architecture)
     if place is None or not place.exists() or network.backbone is None:
         return None
@@ -235,6 +248,8 @@ def pretrained(architecture: str) -> str | None:
     """What a backbone can begin with, in words; None for those without any."""
     if architecture in MASKFORMER:
         return maskformer.BACKBONES.get(architecture.removeprefix("maskformer-"))
+    if architecture == "photo":
+        return "the stem of the bundled model photo"
     place = cached_weights(architecture)
     return None if place is None else f"torchvision's {place.name}"
 
@@ -301,11 +316,9 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or another CLIP, ModelError where the CLIP is not at hand.
     """
-    header, found = tensors.load(path, KIND)
+    header, content = tensors.load(path, KIND)
     settings, clip = header["settings"], None
     if settings.get("architecture") == "clip":
-        from ovtool.models import clip as door
-
         clip = door.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
@@ -314,19 +327,19 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
         with torch.random.fork_rng(devices=[]):
             network = build(settings["architecture"], len(names), clip)
-        network.load_state_dict(found)
+        network.load_state_dict(content)
     except Exception as error:  # torch, transformers and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path} does not hold a whole segmenter ({reason}); make it again"
         ) from None
-    if not all(bool(value.isfinite().all()) for value in found.values()):
+    if not all(bool(value.isfinite().all()) for value in content.values()):
         raise InputError(f"{path} holds numbers that are not finite; train the segmenter again")
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     return Trained(
         network, settings["architecture"], names, short_side, header.get("model"),
-        header.get("fingerprint"), tensors.fingerprint(found),
+        header.get("fingerprint"), tensors.fingerprint(content),
     )  # fmt: skip
 
 
@@ -357,24 +370,24 @@ def rows(
     run: what shows the network pixels (B, 3, h, w) in pieces, None for the network itself.
     """
     device = next(network.parameters()).device
-    picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device)
+    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device)
     height, width = rgb.shape[:2]
-    found: list[Tensor] = []
+    scores: list[Tensor] = []
     for scale in scales:
         size = working_size((height, width), scale * short_side, network.multiple)
-        pixels = picture.float() / 255
+        pixels = image.float() / 255
         if size != (height, width):
             pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
-        shown = torch.cat([pixels, pixels.flip(3)]) if flip else pixels
-        logits = (network(shown) if run is None else torch.cat([*run(shown)])).float()
-        found.append(logits[0])
+        views = torch.cat([pixels, pixels.flip(3)]) if flip else pixels
+        logits = (network(views) if run is None else torch.cat([*run(views)])).float()
+        scores.append(logits[0])
         if flip:
-            found.append(logits[1].flip(2))
+            scores.append(logits[1].flip(2))
 
     def of(start: int, stop: int) -> Tensor:
-        total = upsample_rows(found[0], (height, width), start, stop)
-        for other in found[1:]:
+        total = upsample_rows(scores[0], (height, width), start, stop)
+        for other in scores[1:]:
             total = total + upsample_rows(other, (height, width), start, stop)
-        return total / len(found)
+        return total / len(scores)
 
     return of

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
-from ovtool.models import configurations, open_clip_files
+from ovtool.models import configurations
+from ovtool.runtime import open_clip_files
 
 BUNDLED = ("photo", "tiny")
 FALLBACK = "tiny"  # the bundled model where the hub is not reached; it becomes photo once photo's weights are here
@@ -88,12 +89,12 @@ def local(path: Path) -> Files:
 
 def _only_weights(folder: Path) -> Path:
     for suffix in WEIGHTS_SUFFIXES:
-        found = sorted(folder.glob(f"*{suffix}"))
-        named = [path for path in found if path.name in _HUB_WEIGHTS]
-        if len(found) == 1 or named:
-            return (named or found)[0]
-        if found:
-            names = ", ".join(path.name for path in found[:4])
+        files = sorted(folder.glob(f"*{suffix}"))
+        named = [path for path in files if path.name in _HUB_WEIGHTS]
+        if len(files) == 1 or named:
+            return (named or files)[0]
+        if files:
+            names = ", ".join(path.name for path in files[:4])
             raise ModelError(f"{folder} holds several weights files ({names}); name one of them")
     raise ModelError(f"no weights in {folder}; it needs one .safetensors file and {_CONFIG}")
 
@@ -193,8 +194,8 @@ def cached_weights(architecture: str, tag: str) -> Path | None:
         repository, _, filename = settings["hf_hub"].rpartition("/")
         names = (filename,) if filename else _HUB_WEIGHTS
         safe = tuple(Path(name).with_suffix(".safetensors").name for name in names)
-        if found := _cached(repository, (*safe, *names)):
-            return found
+        if cached := _cached(repository, (*safe, *names)):
+            return cached
     # open_clip keeps what it fetches by URL here; OpenAI's own files are TorchScript, which is code
     url = str(settings.get("url", ""))
     path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
@@ -207,9 +208,9 @@ def _cached(repository: str, filenames: tuple[str, ...]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for filename in filenames:
-        found = try_to_load_from_cache(repository, filename)
-        if isinstance(found, str):
-            return Path(found)
+        place = try_to_load_from_cache(repository, filename)
+        if isinstance(place, str):
+            return Path(place)
     return None
 
 

@@ -163,9 +163,9 @@ def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
     cut = too_long(clip, texts)
     if cut.any():
         name = names[int(cut.int().argmax())]
-        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        quoted = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{shown}' is too long: {clip.name} reads {clip.model.context_length} "
+            f"the class '{quoted}' is too long: {clip.name} reads {clip.model.context_length} "
             "tokens, template included; shorten it"
         )
     return _plain_tokens(clip, texts)

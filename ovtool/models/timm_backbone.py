@@ -1,7 +1,7 @@
-"""timm's networks as feature maps: any CNN or plain vision transformer by name.
+"""Networks as feature maps: any CNN or plain vision transformer of timm by name, or the stem of `photo`.
 
-Weights are pretrained where timm has them in its local cache; nothing is fetched from here, and
-`start` says which it was.
+Weights are pretrained where timm has them in its local cache, or where `photo` is installed; nothing is fetched from
+here, and `say_start` says which it was.
 """
 
 import logging
@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ovtool.errors import UsageError
+from ovtool.models import photo
+from ovtool.models.efficientnet import STRIDE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 PREFIX = "timm:"
+PHOTO = "photo"
 _CNN_DIVISOR = 32
 _logger = logging.getLogger("ovtool")
 
 
 class Backbone(nn.Module):
-    """A timm network without its classifier: normalised (B, 3, H, W) to (B, width, h, w).
+    """A network without its classifier: normalised (B, 3, H, W) to (B, width, h, w).
 
-    name: timm's. size: the side of the images in training, which a transformer's position embeddings are
+    name: timm's, or `photo`. size: the side of the images in training, which a transformer's position embeddings are
     made for; other sizes are resampled. pretrained: begin with timm's weights if they are in the cache;
     `is_pretrained` says whether they were, else weights are drawn from `seed`. A CNN's last stage keeps a
     stride of 16 where timm can do that.
@@ -31,19 +34,30 @@ class Backbone(nn.Module):
     def __init__(self, name: str, size: int, seed: int = 0, *, pretrained: bool = True) -> None:
         super().__init__()
         self.name, self.size = name, size
-        self.is_pretrained = pretrained and is_cached(name)
+        self.is_pretrained = pretrained and (
+            photo.stem_weights() is not None if name == PHOTO else is_cached(name)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = _create(name, size, self.is_pretrained)
-        self.width = int(self.network.num_features)
+            if name == PHOTO:
+                self.network: Any = photo.stem(pretrained=self.is_pretrained)
+                self.width = int(self.network.conv_head.out_channels)
+            else:
+                self.network = _create(name, size, self.is_pretrained)
+                self.width = int(self.network.num_features)
 
     @property
     def divisor(self) -> int:
         """What the sides of an image must be multiples of."""
+        if self.name == PHOTO:
+            return STRIDE
         embed = getattr(self.network, "patch_embed", None)
         return int(embed.patch_size[0]) if embed is not None else _CNN_DIVISOR
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if self.name == PHOTO:
+            deep: Tensor = self.network(_for_stem(pixels))[0]
+            return deep
         features: Tensor = self.network.forward_features(pixels)
         if features.ndim == 4:
             is_first = features.shape[1] == self.width  # some networks give (B, h, w, width)
@@ -55,13 +69,15 @@ class Backbone(nn.Module):
 
 
 def name_of(spec: str) -> str:
-    """The timm name in `timm:NAME`. Raises UsageError where timm has no such network."""
+    """The timm name in `timm:NAME`, or `photo`. Raises UsageError where timm has no such network."""
+    if spec == PHOTO:
+        return spec
     from timm.models import is_model
 
     name = spec.removeprefix(PREFIX)
     if not spec.startswith(PREFIX) or not is_model(name):
         raise UsageError(
-            f"no network '{spec}'; give {PREFIX}NAME with a name of timm, such as {PREFIX}resnet18"
+            f"no network '{spec}'; give {PREFIX}NAME with a name of timm, such as {PREFIX}resnet18, or {PHOTO}"
         )
     return name
 
@@ -75,7 +91,7 @@ def is_cached(name: str) -> bool:
     if config is None or not config.hf_hub_id:
         return False
     files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, one), str) for one in files)
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
 
 
 def say_start(backbone: Backbone) -> None:
@@ -94,15 +110,21 @@ def normalise(rgb: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
+def _for_stem(pixels: Tensor) -> Tensor:
+    """Images that `normalise` made, as the stem of `photo` takes them: (x - 127) / 128 of 8 bits."""
+    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in (MEAN, STD))
+    return ((pixels * std + mean) * 255 - 127) / 128
+
+
 def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:
     """An image uint8 (H, W, 3) with its shorter side near `side`, both sides multiples of `divisor`:
     uint8 (1, h, w, 3)."""
     scale = side / min(rgb.shape[:2])
     size = [max(1, round(n * scale / divisor)) * divisor for n in rgb.shape[:2]]
-    picture = rgb.permute(2, 0, 1)[None]
-    if list(picture.shape[2:]) != size:
-        picture = interpolate(picture, size=size, mode="bilinear", antialias=True)
-    return picture.permute(0, 2, 3, 1)
+    image = rgb.permute(2, 0, 1)[None]
+    if list(image.shape[2:]) != size:
+        image = interpolate(image, size=size, mode="bilinear", antialias=True)
+    return image.permute(0, 2, 3, 1)
 
 
 def _create(name: str, size: int, pretrained: bool) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ovtool.errors import ModelError
-from ovtool.models import open_clip_files
+from ovtool.runtime import open_clip_files
 
 CONTEXT_LENGTH = 77
 START, END = "<start>", "<end>"

@@ -10,7 +10,7 @@ import ovtool
 from ovtool.formats import atomic
 from ovtool.settings.shared import Run
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

@@ -26,7 +26,7 @@ from ovtool.proposers import by_name
 from ovtool.proposers.proposals import Proposals
 from ovtool.settings.propose import Propose
 
-if TYPE_CHECKING:  # it imports open_clip, which masks alone do not need
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

@@ -37,7 +37,7 @@ from ovtool.settings.layers import layered
 from ovtool.settings.segment import Fused, Patch
 from ovtool.settings.shared import Compute
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ovtool.inputs.words import WordSet
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 _logger = logging.getLogger("ovtool")

@@ -11,7 +11,7 @@ from ovtool.inputs.words import WordSet
 from ovtool.runtime import runs
 from ovtool.settings.layers import Origin, as_data
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

@@ -38,7 +38,7 @@ from ovtool.settings.layers import Origin, known, layered
 from ovtool.settings.segment import TwoStage
 from ovtool.settings.shared import Compute
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.methods.mask_prompts import MaskPrompts
     from ovtool.models.clip import Clip
 

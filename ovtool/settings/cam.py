@@ -105,9 +105,13 @@ class ClassifierMaps(Training):
     lr: LearningRate = 1e-3
     weight_decay: WeightDecay = 1e-2
     held_out: HeldOut = 0.0
-    arch: Annotated[str, Option("The network of the classifier.", metavar="timm:NAME")] = (
-        "timm:resnet18"
-    )
+    arch: Annotated[
+        str,
+        Option(
+            "The network of the classifier: one of timm, or photo, the stem of the bundled model.",
+            metavar="photo|timm:NAME",
+        ),
+    ] = "timm:resnet18"
     crop_scale: CropScale = None
     short_side: CamShortSide = None
     scales: Scales = (1.0,)
@@ -152,7 +156,7 @@ class LabelMatching(Training):
     generator: Annotated[
         str | None,
         Option(
-            "The backbone of the mask generator, clip or timm:NAME; or a file of --save-generator, which is "
+            "The backbone of the mask generator, clip, photo or timm:NAME; or a file of --save-generator, which is "
             "not trained again. Default: clip.",
             metavar="NAME",
         ),

@@ -36,13 +36,14 @@ class MaskPrompts(Training):
         Option("What is trained; tower is the whole image tower."),
     ] = "prompts"
     depth: Annotated[
-        int | Literal["all"],
+        int | Literal["all"] | None,
         Option(
-            "Where prompts replace tokens: before the first block, and after N - 1 more.",
+            "Where prompts replace tokens: before the first block, and after N - 1 more. Default: 3, or all "
+            "where there are fewer blocks.",
             min=1,
             metavar="N|all",
         ),
-    ] = 3
+    ] = None
     loss: Annotated[
         Literal["shared", "paper"],
         Option(

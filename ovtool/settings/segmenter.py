@@ -35,6 +35,7 @@ class SegmenterTraining(Training):
         Literal[
             "tiny",
             "clip",
+            "photo",
             "deeplabv3_mobilenet_v3_large",
             "deeplabv3_resnet50",
             "deeplabv3_resnet101",
@@ -44,7 +45,7 @@ class SegmenterTraining(Training):
         ],
         Option(
             "The network. deeplabv3_*: torchvision's. maskformer-*: one mask for each class. tiny: a "
-            "small network for a CPU. clip: a decoder on the frozen patches of --model.",
+            "small network for a CPU. photo: one on the stem of the bundled model photo. clip: a decoder on the frozen patches of --model.",
             flag="--arch",
         ),
     ] = "deeplabv3_resnet50"

@@ -41,7 +41,7 @@ from ovtool.training import checkpoints, distributed, loop
 from ovtool.training import run as training_run
 from ovtool.training.loop import Record
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 _logger = logging.getLogger("ovtool")

@@ -29,7 +29,7 @@ from ovtool.settings import layers
 from ovtool.settings.probe import Oracle
 from ovtool.settings.shared import Compute, Run, Source
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.methods.mask_prompts import MaskPrompts
     from ovtool.models.clip import Clip
 

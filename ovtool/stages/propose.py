@@ -29,7 +29,7 @@ from ovtool.settings import layers
 from ovtool.settings.propose import Propose
 from ovtool.settings.shared import Compute, Run, Source
 
-if TYPE_CHECKING:  # it imports open_clip, which few proposers need
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 CATEGORIES = (coco.Category(1, "object"),)

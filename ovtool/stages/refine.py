@@ -38,7 +38,7 @@ from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
 from ovtool.training import run as training_run
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

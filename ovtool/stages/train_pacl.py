@@ -34,7 +34,7 @@ from ovtool.training import run as training
 from ovtool.training.distributed import Ranks
 from ovtool.training.run import Failure, Outputs, Trained
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 

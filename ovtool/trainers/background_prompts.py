@@ -33,7 +33,7 @@ from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.training import loop
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.learned_text import LearnedText
     from ovtool.models.mask_generator import Generator

@@ -33,7 +33,7 @@ from ovtool.settings.layers import known
 from ovtool.training import run
 from ovtool.training.loop import Plan, Record, Task
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
     from ovtool.models.mask_generator import Generator
 

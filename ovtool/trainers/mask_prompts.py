@@ -27,7 +27,7 @@ from ovtool.settings.layers import known
 from ovtool.training import loop
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.tower_types import NativeTower
 
@@ -37,6 +37,7 @@ BETAS, EPS = (0.9, 0.98), 1e-6
 VALIDATED = 256  # held-out crops that are named, at most
 VALIDATIONS = 5  # in a training
 SAVE_EVERY = 100  # steps
+DEPTH = 3  # of the prompts, as published
 BUCKET = 32  # crops of a batch that go through the tower together
 
 
@@ -87,8 +88,11 @@ def _depth(settings: Settings, clip: Clip) -> int:
     """At how many places prompts replace tokens."""
     from ovtool.models import region_clip
 
+    blocks = len(region_clip.require_mask_prompts(clip).transformer.resblocks)
+    if settings.depth is None:
+        return min(DEPTH, blocks)
     if settings.depth == "all":
-        return len(region_clip.require_mask_prompts(clip).transformer.resblocks)
+        return blocks
     return settings.depth
 
 

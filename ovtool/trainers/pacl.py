@@ -34,7 +34,7 @@ from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
 

@@ -21,7 +21,7 @@ from ovtool.settings.pacl import Pacl
 from ovtool.training import distributed
 from ovtool.training.distributed import Ranks
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.nouns import Pipeline
 

@@ -28,7 +28,7 @@ from ovtool.methods import class_maps, metrics, patch_labels
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
 
-if TYPE_CHECKING:  # they import open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
 

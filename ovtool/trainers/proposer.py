@@ -30,7 +30,7 @@ from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # they import open_clip and transformers, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models import mask_losses
     from ovtool.models.clip import Clip
 

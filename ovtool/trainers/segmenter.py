@@ -28,7 +28,7 @@ from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
-if TYPE_CHECKING:  # it imports open_clip, for which bad arguments need not wait
+if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
 
 STEPS = 20_000
@@ -39,6 +39,14 @@ _DEEPLAB = Recipe(lr=1e-2, weight_decay=1e-4, crop_size=512, warmup=0, optimizer
 RECIPES: Mapping[str, Recipe] = {
     "tiny": Recipe(lr=1e-3, crop_size=128, short_side=256, warmup=100, scales=(1.0, 2.0)),
     "clip": Recipe(lr=1e-3, crop_size=160, short_side=256, warmup=100, scales=(1.0, 2.0)),
+    "photo": Recipe(
+        lr=1e-3,
+        crop_size=256,
+        short_side=384,
+        warmup=100,
+        scales=(1.0, 2.0),
+        backbone_multiplier=0.1,
+    ),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
     **{f"maskformer-{name}": recipe for name, recipe in pixel_networks.MASKFORMER.items()},
 }

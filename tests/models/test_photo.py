@@ -13,7 +13,7 @@ from ovtool.cli.errors import run
 from ovtool.errors import ModelError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import build, masked_tower, photo, text
+from ovtool.models import build, masked_tower, photo, segmenter, text, timm_backbone
 from ovtool.models import clip as door
 
 WORDS = ["cat", "kitten", "dog", "grass", "sky", "apple", "couch", "sofa", "mouse", "mice"]
@@ -287,7 +287,7 @@ def test_regions_pairs_and_mask_prompts(ovtool):
     ovtool("mine-pairs --captions captions.json --images images --proposer regions -o pairs.json")
     for train in ("prompts", "tower", "tower-then-prompts"):
         ovtool(
-            f"tune-prompts masks.json --images images --train {train} --depth all --steps 2 -o m.safetensors"
+            f"tune-prompts masks.json --images images --train {train} --steps 2 -o m.safetensors"
         )
         ovtool(
             "segment images --classes cow,apple --method two-stage --proposals p.json "
@@ -331,4 +331,56 @@ def test_probes(ovtool, name):
         f"probe {name} --coco masks.json --images images --proposer regions"
         if name == "oracle"
         else f"probe {name} --coco masks.json --images images"
+    )
+
+
+@torch.no_grad()
+def test_the_stem_is_a_backbone_of_its_own(tmp_path, monkeypatch, caplog):
+    """Its weights are those of the bundled file, and it takes what other backbones take."""
+    monkeypatch.setattr(photo.sources, "bundled_folder", lambda: tmp_path)
+    random = timm_backbone.Backbone(timm_backbone.name_of("photo"), 64)
+    timm_backbone.say_start(random)
+    assert not random.is_pretrained and "photo" in caplog.text
+    state = {f"visual.stem.{name}": value for name, value in random.network.state_dict().items()}
+    state["visual.stem.conv_head.weight"] = state["visual.stem.conv_head.weight"] + 0.01
+    tensors.save(tmp_path / "photo.safetensors", state, {"kind": "clip"})
+    backbone = timm_backbone.Backbone("photo", 64)
+    assert backbone.is_pretrained and (backbone.divisor, backbone.width) == (16, 1280)
+    rgb = torch.randint(0, 256, (1, 48, 64, 3), dtype=torch.uint8)
+    seen = backbone(timm_backbone.normalise(rgb))
+    expected = backbone.network((rgb.permute(0, 3, 1, 2).float() - 127) / 128)[0]
+    assert seen.shape == (1, 1280, 3, 4)
+    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_segmenter_begins_with_the_bundled_stem(tmp_path, monkeypatch):
+    monkeypatch.setattr(photo.sources, "bundled_folder", lambda: tmp_path)
+    network = segmenter.build("photo", 3)
+    assert segmenter.start_backbone(network, "photo") is None
+    state = photo.stem(pretrained=False).state_dict()
+    named = {f"visual.stem.{name}": value for name, value in state.items()}
+    tensors.save(tmp_path / "photo.safetensors", named, {"kind": "clip"})
+    assert segmenter.start_backbone(network, "photo") == "photo.safetensors"
+    begun = network.backbone.stem.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in state.items())
+
+
+def test_a_segmenter_on_the_stem_is_trained_and_used(desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    training = (
+        "train-segmenter masks.json --images images --arch photo --steps 1 --batch-size 2 "
+        "--crop-size 64 --short-side 64 -o on_stem.safetensors"
+    )
+    assert run(training.split()) == 0
+    assert run("segment images --segmenter on_stem.safetensors -o on_stem.json".split()) == 0
+
+
+def test_maps_of_a_classifier_on_the_stem(ovtool):
+    ovtool(
+        "cam --labels labels.tsv --images images --method classifier --arch photo --steps 1 "
+        "--short-side 32 -o c.safetensors"
+    )
+    ovtool(
+        "cam --labels labels.tsv --images images --method matching --generator photo --steps 1 "
+        "--short-side 32 -o c.safetensors"
     )

@@ -29,6 +29,7 @@ def made(architecture, clip=None, classes=3):
     [
         ("tiny", 4),
         ("clip", 4),
+        ("photo", 8),
         ("deeplabv3_mobilenet_v3_large", 16),
         ("deeplabv3_resnet50", 8),
         ("maskformer-tiny", 4),

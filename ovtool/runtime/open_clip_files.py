@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = "open_clip"
-_ALIAS = "ovtool.models._open_clip"
+_ALIAS = "ovtool.runtime._open_clip"
 
 
 def module(name: str) -> ModuleType:
