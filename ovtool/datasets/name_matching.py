@@ -12,10 +12,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
-_IRREGULAR = {
-    "men": "man", "women": "woman", "people": "person", "children": "child", "feet": "foot",
-    "teeth": "tooth", "geese": "goose", "mice": "mouse", "oxen": "ox", "dice": "die",
-}  # fmt: skip
+from ovtool.datasets import irregular_nouns
+
+IRREGULAR = {**irregular_nouns.IRREGULAR, "people": "person"}
+
 Keys = Callable[[str], set[str]]
 
 
@@ -83,7 +83,7 @@ def singulars(name: str) -> set[str]:
     """
     (plain,) = _plain(name)
     start, _, last = plain.rpartition(" ")
-    ends = {_IRREGULAR[last]} if last in _IRREGULAR else set()
+    ends = {IRREGULAR[last]} if last in IRREGULAR else set()
     if len(last) > 3 and last.endswith("s") and not last.endswith(("ss", "us", "is")):
         ends.add(last[:-1])
     if len(last) > 3 and last.endswith("es"):

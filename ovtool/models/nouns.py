@@ -7,12 +7,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import html
+import importlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovtool.datasets import irregular_nouns
 from ovtool.datasets.stop_words import STOP_WORDS
 from ovtool.errors import InputError, ModelError
 from ovtool.models import sources
@@ -24,6 +29,8 @@ if TYPE_CHECKING:  # spaCy takes its time to import
 BUNDLED = "tagger"
 PARTS_OF_SPEECH = ("NOUN", "PROPN")
 CAPTIONS_AT_ONCE = 512
+_OTHER_LANGUAGES = ("da", "de", "es", "fr", "it", "nl", "pl", "pt", "ro", "sv", "tr")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _UNUSED = ("ner", "entity_ruler", "entity_linker", "textcat", "senter", "sentencizer")
 
 
@@ -31,7 +38,7 @@ _UNUSED = ("ner", "entity_ruler", "entity_linker", "textcat", "senter", "sentenc
 class Noun:
     """A noun of a text, or a noun phrase.
 
-    lemma: in lower case and singular. surface: as it is written. start, stop: its characters.
+    lemma: in lower case and singular (`datasets.irregular_nouns` has those without one). surface: as it is written. start, stop: its characters.
     """
 
     lemma: str
@@ -42,11 +49,16 @@ class Noun:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A spaCy pipeline that tags and lemmatises. fingerprint: of its name, version and weights."""
+    """A spaCy pipeline that tags and lemmatises.
+
+    fingerprint: of its name, version and weights. english: the words that its lemmatiser knows, in lower
+    case; empty for a pipeline without a list.
+    """
 
     name: str
     fingerprint: str
     language: Language
+    english: frozenset[str] = frozenset()
 
     @property
     def has_parser(self) -> bool:
@@ -95,7 +107,19 @@ def load(name: str | None = None, *, chunks: bool = False) -> Pipeline:
             f"spaCy's pipeline {source} gives no parts of speech and lemmas; choose one with a tagger"
         )
     called = BUNDLED if name is None else str(language.meta.get("name") or Path(name).name)
-    return Pipeline(called, _fingerprint(language), language)
+    return Pipeline(called, _fingerprint(language), language, _english(language))
+
+
+def _english(language: Language) -> frozenset[str]:
+    """The nouns, verbs, adjectives and adverbs of the lemmatiser's index, and the words between them."""
+    if not language.has_pipe("lemmatizer"):
+        return frozenset()
+    lookups = getattr(language.get_pipe("lemmatizer"), "lookups", None)
+    if lookups is None or not lookups.has_table("lemma_index"):
+        return frozenset()
+    index = lookups.get_table("lemma_index")
+    words = (word for part in index.values() for word in part)
+    return frozenset(words) | frozenset(language.Defaults.stop_words)
 
 
 def _fingerprint(language: Language) -> str:
@@ -118,12 +142,18 @@ def find(
 ) -> Iterator[tuple[Noun, ...]]:
     """The nouns of each text, in their order, doubled ones too; texts are drawn as they are needed.
 
+    HTML entities are read as what they mean, and a text of whose words most are not English has no noun.
+
     pos: NOUN for common nouns, PROPN for proper ones. A word joined by hyphens counts as a whole, and
         only where all its parts are nouns (`t-shirt`, not `two-story`).
     chunks: noun phrases, without determiners and numbers: the parser's, or adjectives and then nouns.
     stop: lemmas that are left out; of a phrase, the lemma of its last noun.
     """
-    for doc in pipeline.language.pipe(texts, batch_size=CAPTIONS_AT_ONCE):
+    plain = (_without_entities(text) for text in texts)
+    for doc in pipeline.language.pipe(plain, batch_size=CAPTIONS_AT_ONCE):
+        if not _is_english(doc, pipeline.english):
+            yield ()
+            continue
         if not chunks:
             spans = _words(doc, pos)
         elif pipeline.has_parser:
@@ -139,10 +169,37 @@ def find(
 def _noun(doc: Doc, start: int, end: int) -> tuple[str, Noun]:
     """The tokens `start` to `end` (exclusive) as a noun, and the lemma of its last word."""
     last = doc[end - 1]
-    lemma = last.lemma_.lower()
+    lemma = irregular_nouns.lemma(last.lower_, last.lemma_.lower())
     first, stop = doc[start].idx, last.idx + len(last)
     surface = doc.text[first:stop]
     return lemma, Noun(doc.text[first : last.idx].lower() + lemma, surface, first, stop)
+
+
+def _without_entities(text: str) -> str:
+    """A text with `&amp;` as `&`, filled with blanks to its length, so that places in it stay."""
+    return _ENTITY.sub(lambda match: html.unescape(match[0]).ljust(len(match[0])), text)
+
+
+def _is_english(doc: Doc, english: frozenset[str]) -> bool:
+    """Whether half of the words or more are known (the others are names and slips of the pen), and its
+    small words are not rather those of another language."""
+    words = [token for token in doc if token.is_alpha]
+    known = sum(token.lower_ in english or token.lemma_.lower() in english for token in words)
+    if english and 2 * known < len(words):
+        return False
+    own = sum(token.is_stop for token in words)
+    others = (sum(token.lower_ in small for token in words) for small in _small_words())
+    return not any(count >= 2 and count > own for count in others)
+
+
+@functools.cache
+def _small_words() -> tuple[frozenset[str], ...]:
+    """The stop words of other languages in Latin letters, as spaCy has them, less those of English."""
+    sets = [
+        importlib.import_module(f"spacy.lang.{code}.stop_words").STOP_WORDS
+        for code in ("en", *_OTHER_LANGUAGES)
+    ]
+    return tuple(frozenset(words) - sets[0] for words in sets[1:])
 
 
 def _has_letters(lemma: str) -> bool:

@@ -201,3 +201,44 @@ def test_thousands_of_captions_a_second(tagger):
     began = time.process_time()
     assert sum(1 for _ in nouns.find(tagger, texts)) == len(texts)
     assert len(texts) / (time.process_time() - began) > 1500  # of one core, so 3,000 of two
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scissors, cookies and vases next to sunglasses", "scissors cookie vase sunglasses"),
+        ("two men in jeans and trousers with axes", "man jeans trousers axe"),
+        ("cacti and mice on bricks by the rails", "cactus mouse brick rail"),
+        ("a bowl of grapes and cherries, two knives", "bowl grape cherry knife"),
+        ("salt &amp; pepper on a table &#38; a cup", "salt pepper table cup"),
+    ],
+)
+def test_lemmas_are_words(tagger, text, expected):
+    assert lemmas(tagger, text) == expected.split()
+
+
+def test_places_are_those_of_the_text_with_its_entities(tagger):
+    text = "an apple &amp; a pear"
+    apple, pear = found(tagger, text)
+    assert (text[apple.start : apple.stop], text[pear.start : pear.stop]) == ("apple", "pear")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ein Hund auf dem Gras",
+        "un chat assis sur une table en bois",
+        "un perro corre por la playa con una pelota",
+        "een hond rent over het strand",
+        "una donna con un cappello rosso cammina",
+        "um homem andando de bicicleta na rua",
+        "\u0434\u0432\u0430 \u043a\u043e\u0442\u0430 \u043d\u0430 \u0434\u0438\u0432\u0430\u043d\u0435",
+    ],
+)
+def test_a_sentence_of_another_language_has_no_noun(tagger, text):
+    assert found(tagger, text) == ()
+
+
+def test_no_english_caption_is_taken_for_another_language(tagger):
+    documents = tagger.language.pipe(text for text, _ in tagged_by_hand())
+    assert all(nouns._is_english(document, tagger.english) for document in documents)
