@@ -22,7 +22,6 @@ from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, labelled
-from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.models import segmenter
@@ -62,7 +61,7 @@ class Labels:
         """An image, uint8 (H, W, 3), and its labels, int32 (H, W), whose sizes were compared before. Raises
         InputError where the image cannot be read."""
         labels = self.decode(self.keys[row])
-        return image_files.read_rgb(self.images[row].path), self.table[labels]
+        return self.images[row].rgb(), self.table[labels]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def read(
     return Labels(
         names=names,
         table=table.astype(np.int32),
-        images=[items[key] for key in kept],
+        images=[replace(items[key], exif=check.exif) for key in kept],
         keys=kept,
         decode=opened.decode,
         left_out=len(items) - len(kept) - len(failures),

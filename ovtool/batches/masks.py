@@ -19,6 +19,7 @@ from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, rle
 from ovtool.formats import images as image_files
+from ovtool.formats.images import Exif
 from ovtool.training import augmentation
 from ovtool.training.run import Failure
 
@@ -74,6 +75,7 @@ class Truth:
         training: Rows of the images to learn from.
         held_out: Rows of the images to measure on.
         failures: Images with masks that cannot be read, with reasons.
+        exif: How the pixels of the images lie.
     """
 
     folder: Path
@@ -83,11 +85,12 @@ class Truth:
     training: Sequence[int]
     held_out: Sequence[int]
     failures: Sequence[Failure] = ()
+    exif: Exif = "upright"
 
     def rgb(self, row: int) -> NDArray[np.uint8]:
         """An image, uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
         image = self.images[row]
-        rgb = image_files.read_rgb(self.folder / image.file_name)
+        rgb = image_files.read_rgb(self.folder / image.file_name, self.exif)
         if rgb.shape[:2] != (image.height, image.width):
             raise InputError(
                 f"{image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its masks "
@@ -168,7 +171,7 @@ def truth_of(
         labelled = [_merged(own) for own in labelled]
     names = tuple(category.name for category in dataset.categories)
     training, measured = epochs.split(len(images), held_out, seed, most_held_out)
-    return Truth(folder, images, labelled, names, training, measured, failures)
+    return Truth(folder, images, labelled, names, training, measured, failures, check.exif)
 
 
 def _merged(masks: Sequence[tuple[int, rle.Rle]]) -> list[tuple[int, rle.Rle]]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from ovtool.batches.loader import Loader
 from ovtool.errors import InputError
 from ovtool.formats import images as image_files
-from ovtool.formats.images import ImageItem
+from ovtool.formats.images import Exif, ImageItem
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.training import distributed
 from ovtool.training.run import Failure
@@ -54,11 +54,13 @@ class Check:
         strict: Whether the first image that fails is an error, and not left out.
         workers: Processes that read images; 0 is this one itself.
         progress: Opens a bar.
+        exif: Whether labels belong to upright images, or to their pixels as they are stored.
     """
 
     strict: bool = False
     workers: int = 0
     progress: Progress = no_progress
+    exif: Exif = "upright"
 
     def failures(
         self,
@@ -85,7 +87,7 @@ class Check:
         if self.strict and failures:
             raise InputError(failures[0]["reason"])
         total = len(images) + len(failures)
-        faults = Loader(_Faults(images, labels), len(images), self.workers)
+        faults = Loader(_Faults(images, labels, self.exif), len(images), self.workers)
         speaks = distributed.is_to_speak()
         progress = self.progress if speaks else no_progress
         with progress(len(images), "checking images") as advance:
@@ -96,6 +98,10 @@ class Check:
                 if fault is not None:
                     failures.append({"file_name": image.item.name, "reason": fault})
                 advance(1)
+        if speaks and self.exif == "upright":
+            image_files.warn_of_turned(
+                [image.item for image in images if image.size is not None], labels
+            )
         if failures and len(failures) == total:
             raise InputError(
                 f"none of the {total} images of {source} can be trained on; the first: "
@@ -128,11 +134,12 @@ class _Faults:
 
     images: Sequence[Expected]
     labels: str
+    exif: Exif
 
     def __getitem__(self, index: int) -> str | None:
         item, size = self.images[index].item, self.images[index].size
         try:
-            height, width = _decoded_size(item.path)
+            height, width = _decoded_size(item.path, self.exif)
         except InputError as error:
             return failure(item, error)["reason"]
         if size is None or size == (height, width):
@@ -143,7 +150,7 @@ class _Faults:
         )
 
 
-def _decoded_size(path: Path) -> tuple[int, int]:
+def _decoded_size(path: Path, exif: Exif) -> tuple[int, int]:
     """Height and width of an image all of whose data can be read, as `formats.images.read_rgb` gives it.
 
     A JPEG is decoded at an eighth of its size, which reads all of the file and is quick.
@@ -157,8 +164,8 @@ def _decoded_size(path: Path) -> tuple[int, int]:
             image.draft(None, (1, 1))
             image.load()
     if is_jpeg:
-        return image_files.read_size(path)
-    height, width = image_files.read_rgb(path).shape[:2]
+        return image_files.read_size(path, exif)
+    height, width = image_files.read_rgb(path, exif).shape[:2]
     return height, width
 
 

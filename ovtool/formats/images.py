@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,9 @@ _OTHER_MEDIA = (
     *HEIC_SUFFIXES, ".jxl", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr", ".dcm", ".pdf", ".dng",
     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
-EXIF = ("upright", "stored")  # turned as the EXIF orientation says, or as the pixels are stored
+Exif = Literal[
+    "upright", "stored"
+]  # turned as the EXIF orientation says, or as the pixels are stored
 _HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
 MAX_PIXELS = 178_956_970  # Pillow's own limit between a warning and an error
 # those that hold pixels; Pillow would also start other programs, for EPS
@@ -61,14 +64,19 @@ logger = logging.getLogger("ovtool")
 @dataclass(frozen=True, slots=True)
 class ImageItem:
     """An image to work on: where it is, its name in what is written (a COCO file_name), and the id that a
-    COCO file gives it, which the output keeps."""
+    COCO file gives it, which the output keeps, and how its pixels lie (`Exif`)."""
 
     path: Path
     name: str
     id: int | None = None
+    exif: Exif = "upright"
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Its pixels, as `read_rgb` gives them."""
+        return read_rgb(self.path, self.exif)
 
 
-def read_rgb(path: Path, exif: str = "upright") -> NDArray[np.uint8]:
+def read_rgb(path: Path, exif: Exif = "upright") -> NDArray[np.uint8]:
     """An image as uint8 (H, W, 3), turned as its EXIF orientation says or, with ``exif`` ``stored``, as
     it is stored, which some labels were drawn on.
 
@@ -94,7 +102,7 @@ def of_pillow(image: Image.Image) -> NDArray[np.uint8]:
     return _pixels(image, Path("the image"), "upright")
 
 
-def _pixels(image: Image.Image, path: Path, exif: str) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, path: Path, exif: Exif) -> NDArray[np.uint8]:
     is_tiff, orientation = image.format == "TIFF", _orientation(image)
     image.load()
     # Pillow has turned a TIFF by now, and no other
@@ -106,7 +114,7 @@ def _pixels(image: Image.Image, path: Path, exif: str) -> NDArray[np.uint8]:
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def read_size(path: Path, exif: str = "upright") -> tuple[int, int]:
+def read_size(path: Path, exif: Exif = "upright") -> tuple[int, int]:
     """Height and width in pixels of what ``read_rgb`` gives, in most cases without decoding it.
 
     Raises InputError for what cannot be opened; a truncated file may pass.
@@ -127,6 +135,16 @@ def count_turned(paths: Iterable[Path]) -> int:
         with suppress(InputError), opened(path) as image:
             turned += _orientation(image) != 1
     return turned
+
+
+def warn_of_turned(items: Sequence[ImageItem], labels: str) -> None:
+    """One warning where images that have labels are turned by their EXIF orientation."""
+    if turned := count_turned(item.path for item in items):
+        logger.warning(
+            "%d of the %d images are turned by their EXIF orientation, and their %s are taken for those of "
+            "the upright images; give --exif stored where they belong to the pixels as they are stored",
+            turned, len(items), labels,
+        )  # fmt: skip
 
 
 def write_png(path: Path, array: NDArray[np.uint8]) -> None:

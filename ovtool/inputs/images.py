@@ -13,7 +13,7 @@ from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching
 from ovtool.formats import images as image_files
-from ovtool.formats.images import ImageItem
+from ovtool.formats.images import Exif, ImageItem
 
 Inputs = str | Path | Sequence[str | Path]
 AnyImage = NDArray[np.uint8] | Image.Image | str | Path
@@ -39,6 +39,7 @@ def find(
     coco_file: Path | None = None,
     images: Path | None = None,
     limit: int | None = None,
+    exif: Exif = "upright",
 ) -> list[ImageItem]:
     """The images to work on, in the order in which their results are written.
 
@@ -48,6 +49,7 @@ def find(
         coco_file: A COCO JSON whose images are taken instead.
         images: The folder that its file names start from.
         limit: The number of images after which the list ends.
+        exif: Whether images are turned as their EXIF orientation says, or stay as they are stored.
 
     Raises:
         UsageError: Both or neither are given.
@@ -66,7 +68,7 @@ def find(
         items = of_data_set(registry.locate(inputs[0]))
     else:
         items = image_files.find_images(inputs)
-    return items[:limit]
+    return [replace(item, exif=exif) for item in items[:limit]]
 
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:

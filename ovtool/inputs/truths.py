@@ -122,7 +122,7 @@ class Probed:
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
         """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
         image's words. Raises InputError where their sizes differ."""
-        rgb, labels = image_files.read_rgb(item.path), self.words.counted(item.name)
+        rgb, labels = item.rgb(), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(f"{item.path} has another size than its masks in {self.source}")
         return rgb, torch.from_numpy(labels).long()
@@ -154,7 +154,9 @@ def open_probed(
     truth = labelled.from_dataset(dataset, str(file))
     names = truth.names[: source.limit]
     words = CompetingWords(truth, classes_per_image or listed, names)
-    items = tuple(ImageItem(folder / name, name) for name in names)
+    items = tuple(ImageItem(folder / name, name, exif=source.exif) for name in names)
+    if source.exif == "upright":
+        image_files.warn_of_turned(items, "masks")
     return Probed(data_set or file.name, str(file), items, words, _groups(dataset.categories))
 
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 import ovtool
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
-from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.runtime import engine
 from ovtool.runtime.progress import Progress, no_progress
@@ -93,7 +92,7 @@ def image_records(
     reason names the image as the output does, wherever it lies."""
     for item in items:
         try:
-            rgb = image_files.read_rgb(item.path)
+            rgb = item.rgb()
         except InputError as error:
             reason = str(error).replace(str(item.path), item.name)
             yield parts.failure_record(item.name, reason)
@@ -203,7 +202,12 @@ def _run_settings(items: Sequence[ImageItem], device: torch.device) -> dict[str,
     number of threads, the device's kind and the libraries."""
     sizes = [item.path.stat().st_size if item.path.exists() else -1 for item in items]
     listed = parts.settings_digest(
-        {"names": [item.name for item in items], "sizes": sizes, "ids": [item.id for item in items]}
+        {
+            "names": [item.name for item in items],
+            "sizes": sizes,
+            "ids": [item.id for item in items],
+            "exif": sorted({item.exif for item in items}),
+        }
     )
     return {
         "images": listed,

@@ -9,6 +9,7 @@ from ovtool.settings.shared import (
     ArchitectureDecay,
     ArchitectureRate,
     ArchitectureWarmup,
+    Exif,
     SaveEvery,
     Templates,
     Training,
@@ -42,6 +43,7 @@ class ProposerTraining(Training):
         Literal["categories", "instances"],
         Option("What is learned: one mask for each category of an image, or every mask."),
     ] = "categories"
+    exif: Exif = "upright"
     queries: Annotated[int, Option("Proposals of an image.", min=1)] = 100
     crop_size: Annotated[
         int | None,

@@ -10,6 +10,7 @@ from ovtool.settings.shared import (
     ArchitectureDecay,
     ArchitectureRate,
     ArchitectureWarmup,
+    Exif,
     SaveEvery,
     Training,
     TrainingBatch,
@@ -57,6 +58,7 @@ class SegmenterTraining(Training):
         int | None,
         Option("Shorter side of images in use, in pixels. Default: the architecture's.", min=32),
     ] = None
+    exif: Exif = "upright"
     with_background: Annotated[
         bool, Option("Pixels of no mask are the class background, and not in doubt.")
     ] = False

@@ -34,6 +34,13 @@ ImagesFolder = Annotated[
     Path | None,
     Option("The folder that the file names start from.", metavar="DIR", panel="Images"),
 ]
+Exif = Annotated[
+    Literal["upright", "stored"],
+    Option(
+        "The images that masks belong to: upright, turned as their EXIF orientation says, or the pixels "
+        "as they are stored."
+    ),
+]
 Limit = Annotated[int | None, Option("Stop after this many images.", min=1, panel="Images")]
 Out = Annotated[
     str | None,
@@ -209,6 +216,7 @@ class Source:
         Option("The folder that the file names start from.", metavar="DIR", shapes=False),
     ] = None
     limit: Limit = None
+    exif: Exif = "upright"
 
 
 @settings(panel="Run")

@@ -73,7 +73,7 @@ def run(
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     name = masks.proposer or by_name.default_name(compute.model)
-    items = sources.find(inputs, source.coco, source.images, source.limit)
+    items = sources.find(inputs, source.coco, source.images, source.limit, source.exif)
     target = str(out or sources.default_output(inputs, items, source.coco, "proposals"))
     embeddings = None if save_embeddings is None else Path(save_embeddings)
     _check_places(target, embeddings, run)

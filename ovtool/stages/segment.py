@@ -73,7 +73,7 @@ def run(
     compute = resolve.for_data(compute, inputs)
     devices.set_threads(compute.threads)
     method, words = as_method(method), word_inputs.as_settings(words)
-    items = image_inputs.find(inputs, source.coco, source.images, source.limit)
+    items = image_inputs.find(inputs, source.coco, source.images, source.limit, source.exif)
     target = str(out or image_inputs.default_output(inputs, items, source.coco, "segments"))
     runs.check_place(target, run)
 

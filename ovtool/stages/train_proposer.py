@@ -65,7 +65,7 @@ def run(
     place = frames.opened(out, compute, run, progress)
     folder = None if images is None else Path(images)
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
-    check = Check(run.strict, training.loader_workers, progress)
+    check = Check(run.strict, training.loader_workers, progress, training.exif)
     data = mask_batches.truth_of(
         dataset, folder, training.targets, training.held_out, seed=training.seed, check=check
     )

@@ -75,7 +75,7 @@ def run(
     if compute.model is not None and architecture != "clip":
         raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
     folder = None if images is None else Path(images)
-    check = Check(run.strict, training.loader_workers, progress)
+    check = Check(run.strict, training.loader_workers, progress, training.exif)
     data = label_map_batches.read(str(labels), folder, training.with_background, check)
     if validation is not None:
         training = replace(training, held_out=0.0)
