@@ -95,6 +95,7 @@ EVERY = {
     "coco": ("--coco", Path("i.json")),
     "images": ("--images", Path("i")),
     "limit": ("--limit", 7),
+    "exif": (("--exif", "stored"), "stored"),
     "out": ("-o", "x.json"),
 }
 VIEWS = {
