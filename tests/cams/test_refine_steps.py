@@ -16,15 +16,15 @@ from ovtool.settings.refine import Apply
 
 @pytest.fixture(scope="module")
 def scene():
-    """A picture (80, 96) with a red disc and a blue bar on grey, and their true masks (2, 80, 96)."""
+    """A image (80, 96) with a red disc and a blue bar on grey, and their true masks (2, 80, 96)."""
     y, x = torch.meshgrid(torch.arange(80), torch.arange(96), indexing="ij")
     disc = (y - 36) ** 2 + (x - 28) ** 2 < 20**2
     bar = (x > 64) & (x < 84) & (y > 10) & (y < 70)
-    picture = torch.full((80, 96, 3), 128, dtype=torch.uint8)
-    picture[disc] = torch.tensor([220, 30, 30], dtype=torch.uint8)
-    picture[bar] = torch.tensor([20, 40, 200], dtype=torch.uint8)
-    noise = torch.randint(0, 12, picture.shape, generator=torch.Generator().manual_seed(0))
-    return picture + noise.byte(), torch.stack([disc, bar])
+    image = torch.full((80, 96, 3), 128, dtype=torch.uint8)
+    image[disc] = torch.tensor([220, 30, 30], dtype=torch.uint8)
+    image[bar] = torch.tensor([20, 40, 200], dtype=torch.uint8)
+    noise = torch.randint(0, 12, image.shape, generator=torch.Generator().manual_seed(0))
+    return image + noise.byte(), torch.stack([disc, bar])
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ POWER = Background("power", 1.0)
     ],
 )
 def test_each_step_alone_returns_maps(scene, coarse, small, name, options, size):
-    picture, masks = scene
+    image, masks = scene
     context = Context(small, masks, Apply(**options))
-    found = steps.STEPS[name](picture, coarse, context)
+    found = steps.STEPS[name](image, coarse, context)
     assert found.shape == (2, *size) and found.dtype == torch.float32
     assert found.min() >= 0 and found.max() <= 1
     assert found.std() > 0.01
-    assert torch.equal(found, steps.STEPS[name](picture, coarse, context))
+    assert torch.equal(found, steps.STEPS[name](image, coarse, context))
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def test_each_step_alone_returns_maps(scene, coarse, small, name, options, size)
     [("walk", {"walk_on": "colour"}), ("pamr", {}), ("crf", {"crf": "pydensecrf"}), ("sam", {})],
 )
 def test_steps_on_pixels_bring_maps_to_the_objects(scene, coarse, name, options):
-    picture, masks = scene
+    image, masks = scene
     coarse = torch.nn.functional.interpolate(coarse[None], size=(5, 6), mode="area")[0]
     context = Context(None, masks, Apply(**options), POWER)
     before = iou(coarse, masks, POWER)
-    after = iou(steps.STEPS[name](picture, coarse, context), masks, POWER)
+    after = iou(steps.STEPS[name](image, coarse, context), masks, POWER)
     assert after > before + 0.01
     assert before < 0.95
 
 
 def test_steps_follow_each_other_on_a_collage_scene(small):
     spec = collage_files.CollageSpec("demo", 1, 3, 64)
-    picture = torch.from_numpy(next(iter(collage_files.scenes(spec))).pixels.copy())
+    image = torch.from_numpy(next(iter(collage_files.scenes(spec))).pixels.copy())
     maps = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
     context = Context(small, torch.zeros(0, 64, 64, dtype=torch.bool), Apply(short_side=48))
     order = ["affinity", "walk", "pamr", "crf", "sam"]
-    found = steps.run(picture, maps, order, context)
+    found = steps.run(image, maps, order, context)
     assert found.shape == (1, 64, 64) and found.isfinite().all()
 
 
@@ -100,22 +100,22 @@ def test_sam_votes_by_the_smallest_proposal():
     maps = torch.tensor([[[0.9, 0.8, 0.1, 0.1]], [[0.0, 0.1, 0.8, 0.0]]])  # K, 1, 4
     proposals = torch.tensor([[[True, True, False, False]], [[True, True, True, True]]])
     against = Background("constant", 0.5)
-    picture = torch.zeros(1, 4, 3, dtype=torch.uint8)
-    found = steps.sam(picture, maps, Context(proposals=proposals, background=against))
+    image = torch.zeros(1, 4, 3, dtype=torch.uint8)
+    found = steps.sam(image, maps, Context(proposals=proposals, background=against))
     wanted = torch.tensor([[[1.0, 1.0, 0.5, 0.5]], [[0.0, 0.0, 0.25, 0.25]]])
     torch.testing.assert_close(found, wanted)
-    one = steps.sam(picture, maps, Context(proposals=proposals[:1], background=against))
+    one = steps.sam(image, maps, Context(proposals=proposals[:1], background=against))
     torch.testing.assert_close(one[:, :, 2:], maps[:, :, 2:])  # none covers them
 
 
 def test_maps_of_no_class_and_constant_maps(scene, small):
-    picture, masks = scene
+    image, masks = scene
     context = Context(small, masks, Apply(short_side=48))
     none = torch.zeros(0, 10, 12)
-    assert steps.run(picture, none, ["walk", "crf"], context) is none
+    assert steps.run(image, none, ["walk", "crf"], context) is none
     for name, step in steps.STEPS.items():
         for value in (0.0, 0.5):
-            found = step(picture, torch.full((1, 10, 12), value), context)
+            found = step(image, torch.full((1, 10, 12), value), context)
             assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1, name
 
 

@@ -52,7 +52,7 @@ def test_the_scenes_of_record_are_frozen(drawings):
     assert digest.hexdigest()[:16] == "576459a027ccb233"
 
 
-def test_a_scene_is_a_picture_with_its_maps(composed):
+def test_a_scene_is_a_image_with_its_maps(composed):
     for scene, _ in composed[:20]:
         assert scene.pixels.shape == (64, 64, 3) and scene.pixels.dtype == np.uint8
         for one in (scene.object_map, scene.ground_map):

@@ -136,7 +136,7 @@ def test_categories_are_those_of_the_table(instances, semantic):
     assert {c.name for c in semantic.categories if c.supercategory == "ground"} == set(GROUNDS)
 
 
-def test_pictures_are_the_scenes(made, scenes, semantic):
+def test_images_are_the_scenes(made, scenes, semantic):
     assert [image.file_name for image in semantic.images] == [f"{name}.jpg" for name in NAMES]
     for name, scene in zip(NAMES, scenes, strict=True):
         with Image.open(made / "images" / "test" / f"{name}.jpg") as picture:
@@ -145,7 +145,7 @@ def test_pictures_are_the_scenes(made, scenes, semantic):
         assert np.abs(difference).mean() < 6  # no more than JPEG takes
 
 
-def test_semantic_masks_cover_the_picture_once(semantic):
+def test_semantic_masks_cover_the_image_once(semantic):
     for found in masks(semantic).values():
         assert (np.sum([mask for _, mask in found], 0) == 1).all()
         assert len({name for name, _ in found}) == len(found)  # one mask per class

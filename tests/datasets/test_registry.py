@@ -12,7 +12,7 @@ from ovtool.errors import InputError, UsageError
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A cache of its own, and data sets of three pictures."""
+    """A cache of its own, and data sets of three images."""
     monkeypatch.setenv("OVTOOL_CACHE", str(tmp_path / "cache"))
     for split in registry.COLLAGE_IMAGES:
         monkeypatch.setitem(registry.COLLAGE_IMAGES, split, 3)

@@ -34,7 +34,7 @@ def test_a_list_on_stdin(photos, monkeypatch):
 
 @pytest.fixture
 def listing(photos, tmp_path):
-    """A COCO file that lists two of the pictures and one that is not there."""
+    """A COCO file that lists two of the images and one that is not there."""
     images = [
         coco.Image(7, "deep/c.png", 64, 56),
         coco.Image(2, "a.png", 64, 40),

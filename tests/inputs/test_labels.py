@@ -117,7 +117,7 @@ def test_what_cannot_be_meant(source, photos):
 
 @pytest.fixture
 def voc(tmp_path, monkeypatch, photos):
-    """VOC 2012 with two pictures in train, three in train_aug."""
+    """VOC 2012 with two images in train, three in train_aug."""
     root = tmp_path / "sets" / "VOC2012"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)

@@ -64,10 +64,10 @@ def test_probability_blocks_are_the_softmax():
 
 def test_rows_of_windows_and_dense_rows_are_reduced_alike_and_left_untouched():
     pixels = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(3))
-    (picture,) = windows.score_windows(pixels, 16, 8, lambda x: x[:, :, ::4, ::4])
-    dense = picture.rows(0, 24)
+    (image,) = windows.score_windows(pixels, 16, 8, lambda x: x[:, :, ::4, ::4])
+    dense = image.rows(0, 24)
     before = dense.clone()
-    from_windows = class_maps.label_blocks(picture.rows, (24, 40), 3)
+    from_windows = class_maps.label_blocks(image.rows, (24, 40), 3)
     from_dense = class_maps.label_blocks(lambda a, b: dense[:, a:b], (24, 40), 3)
     assert torch.equal(from_windows.label, from_dense.label)
     assert torch.equal(dense, before)

@@ -171,7 +171,7 @@ def test_agrees_with_pydensecrf(name, labels):
 
 
 def pictures():
-    """Twenty pictures of 500 x 375: photographs that scikit-image ships, and collage scenes."""
+    """Twenty images of 500 x 375: photographs that scikit-image ships, and collage scenes."""
     from skimage import data
 
     for name in PHOTOS:
@@ -182,7 +182,7 @@ def pictures():
 
 
 @pytest.mark.slow
-def test_agrees_with_pydensecrf_on_twenty_pictures():
+def test_agrees_with_pydensecrf_on_twenty_images():
     names = ("pydensecrf", "irn", "clip-es")
     for seed, rgb in enumerate(pictures()):
         image = torch.from_numpy(rgb)

@@ -18,7 +18,7 @@ def test_maps_are_normalised_one_by_one():
     assert min_max(raw, matching.EPS).max() == pytest.approx(4 / 4.0001)
 
 
-def test_a_pair_is_the_picture_in_two_parts():
+def test_a_pair_is_the_image_in_two_parts():
     pixels, mask = torch.randn(2, 3, 4, 5), torch.rand(2, 4, 5)
     shown, hidden = matching.masked_pair(pixels, mask)
     assert torch.allclose(shown + hidden, pixels, atol=1e-6)

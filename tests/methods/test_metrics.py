@@ -93,7 +93,7 @@ def test_scores_agree_with_torchmetrics(seed):
     close(ours.frequency_weighted_iou, MulticlassJaccardIndex(average="weighted", **options))
 
 
-def test_matrices_of_pictures_are_added():
+def test_matrices_of_images_are_added():
     prediction, truth, num_classes = random_maps(3)
     whole = confusion(prediction, truth, num_classes)
     half = len(truth) // 2

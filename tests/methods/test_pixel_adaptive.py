@@ -53,7 +53,7 @@ def test_keeps_constants_and_ranges_and_no_unit_matters():
     torch.testing.assert_close(pixel_adaptive.pamr(255 * image, maps), found, rtol=1e-3, atol=1e-4)
 
 
-def test_maps_move_to_the_edges_of_the_picture():
+def test_maps_move_to_the_edges_of_the_image():
     image = torch.zeros(3, 32, 32)
     image[:, :, 16:] = 1.0
     image += 0.02 * torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -63,7 +63,7 @@ def test_maps_move_to_the_edges_of_the_picture():
     assert found[:, 16:19].mean() > 0.5 > 10 * found[:, 13:16].mean()
 
 
-def test_one_pixel_and_flat_pictures():
+def test_one_pixel_and_flat_images():
     flat = torch.full((3, 1, 1), 0.5)
     ones = torch.ones(1, 1, 1)
     torch.testing.assert_close(pixel_adaptive.pamr(flat, ones), ones)

@@ -43,7 +43,7 @@ def test_the_best_score_takes_the_pixel(maps, background, score, confidence):
     torch.testing.assert_close(shares, wanted_shares)
 
 
-def test_otsu_parts_a_picture_by_its_own_maps():
+def test_otsu_parts_a_image_by_its_own_maps():
     blob = torch.full((1, 8, 8), 0.15)
     blob[0, 2:5, 2:6] = 0.55
     found, _ = pseudo_masks.labels(blob, Background())

@@ -26,10 +26,10 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def three_rectangles(seed: int = 0) -> np.ndarray:
-    picture = textured(130, 170, seed)
+    image = textured(130, 170, seed)
     for (top, left, bottom, right), colour in RECTANGLES.items():
-        picture[top:bottom, left:right] = colour
-    return picture
+        image[top:bottom, left:right] = colour
+    return image
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -60,9 +60,9 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_rules(name: str) -> None:
-    picture = PICTURES[name]
-    found = propose_regions(picture, max_regions=40, min_area=0.01)
-    assert found.superpixels.shape == picture.shape[:2] and found.superpixels.dtype == np.int32
+    image = PICTURES[name]
+    found = propose_regions(image, max_regions=40, min_area=0.01)
+    assert found.superpixels.shape == image.shape[:2] and found.superpixels.dtype == np.int32
     count = found.superpixels.max() + 1
     assert np.array_equal(np.unique(found.superpixels), np.arange(count))
     assert found.members.shape == (len(found.quality), count) and found.members.dtype == np.bool_
@@ -89,17 +89,17 @@ def test_regions_are_connected(name: str) -> None:
 
 
 def test_bounds() -> None:
-    picture = three_rectangles()
-    every = propose_regions(picture, max_regions=10_000, min_area=0)
+    image = three_rectangles()
+    every = propose_regions(image, max_regions=10_000, min_area=0)
     assert len(every.quality) > 20
     for most in (0, 1, 7):
-        few = propose_regions(picture, max_regions=most, min_area=0)
+        few = propose_regions(image, max_regions=most, min_area=0)
         assert np.array_equal(few.members, every.members[:most])
         assert few.masks().shape == (most, 130, 170)
     large = every.masks().mean(axis=(1, 2)) >= 0.05
     assert 3 <= large.sum() < len(large)
-    assert (propose_regions(picture, 10_000, 0.05).masks().mean(axis=(1, 2)) >= 0.05).all()
-    assert propose_regions(picture, min_area=2).masks().shape == (0, 130, 170)
+    assert (propose_regions(image, 10_000, 0.05).masks().mean(axis=(1, 2)) >= 0.05).all()
+    assert propose_regions(image, min_area=2).masks().shape == (0, 130, 170)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -113,13 +113,13 @@ def test_flat_rectangles_are_found_on_a_textured_ground(seed: int) -> None:
         assert found.argmax() < 10  # among the best
 
 
-def test_the_same_picture_gives_the_same_regions() -> None:
-    picture = three_rectangles()
-    first, second = propose_regions(picture), propose_regions(picture.copy(order="F"))
+def test_the_same_image_gives_the_same_regions() -> None:
+    image = three_rectangles()
+    first, second = propose_regions(image), propose_regions(image.copy(order="F"))
     assert np.array_equal(first.superpixels, second.superpixels)
     assert np.array_equal(first.members, second.members)
     assert np.array_equal(first.quality, second.quality)
-    assert np.array_equal(picture, three_rectangles())
+    assert np.array_equal(image, three_rectangles())
 
 
 def random_masks(count: int, height: int, width: int, seed: int) -> np.ndarray:
@@ -188,7 +188,7 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 
 
 def lab_and_superpixels(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A Lab picture, colours beyond the histogram's range among them, and its superpixels."""
+    """A Lab image, colours beyond the histogram's range among them, and its superpixels."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 12, 2)
     lab = rng.uniform((-5, -80, -80), (105, 80, 80), (height, width, 3)).astype(np.float32)
@@ -240,7 +240,7 @@ def test_borders(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_merging_keeps_what_counting_anew_gives(seed: int) -> None:
-    """After every merge of neighbours: the state of a picture that had those superpixels at once."""
+    """After every merge of neighbours: the state of a image that had those superpixels at once."""
     lab, superpixels = lab_and_superpixels(seed)
     rng = np.random.default_rng(seed)
     state = regions._Merging(lab, superpixels)

@@ -1,4 +1,4 @@
-"""The pictures beside the JSON: where they go, what they must not replace, what is in them."""
+"""The images beside the JSON: where they go, what they must not replace, what is in them."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import colours, label_maps, labelled, overlays
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.outputs import drawn_files
 from ovtool.outputs.drawn_files import DrawnFiles
@@ -74,7 +74,7 @@ def test_the_one_overlay_is_not_overwritten(tmp_path):
         drawn.check([item("x.jpg")], overwrite=False)
 
 
-def test_no_picture_replaces_another(tmp_path):
+def test_no_image_replaces_another(tmp_path):
     one = DrawnFiles(NAMES, Drawn(label_maps=tmp_path / "maps"))
     with pytest.raises(UsageError, match="a.jpg and a.png would both be drawn as .*maps/a.png"):
         one.check([item("a.jpg"), item("b/a.png"), item("a.png")], overwrite=True)
@@ -167,7 +167,7 @@ def test_label_maps_and_overlays(tmp_path, scene):
     drawn.prepare()
     drawn.write(item("deep/a.b.jpg"), rgb, labels, {0: 0.5, 1: 0.25, 2: 0.0})
     assert np.array_equal(label_maps.read(tmp_path / "maps/deep/a.b.png"), labels)
-    seen = pictures.read_rgb(tmp_path / "seen/deep/a.b.png")
+    seen = image_files.read_rgb(tmp_path / "seen/deep/a.b.png")
     assert np.array_equal(seen, overlays.overlay(rgb, labels, NAMES, [0.5, 0.25, 0.0]))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "seen/deep/a.b.png").read_bytes()
 
@@ -188,7 +188,7 @@ def test_heat_maps_hold_each_words_probability(tmp_path, scene, held, monkeypatc
     ]
     probability = logits.softmax(0).to(torch.float16).float().numpy()
     for path, expected in zip(sorted(folder.iterdir()), probability, strict=False):
-        assert np.array_equal(pictures.read_rgb(path), overlays.heatmap(rgb, expected))
+        assert np.array_equal(image_files.read_rgb(path), overlays.heatmap(rgb, expected))
 
 
 def test_nothing_is_written_that_was_not_asked_for(tmp_path, scene):

@@ -8,7 +8,7 @@ from transformers.models.maskformer.configuration_maskformer import MaskFormerDe
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, tensors
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.methods.regions import Regions
 from ovtool.models import clip as door
 from ovtool.models import hub, maskformer, resolve
@@ -47,7 +47,7 @@ def test_bounds_of_a_networks_masks():
     soft[0, :5] = 0.9
     soft[1, :5], soft[1, 5, :2] = 0.8, 0.8  # IoU 50/52 with the first
     soft[2, 5:] = 0.7
-    soft[3, 0, 0] = 0.9  # 1 % of the picture
+    soft[3, 0, 0] = 0.9  # 1 % of the image
     quality = np.array([0.5, 0.6, 0.9, 1.0, 0.95], np.float32)  # the last mask is empty
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
     found = proposals.bounded(soft, quality, Propose(min_area=0.02), vectors)
@@ -87,7 +87,7 @@ def test_masks_of_the_bundled_network_are_cut_along_superpixels():
 
 
 def test_more_suppression_leaves_fewer_regions(photos):
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     plain = by_name.load(Propose(proposer="regions"))(rgb)
     tight = by_name.load(Propose(proposer="regions", nms=0.3))(rgb)
     assert 0 < len(tight.quality) < len(plain.quality)
@@ -96,8 +96,8 @@ def test_more_suppression_leaves_fewer_regions(photos):
 
 def test_a_trained_proposer_gives_soft_masks_and_embeddings(trained, small, photos):
     source = proposal_sources.from_proposer(str(trained), clip=small)
-    item = pictures.find_images([str(photos / "a.png")])[0]
-    found = source.find(item, pictures.read_rgb(item.path))
+    item = image_files.find_images([str(photos / "a.png")])[0]
+    found = source.find(item, image_files.read_rgb(item.path))
     count = len(found.quality)
     assert count and source.proposer == "proposer.safetensors"
     assert found.soft.shape == (count, 40, 64) and np.array_equal(found.soft > 0.5, found.masks())
@@ -109,7 +109,7 @@ def test_a_trained_proposer_gives_soft_masks_and_embeddings(trained, small, phot
 
 @pytest.fixture
 def kept(trained, photos, tmp_path):
-    """proposals.json with embeddings.safetensors of three pictures, in parts of two."""
+    """proposals.json with embeddings.safetensors of three images, in parts of two."""
     out, vectors = tmp_path / "p.json", tmp_path / "e.safetensors"
     propose.run(
         [str(photos)], Propose(proposer=str(trained), nms=0.95), save_embeddings=vectors, out=out,
@@ -121,7 +121,7 @@ def kept(trained, photos, tmp_path):
 def test_embeddings_lie_beside_the_masks(kept, trained, small, photos):
     out, path = kept
     dataset = coco.read(out)
-    items = pictures.find_images([str(photos)])
+    items = image_files.find_images([str(photos)])
     rows, no_object = proposal_sources.read_embeddings(path, dataset, small)
     assert rows.shape == (len(dataset.annotations), small.embed_dim) and len(rows) >= 3
     live = proposal_sources.from_proposer(str(trained), clip=small)
@@ -131,7 +131,7 @@ def test_embeddings_lie_beside_the_masks(kept, trained, small, photos):
     live_settings = Propose(proposer=str(trained), nms=0.95)
     finder = by_name.load(live_settings, clip=small)
     for item in items:
-        rgb = pictures.read_rgb(item.path)
+        rgb = image_files.read_rgb(item.path)
         found, expected = source.find(item, rgb), finder(rgb)
         assert found.embeddings.shape == expected.embeddings.shape
         assert np.allclose(found.embeddings, expected.embeddings, atol=2e-3)
@@ -218,7 +218,7 @@ def test_proposers_without_embeddings(photos, tmp_path):
         )
 
 
-def test_a_picture_in_which_nothing_is_found(trained, photos, small, tmp_path):
+def test_a_image_in_which_nothing_is_found(trained, photos, small, tmp_path):
     out, vectors = tmp_path / "p.json", tmp_path / "e.safetensors"
     propose.run(
         [str(photos)], Propose(proposer=str(trained), min_area=1.0), save_embeddings=vectors,
@@ -228,9 +228,9 @@ def test_a_picture_in_which_nothing_is_found(trained, photos, small, tmp_path):
     if not dataset.annotations:  # unless a mask covers everything
         rows, _ = proposal_sources.read_embeddings(vectors, dataset, small)
         assert rows.shape == (0, small.embed_dim)
-    items = pictures.find_images([str(photos)])
+    items = image_files.find_images([str(photos)])
     source = proposal_sources.of_masks(dataset, out, embeddings=vectors, clip=small)
-    found = source.find(items[0], pictures.read_rgb(items[0].path))
+    found = source.find(items[0], image_files.read_rgb(items[0].path))
     assert found.embeddings.shape == (len(found.quality), small.embed_dim)
 
 

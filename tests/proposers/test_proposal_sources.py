@@ -8,7 +8,7 @@ import pytest
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, rle
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
 from ovtool.proposers import by_name, proposal_sources
@@ -21,12 +21,12 @@ HEIGHT, WIDTH = 40, 64
 
 @pytest.fixture
 def items(photos):
-    return pictures.find_images([str(photos)])
+    return image_files.find_images([str(photos)])
 
 
 @pytest.fixture
 def made(photos, tmp_path):
-    """The proposals of all pictures, as `propose` writes them."""
+    """The proposals of all images, as `propose` writes them."""
     propose.run([str(photos)], Propose(max_proposals=12), out=tmp_path / "p.json")
     return tmp_path / "p.json"
 
@@ -37,7 +37,7 @@ def test_a_file_gives_back_its_masks_best_first(made, items):
     dataset = coco.read(made)
     for image, item in zip(dataset.images, items, strict=True):
         masks = [a for a in dataset.annotations if a.image_id == image.id]
-        found = source.find(item, pictures.read_rgb(item.path))
+        found = source.find(item, image_files.read_rgb(item.path))
         assert len(masks) > 3 and found.quality.tolist() == pytest.approx([a.score for a in masks])
         for mask, entry in zip(found.masks(), masks, strict=True):
             assert np.array_equal(mask, rle.decode(entry.segmentation, *mask.shape))
@@ -55,7 +55,7 @@ def test_masks_without_order_or_score(items, tmp_path):
     dataset = coco.Dataset({"ovtool": "odd"}, [image], entries, [coco.Category(1, "any")])
     coco.write(dataset, tmp_path / "m.json")
     found = proposal_sources.from_file(tmp_path / "m.json", items[:1]).find(
-        items[0], pictures.read_rgb(items[0].path)
+        items[0], image_files.read_rgb(items[0].path)
     )
     assert found.quality.tolist() == pytest.approx([1.0, 1.0, 0.9, 0.5])
     assert np.array_equal(found.masks(), masks[[2, 3, 1, 0]])
@@ -64,7 +64,9 @@ def test_masks_without_order_or_score(items, tmp_path):
 def test_an_image_without_masks_is_one_region_less(made, items):
     dataset = coco.read(made)
     coco.write(replace(dataset, annotations=[]), made)
-    found = proposal_sources.from_file(made, items).find(items[0], pictures.read_rgb(items[0].path))
+    found = proposal_sources.from_file(made, items).find(
+        items[0], image_files.read_rgb(items[0].path)
+    )
     assert found.members.shape == (0, 1) and found.superpixels.shape == (HEIGHT, WIDTH)
 
 
@@ -89,7 +91,7 @@ def test_an_image_that_failed_before_may_fail_again(items, photos, tmp_path):
     source = proposal_sources.from_file(out, items)
     items[0].path.write_bytes(whole)  # mended since
     with pytest.raises(MismatchError, match="a.png is a failure there and 64 x 40 here"):
-        source.find(items[0], pictures.read_rgb(items[0].path))
+        source.find(items[0], image_files.read_rgb(items[0].path))
 
 
 def test_the_digest_is_of_images_and_masks_alone(made, items, tmp_path):
@@ -106,7 +108,7 @@ def test_the_digest_is_of_images_and_masks_alone(made, items, tmp_path):
 def test_a_proposer_by_name(items):
     source = proposal_sources.from_proposer("regions")
     assert (source.proposer, source.digest) == ("regions", None)
-    rgb = pictures.read_rgb(items[0].path)
+    rgb = image_files.read_rgb(items[0].path)
     expected = regions.propose_regions(rgb)
     assert np.array_equal(source.find(items[0], rgb).masks(), expected.masks())
     with pytest.raises(UsageError, match="unknown proposer 'magic'; choose from regions"):
@@ -118,7 +120,7 @@ def test_no_such_file(tmp_path, items):
         proposal_sources.from_file(tmp_path / "gone.json", items)
 
 
-def test_large_pictures_are_looked_at_in_small(monkeypatch):
+def test_large_images_are_looked_at_in_small(monkeypatch):
     seen = []
 
     def watched(rgb, *limits):
@@ -137,7 +139,7 @@ def test_large_pictures_are_looked_at_in_small(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (2, 3000), (700, 1)])
-def test_pictures_of_any_size_have_regions(size):
+def test_images_of_any_size_have_regions(size):
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     found = by_name.load(Propose(proposer="regions"))(rgb)
     assert found.superpixels.shape == size

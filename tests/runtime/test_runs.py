@@ -8,7 +8,7 @@ import torch
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
 from ovtool.formats import coco, parts
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.runtime import runs
 from ovtool.runtime.engine import PartOutput
 from ovtool.runtime.progress import no_progress
@@ -19,11 +19,11 @@ CATEGORIES = (coco.Category(1, "thing", synonyms=("object",)),)
 
 @pytest.fixture
 def items(photos):
-    return pictures.find_images([str(photos)])
+    return image_files.find_images([str(photos)])
 
 
 class Stage:
-    """Says the size of each picture; stops as a kill would after `stop_after` of them."""
+    """Says the size of each image; stops as a kill would after `stop_after` of them."""
 
     def __init__(self, stop_after=None):
         self.seen = []
@@ -134,7 +134,7 @@ def test_a_run_is_not_resumed_with_other_images_threads_or_libraries(items, tmp_
 
 
 def test_failures_are_listed_by_name(items, tmp_path):
-    items[1].path.write_bytes(b"no picture")
+    items[1].path.write_bytes(b"no image")
     outcome = run(items, tmp_path / "o.json")
     (failure,) = json.loads((tmp_path / "o.json").read_text())["info"]["ovtool"]["failures"]
     assert failure == outcome.failures[0] and failure["file_name"] == "b.jpg"

@@ -44,7 +44,7 @@ def file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     """48 x 64 grey with a red block left and a blue one right."""
     rgb = np.full((48, 64, 3), 128, np.uint8)
     rgb[10:30, 4:24], rgb[20:44, 36:60] = (230, 10, 10), (10, 10, 230)
@@ -54,7 +54,7 @@ def picture(tmp_path):
 
 
 @pytest.fixture
-def found(file, picture, tmp_path, monkeypatch, segmenting):
+def found(file, image, tmp_path, monkeypatch, segmenting):
     """Segments the image, and gives what was written and its masks by name."""
     monkeypatch.chdir(tmp_path)
 
@@ -112,7 +112,7 @@ def test_scales_and_flip_are_used(found, monkeypatch):
     assert shown == [(1, 3, 96, 128)]
 
 
-def test_the_crf_follows_edges(picture):
+def test_the_crf_follows_edges(image):
     rng = np.random.default_rng(0)
     truth = np.zeros((48, 64), int)
     truth[10:30, 4:24] = 1
@@ -123,7 +123,7 @@ def test_the_crf_follows_edges(picture):
         torch.from_numpy(1.0 * (noisy == 1)),
     )
     rows = trained_segmenter.refined(
-        lambda start, stop: scores[:, start:stop], picture, 4, dense_crf.PRESETS["pydensecrf"]
+        lambda start, stop: scores[:, start:stop], image, 4, dense_crf.PRESETS["pydensecrf"]
     )
     found = rows(0, 48)
     assert found.shape == (4, 48, 64) and found.argmax(0).unique().tolist() == [1, 3]
@@ -132,11 +132,11 @@ def test_the_crf_follows_edges(picture):
     assert torch.equal(rows(5, 9), found[:, 5:9])
 
 
-def test_one_class_everywhere_needs_no_crf(picture):
+def test_one_class_everywhere_needs_no_crf(image):
     scores = torch.zeros(3, 48, 64)
     scores[2] = 1
     rows = trained_segmenter.refined(
-        lambda start, stop: scores[:, start:stop], picture, 3, dense_crf.PRESETS["irn"]
+        lambda start, stop: scores[:, start:stop], image, 3, dense_crf.PRESETS["irn"]
     )
     assert torch.equal(rows(0, 48), scores)
 
@@ -177,7 +177,7 @@ def test_bad_requests_are_one_line(found, file, tmp_path):
     assert not (tmp_path / "o.json").exists()
 
 
-def test_a_dry_run_writes_nothing(file, picture, tmp_path, monkeypatch):
+def test_a_dry_run_writes_nothing(file, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = segment.run(tmp_path / "in", method=Trained(segmenter=file), run=Run(dry_run=True))
     assert plan.planned == 1 and [each.name for each in plan.dataset.categories] == ["red", "blue"]

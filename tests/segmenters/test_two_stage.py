@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, label_maps, rle
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.methods import mask_prompts, regions
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import clip as door
@@ -88,7 +88,7 @@ def agree(found, expected):
 
 
 def test_masks_are_named_one_by_one(go, photos, loads_small):
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     masks = regions.propose_regions(rgb).masks()
     labels, dataset = go()
     expected, share = slow(loads_small, embeddings(loads_small, rgb, masks), masks)
@@ -133,7 +133,7 @@ def maskformer(photos, small, monkeypatch):
 @pytest.mark.parametrize("weight", [0.0, 0.4, None, 1.0])
 def test_two_probabilities_are_fused_and_soft_masks_summed(go, photos, small, maskformer, weight):
     masks, soft, vectors, nothing = maskformer
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     seen = embeddings(small, rgb, masks[:3])
     expected, _ = slow(
         small, seen, masks[:3], soft[:3], (vectors[:3], nothing), 0.7 if weight is None else weight
@@ -146,7 +146,7 @@ def test_two_probabilities_are_fused_and_soft_masks_summed(go, photos, small, ma
     )
 
 
-def test_a_picture_is_summed_in_blocks(go, maskformer, monkeypatch):
+def test_a_image_is_summed_in_blocks(go, maskformer, monkeypatch):
     from ovtool.methods import class_maps
 
     whole, _ = go("whole")
@@ -195,7 +195,7 @@ def test_prompts_of_a_file_are_used(go, photos, small, tmp_path):
     values = torch.from_numpy(random.standard_normal((2, 9, 32)).astype(np.float32))
     prompts = MaskPrompts(values, (3, 3))
     region_clip.save_prompts(tmp_path / "p.safetensors", small, prompts, None, {})
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     bare, without = go("bare", proposals=path, prompts="none")
     tuned, dataset = go("tuned", proposals=path, prompts=str(tmp_path / "p.safetensors"))
     agree(bare, slow(small, embeddings(small, rgb, masks), masks)[0])
@@ -236,7 +236,7 @@ def test_prompts_of_another_model_or_grid(go, small, tmp_path, monkeypatch):
 
 
 def test_tokens_take_one_pass(go, photos, small):
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     masks = regions.propose_regions(rgb).masks()
     vectors = region_clip.encode_region_tokens(small, rgb, masks, short_side=96)
     labels, dataset = go(region_features="tokens", short_side=96)
@@ -252,7 +252,7 @@ def test_both_is_the_mean_of_crops_and_tokens_of_the_untuned_clip(go, photos, sm
     path = tmp_path / "p.safetensors"
     region_clip.save_prompts(path, small, MaskPrompts(torch.randn(1, 9, 32), (3, 3)), tower, {})
     tuned, made = region_clip.with_prompts(small, path)
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     masks = regions.propose_regions(rgb).masks()
     tokens = region_clip.encode_region_tokens(small, rgb, masks, short_side=96)
     crops = embeddings(tuned, rgb, masks, made)
@@ -261,7 +261,7 @@ def test_both_is_the_mean_of_crops_and_tokens_of_the_untuned_clip(go, photos, sm
 
 
 def test_blank_patches_left_out_leave_no_place_for_prompts(go, photos, small, tmp_path):
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     masks = regions.propose_regions(rgb).masks()
     encode = region_clip.encoder(small, None, 32, drop_blank=True)
     vectors = region_clip.encode_regions(small, rgb, masks, encode=encode)
@@ -324,7 +324,7 @@ def test_embeddings_of_a_file_are_fused(go, photos, small, tmp_path):
     content = {"embeddings": vectors, "no_object": nothing}
     tensors.save(tmp_path / "e.safetensors", content, {**header, "settings": settings})
     labels, dataset = go(proposals=path, embeddings=tmp_path / "e.safetensors", ensemble=0.5)
-    rgb = pictures.read_rgb(photos / "a.png")
+    rgb = image_files.read_rgb(photos / "a.png")
     own = normalize(vectors.float(), dim=1).numpy(), nothing.numpy()
     agree(labels, slow(small, embeddings(small, rgb, masks), masks, None, own, 0.5)[0])
     settings = dataset.info["ovtool"]["settings"]["method"]
