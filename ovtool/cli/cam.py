@@ -55,7 +55,9 @@ def cam(
     out: Out = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[Run, Only("part_size", "resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[
+        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
+    ] = Run(),
 ) -> None:
     """Make class activation maps from image-level labels: where in each image its classes are.
 

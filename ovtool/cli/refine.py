@@ -27,7 +27,9 @@ def refine(
     out: Out = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[Run, Only("part_size", "resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[
+        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
+    ] = Run(),
 ) -> None:
     """Refine class activation maps, and make pseudo masks of them.
 

@@ -30,7 +30,7 @@ def train_pacl(
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")] = Run(),
 ) -> None:
     """Align a CLIP's patches with its texts, from captions alone (PACL).
 

@@ -33,7 +33,7 @@ def train_proposer(
     ],
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")] = Run(),
 ) -> None:
     """Train a MaskFormer whose proposals are compared with words, on masks that have names.
 

@@ -52,7 +52,7 @@ def train_segmenter(
     ],
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")] = Run(),
 ) -> None:
     """Train a segmenter of the classes that pseudo masks, true masks or label maps name.
 

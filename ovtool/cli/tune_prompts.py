@@ -29,7 +29,7 @@ def tune_prompts(
     out: Out = None,
     json: Json = False,
     compute: Compute = Compute(),
-    run: Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")] = Run(),
 ) -> None:
     """Teach a CLIP prompts: tokens for what a masked crop does not show, or text for backgrounds.
 

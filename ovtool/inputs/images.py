@@ -84,6 +84,11 @@ def is_data_set(inputs: Inputs) -> bool:
     return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
+def data_set_of(inputs: Inputs) -> tuple[str, ...]:
+    """The name of the data set that the inputs are; nothing where they are none."""
+    return tuple(names_of(inputs)) if is_data_set(inputs) else ()
+
+
 def _from_coco(source: Path, folder: Path | None) -> list[ImageItem]:
     if folder is None:
         raise UsageError("--coco needs --images DIR, the folder that its file names start from")

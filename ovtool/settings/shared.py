@@ -65,6 +65,14 @@ Resume = Annotated[
     bool, Option("Go on with a run that was cut off, from what it left.", shapes=False)
 ]
 Overwrite = Annotated[bool, Option("Replace an output that exists.", shapes=False)]
+Update = Annotated[
+    bool,
+    Option(
+        "Do nothing where the output was made with these settings and nothing that is read is newer; else "
+        "replace it, and go on with what a run that was cut off left, where that fits.",
+        shapes=False,
+    ),
+]
 DryRun = Annotated[
     bool, Option("Print what would be read, done and written, and stop.", shapes=False)
 ]
@@ -221,8 +229,14 @@ class Run:
     ] = 256
     resume: Resume = False
     overwrite: Overwrite = False
+    update: Update = False
     strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
     dry_run: DryRun = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an output that exists may be replaced."""
+        return self.overwrite or self.update
 
 
 @settings(panel="Model and device")

@@ -23,6 +23,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco
 from ovtool.formats import cams as maps_file
 from ovtool.formats.cams import CamImage, Cams
+from ovtool.inputs import asked as requests
 from ovtool.methods.pseudo_masks import Background
 from ovtool.outputs.drawn_files import DrawnFiles, doubled_stems
 from ovtool.proposers import proposal_sources
@@ -86,10 +87,15 @@ def run(
     target = str(out or f"{source.stem.removesuffix('.cams')}.pseudo.json")
     is_maps = target.endswith(".safetensors")
     _check_request(apply, prompts, masks, target)
+    runs.check_place(target, run)
     kept = _checked_generator(apply, prompts, target, run)
     given = maps_file.read(source)
     folder = source.resolve().parent if images is None else Path(images)
     items = map_batches.items_of(given, folder, str(cams))
+    shaping = (apply, prompts, masks, compute)
+    asked = requests.of("refine", *shaping, sources=(source, apply.proposals), items=items)
+    beside = (masks.label_maps, masks.overlays, prompts.save_generator)
+    run = requests.begin(asked, target, run, beside)
     _check_maps(given, str(cams))
     categories = given.categories if is_maps else with_background(given.categories)
     drawings = DrawnFiles(
@@ -97,7 +103,6 @@ def run(
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
         doubled=doubled_stems(items),
     )
-    runs.check_place(target, run)
     drawings.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
     clip = None
     if "prompts" in apply.apply or apply.reads_attention:
@@ -125,6 +130,7 @@ def run(
             overwrite=run.overwrite,
             ranks=distributed.alone(place),
             progress=progress,
+            update=run.update,
         )
         maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()
@@ -149,6 +155,7 @@ def run(
         device=place,
         description="refining",
         beside=runs.places_from(target, drawings.places),
+        asked=asked.digest,
         finish=check,
         write=write if is_maps else None,
     )
@@ -229,7 +236,7 @@ def _checked_generator(apply: Apply, prompts: PromptStep, target: str, run: Run)
     atomic.check_distinct((Path(target), kept, curve))
     goes_on = run.resume and kept.exists()
     for path in (kept, curve):
-        atomic.check_output(path, run.overwrite or goes_on)
+        atomic.check_output(path, run.replaces or goes_on)
     return kept
 
 
@@ -275,4 +282,5 @@ def _write_maps(
         target, images, found.categories, maps, {**found.settings, "refined": dict(shown)},
         model=model, fingerprint=fingerprint,
         failures=[*found.failures, *dataset.info["ovtool"]["failures"]],
+        asked=dataset.info["ovtool"].get("asked"),
     )  # fmt: skip

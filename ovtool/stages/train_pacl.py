@@ -19,6 +19,7 @@ from ovtool.datasets import registry
 from ovtool.errors import UsageError
 from ovtool.formats import shards
 from ovtool.formats.shards import Left
+from ovtool.inputs import asked as requests
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import dense_clip
 from ovtool.models import resolve
@@ -78,10 +79,12 @@ def run(
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, place)
-    outputs = training.check_outputs(out or _default_out(captions), run.overwrite)
+    outputs = training.check_outputs(out or _default_out(captions), run.replaces)
     dense_clip.last_blocks(pacl.last_block)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
+    asked = _asked(captions, images, pacl, compute, outputs)
+    run = requests.begin(asked, outputs.file, run, (outputs.curve,))
     check = Check(run.strict, pacl.loader_workers, progress)
     source = _source(captions, None if images is None else Path(images), pacl, check)
     failures = source.failures if isinstance(source, Listed) else ()
@@ -109,6 +112,8 @@ def run(
             ranks=ranks,
             progress=progress,
             failures=failures,
+            update=run.update,
+            asked=asked.digest,
         )
         with training.plain_errors(frame, "preparing the training", trainer.MEMORY):
             head = trainer.begun(clip, pacl, dtype, ranks)
@@ -145,6 +150,22 @@ def run(
         more = {"images": source.count, **measures, "origins": origins}
         training.finish(frame, curve, _saver(clip, head), begun, more=more)
         return trained
+
+
+def _asked(
+    captions: str, images: str | Path | None, pacl: Pacl, compute: Compute, outputs: Outputs
+) -> requests.Asked:
+    """The request; local shards are read one by one, others are known by their names."""
+    sources: list[str | Path] = [captions]
+    folder = None if images is None else Path(images)
+    if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
+        source, folder = caption_inputs.locate(captions, folder)
+        sources = [source]
+    elif "{" in captions:
+        sources = list(shards.expand(captions))
+    return requests.of(
+        "train-pacl", pacl, compute, sources=sources, folder=folder, outputs=outputs.places
+    )
 
 
 def _source(captions: str, images: Path | None, pacl: Pacl, check: Check) -> Listed | Sharded:

@@ -14,6 +14,7 @@ from typing import Any
 from ovtool.batches import masks as mask_batches
 from ovtool.batches.readable import Check
 from ovtool.formats import coco
+from ovtool.inputs import asked as requests
 from ovtool.models import maskformer, resolve
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
@@ -62,13 +63,16 @@ def run(
         MismatchError: The checkpoint is of other settings or data.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    outputs = frames.check_outputs(out, run.overwrite)
+    outputs = frames.check_outputs(out, run.replaces)
     devices.set_threads(compute.threads)
     device = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, device)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     folder = None if images is None else Path(images)
+    shaping, places = (training, compute), outputs.places
+    asked = requests.of("train-proposer", *shaping, sources=(truth,), folder=folder, outputs=places)
+    run = requests.begin(asked, outputs.file, run, (outputs.curve,))
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
     check = Check(run.strict, training.loader_workers, progress)
     data = mask_batches.truth_of(
@@ -122,11 +126,13 @@ def run(
             outputs,
             shapes,
             "train-proposer",
-            run.resume,
-            run.overwrite,
-            ranks,
-            progress,
-            data.failures,
+            resume=run.resume,
+            overwrite=run.overwrite,
+            ranks=ranks,
+            progress=progress,
+            update=run.update,
+            asked=asked.digest,
+            failures=data.failures,
         )
 
         def save(path: Path, header: Mapping[str, Any]) -> None:

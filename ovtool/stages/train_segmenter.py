@@ -16,6 +16,7 @@ from ovtool.batches import label_maps as label_map_batches
 from ovtool.batches.label_maps import ExampleOf, Labels
 from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
+from ovtool.inputs import asked as requests
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
 from ovtool.runtime import device as devices
@@ -69,12 +70,21 @@ def run(
         MismatchError: The checkpoint is of other settings or data, or the validation of other classes.
         TrainingError: A loss is not finite; the checkpoint of the last good step stays.
     """
-    outputs = frames.check_outputs(out, run.overwrite)
+    outputs = frames.check_outputs(out, run.replaces)
     devices.set_threads(compute.threads)
     device = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, device)
     _check_model(training.architecture, compute.model)
     folder = None if images is None else Path(images)
+    asked = requests.of(
+        "train-segmenter",
+        training,
+        compute,
+        sources=(labels, validation, validation_images),
+        folder=folder,
+        outputs=outputs.places,
+    )
+    run = requests.begin(asked, outputs.file, run, (outputs.curve,))
     check = Check(run.strict, training.loader_workers, progress)
     data = label_map_batches.read(str(labels), folder, training.with_background, check)
     if validation is not None:
@@ -127,11 +137,13 @@ def run(
             outputs,
             shapes,
             "train-segmenter",
-            run.resume,
-            run.overwrite,
-            ranks,
-            progress,
-            failures,
+            resume=run.resume,
+            overwrite=run.overwrite,
+            ranks=ranks,
+            progress=progress,
+            update=run.update,
+            asked=asked.digest,
+            failures=failures,
         )
 
         def save(path: Path, header: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
+from ovtool.inputs import asked as requests
 from ovtool.inputs import nearest_words
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
@@ -46,6 +47,7 @@ class _Place:
         dtype: In which towers compute.
         ranks: This process, alone.
         run: Whether to resume, to overwrite, or only to plan.
+        asked: The digest of the request.
         progress: Opens a bar.
     """
 
@@ -56,6 +58,7 @@ class _Place:
     dtype: torch.dtype
     ranks: Ranks
     run: Run
+    asked: str
     progress: Progress
 
     def check(self, workers: int) -> Check:
@@ -74,6 +77,8 @@ class _Place:
             ranks=self.ranks,
             progress=self.progress,
             failures=failures,
+            update=self.run.update,
+            asked=self.asked,
         )
 
 
@@ -115,14 +120,22 @@ def run(
         raise UsageError("tune-prompts is one process; start it without torchrun")
     devices.set_threads(compute.threads)
     device = devices.choose(compute.device)
+    outputs = training.check_outputs(out or _default_out(str(pairs), kind), run.replaces)
+    folder = images
+    if folder is None and Path(pairs).is_file():
+        folder = Path(pairs).resolve().parent
+    shaping, places = (kind, compute), outputs.places
+    asked = requests.of("tune-prompts", *shaping, sources=(pairs,), folder=folder, outputs=places)
+    run = requests.begin(asked, outputs.file, run, (outputs.curve,))
     place = _Place(
         str(pairs),
         None if images is None else Path(images),
-        training.check_outputs(out or _default_out(str(pairs), kind), run.overwrite),
+        outputs,
         compute.model,
         devices.training_precision(compute.precision, device),
         distributed.alone(device),
         run,
+        asked.digest,
         progress,
     )
     if isinstance(kind, BackgroundPrompts):

@@ -43,6 +43,16 @@ class Outputs:
     file: Path
     curve: Path
 
+    @classmethod
+    def of(cls, out: Path | str) -> Outputs:
+        """The places of a training that writes `out`."""
+        return cls(Path(out), Path(out).with_suffix(".png"))
+
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Both of them."""
+        return self.file, self.curve
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -57,6 +67,8 @@ class Frame:
         ranks: this process among torchrun's.
         progress: opens a bar; only the first process shows it.
         failures: images that are left out, `file_name` and `reason`; they stand in the header too.
+        update: whether a checkpoint of other data or settings is removed, and no error.
+        asked: the digest of the request (`inputs.asked`), which the header keeps for `--update`.
     """
 
     outputs: Outputs
@@ -67,6 +79,8 @@ class Frame:
     ranks: Ranks = field(default_factory=distributed.alone)
     progress: Progress = no_progress
     failures: Sequence[Failure] = ()
+    update: bool = False
+    asked: str | None = None
 
     @property
     def digest(self) -> str:
@@ -160,7 +174,7 @@ def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
         OutputExistsError: one is there, and `overwrite` was not given.
         InputError: one cannot be written.
     """
-    outputs = Outputs(Path(out), Path(out).with_suffix(".png"))
+    outputs = Outputs.of(out)
     atomic.check_outputs((outputs.file, outputs.curve), overwrite)
     return outputs
 
@@ -179,7 +193,9 @@ def begin(frame: Frame, phase: str = "") -> Begun:
     """
     checkpoint = frame.checkpoint(phase)
     with plain_errors(frame, "starting", phase=phase):
-        state = checkpoints.begin_together(checkpoint, frame.ranks, frame.resume, frame.overwrite)
+        state = checkpoints.begin_together(
+            checkpoint, frame.ranks, frame.resume, frame.overwrite, frame.update
+        )
     return Begun(checkpoint, state, frame)
 
 
@@ -252,8 +268,10 @@ def finish(
     if not frame.ranks.is_first:
         return
     thinned = loop.thinned(curve)
-    header = {**frame.shapes, **(more or {}), "failures": list(frame.failures), "curve": thinned}
-    save(frame.outputs.file, header)
+    more = {**(more or {}), "failures": list(frame.failures)}
+    if frame.asked is not None:
+        more["asked"] = frame.asked
+    save(frame.outputs.file, {**frame.shapes, **more, "curve": thinned})
     plots.losses(frame.outputs.curve, thinned, frame.title)
     for begun in checkpoints_done:
         begun.checkpoint.remove()
