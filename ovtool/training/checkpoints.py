@@ -19,6 +19,12 @@ from ovtool.formats import atomic
 from ovtool.training.distributed import Ranks
 
 
+# what reading a file that is no checkpoint ends in
+_BROKEN = (
+    RuntimeError, pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The checkpoint of one training.
@@ -46,7 +52,7 @@ class Checkpoint:
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             digest = state.pop("digest")
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError):
+        except _BROKEN:
             raise InputError(
                 f"{self.path} is broken or no checkpoint; remove it to train from the start"
             ) from None
