@@ -8,7 +8,7 @@ from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.option import Argument
 from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Run, TrainedOut
 
 if TYPE_CHECKING:  # it imports torch, for which help need not wait
     from ovtool.training.run import Trained
@@ -26,7 +26,7 @@ def tune_prompts(
     kind: MaskPrompts | BackgroundPrompts = MaskPrompts(),
     *,
     images: ImagesFolder = None,
-    out: Out = None,
+    out: TrainedOut = None,
     json: Json = False,
     compute: Compute = Compute(),
     run: Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")] = Run(),

@@ -46,6 +46,18 @@ Out = Annotated[
         shapes=False,
     ),
 ]
+TrainedOut = Annotated[
+    str | None,
+    Option(
+        "Where the result goes, with a curve of the losses beside it. Default: a name made from the "
+        "input, in the current folder.",
+        flag="--output",
+        short="-o",
+        metavar="FILE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
 Format = Annotated[
     Literal["coco", "results"],
     Option(

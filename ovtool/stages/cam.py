@@ -98,7 +98,7 @@ def run(
         images: the folder that the file names of the labels start from.
         classes: the classes that a file of two columns may name.
         limit: the first so many images alone.
-        out: where to write; None is a name made from that of the labels, in the current folder.
+        out: where to write; `-` is stdout, None is a name made from that of the labels, in the current folder.
         compute: the model and the device.
         run: how the run goes. An image that cannot be read is a failure, unless `run.strict`.
         progress: opens a progress bar.
@@ -121,8 +121,6 @@ def run(
         raise UsageError("cam is one process; start it without torchrun")
     place = devices.choose(compute.device)
     target = str(out or f"{_stem(source)}.cams.safetensors")
-    if target == "-":
-        raise UsageError("cam writes a safetensors file; name it with -o")
     outputs = _checked_outputs(target, method, run)
     _check_files(method)
     listed = label_inputs.read(source, folder, classes, limit)
@@ -177,6 +175,12 @@ def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.O
     outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
     runs.check_place(target, run)
     beside = _beside(target, method)
+    if target == "-":
+        tensors.check_stdout()
+        if _trains(method):
+            raise UsageError(
+                "a training keeps a curve and a checkpoint beside its output; name a file in place of -"
+            )
     atomic.check_distinct([outputs.file, *beside])
     begun = runs.is_begun(target) or checkpoints.beside(outputs.file, "").path.exists()
     for path in beside:

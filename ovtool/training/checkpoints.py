@@ -18,7 +18,6 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError
 from ovtool.formats import atomic
 from ovtool.training.distributed import Ranks
 
-
 # what reading a file that is no checkpoint ends in
 _BROKEN = (
     RuntimeError, pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError,

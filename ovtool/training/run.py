@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ovtool.errors import OvtoolError
+from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats import atomic, parts, plots
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
@@ -173,7 +173,12 @@ def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
     Raises:
         OutputExistsError: one is there, and `overwrite` was not given.
         InputError: one cannot be written.
+        UsageError: it is stdout, beside which there is no place.
     """
+    if str(out) == "-":
+        raise UsageError(
+            "a training keeps a curve and a checkpoint beside its output; name a file in place of -"
+        )
     outputs = Outputs.of(out)
     atomic.check_outputs((outputs.file, outputs.curve), overwrite)
     return outputs
