@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputExistsError,
         OvtoolError,
+        UpToDate,
         UsageError,
     )
     from ovtool.masks import Masks
@@ -112,6 +113,7 @@ __all__ = [
     "Training",
     "TrainingError",
     "TwoStage",
+    "UpToDate",
     "UsageError",
     "Words",
     "__version__",
@@ -158,6 +160,7 @@ _MODULES = {
     ),
     **dict.fromkeys(("Apply", "PromptStep", "PseudoMasks"), "settings.refine"),
     "TrainingError": "training.loop",
+    "UpToDate": "errors",
 }
 
 

@@ -18,6 +18,20 @@ class OutputExistsError(OvtoolError):
     """The output is there already and ``--overwrite`` was not given."""
 
 
+class UpToDate(OvtoolError):
+    """There is nothing to do: with ``--update`` an output is newer than all that it is made from.
+
+    Attributes:
+        output: The file that is up to date.
+    """
+
+    exit_code = 0
+
+    def __init__(self, output: object) -> None:
+        super().__init__(f"{output} is up to date")
+        self.output = str(output)
+
+
 class UsageError(OvtoolError):
     """A request that cannot be meant: an unknown name, an empty class, options that exclude each other."""
 

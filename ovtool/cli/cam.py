@@ -55,7 +55,9 @@ def cam(
     out: Out = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[Run, Only("part_size", "resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[
+        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
+    ] = Run(),
 ) -> None:
     """Make class activation maps from image-level labels: where in each image its classes are.
 
@@ -86,10 +88,11 @@ def cam(
     if made.is_plan:
         output.message(f"would write {made.out}: {what}")
     else:
-        written = ", ".join([made.out, *(made.written or {}).values()])
+        out_name = "standard output" if made.out == "-" else made.out
+        written = ", ".join([out_name, *(made.written or {}).values()])
         output.message(f"{what} by {made.method}; written: {written}")
         output.say_failures(made.failures)
-    if json:
+    if json and (made.is_plan or made.out != "-"):
         output.print_json(vars(made))
     if made.failures:
         raise typer.Exit(3)

@@ -17,7 +17,7 @@ def data_make(
     folder: Annotated[Path, Argument("Where: an absent or empty folder.", metavar="DIR")],
     scenes: Scenes = Scenes(),
     *,
-    run: Annotated[Run, Only("overwrite", "dry_run")] = Run(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
     json: Json = False,
 ) -> None:
     """Make a data set: images with instances, semantic masks, captions, label maps, word lists.

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ovtool.cli import output
-from ovtool.errors import UsageError
+from ovtool.errors import UpToDate, UsageError
 from ovtool.settings.option import Argument, Field
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -269,7 +269,12 @@ class DeclaredCommand(TyperCommand):
             values = self._values(ctx.params)
         except UsageError as error:
             ctx.fail(str(error))
-        self._function(**values)
+        try:
+            self._function(**values)
+        except UpToDate as answer:
+            output.message(str(answer))
+            if ctx.params.get("json"):
+                output.print_json({"output": answer.output, "up_to_date": True})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuses flags of earlier versions by naming the new ones."""

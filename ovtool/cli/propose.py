@@ -19,7 +19,9 @@ def propose(
     save_embeddings: SaveEmbeddings = None,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("part_size", "resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[
+        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
+    ] = Run(),
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
 ) -> None:
     """Find masks of whatever is in the images, best first, without naming it.

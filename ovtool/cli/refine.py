@@ -9,7 +9,7 @@ from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.cam import UNUSED
 from ovtool.settings.option import Argument, fields
-from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
 
 
@@ -25,14 +25,18 @@ def refine(
     *,
     images: ImagesFolder = None,
     out: Out = None,
+    format: RefineFormat = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[Run, Only("part_size", "resume", "overwrite", "strict", "dry_run")] = Run(),
+    run: Annotated[
+        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
+    ] = Run(),
 ) -> None:
     """Refine class activation maps, and make pseudo masks of them.
 
     -o x.safetensors writes maps for a next step. -o x.json writes pseudo masks: a mask for each class and
-    image, `background` among them; pixels in doubt are in none, and train-segmenter ignores them.
+    image, `background` among them; pixels in doubt are in none, and train-segmenter ignores them. For
+    other names, and for stdout, --format says which of the two.
 
     prompts trains a mask generator anew, with L_match + lambda_r L_refine, and takes its maps; maps that no
     generator made are first fitted by one. affinity spreads maps over patches that attend to each other,
@@ -52,6 +56,7 @@ def refine(
         masks,
         images=images,
         out=out,
+        format=format,
         compute=compute,
         run=run,
         progress=output.progress,

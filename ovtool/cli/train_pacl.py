@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from ovtool.cli import output, trainings
 from ovtool.settings.option import Option
 from ovtool.settings.pacl import Pacl
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Run, TrainedOut
 
 if TYPE_CHECKING:  # it imports torch, for which help need not wait
     from ovtool.training.run import Trained
@@ -26,7 +26,7 @@ def train_pacl(
     pacl: Pacl = Pacl(),
     *,
     images: ImagesFolder = None,
-    out: Out = None,
+    out: TrainedOut = None,
     json: Json = False,
     compute: Compute = Compute(),
     run: trainings.TrainingRun = Run(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # it imports torch
     from ovtool.training.run import Trained
 
 
-TrainingRun = Annotated[Run, Only("resume", "overwrite", "strict", "dry_run")]
+TrainingRun = Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")]
 NetworkFile = Annotated[
     Path,
     Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from ovtool.cli import output, trainings
 from ovtool.settings.option import Argument
 from ovtool.settings.prompts import BackgroundPrompts, MaskPrompts
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
+from ovtool.settings.shared import Compute, ImagesFolder, Json, Run, TrainedOut
 
 if TYPE_CHECKING:  # it imports torch, for which help need not wait
     from ovtool.training.run import Trained
@@ -25,7 +25,7 @@ def tune_prompts(
     kind: MaskPrompts | BackgroundPrompts = MaskPrompts(),
     *,
     images: ImagesFolder = None,
-    out: Out = None,
+    out: TrainedOut = None,
     json: Json = False,
     compute: Compute = Compute(),
     run: trainings.TrainingRun = Run(),

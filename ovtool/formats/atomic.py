@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,8 +98,8 @@ def make_folder(folder: Path) -> None:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that becomes ``path`` when the block ends well, and leaves no trace otherwise.
 
-    A link is written through, so its target is what is replaced. Devices and pipes are written to
-    directly. The temporary file is locked while it lives, which is how ``remove_stale`` tells it
+    A link is written through, so its target is what is replaced. Devices, pipes and stdout (``-``) are
+    written to directly. The temporary file is locked while it lives, which is how ``remove_stale`` tells it
     from one whose writer was killed.
 
     Raises:
@@ -106,6 +107,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             raises pass unchanged, and the temporary file is removed for them as well.
     """
     path = Path(path)
+    if str(path) == "-":
+        yield _stdout()
+        sys.stdout.flush()
+        return
     if _is_special(path):
         with open(path, "wb") as device:
             yield device
@@ -193,6 +198,13 @@ def _is_special(path: Path) -> bool:
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _stdout() -> BinaryIO:
+    """Where bytes for stdout go. Raises InputError where it is closed."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed, so there is nowhere to write; name a file")
+    return sys.stdout.buffer
 
 
 def _sync_folder(folder: Path) -> None:

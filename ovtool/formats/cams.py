@@ -76,10 +76,12 @@ def write(
     model: str | None = None,
     fingerprint: str | None = None,
     failures: Sequence[Mapping[str, str]] = (),
+    asked: str | None = None,
 ) -> Cams:
     """Writes maps atomically, as float16, and returns them as they are read again.
 
-    maps: image id to (K, h, w) in [0, 1]. settings: what shaped them, with the `method`.
+    maps: image id to (K, h, w) in [0, 1]. settings: what shaped them, with the `method`. asked: the digest
+    of the request, for `--update`.
 
     Raises InputError where the file cannot be written, or where something in it is wrong: an id given
     twice, a map that is missing, of another number than the image's categories, not finite or not in
@@ -105,6 +107,8 @@ def write(
             "failures": [dict(one) for one in cams.failures],
         },
     }
+    if asked is not None:
+        header["settings"]["asked"] = asked
     if fingerprint is not None:
         header |= {"model": model, "fingerprint": fingerprint}
     tensors.save(Path(path), {f"cam/{key}": value for key, value in stored.items()}, header)

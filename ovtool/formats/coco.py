@@ -8,7 +8,6 @@ own, which may count from 0. What exporters write otherwise is repaired on readi
 
 import hashlib
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -328,11 +327,6 @@ def _result_lines(dataset: Dataset) -> Iterator[bytes]:
 
 def _write_lines(lines: Iterator[bytes], target: Path | str) -> None:
     """Writes a file atomically, or to stdout for ``-``."""
-    if str(target) == "-":
-        for line in lines:
-            sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-        return
     atomic.remove_stale(Path(target))
     with atomic.writing(Path(target)) as handle:
         handle.writelines(lines)

@@ -68,8 +68,12 @@ class PartStore:
     settings: Mapping[str, Any]
     preface: Mapping[str, Any] | None = None
 
-    def exists(self, part: Part) -> bool:
+    def exists(self, part: Part, or_other: bool = False) -> bool:
         """Whether a part is there, whole, and of this run; each of its records is read and checked.
+
+        Args:
+            part: the part.
+            or_other: a part of another run counts as not there, and is no error.
 
         Raises:
             MismatchError: it comes from other settings, or from another cut of the list.
@@ -78,13 +82,12 @@ class PartStore:
         header, end = _ends(path)
         if header is None:
             return False
-        _check_digest(header, self.digest, path)
-        cut_of = (header.get("part"), header.get("start"), header.get("stop"))
-        if cut_of != (part.index, part.start, part.stop):
-            raise MismatchError(
-                f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}; "
-                f"run without --resume, or remove {self.folder}"
-            )
+        try:
+            self._check_run(part, header)
+        except MismatchError:
+            if or_other:
+                return False
+            raise
         if end is None or (end.get("tensors") and not path.with_suffix(_TENSORS).exists()):
             return False
         try:
@@ -178,6 +181,17 @@ class PartStore:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _check_run(self, part: Part, header: Mapping[str, Any]) -> None:
+        """Raises MismatchError for a part of other settings, or of another cut of the list."""
+        path = self._path(part)
+        _check_digest(header, self.digest, path)
+        cut_of = (header.get("part"), header.get("start"), header.get("stop"))
+        if cut_of != (part.index, part.start, part.stop):
+            raise MismatchError(
+                f"{path} holds images {cut_of[1]} to {cut_of[2]}, not {part.start} to {part.stop}; "
+                f"run without --resume, or remove {self.folder}"
+            )
 
     def _path(self, part: Part) -> Path:
         return self.folder / f"part-{part.index:05d}.jsonl"

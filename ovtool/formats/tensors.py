@@ -7,6 +7,7 @@ for masks and labels) and ``settings``.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from ovtool.errors import InputError, MismatchError
+from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import atomic
 
 FORMAT = 1
@@ -26,8 +27,18 @@ _KEY = "ovtool"
 Array = torch.Tensor | NDArray[Any]
 
 
+def check_stdout() -> None:
+    """Refuses to write a safetensors file to a terminal. Raises UsageError."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError(
+            "safetensors are bytes, which a terminal cannot show; send standard output to a file or a "
+            "pipe, or name a file with -o"
+        )
+
+
 def save(path: Path, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    """Writes tensors of any shape, dtype and device, atomically and with the same bytes each time.
+    """Writes tensors of any shape, dtype and device, atomically and with the same bytes each time; to
+    stdout for ``-``.
 
     ``header`` must have a ``kind``; ``format`` is set here, ``settings`` is {} if not given.
 

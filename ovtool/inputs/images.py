@@ -86,6 +86,11 @@ def is_data_set(inputs: Inputs) -> bool:
     return len(inputs) == 1 and registry.is_name(inputs[0]) and not Path(inputs[0]).exists()
 
 
+def data_set_of(inputs: Inputs) -> tuple[str, ...]:
+    """The name of the data set that the inputs are; nothing where they are none."""
+    return tuple(names_of(inputs)) if is_data_set(inputs) else ()
+
+
 def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -> Path:
     """The folder that the file names in a file start from.
 

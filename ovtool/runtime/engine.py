@@ -35,6 +35,7 @@ def run_local(
     work: Callable[[Part], PartOutput],
     *,
     resume: bool = False,
+    anew: bool = False,
     strict: bool = False,
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
@@ -45,16 +46,17 @@ def run_local(
     made anew. Whatever stops the run (Ctrl-C, a kill, a full disk), the parts done by then stay.
 
     Args:
+        anew: with ``resume``, make a part of another run anew instead of refusing it.
         strict: stop at the first failure instead of keeping it as a record.
         advance: called with the number of images done since its last call, failures included.
 
     Raises:
-        MismatchError: ``resume``, and a part in the store comes from another run.
+        MismatchError: ``resume`` without ``anew``, and a part in the store comes from another run.
         InputError: a part cannot be written, or ``strict`` and an image failed.
     """
     kept: set[int] = set()
     if resume:
-        kept = {part.index for part in parts if store.exists(part)}
+        kept = {part.index for part in parts if store.exists(part, or_other=anew)}
         logger.info("resuming: %d of %d parts are done", len(kept), len(parts))
     elif removed := store.discard(parts):
         logger.warning(

@@ -66,7 +66,9 @@ def check_place(out: str, run: Run) -> None:
     """
     if run.resume and _is_stream(out):
         raise UsageError(f"--resume needs a file as output: no parts are kept beside {out}")
-    atomic.check_output(Path(out), run.overwrite)
+    if run.update and _is_stream(out):
+        raise UsageError(f"--update compares the times of files; name a file in place of {out}")
+    atomic.check_output(Path(out), run.replaces)
 
 
 def is_begun(out: str) -> bool:
@@ -113,6 +115,7 @@ class Job:
         format: `coco`, or `results` for COCO's bare list.
         beside: what else the work writes, kind to place; parts that were made with other places are not
             resumed.
+        asked: the digest of the request (`inputs.asked`), which the output keeps for `--update`.
         finish: gets the merged data set and the tensors of the parts, before the output is written.
         write: gets the same and writes `out`, where that is no COCO JSON.
     """
@@ -124,6 +127,7 @@ class Job:
     description: str
     format: Literal["coco", "results"] = "coco"
     beside: Mapping[str, str] = field(default_factory=dict)
+    asked: str | None = None
     finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
     write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
 
@@ -166,10 +170,11 @@ def map_images(
                 store,
                 lambda part: _with_ids(work, items[part.start : part.stop]),
                 resume=run.resume,
+                anew=run.update,
                 strict=run.strict,
                 advance=advance,
             )
-        dataset = merge.merge_records(store.records(whole), info, categories)
+        dataset = merge.merge_records(store.records(whole), _info(job), categories)
         failures = dataset.info["ovtool"]["failures"]
         if failures and not dataset.images:
             store.remove()
@@ -186,6 +191,12 @@ def map_images(
             coco.write(dataset, out)
         store.remove()
     return Outcome(dataset, out, failures)
+
+
+def _info(job: Job) -> Mapping[str, Any]:
+    """The output's `info`, with the digest of the request."""
+    asked = {} if job.asked is None else {"asked": job.asked}
+    return {**job.info, "ovtool": {**job.info.get("ovtool", {}), **asked}}
 
 
 def _with_ids(

@@ -182,6 +182,17 @@ class PromptStep(Training):
         self.matching()
 
 
+RefineFormat = Annotated[
+    Literal["coco", "safetensors"] | None,
+    Option(
+        "What is written: coco for pseudo masks, safetensors for maps. Default: by the ending of -o, else "
+        "coco.",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
+
+
 @settings(panel="Pseudo masks")
 class PseudoMasks:
     """How maps become pseudo masks, and the images that are drawn of them."""

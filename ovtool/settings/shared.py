@@ -53,6 +53,18 @@ Out = Annotated[
         shapes=False,
     ),
 ]
+TrainedOut = Annotated[
+    str | None,
+    Option(
+        "Where the result goes, with a curve of the losses beside it. Default: a name made from the "
+        "input, in the current folder.",
+        flag="--output",
+        short="-o",
+        metavar="FILE",
+        panel=OUTPUT,
+        shapes=False,
+    ),
+]
 Format = Annotated[
     Literal["coco", "results"],
     Option(
@@ -72,6 +84,14 @@ Resume = Annotated[
     bool, Option("Go on with a run that was cut off, from what it left.", shapes=False)
 ]
 Overwrite = Annotated[bool, Option("Replace an output that exists.", shapes=False)]
+Update = Annotated[
+    bool,
+    Option(
+        "Do nothing where the output was made with these settings and nothing that is read is newer; else "
+        "replace it, and go on with what a run that was cut off left, where that fits.",
+        shapes=False,
+    ),
+]
 DryRun = Annotated[
     bool, Option("Print what would be read, done and written, and stop.", shapes=False)
 ]
@@ -229,8 +249,14 @@ class Run:
     ] = 256
     resume: Resume = False
     overwrite: Overwrite = False
+    update: Update = False
     strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
     dry_run: DryRun = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an output that exists may be replaced."""
+        return self.overwrite or self.update
 
 
 @settings(panel="Model and device")

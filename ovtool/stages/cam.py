@@ -20,6 +20,7 @@ from ovtool.formats import atomic, cams, coco, image_labels, parts, plots, tenso
 from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import asked as requests
 from ovtool.inputs import labels as label_inputs
 from ovtool.models import recommendations, resolve
 from ovtool.runtime import device as devices
@@ -97,7 +98,7 @@ def run(
         images: the folder that the file names of the labels start from.
         classes: the classes that a file of two columns may name.
         limit: the first so many images alone.
-        out: where to write; None is a name made from that of the labels, in the current folder.
+        out: where to write; `-` is stdout, None is a name made from that of the labels, in the current folder.
         compute: the model and the device.
         run: how the run goes. An image that cannot be read is a failure, unless `run.strict`.
         progress: opens a progress bar.
@@ -120,11 +121,13 @@ def run(
         raise UsageError("cam is one process; start it without torchrun")
     place = devices.choose(compute.device)
     target = str(out or f"{_stem(source)}.cams.safetensors")
-    if target == "-":
-        raise UsageError("cam writes a safetensors file; name it with -o")
     outputs = _checked_outputs(target, method, run)
     _check_files(method)
     listed = label_inputs.read(source, folder, classes, limit)
+    maps = method.from_maps if isinstance(method, GivenMaps) else None
+    shaping = (method, spread, listed.digest, compute)
+    asked = requests.of("cam", *shaping, sources=(source, maps), items=listed.items)
+    run = requests.begin(asked, target, run, _beside(target, method))
     usable = listed
     if isinstance(method, ClassifierMaps | LabelMatching) and _trains(method):
         usable = label_batches.readable_labels(
@@ -157,6 +160,8 @@ def run(
         overwrite=run.overwrite,
         ranks=distributed.alone(place),
         progress=progress,
+        update=run.update,
+        asked=asked.digest,
     )
     maker = _maker(method, spread, usable, clip, frame)
     settings = {**as_data(spread), **maker.settings}
@@ -169,16 +174,26 @@ def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.O
     """The places that are written to, checked before any work."""
     outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
     runs.check_place(target, run)
-    beside: list[Path] = []
-    if _trains(method):
-        beside.append(outputs.curve)
-    if isinstance(method, LabelMatching) and method.save_generator is not None:
-        beside.append(method.save_generator)
+    beside = _beside(target, method)
+    if target == "-":
+        tensors.check_stdout()
+        if _trains(method):
+            raise UsageError(
+                "a training keeps a curve and a checkpoint beside its output; name a file in place of -"
+            )
     atomic.check_distinct([outputs.file, *beside])
     begun = runs.is_begun(target) or checkpoints.beside(outputs.file, "").path.exists()
     for path in beside:
-        atomic.check_output(path, run.overwrite or (run.resume and begun))
+        atomic.check_output(path, run.replaces or (run.resume and begun))
     return outputs
+
+
+def _beside(target: str, method: CamMethod) -> list[Path]:
+    """What is written beside the maps: the curve of a training, and its generator."""
+    beside = [Path(target).with_suffix(".png")] if _trains(method) else []
+    if isinstance(method, LabelMatching) and method.save_generator is not None:
+        beside.append(method.save_generator)
+    return beside
 
 
 def _trains(method: CamMethod) -> bool:
@@ -329,6 +344,7 @@ class _Maps:
             model=None if self.clip is None else self.clip.name,
             fingerprint=None if self.clip is None else self.clip.fingerprint,
             failures=dataset.info["ovtool"]["failures"],
+            asked=self.frame.asked,
         )
 
 

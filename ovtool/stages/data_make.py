@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -10,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ovtool
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.collage_files import CollageSpec
-from ovtool.errors import InputError, OutputExistsError, UsageError
+from ovtool.errors import InputError, OutputExistsError, UpToDate, UsageError
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.data import Scenes
 from ovtool.settings.shared import Run
@@ -46,11 +48,14 @@ def run(
     Raises:
         UsageError: the data set or the split is unknown.
         OutputExistsError: the folder is not empty.
+        UpToDate: with `run.update`, the folder holds this data set.
         InputError: the art is not at hand, or the folder cannot be written.
     """
     folder = Path(folder)
     spec = _spec(name, scenes)
-    _check_folder(folder, run.overwrite)
+    if run.update and _is_made(spec, folder):
+        raise UpToDate(folder)
+    _check_folder(folder, run.replaces)
     collage_files.drawings(spec.split)  # whether it has them, before anything is removed
     if not run.dry_run:
         _make_whole(spec, folder, scenes.workers, progress)
@@ -83,6 +88,18 @@ def _spec(name: str, scenes: Scenes) -> CollageSpec:
     if name != "collage":
         raise UsageError(f"{name} cannot be made, only found; `ovtool data list` says where")
     return CollageSpec(split, scenes.count, scenes.seed, scenes.size, scenes.preset)
+
+
+def _is_made(spec: CollageSpec, folder: Path) -> bool:
+    """Whether the folder holds the data set of a spec, whole, as this version makes it."""
+    files = registry.collage_in(folder, spec.split)
+    if files.instances is None or not registry.is_made(files):
+        return False
+    try:
+        made = json.loads(files.instances.read_bytes())["info"]["ovtool"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(made.get("version") == ovtool.__version__ and made.get("settings") == asdict(spec))
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

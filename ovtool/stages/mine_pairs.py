@@ -22,6 +22,7 @@ from ovtool.errors import InputError
 from ovtool.formats import coco, parts, rle
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import asked as requests
 from ovtool.inputs import captions as captioned_images
 from ovtool.inputs.captions import Mention
 from ovtool.models import noun_masks, resolve
@@ -139,6 +140,10 @@ def run(
     items, captioned = captioned_images.find(spec, folder, limit)
     target = str(out or captioned_images.default_output(spec, "pairs"))
     written = PairCrops(None if crops is None else Path(crops))
+    captions_file, _ = captioned_images.locate(spec, folder)
+    shaping = (nouns, nouns.spacy_model, matching, compute, run)
+    asked = requests.of("mine-pairs", *shaping, sources=(captions_file,), items=items)
+    run = requests.begin(asked, target, run, (written.target,))
     keeps = _check_places(target, written, run)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
@@ -166,6 +171,7 @@ def run(
             device=place,
             description="mining",
             beside=runs.places_from(target, written.places),
+            asked=asked.digest,
         ),
         run,
         progress,

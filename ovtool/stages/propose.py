@@ -15,6 +15,7 @@ from torch import Tensor
 from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, parts, rle, tensors
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import asked as requests
 from ovtool.inputs import images as sources
 from ovtool.models import resolve
 from ovtool.models.maskformer import TEMPERATURE
@@ -77,6 +78,9 @@ def run(
     target = str(out or sources.default_output(inputs, items, source.coco, "proposals"))
     embeddings = None if save_embeddings is None else Path(save_embeddings)
     _check_places(target, embeddings, run)
+    named = (*sources.data_set_of(inputs), source.coco)
+    asked = requests.of("propose", masks, name, compute, run, format, sources=named, items=items)
+    run = requests.begin(asked, target, run, (embeddings,))
     clip = _clip(compute.model, place) if by_name.is_trained(name) else None
     settings = dataclasses.replace(masks, proposer=name)
     propose = by_name.load(settings, clip=clip, device=place)
@@ -102,6 +106,7 @@ def run(
             device=place if propose.weights is not None else torch.device("cpu"),
             description="proposing",
             format=format,
+            asked=asked.digest,
             beside={} if embeddings is None else {"embeddings": "safetensors"},
             finish=keep,
         ),
@@ -120,7 +125,7 @@ def _check_places(target: str, embeddings: Path | None, run: Run) -> None:
     if str(embeddings) == "-":
         raise UsageError("--save-embeddings writes a safetensors file; name one in place of -")
     is_begun = run.resume and runs.is_begun(target)
-    atomic.check_output(embeddings, run.overwrite or is_begun)
+    atomic.check_output(embeddings, run.replaces or is_begun)
 
 
 def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> engine.PartOutput:

@@ -20,9 +20,10 @@ from ovtool.cams import prompt_refinement
 from ovtool.cams.refine_steps import Context
 from ovtool.cams.refined import MapsOf, Masking, Refiner, Work, with_background
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco
+from ovtool.formats import atomic, coco, tensors
 from ovtool.formats import cams as maps_file
 from ovtool.formats.cams import CamImage, Cams
+from ovtool.inputs import asked as requests
 from ovtool.methods.pseudo_masks import Background
 from ovtool.outputs.drawn_files import DrawnFiles, doubled_stems
 from ovtool.proposers import proposal_sources
@@ -32,7 +33,7 @@ from ovtool.runtime import runs
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
-from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, background_rule
+from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat, background_rule
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
@@ -50,6 +51,7 @@ def run(
     *,
     images: Path | str | None = None,
     out: str | None = None,
+    format: RefineFormat = None,
     compute: Compute = Compute(),
     run: Run = Run(),
     progress: Progress = no_progress,
@@ -63,7 +65,8 @@ def run(
         prompts: what shapes the step `prompts`, and its training.
         masks: how maps become pseudo masks, and folders for the images that are drawn of them.
         images: the folder of the images, by default the one that the maps are in.
-        out: where to write; None is a name made from that of the maps, for pseudo masks.
+        out: where to write; `-` is stdout, None is a name made from that of the maps.
+        format: what is written, where the ending of `out` does not say it.
         compute: the CLIP of `prompts`, `affinity` and `walk`, by default the one that made the maps; the
             device.
         run: how the run goes. An image that cannot be read is a failure, unless `run.strict`.
@@ -83,13 +86,19 @@ def run(
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     source = Path(cams)
-    target = str(out or f"{source.stem.removesuffix('.cams')}.pseudo.json")
-    is_maps = target.endswith(".safetensors")
-    _check_request(apply, prompts, masks, target)
+    ending = "refined.safetensors" if format == "safetensors" else "pseudo.json"
+    target = str(out or f"{source.stem.removesuffix('.cams')}.{ending}")
+    is_maps = _is_maps(target, format)
+    _check_request(apply, prompts, masks, target, is_maps)
+    runs.check_place(target, run)
     kept = _checked_generator(apply, prompts, target, run)
     given = maps_file.read(source)
     folder = source.resolve().parent if images is None else Path(images)
     items = map_batches.items_of(given, folder, str(cams))
+    shaping = (apply, prompts, masks, compute)
+    asked = requests.of("refine", *shaping, sources=(source, apply.proposals), items=items)
+    beside = (masks.label_maps, masks.overlays, prompts.save_generator)
+    run = requests.begin(asked, target, run, beside)
     _check_maps(given, str(cams))
     categories = given.categories if is_maps else with_background(given.categories)
     drawings = DrawnFiles(
@@ -97,7 +106,6 @@ def run(
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
         doubled=doubled_stems(items),
     )
-    runs.check_place(target, run)
     drawings.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
     clip = None
     if "prompts" in apply.apply or apply.reads_attention:
@@ -125,6 +133,7 @@ def run(
             overwrite=run.overwrite,
             ranks=distributed.alone(place),
             progress=progress,
+            update=run.update,
         )
         maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()
@@ -149,6 +158,7 @@ def run(
         device=place,
         description="refining",
         beside=runs.places_from(target, drawings.places),
+        asked=asked.digest,
         finish=check,
         write=write if is_maps else None,
     )
@@ -193,13 +203,32 @@ def _against(rule: str | None) -> Background:
     return Background() if background.kind == "rest" else background
 
 
-def _check_request(apply: Apply, prompts: PromptStep, masks: PseudoMasks, target: str) -> None:
-    """Raises UsageError for what does not go together, before anything is read."""
-    is_maps = target.endswith(".safetensors")
-    if not is_maps and not target.endswith(".json"):
+def _is_maps(target: str, format: RefineFormat) -> bool:
+    """Whether maps are written, and no pseudo masks.
+
+    Raises:
+        UsageError: the ending says neither, or another thing than the format.
+    """
+    by_ending = {".json": "coco", ".safetensors": "safetensors"}.get(Path(target).suffix)
+    if format is not None and by_ending not in (None, format):
         raise UsageError(
-            f"-o {target} has no known ending; end it in .json for pseudo masks, or in .safetensors for maps"
+            f"-o {target} ends as {by_ending} does, not {format}; leave out --format, or change the name"
         )
+    kind = format or by_ending
+    if kind is None and target != "-":
+        raise UsageError(
+            f"-o {target} has no known ending; end it in .json for pseudo masks, or in .safetensors for "
+            "maps, or give --format"
+        )
+    return kind == "safetensors"
+
+
+def _check_request(
+    apply: Apply, prompts: PromptStep, masks: PseudoMasks, target: str, is_maps: bool
+) -> None:
+    """Raises UsageError for what does not go together, before anything is read."""
+    if is_maps and target == "-":
+        tensors.check_stdout()
     if is_maps and not apply.apply:
         raise UsageError(
             f"without --apply the maps stay as they are, and -o {target} would be a copy; name a step"
@@ -208,6 +237,11 @@ def _check_request(apply: Apply, prompts: PromptStep, masks: PseudoMasks, target
         raise UsageError(f"images are drawn of pseudo masks; give -o x.json in place of {target}")
     if "prompts" in apply.apply:
         prompt_refinement.require_prompts(prompts)
+        if target == "-" and prompts.save_generator is None:
+            raise UsageError(
+                "the step prompts keeps its generator beside the output; name it with --save-generator, or "
+                "name a file in place of -"
+            )
     elif prompts.background_prompts or prompts.generator or prompts.save_generator:
         raise UsageError(
             "--background-prompts, --generator and --save-generator belong to the step prompts; add it to "
@@ -229,7 +263,7 @@ def _checked_generator(apply: Apply, prompts: PromptStep, target: str, run: Run)
     atomic.check_distinct((Path(target), kept, curve))
     goes_on = run.resume and kept.exists()
     for path in (kept, curve):
-        atomic.check_output(path, run.overwrite or goes_on)
+        atomic.check_output(path, run.replaces or goes_on)
     return kept
 
 
@@ -275,4 +309,5 @@ def _write_maps(
         target, images, found.categories, maps, {**found.settings, "refined": dict(shown)},
         model=model, fingerprint=fingerprint,
         failures=[*found.failures, *dataset.info["ovtool"]["failures"]],
+        asked=dataset.info["ovtool"].get("asked"),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ovtool.inputs import asked as requests
 from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
@@ -76,13 +77,17 @@ def run(
     items = image_inputs.find(inputs, source.coco, source.images, source.limit, source.exif)
     target = str(out or image_inputs.default_output(inputs, items, source.coco, "segments"))
     runs.check_place(target, run)
-
-    ready = prepared(method, words, items, inputs, compute, run.batch_size)
     is_alone = out is None and len(items) == 1
+    overlay = _overlay_beside(target) if is_alone else None
+    named = (*image_inputs.data_set_of(inputs), source.coco)
+    asked = requests.of("segment", method, words, compute, run, format, sources=named, items=items)
+    beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps)
+    run = requests.begin(asked, target, run, beside)
+    ready = prepared(method, words, items, inputs, compute, run.batch_size)
     files = DrawnFiles(
         names=[names[0] for names in ready.words.classes],
         drawn=drawn,
-        overlay_file=_overlay_beside(target) if is_alone else None,
+        overlay_file=overlay,
         doubled=doubled_stems(items),
     )
     files.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
@@ -100,6 +105,7 @@ def run(
         description="segmenting",
         format=format,
         beside=runs.places_from(target, files.places),
+        asked=asked.digest,
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress

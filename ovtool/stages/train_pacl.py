@@ -19,6 +19,7 @@ from ovtool.datasets import registry
 from ovtool.errors import UsageError
 from ovtool.formats import shards
 from ovtool.formats.shards import Left
+from ovtool.inputs import asked as requests
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import dense_clip
 from ovtool.models import resolve
@@ -76,6 +77,8 @@ def run(
     compute = resolve.for_data(compute, captions)
     place = training.opened(out or _default_out(captions), compute, run, progress)
     dense_clip.last_blocks(pacl.last_block)
+    place = requests.begin_training(_asked(captions, images, pacl, compute, place.outputs), place)
+    run = place.run
     check = Check(run.strict, pacl.loader_workers, progress)
     source = _source(captions, None if images is None else Path(images), pacl, check)
     failures = source.failures if isinstance(source, Listed) else ()
@@ -129,6 +132,22 @@ def run(
         more = {"images": source.count, **measures, "origins": origins}
         training.finish(frame, curve, _saver(clip, head), begun, more=more)
         return trained
+
+
+def _asked(
+    captions: str, images: str | Path | None, pacl: Pacl, compute: Compute, outputs: Outputs
+) -> requests.Asked:
+    """The request; local shards are read one by one, others are known by their names."""
+    sources: list[str | Path] = [captions]
+    folder = None if images is None else Path(images)
+    if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
+        source, folder = caption_inputs.locate(captions, folder)
+        sources = [source]
+    elif "{" in captions:
+        sources = list(shards.expand(captions))
+    return requests.of(
+        "train-pacl", pacl, compute, sources=sources, folder=folder, outputs=outputs.places
+    )
 
 
 def _source(captions: str, images: Path | None, pacl: Pacl, check: Check) -> Listed | Sharded:

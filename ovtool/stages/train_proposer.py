@@ -14,6 +14,7 @@ from typing import Any
 from ovtool.batches import masks as mask_batches
 from ovtool.batches.readable import Check
 from ovtool.formats import coco
+from ovtool.inputs import asked as requests
 from ovtool.models import maskformer, resolve
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
@@ -64,6 +65,16 @@ def run(
     compute = resolve.for_data(compute, truth)
     place = frames.opened(out, compute, run, progress)
     folder = None if images is None else Path(images)
+    asked = requests.of(
+        "train-proposer",
+        training,
+        compute,
+        sources=(truth,),
+        folder=folder,
+        outputs=place.outputs.places,
+    )
+    place = requests.begin_training(asked, place)
+    run = place.run
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
     check = Check(run.strict, training.loader_workers, progress, training.exif)
     data = mask_batches.truth_of(

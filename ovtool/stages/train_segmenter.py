@@ -16,6 +16,7 @@ from ovtool.batches import label_maps as label_map_batches
 from ovtool.batches.label_maps import ExampleOf, Labels
 from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
+from ovtool.inputs import asked as requests
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
 from ovtool.runtime.progress import Progress, no_progress
@@ -75,6 +76,16 @@ def run(
     if compute.model is not None and architecture != "clip":
         raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
     folder = None if images is None else Path(images)
+    asked = requests.of(
+        "train-segmenter",
+        training,
+        compute,
+        sources=(labels, validation, validation_images),
+        folder=folder,
+        outputs=place.outputs.places,
+    )
+    place = requests.begin_training(asked, place)
+    run = place.run
     check = Check(run.strict, training.loader_workers, progress, training.exif)
     data = label_map_batches.read(str(labels), folder, training.with_background, check)
     if validation is not None:

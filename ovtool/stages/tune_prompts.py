@@ -14,6 +14,7 @@ from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
+from ovtool.inputs import asked as requests
 from ovtool.inputs import nearest_words
 from ovtool.models import resolve
 from ovtool.runtime.progress import Progress, no_progress
@@ -70,6 +71,17 @@ def run(
     source, folder = str(pairs), None if images is None else Path(images)
     compute = resolve.for_data(compute, source)
     place = training.opened(out or _default_out(source, kind), compute, run, progress)
+    asked = requests.of(
+        "tune-prompts",
+        kind,
+        compute,
+        sources=(pairs,),
+        folder=Path(source).resolve().parent
+        if folder is None and Path(source).is_file()
+        else folder,
+        outputs=place.outputs.places,
+    )
+    place = requests.begin_training(asked, place)
     if isinstance(kind, BackgroundPrompts):
         return _background_prompts(place, source, folder, compute.model, kind)
     return _mask_prompts(place, source, folder, compute.model, kind)

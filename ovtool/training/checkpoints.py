@@ -18,6 +18,11 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError
 from ovtool.formats import atomic
 from ovtool.training.distributed import Ranks
 
+# what reading a file that is no checkpoint ends in
+_BROKEN = (
+    RuntimeError, pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -46,7 +51,7 @@ class Checkpoint:
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             digest = state.pop("digest")
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError):
+        except _BROKEN:
             raise InputError(
                 f"{self.path} is broken or no checkpoint; remove it to train from the start"
             ) from None
@@ -57,16 +62,25 @@ class Checkpoint:
             )
         return dict(state)
 
-    def begin(self, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    def begin(self, resume: bool, overwrite: bool, anew: bool = False) -> dict[str, Any] | None:
         """What to go on from, or None at the start; call it before any work.
+
+        Args:
+            resume: go on with a checkpoint that is there.
+            overwrite: remove it.
+            anew: with `resume`, remove one that is broken or of another training.
 
         Raises OutputExistsError where a checkpoint is in the way, and as `load`.
         """
         if not self.path.exists():
             return None
         if resume:
-            return self.load()
-        if not overwrite:
+            try:
+                return self.load()
+            except (InputError, MismatchError):
+                if not anew:
+                    raise
+        elif not overwrite:
             raise OutputExistsError(
                 f"{self.path} is the checkpoint of a training that was cut off: go on with --resume, "
                 "or start anew with --overwrite"
@@ -80,10 +94,10 @@ class Checkpoint:
 
 
 def begin_together(
-    checkpoint: Checkpoint, ranks: Ranks, resume: bool, overwrite: bool
+    checkpoint: Checkpoint, ranks: Ranks, resume: bool, overwrite: bool, anew: bool = False
 ) -> dict[str, Any] | None:
     """`Checkpoint.begin` for every process; the first one alone removes what is in the way."""
-    begun = checkpoint.begin(resume, overwrite) if ranks.is_first else None
+    begun = checkpoint.begin(resume, overwrite, anew) if ranks.is_first else None
     if ranks.world > 1:
         dist.barrier()
         if not ranks.is_first and resume and checkpoint.path.exists():

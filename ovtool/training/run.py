@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ovtool.errors import OvtoolError
+from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats import atomic, parts, plots
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
@@ -45,6 +45,16 @@ class Outputs:
     file: Path
     curve: Path
 
+    @classmethod
+    def of(cls, out: Path | str) -> Outputs:
+        """The places of a training that writes `out`."""
+        return cls(Path(out), Path(out).with_suffix(".png"))
+
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Both of them."""
+        return self.file, self.curve
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -59,6 +69,8 @@ class Frame:
         ranks: this process among torchrun's.
         progress: opens a bar; only the first process shows it.
         failures: images that are left out, `file_name` and `reason`; they stand in the header too.
+        update: whether a checkpoint of other data or settings is removed, and no error.
+        asked: the digest of the request (`inputs.asked`), which the header keeps for `--update`.
     """
 
     outputs: Outputs
@@ -69,6 +81,8 @@ class Frame:
     ranks: Ranks = field(default_factory=distributed.alone)
     progress: Progress = no_progress
     failures: Sequence[Failure] = ()
+    update: bool = False
+    asked: str | None = None
 
     @property
     def digest(self) -> str:
@@ -165,6 +179,7 @@ class Place:
         dtype: in which networks compute.
         run: whether to resume, to overwrite, or only to plan.
         progress: opens a bar.
+        asked: the digest of the request (`inputs.asked`).
     """
 
     outputs: Outputs
@@ -172,6 +187,7 @@ class Place:
     dtype: torch.dtype
     run: Run
     progress: Progress
+    asked: str | None = None
 
     def frame(
         self,
@@ -190,6 +206,8 @@ class Place:
             ranks=ranks,
             progress=self.progress,
             failures=failures,
+            update=self.run.update,
+            asked=self.asked,
         )
 
 
@@ -201,7 +219,7 @@ def opened(out: Path | str, compute: Compute, run: Run, progress: Progress) -> P
         UsageError: a device or a number type that cannot be had, or a model that is unknown.
         InputError: an output cannot be written.
     """
-    outputs = check_outputs(out, run.overwrite)
+    outputs = check_outputs(out, run.replaces)
     devices.set_threads(compute.threads)
     device = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, device)
@@ -216,8 +234,13 @@ def check_outputs(out: Path | str, overwrite: bool) -> Outputs:
     Raises:
         OutputExistsError: one is there, and `overwrite` was not given.
         InputError: one cannot be written.
+        UsageError: it is stdout, beside which there is no place.
     """
-    outputs = Outputs(Path(out), Path(out).with_suffix(".png"))
+    if str(out) == "-":
+        raise UsageError(
+            "a training keeps a curve and a checkpoint beside its output; name a file in place of -"
+        )
+    outputs = Outputs.of(out)
     atomic.check_outputs((outputs.file, outputs.curve), overwrite)
     return outputs
 
@@ -236,7 +259,9 @@ def begin(frame: Frame, phase: str = "") -> Begun:
     """
     checkpoint = frame.checkpoint(phase)
     with plain_errors(frame, "starting", phase=phase):
-        state = checkpoints.begin_together(checkpoint, frame.ranks, frame.resume, frame.overwrite)
+        state = checkpoints.begin_together(
+            checkpoint, frame.ranks, frame.resume, frame.overwrite, frame.update
+        )
     return Begun(checkpoint, state, frame)
 
 
@@ -309,8 +334,10 @@ def finish(
     if not frame.ranks.is_first:
         return
     thinned = loop.thinned(curve)
-    header = {**frame.shapes, **(more or {}), "failures": list(frame.failures), "curve": thinned}
-    save(frame.outputs.file, header)
+    more = {**(more or {}), "failures": list(frame.failures)}
+    if frame.asked is not None:
+        more["asked"] = frame.asked
+    save(frame.outputs.file, {**frame.shapes, **more, "curve": thinned})
     plots.losses(frame.outputs.curve, thinned, frame.title)
     for begun in checkpoints_done:
         begun.checkpoint.remove()

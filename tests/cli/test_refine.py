@@ -81,7 +81,7 @@ def test_every_option_reaches_the_function(handed):
     assert run(["refine", "c.safetensors"]) == 0
     assert seen == {
         "cams": Path("c.safetensors"), "apply": Apply(), "prompts": PromptStep(), "masks": PseudoMasks(), "images": None,
-        "out": None, "compute": Compute(), "run": Run(),
+        "out": None, "format": None, "compute": Compute(), "run": Run(),
     }  # fmt: skip
     steps = Apply(
         apply=("prompts", "affinity", "walk", "sam"), crf="weaktr", walk_on="attention", walk_radius=2,

@@ -95,7 +95,7 @@ EVERY = {
     "coco": ("--coco", Path("i.json")),
     "images": ("--images", Path("i")),
     "limit": ("--limit", 7),
-    "exif": (("--exif", "stored"), "stored"),
+    "exif": ("--exif", "stored"),
     "out": ("-o", "x.json"),
 }
 VIEWS = {

@@ -1,0 +1,251 @@
+"""What a command was asked to make, and whether its output is up to date (`--update`).
+
+A request is known by a digest of the command, of all settings that shape the result, of the files that they
+name and of the names and sizes of the images. It stands in the provenance of the output, under `asked`. An
+output is up to date where it has the digest of the request at hand, and no file that is read is newer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovtool.datasets import registry
+from ovtool.errors import InputError, UpToDate
+from ovtool.formats import atomic
+from ovtool.formats.images import SUFFIXES, ImageItem
+from ovtool.settings.option import fields, is_settings
+from ovtool.settings.shared import Compute, Run
+
+if TYPE_CHECKING:  # it imports torch
+    from ovtool.training.run import Place
+
+_ENDS = 1 << 20  # bytes at both ends of a file that tell it from others of its size
+_LONGEST_HEADER = 1 << 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and what its answer depends on.
+
+    Attributes:
+        digest: 16 hexadecimal digits: equal requests, equal digest.
+        files: The files that are read, whose times are compared with that of the output.
+    """
+
+    digest: str
+    files: tuple[Path, ...]
+
+
+def of(
+    command: str,
+    *settings: object,
+    sources: Sequence[str | Path | None] = (),
+    folder: str | Path | None = None,
+    items: Sequence[ImageItem] = (),
+    outputs: Sequence[str | Path] = (),
+) -> Asked:
+    """The request that settings and inputs make.
+
+    Args:
+        command: The name of the command.
+        settings: Settings objects, and plain values that shape the result too. Fields that do not shape it
+            are left out; a path stands for what lies there.
+        sources: The inputs: files, folders and data sets by name; `-` and None are passed over.
+        folder: A folder of images, where they are not known one by one.
+        items: The images, where they are.
+        outputs: What the command writes, which may lie in a folder that it reads.
+    """
+    written = {os.path.realpath(path) for path in outputs}
+    named = [str(source) for source in sources if source is not None and str(source) != "-"]
+    read = [_Read(name, written) for name in (*named, *_paths_in(settings))]
+    if folder is not None:
+        read.append(_Read(str(folder), written, SUFFIXES))
+    described = {
+        "command": command,
+        "settings": [_plain(one, written) for one in settings],
+        "sources": [_Read(name, written).described() for name in named],
+        "images": [[item.name, item.id, _size(item.path)] for item in items],
+    }
+    text = atomic.canonical_json(described).encode()
+    files = [file for one in read for file in one.files()] + [item.path for item in items]
+    return Asked(hashlib.sha256(text).hexdigest()[:16], tuple(files))
+
+
+def begin(
+    asked: Asked, target: str | Path, run: Run, beside: Sequence[str | Path | None] = ()
+) -> Run:
+    """How the run goes: with `--update` it replaces an output that is out of date, and goes on with what an
+    earlier run left, where that fits.
+
+    Args:
+        asked: The request.
+        target: The output.
+        run: How the run goes, as it was asked for.
+        beside: What else is written; without it the output is not up to date. None is passed over.
+
+    Raises:
+        UpToDate: There is nothing to do.
+    """
+    if not run.update:
+        return run
+    path = Path(target)
+    needed = [Path(one) for one in beside if one is not None]
+    if is_answered(asked, path) and all(one.exists() for one in needed):
+        raise UpToDate(path)
+    return replace(run, overwrite=True, resume=True)
+
+
+def begin_training(asked: Asked, place: Place) -> Place:
+    """A training that goes on as `begin` says, and whose file keeps the digest. Raises UpToDate."""
+    outputs = place.outputs
+    run = begin(asked, outputs.file, place.run, (outputs.curve,))
+    return replace(place, run=run, asked=asked.digest)
+
+
+def is_answered(asked: Asked, target: Path) -> bool:
+    """Whether an output answers the request, and is not older than any file that was read for it."""
+    try:
+        written = target.stat().st_mtime_ns
+        if not target.is_file() or digest_in(target) != asked.digest:
+            return False
+        return all(file.stat().st_mtime_ns <= written for file in asked.files if file.exists())
+    except OSError:
+        return False
+
+
+def digest_in(path: Path) -> str | None:
+    """The digest in the provenance of a COCO JSON, another JSON or a safetensors file; None without one."""
+    with open(path, "rb") as handle:
+        head = handle.read(8)
+        length = int.from_bytes(head, "little")
+        is_json = head.lstrip()[:1] in (b"{", b"[")
+        text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))
+    try:
+        content = json.loads(text)
+        if is_json:
+            provenance = content.get("info", content)["ovtool"]
+        else:
+            provenance = json.loads(content["__metadata__"]["ovtool"])["settings"]
+        found = provenance.get("asked")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Something that is read: a file, a folder, a data set, or a name that belongs to none of these.
+
+    Attributes:
+        name: As it is named.
+        written: What the command itself writes, as real paths.
+        suffixes: Of the files of a folder; all without any.
+    """
+
+    name: str
+    written: set[str]
+    suffixes: tuple[str, ...] = ()
+
+    def described(self) -> object:
+        """What tells it from others, whatever its path: sizes, and the ends of a file."""
+        path = Path(self.name)
+        if path.is_dir():
+            return sorted([str(file.relative_to(path)), _size(file)] for file in self.files())
+        return _identity(path) if path.is_file() else self.name
+
+    def files(self) -> list[Path]:
+        """Its files; of a folder all below it, hidden ones and those that the command writes aside."""
+        path = Path(self.name)
+        if path.is_dir():
+            return [
+                file
+                for file in _files_below(path)
+                if (not self.suffixes or file.suffix.lower() in self.suffixes)
+                and os.path.realpath(file) not in self.written
+            ]
+        if path.exists():
+            return [path]
+        return _files_of_data_set(self.name) if registry.is_name(self.name) else []
+
+
+def _files_of_data_set(name: str) -> list[Path]:
+    try:
+        data = registry.locate(name)
+    except InputError:  # which the command says where it reads it
+        return []
+    listed = (data.instances, data.semantic, data.captions, data.classes_per_image)
+    return [file for file in listed if file is not None and file.exists()] + [
+        file for folder in (data.images, data.objects) if folder for file in _files_below(folder)
+    ]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root) / name for name in names if not name.startswith("."))
+
+
+def _paths_in(settings: Sequence[object]) -> Iterator[str]:
+    """The files and folders that settings name."""
+    for value in settings:
+        if isinstance(value, Compute) and _model(value) is not None:
+            yield str(_model(value))
+        if is_settings(type(value)):
+            shaping = (name for name, one in fields(type(value)).items() if one.option.shapes)
+            yield from _paths_in([getattr(value, name) for name in shaping])
+        elif isinstance(value, Path) or (isinstance(value, str) and _is_file(value)):
+            yield str(value)
+
+
+def _plain(value: Any, written: set[str]) -> Any:
+    """A value as JSON, with the identity of a file in place of its path."""
+    if is_settings(type(value)):
+        data = {"class": type(value).__name__}
+        for name, field in fields(type(value)).items():
+            if field.option.shapes:
+                data[name] = _plain(getattr(value, name), written)
+        if isinstance(value, Compute):
+            data["model"] = _plain(_model(value), written)
+        return data
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, written) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, written) for item in value]
+    if isinstance(value, Path) or (isinstance(value, str) and _is_file(value)):
+        return _Read(str(value), written).described()
+    return value
+
+
+def _model(compute: Compute) -> str | None:
+    """The model that is asked for, as a name or a path; None where it is left to the command."""
+    return compute.model or os.environ.get("OVTOOL_MODEL") or None
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return "\n" not in text and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, as a sentence may be
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _identity(path: Path) -> list[object]:
+    """The size of a file, and the digest of its first and last bytes."""
+    size = _size(path)
+    with open(path, "rb") as handle:
+        digest = hashlib.sha256(handle.read(_ENDS))
+        handle.seek(max(size - _ENDS, 0))
+        digest.update(handle.read(_ENDS))
+    return [size, digest.hexdigest()[:16]]
