@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -64,7 +65,9 @@ def load(folder: Path) -> Stem:
     own = network.state_dict()
     if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own.values()]:
         raise ValueError(f"{wheels[0]} holds another network than EfficientNet-Lite2")
-    rounded = (tensor.half().float() if tensor.is_floating_point() else tensor for tensor in tensors)
+    rounded = (
+        tensor.half().float() if tensor.is_floating_point() else tensor for tensor in tensors
+    )
     network.load_state_dict(dict(zip(own, rounded, strict=True)))
     return Stem(network.requires_grad_(False), rows, bias)
 
@@ -90,6 +93,13 @@ def features_of(stem: Stem, pixels: Tensor) -> Features:
 def cached(folder: Path, path: Path, short_side: int, is_mirrored: bool = False) -> Features:
     """The features of an image from the cache that `fill` made."""
     return Features(**load_file(_file(folder, path, short_side, is_mirrored)))
+
+
+def grid(folder: Path, path: Path, short_side: int, is_mirrored: bool) -> tuple[int, int]:
+    """The rows and columns of cached features."""
+    with safe_open(_file(folder, path, short_side, is_mirrored), "pt") as file:
+        height, width, _ = file.get_slice("deep").get_shape()
+    return height, width
 
 
 def fill(

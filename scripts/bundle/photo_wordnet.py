@@ -69,7 +69,9 @@ def read(folder: Path) -> WordNet:
         count = int(fields[3], 16)
         words = tuple(word.replace("_", " ") for word in fields[4 : 4 + 2 * count : 2])
         pointers = fields[5 + 2 * count :]
-        above = tuple(pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i][0] == "@")
+        above = tuple(
+            pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i][0] == "@"
+        )
         synsets[fields[0]] = Synset(words, above)
     for line in _lines(folder / "index.noun"):
         fields = line.split()
