@@ -1,0 +1,114 @@
+"""The photographs from which `photo` is made: their labels by cell of the stem's grid, and what the stem sees there."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import photo_stem
+import torch
+from photo_words import coco_names
+from torch import Tensor
+
+from ovtool.formats import rle
+
+NAMES = coco_names()
+VOID = 255
+VIEWS = ((336, False), (336, True), (480, False), (480, True), (608, False), (608, True))
+_CELLS_OF_A_VIEW = 400
+_LEAST_LABELLED = 0.3  # share of a cell's pixels that have a label, for the cell to count
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph with masks.
+
+    Attributes:
+        path: of its file.
+        labels: uint8 (H, W), rows of COCO's names, 255 where there is none.
+        words: the 20 rows that are asked for of it.
+    """
+
+    path: Path
+    labels: Tensor
+    words: Tensor
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Places of photographs, N of them.
+
+    Attributes:
+        deep, local: what the stem sees, float16 (N, 1280) and (N, 472).
+        shares: of each of COCO's names among the labelled pixels, float32 (N, 133).
+        weights: how often each is drawn, float32 (N,), summing to 1.
+    """
+
+    deep: Tensor
+    local: Tensor
+    shares: Tensor
+    weights: Tensor
+
+
+def photographs(folder: Path, split: str) -> list[Photograph]:
+    """The photographs of `coco/{images,annotations}` with their masks, in the order of their names."""
+    annotations = folder / "coco" / "annotations"
+    truth = json.loads((annotations / f"semantic_{split}.json").read_text(encoding="utf-8"))
+    asked = json.loads((annotations / f"classes_{split}.json").read_text(encoding="utf-8"))
+    row = {category["id"]: NAMES.index(category["name"]) for category in truth["categories"]}
+    labels = {i["id"]: np.full((i["height"], i["width"]), VOID, np.uint8) for i in truth["images"]}
+    for annotation in truth["annotations"]:
+        height, width = annotation["segmentation"]["size"]
+        mask = rle.decode(annotation["segmentation"], height, width)
+        labels[annotation["image_id"]][mask] = row[annotation["category_id"]]
+    return [
+        Photograph(
+            folder / "coco" / "images" / split / image["file_name"],
+            torch.from_numpy(labels[image["id"]]),
+            torch.tensor([NAMES.index(word) for word in asked[image["file_name"]]]),
+        )
+        for image in sorted(truth["images"], key=lambda image: str(image["file_name"]))
+    ]
+
+
+def shares(labels: Tensor, height: int, width: int) -> Tensor:
+    """The share of each name among the pixels of each cell, float32 (height, width, 133)."""
+    rows = torch.arange(labels.shape[0]) * height // labels.shape[0]
+    columns = torch.arange(labels.shape[1]) * width // labels.shape[1]
+    kinds = len(NAMES) + 1  # the last one for pixels without a label
+    place = (rows[:, None] * width + columns) * kinds + labels.long().clamp(max=kinds - 1)
+    counts = place.flatten().bincount(minlength=height * width * kinds).float()
+    counts = counts.view(height, width, kinds)
+    return counts[..., :-1] / counts.sum(-1, keepdim=True)
+
+
+def view(photograph: Photograph, cache: Path, side: int, is_mirrored: bool) -> Cells:
+    """All cells of one view of a photograph, in row order, equal weights for those with labels."""
+    features = photo_stem.cached(cache, photograph.path, side, is_mirrored)
+    height, width = features.deep.shape[:2]
+    labels = photograph.labels.flip(1) if is_mirrored else photograph.labels
+    share = shares(labels, height, width).flatten(0, 1)
+    known = share.sum(1)
+    share = share / known.clamp(min=1e-6)[:, None]
+    weights = (known > _LEAST_LABELLED).float()
+    return Cells(features.deep.flatten(0, 1), features.local.flatten(0, 1), share, weights)
+
+
+def sampled_cells(
+    photographs: Iterable[Photograph], cache: Path, views: Sequence[tuple[int, bool]], seed: int
+) -> Cells:
+    """Some cells of all views; a class that is n times as frequent is drawn n^.5 times as often."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for photograph in photographs:
+        for side, is_mirrored in views:
+            cells = view(photograph, cache, side, is_mirrored)
+            frequency = cells.shares.sum(0).clamp(min=1)
+            weights = cells.weights * (cells.shares / frequency.sqrt()).sum(1)
+            count = min(_CELLS_OF_A_VIEW, int((weights > 0).sum()))
+            rows = torch.multinomial(weights, count, generator=generator)
+            parts.append((cells.deep[rows], cells.local[rows], cells.shares[rows]))
+    deep, local, share = (torch.cat(part) for part in zip(*parts, strict=True))
+    weights = (share / share.sum(0).clamp(min=1).sqrt()).sum(1)
+    return Cells(deep, local, share, weights / weights.sum())

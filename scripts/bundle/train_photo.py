@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Makes `photo`, the bundled CLIP for photographs: image tower, table of words and text tower.
+
+    scripts/bundle/train_photo.py --photographs FOLDER --wordnet FOLDER --out FOLDER [--without-masks]
+
+FOLDER of photographs: `coco/images/train`, `coco/annotations/{semantic,classes}_train.json`. The stem comes from a
+package index (`photo_stem`), the words from WordNet's folder (`photo_words`). What the stem sees is cached in
+`OUT/cache`, and each part that is made stands in `OUT` as a file, so that a run which was cut short goes on from there.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import photo_data
+import photo_stem
+import photo_text
+import photo_tower
+import photo_wordnet
+import photo_words
+import torch
+from photo_data import Photograph
+from photo_words import Row
+
+from ovtool.formats import tensors
+from ovtool.models import build, photo
+
+CONFIGURATION: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 256,
+        "vision_cfg": {
+            "image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 2, "mlp_ratio": 2.0,
+            "hidden": 512,
+            "stem": {"widths": [16, 24, 48, 88, 120, 208, 352], "depths": [1, 3, 3, 4, 4, 5, 1]},
+        },
+        "text_cfg": {
+            "context_length": 32, "vocab_size": photo_text.VOCABULARY, "width": 128, "heads": 2, "layers": 2,
+            "mlp_ratio": 4.0,
+        },
+    },
+    "preprocess_cfg": {"mean": [photo_stem.MEAN] * 3, "std": [photo_stem.STD] * 3},
+}  # fmt: skip
+DENSE = {"last_block": "clip", "short_side": 480}
+# the views that the blocks learn from
+WHOLE_VIEWS = ((336, False), (336, True), (480, False))
+# thing words of the twin of which no mask is seen are all: it learns from the classifier alone
+STUFF_FROM = 80
+
+
+@dataclass(frozen=True)
+class Made:
+    """The image tower and its table after training."""
+
+    tower: photo.HybridVisionTransformer
+    words: photo_tower.Words
+
+
+def image_tower(
+    stem: photo_stem.Stem,
+    table: Sequence[Row],
+    photographs: Sequence[Photograph],
+    cache: Path,
+    recipe: photo_tower.Recipe,
+    blocks: photo_tower.BlocksRecipe,
+) -> Made:
+    """Trains the image tower and the table on photographs whose features are cached."""
+    torch.manual_seed(recipe.seed)
+    config = {**CONFIGURATION["model_cfg"]}
+    config["text_cfg"] = {**config["text_cfg"], "table": len(table)}
+    tower = photo.from_config(config).visual
+    assert isinstance(tower, photo.HybridVisionTransformer)
+    basis = photo_tower.basis_of(stem.rows, tower.output_dim)
+    words = photo_tower.Words(table, stem.rows, basis)
+    cells = photo_data.sampled_cells(photographs, cache, photo_data.VIEWS, recipe.seed)
+    photo_tower.begin(tower, cells, basis)
+    photo_tower.train_head(tower, words, cells, (stem.rows, stem.bias), recipe)
+    views = [
+        photo_tower.token_view(tower, photograph, cache, side, is_mirrored, (stem.rows, stem.bias))
+        for photograph in photographs
+        for side, is_mirrored in WHOLE_VIEWS
+    ]
+    photo_tower.train_blocks(tower, words, views, blocks)
+    tower.stem.load_state_dict(stem.network.state_dict())
+    return Made(tower, words)
+
+
+def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -> photo.Photo:
+    """The model with its text tower, which is distilled onto the table."""
+    config = {**CONFIGURATION["model_cfg"]}
+    config["text_cfg"] = {**config["text_cfg"], "table": len(table)}
+    torch.manual_seed(1)
+    model = photo.from_config(config)
+    model.visual.load_state_dict(made.tower.state_dict())
+    with torch.no_grad():
+        model.word_table.copy_(made.words.table())
+        model.logit_scale.copy_(made.words.scale)
+    photo_text.train(model, table, tokenizer, steps, seed=1)
+    return model
+
+
+def write(model: photo.Photo, table: Sequence[Row], folder: Path, name: str) -> None:
+    """Writes NAME.safetensors, in half precision, and NAME.json."""
+    config = {**CONFIGURATION, "model_cfg": {**CONFIGURATION["model_cfg"]}}
+    text = {**config["model_cfg"]["text_cfg"], "table": len(table)}
+    config["model_cfg"]["text_cfg"] = text
+    (folder / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    halved = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(halved)
+    pairs = [(word, index) for index, row in enumerate(table) for word in row.words]
+    header = {
+        "kind": "clip",
+        "model": name,
+        "fingerprint": build.fingerprint(model),
+        "settings": {
+            "words": [word for word, _ in pairs],
+            "rows": [index for _, index in pairs],
+            "stuff": photo_words.coco_names()[STUFF_FROM:],
+            "dense": DENSE,
+        },
+    }
+    tensors.save(folder / f"{name}.safetensors", halved, header)
+
+
+def fill(stem: photo_stem.Stem, photographs: Sequence[Photograph], cache: Path) -> None:
+    """Caches what the stem sees of all views."""
+    for side, is_mirrored in photo_data.VIEWS:
+        paths = [photograph.path for photograph in photographs]
+        for path in photo_stem.fill(stem, cache, paths, side, is_mirrored):
+            print(f"{path.name} at {side}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the cache and of the files"
+    )
+    parser.add_argument("--name", default="photo", help="of the files of the model")
+    parser.add_argument("--without-masks", action="store_true", help="the twin that sees no mask")
+    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(max(1, torch.get_num_threads()))
+    stem = photo_stem.load(options.out)
+    table = photo_words.rows(photo_wordnet.read(options.wordnet))
+    photographs = photo_data.photographs(options.photographs, "train")
+    cache = options.out / "cache"
+    fill(stem, photographs, cache)
+    kept = options.out / f"{options.name}_tower_{options.seed}.pt"
+    masks = 0.0 if options.without_masks else 1.0
+    recipe = photo_tower.Recipe(seed=options.seed, masks=masks)
+    blocks = photo_tower.BlocksRecipe(seed=options.seed, masks=masks)
+    if kept.is_file():
+        made = Made(**torch.load(kept, weights_only=False))
+    else:
+        made = image_tower(stem, table, photographs, cache, recipe, blocks)
+        torch.save({"tower": made.tower, "words": made.words}, kept)
+    tokenizer = options.out / f"{options.name}.tokenizer.json"
+    photo_text.make_tokenizer(table, tokenizer)
+    model = whole_model(made, table, tokenizer, options.text_steps)
+    write(model, table, options.out, options.name)
+
+
+if __name__ == "__main__":
+    main()
