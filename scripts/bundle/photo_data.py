@@ -96,9 +96,16 @@ def view(photograph: Photograph, cache: Path, side: int, is_mirrored: bool) -> C
 
 
 def sampled_cells(
-    photographs: Iterable[Photograph], cache: Path, views: Sequence[tuple[int, bool]], seed: int
+    photographs: Iterable[Photograph],
+    cache: Path,
+    views: Sequence[tuple[int, bool]],
+    seed: int,
+    *,
+    by_masks: bool = True,
 ) -> Cells:
-    """Some cells of all views; a class that is n times as frequent is drawn n^.5 times as often."""
+    """Some cells of all views; a class that is n times as frequent is drawn n^.5 times as often, unless the masks
+    have no say, where all cells are drawn alike.
+    """
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for photograph in photographs:
@@ -106,9 +113,13 @@ def sampled_cells(
             cells = view(photograph, cache, side, is_mirrored)
             frequency = cells.shares.sum(0).clamp(min=1)
             weights = cells.weights * (cells.shares / frequency.sqrt()).sum(1)
+            if not by_masks:
+                weights = torch.ones(len(cells.shares))
             count = min(_CELLS_OF_A_VIEW, int((weights > 0).sum()))
             rows = torch.multinomial(weights, count, generator=generator)
             parts.append((cells.deep[rows], cells.local[rows], cells.shares[rows]))
     deep, local, share = (torch.cat(part) for part in zip(*parts, strict=True))
     weights = (share / share.sum(0).clamp(min=1).sqrt()).sum(1)
+    if not by_masks:
+        weights = torch.ones(len(share))
     return Cells(deep, local, share, weights / weights.sum())

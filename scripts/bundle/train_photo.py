@@ -46,8 +46,7 @@ CONFIGURATION: dict[str, Any] = {
 DENSE = {"last_block": "clip", "short_side": 480}
 # the views that the blocks learn from
 WHOLE_VIEWS = ((336, False), (336, True), (480, False))
-# thing words of the twin of which no mask is seen are all: it learns from the classifier alone
-STUFF_FROM = 80
+STUFF_FROM = 80  # COCO's things come first
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,12 @@ def image_tower(
     assert isinstance(tower, photo.HybridVisionTransformer)
     basis = photo_tower.basis_of(stem.rows, tower.output_dim)
     words = photo_tower.Words(table, stem.rows, basis)
-    cells = photo_data.sampled_cells(photographs, cache, photo_data.VIEWS, recipe.seed)
+    cells = photo_data.sampled_cells(
+        photographs, cache, photo_data.VIEWS, recipe.seed, by_masks=recipe.masks > 0
+    )
+    if not recipe.masks:
+        with torch.no_grad():  # a name is its classes, where it has any
+            words.delta[words.has_classes[: len(words.delta)]] = 0
     photo_tower.begin(tower, cells, basis)
     photo_tower.train_head(tower, words, cells, (stem.rows, stem.bias), recipe)
     views = [
@@ -144,11 +148,10 @@ def main() -> None:
     )
     parser.add_argument("--name", default="photo", help="of the files of the model")
     parser.add_argument("--without-masks", action="store_true", help="the twin that sees no mask")
-    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(max(1, torch.get_num_threads()))
     stem = photo_stem.load(options.out)
     table = photo_words.rows(photo_wordnet.read(options.wordnet))
     photographs = photo_data.photographs(options.photographs, "train")
