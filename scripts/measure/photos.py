@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -158,26 +157,23 @@ def mean_average_precision(scores: NDArray[np.float32], present: NDArray[np.bool
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Interval]:
     """All figures with their intervals."""
     result: dict[str, Interval] = {}
+    count = len(outcomes)
     for name in ("twenty", "everything"):
         parts = torch.stack([getattr(one, name) for one in outcomes]).numpy()
         hits, truth, predicted = parts[:, 0], parts[:, 1], parts[:, 2]
-        right, known = hits.sum(1), truth.sum(1)
-
-        def accuracy(rows: NDArray[np.intp], right: Any = right, known: Any = known) -> float:
-            return float(right[rows].sum() / known[rows].sum())
-
-        result[f"{name}_accuracy"] = interval(len(outcomes), accuracy)
-        counted = ImageCounts(hits, truth, predicted)
-        result[f"{name}_miou"] = bootstrap.intervals(counted, SAMPLES)["miou"]
+        accuracy = bootstrap.ratio("accuracy", hits.sum(1), truth.sum(1))
+        miou = bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
+        result[f"{name}_accuracy"] = bootstrap.intervals(accuracy, count, SAMPLES)["accuracy"]
+        result[f"{name}_miou"] = bootstrap.intervals(miou, count, SAMPLES)["miou"]
     tops = np.array([one.is_present for one in outcomes if one.is_present is not None])
     result["whole_top1"] = interval(len(tops), lambda rows: float(tops[rows].mean()))
     scores = torch.stack([one.things[0] for one in outcomes]).numpy()
     present = torch.stack([one.things[1] for one in outcomes]).numpy()
     result["whole_map"] = interval(
-        len(outcomes), lambda rows: mean_average_precision(scores[rows], present[rows])
+        count, lambda rows: mean_average_precision(scores[rows], present[rows])
     )
     absent = np.array([one.absent for one in outcomes])
-    result["absent_share"] = interval(len(outcomes), lambda rows: float(absent[rows].mean()))
+    result["absent_share"] = interval(count, lambda rows: float(absent[rows].mean()))
     return result
 
 
