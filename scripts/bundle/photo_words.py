@@ -34,7 +34,7 @@ def rows(wordnet: WordNet) -> list[Row]:
     for words, classes in (*_coco(wordnet), *_nouns(wordnet)):
         own = [word for word in dict.fromkeys(words) if word not in claimed]
         if own:
-            own += [w for w in _plurals(wordnet, own) if w not in claimed and w not in own]
+            own += [w for w in dict.fromkeys(_plurals(wordnet, own)) if w not in {*claimed, *own}]
             claimed.update(own)
             table.append(Row(tuple(own), classes))
     return table
