@@ -18,7 +18,7 @@ from ovtool.models import configurations
 from ovtool.runtime import open_clip_files
 
 BUNDLED = ("photo", "tiny")
-FALLBACK = "tiny"  # the bundled model where the hub is not reached; it becomes photo once photo's weights are here
+FALLBACK = "photo"  # the bundled model where the hub is not reached
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
 PROBE_SECONDS = 3.0
 _CONFIG = "open_clip_config.json"

@@ -267,7 +267,7 @@ class Compute:
         str | None,
         Option(
             "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else that "
-            "of the data set (collage: tiny), else ViT-B-16/openai if it can be had, else tiny.",
+            "of the data set (collage: tiny), else ViT-B-16/openai if it can be had, else photo.",
             metavar="NAME",
             shapes=False,
         ),

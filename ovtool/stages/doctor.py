@@ -97,6 +97,7 @@ def _weights(lacks: Any) -> list[dict[str, Any]]:
     """The models that come with ovtool."""
     from ovtool.errors import OvtoolError
     from ovtool.formats import tensors
+    from ovtool.models import sources
 
     folder = resources.files("ovtool.weights")
     found = []
@@ -113,8 +114,10 @@ def _weights(lacks: Any) -> list[dict[str, Any]]:
         found.append({"name": "tagger", "kind": "spacy-pipeline", "size_mb": round(size / 1e6, 1)})
     else:
         lacks("the bundled tagger, which mine-pairs needs", "install ovtool again")
-    if not any(item["name"] == "tiny" for item in found):
-        lacks("the bundled model tiny", "install ovtool again", required=True)
+    names = {item["name"] for item in found}
+    for name in sources.BUNDLED:
+        if name not in names:
+            lacks(f"the bundled model {name}", "install ovtool again", required=True)
     return found
 
 
@@ -136,7 +139,7 @@ def _caches_and_hub(lacks: Any) -> dict[str, Any]:
     if not reachable and not is_cached:
         lacks(
             f"the weights of {resolve.PREFERRED} (not in the cache, and the hub does not answer)",
-            f"`{sources.fetch_command(*names)}` where there is a network, or --model tiny",
+            f"`{sources.fetch_command(*names)}` where there is a network, or --model photo",
         )
     return {
         "caches": [

@@ -93,9 +93,9 @@ def test_the_named_model_goes_before_artefact_environment_and_default(monkeypatc
 
 def test_without_cache_and_network_it_is_tiny_with_one_warning(caplog):
     with caplog.at_level(logging.INFO, logger="ovtool"):
-        assert resolve.choose(None) == resolve.choose(None) == "tiny"
+        assert resolve.choose(None) == resolve.choose(None) == "photo"
     (message,) = warnings_of(caplog)
-    assert "'tiny'" in message and "ViT-B-16/openai" in message and "\n" not in message
+    assert "'photo'" in message and "ViT-B-16/openai" in message and "\n" not in message
     assert "hf download timm/vit_base_patch16_clip_224.openai" in message and "--model" in message
 
 
@@ -118,7 +118,7 @@ def test_a_hub_that_answers_gives_the_large_model(hub, status, caplog):
 @pytest.mark.parametrize("status", [403, 503])
 def test_a_hub_that_refuses_is_no_hub(hub, status):
     hub(status)
-    assert resolve.choose(None) == "tiny"
+    assert resolve.choose(None) == "photo"
 
 
 def test_a_hub_that_does_not_answer_in_time_is_no_hub(hub, monkeypatch):
@@ -151,7 +151,7 @@ def test_offline_mode_asks_no_one(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(sources, "_head", lambda url: pytest.fail("asked"))
     assert not sources.hub_answers()
-    assert resolve.choose(None) == "tiny"
+    assert resolve.choose(None) == "photo"
 
 
 @pytest.mark.parametrize("offline", [True, False])
