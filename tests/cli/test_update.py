@@ -169,8 +169,10 @@ def test_parts_that_fit_are_kept_and_others_are_made_again(scenes, monkeypatch):
     line = ["propose", "scenes/images/demo", "--proposer", "regions", "-o", "p.json"]
     line += ["--part-size", "2", "--update"]
     seen = []
-    own = runs.pictures.read_rgb
-    monkeypatch.setattr(runs.pictures, "read_rgb", lambda path: seen.append(path.name) or own(path))
+    own = runs.image_files.read_rgb
+    monkeypatch.setattr(
+        runs.image_files, "read_rgb", lambda path: seen.append(path.name) or own(path)
+    )
 
     def cut_off(*arguments):
         raise KeyboardInterrupt
