@@ -57,7 +57,7 @@ def of(
         settings: Settings objects, and plain values that shape the result too. Fields that do not shape it
             are left out; a path stands for what lies there.
         sources: The inputs: files, folders and data sets by name; `-` and None are passed over.
-        folder: A folder of images, where they are not known one by one.
+        folder: A folder of images, where their names are not known.
         items: The images, where they are.
         outputs: What the command writes, which may lie in a folder that it reads.
     """
@@ -68,12 +68,12 @@ def of(
         read.append(_Read(str(folder), written, SUFFIXES))
     described = {
         "command": command,
-        "settings": [_plain(one, written) for one in settings],
+        "settings": [_plain(value, written) for value in settings],
         "sources": [_Read(name, written).described() for name in named],
         "images": [[item.name, item.id, _size(item.path)] for item in items],
     }
     text = atomic.canonical_json(described).encode()
-    files = [file for one in read for file in one.files()] + [item.path for item in items]
+    files = [file for source in read for file in source.files()] + [item.path for item in items]
     return Asked(hashlib.sha256(text).hexdigest()[:16], tuple(files))
 
 
@@ -95,8 +95,8 @@ def begin(
     if not run.update:
         return run
     path = Path(target)
-    needed = [Path(one) for one in beside if one is not None]
-    if is_answered(asked, path) and all(one.exists() for one in needed):
+    needed = [Path(place) for place in beside if place is not None]
+    if is_answered(asked, path) and all(place.exists() for place in needed):
         raise UpToDate(path)
     return replace(run, overwrite=True, resume=True)
 
@@ -132,10 +132,10 @@ def digest_in(path: Path) -> str | None:
             provenance = content.get("info", content)["ovtool"]
         else:
             provenance = json.loads(content["__metadata__"]["ovtool"])["settings"]
-        found = provenance.get("asked")
+        digest = provenance.get("asked")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if isinstance(found, str) else None
+    return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _paths_in(settings: Sequence[object]) -> Iterator[str]:
         if isinstance(value, Compute) and _model(value) is not None:
             yield str(_model(value))
         if is_settings(type(value)):
-            shaping = (name for name, one in fields(type(value)).items() if one.option.shapes)
+            shaping = (name for name, field in fields(type(value)).items() if field.option.shapes)
             yield from _paths_in([getattr(value, name) for name in shaping])
         elif isinstance(value, Path) or (isinstance(value, str) and _is_file(value)):
             yield str(value)

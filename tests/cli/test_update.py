@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ovtool.cli.errors import run
-from ovtool.formats import coco
+from ovtool.formats import coco, images
 from ovtool.inputs import asked
-from ovtool.runtime import runs
 from ovtool.settings.shared import Compute, Run
 
 D = "scenes/annotations"
@@ -169,8 +168,10 @@ def test_parts_that_fit_are_kept_and_others_are_made_again(scenes, monkeypatch):
     line = ["propose", "scenes/images/demo", "--proposer", "regions", "-o", "p.json"]
     line += ["--part-size", "2", "--update"]
     seen = []
-    own = runs.pictures.read_rgb
-    monkeypatch.setattr(runs.pictures, "read_rgb", lambda path: seen.append(path.name) or own(path))
+    own = images.read_rgb
+    monkeypatch.setattr(
+        images, "read_rgb", lambda path, exif: seen.append(path.name) or own(path, exif)
+    )
 
     def cut_off(*arguments):
         raise KeyboardInterrupt
