@@ -178,15 +178,15 @@ class Group:
                 )
         return member(**own)
 
-    def _member(self, chosen: str | None, own: Mapping[str, Any]) -> type:
+    def _member(self, name_given: str | None, own: Mapping[str, Any]) -> type:
         """The class that is meant: by its name, by a field that only it requires, or by default."""
-        if chosen is not None:
-            return next(one for one in self.members if settings.name_of(one) == chosen)
+        if name_given is not None:
+            return next(member for member in self.members if settings.name_of(member) == name_given)
         if len(self.members) == 1:
             return self.members[0]
         implied: dict[type, str] = {}
         for name in own:
-            needing = [one for one in self.members if self._requires(one, name)]
+            needing = [member for member in self.members if self._requires(member, name)]
             if len(needing) == 1:
                 implied.setdefault(needing[0], settings.fields(needing[0])[name].flag)
         if len(implied) > 1:
@@ -195,7 +195,7 @@ class Group:
         if implied:
             return next(iter(implied))
         if self.default is MISSING:
-            names = "|".join(settings.name_of(one) for one in self.members)
+            names = "|".join(settings.name_of(member) for member in self.members)
             raise UsageError(f"{self.chooser} is missing; give {self.chooser} {names}")
         return type(self.default)
 
@@ -205,9 +205,9 @@ class Group:
         return field is not None and field.is_required
 
     def _refuse(self, name: str, member: type) -> None:
-        having = [one for one in self.members if name in self.fields(one)]
+        having = [member for member in self.members if name in self.fields(member)]
         flag = self.fields(having[0])[name].flag
-        names = " or ".join(settings.name_of(one) for one in having)
+        names = " or ".join(settings.name_of(member) for member in having)
         raise UsageError(
             f"{flag} belongs to {self.chooser} {names}, not to {settings.name_of(member)}; "
             f"change {self.chooser} or leave {flag} out"

@@ -308,9 +308,11 @@ class DeclaredCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes the arguments, and the options panel by panel."""
-        arguments = [one for one in self.params if isinstance(one, FieldArgument)]
-        others = [one for one in self.get_params(ctx) if isinstance(one, TyperOption)]
-        rest = [one for one in others if not isinstance(one, FieldOption)]
+        arguments = [parameter for parameter in self.params if isinstance(parameter, FieldArgument)]
+        others = [
+            parameter for parameter in self.get_params(ctx) if isinstance(parameter, TyperOption)
+        ]
+        rest = [parameter for parameter in others if not isinstance(parameter, FieldOption)]
         sections: list[tuple[str, Sequence[TyperOption | TyperArgument]]] = [
             ("Arguments", arguments),
             *self.panels().items(),

@@ -60,7 +60,7 @@ class Cams:
         return parts.settings_digest(
             {
                 "images": [asdict(image) for image in self.images],
-                "categories": [coco.category_entry(each) for each in self.categories],
+                "categories": [coco.category_entry(category) for category in self.categories],
                 "maps": tensors.fingerprint(stored),
             }
         )
@@ -87,7 +87,9 @@ def write(
     twice, a map that is missing, of another number than the image's categories, not finite or not in
     [0, 1].
     """
-    stored = {image_id: found.detach().cpu().half() for image_id, found in maps.items()}
+    stored = {
+        image_id: maps_of_image.detach().cpu().half() for image_id, maps_of_image in maps.items()
+    }
     cams = Cams(
         tuple(images),
         tuple(categories),
@@ -103,8 +105,8 @@ def write(
         "settings": {
             "method": cams.settings,
             "images": [asdict(image) for image in cams.images],
-            "categories": [coco.category_entry(each) for each in cams.categories],
-            "failures": [dict(one) for one in cams.failures],
+            "categories": [coco.category_entry(category) for category in cams.categories],
+            "failures": [dict(failure) for failure in cams.failures],
         },
     }
     if asked is not None:
@@ -121,18 +123,18 @@ def read(path: Path) -> Cams:
     Raises InputError for a file that is broken or whose parts do not fit, MismatchError for one of another
     kind.
     """
-    header, found = tensors.load(Path(path), kind=KIND)
+    header, stored = tensors.load(Path(path), kind=KIND)
     settings = header["settings"]
     try:
         images = tuple(
             CamImage(
                 int(entry["id"]), str(entry["file_name"]), int(entry["height"]),
-                int(entry["width"]), tuple(int(one) for one in entry["category_ids"]),
+                int(entry["width"]), tuple(int(category_id) for category_id in entry["category_ids"]),
             )
             for entry in settings["images"]
         )  # fmt: skip
         categories = tuple(coco.parse_categories(settings, str(path)))
-        maps = {int(name.removeprefix("cam/")): value for name, value in found.items()}
+        maps = {int(name.removeprefix("cam/")): value for name, value in stored.items()}
         failures, method = tuple(settings.get("failures", ())), dict(settings["method"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path} does not say what its maps are of; make it again") from None

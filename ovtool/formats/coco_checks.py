@@ -215,7 +215,7 @@ def is_near_area(said: float, area: float, box: Sequence[float]) -> bool:
 
 def is_near_box(said: Sequence[float], box: Sequence[float]) -> bool:
     """Whether a file's box can be the tight one of its mask, edge by edge, within two pixels."""
-    edges = [(one[0], one[1], one[0] + one[2], one[1] + one[3]) for one in (said, box)]
+    edges = [(xywh[0], xywh[1], xywh[0] + xywh[2], xywh[1] + xywh[3]) for xywh in (said, box)]
     return all(abs(first - second) <= 2 for first, second in zip(*edges, strict=True))
 
 

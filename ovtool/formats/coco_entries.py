@@ -16,7 +16,7 @@ ANNOTATION_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture: ``file_name`` relative with forward slashes, sizes in pixels, as it is shown."""
+    """An image: ``file_name`` relative with forward slashes, sizes in pixels, as it is shown."""
 
     id: int
     file_name: str
@@ -95,7 +95,7 @@ def image_entry(image: Image) -> dict[str, Any]:
 
 def annotation_entry(entry: Annotation) -> dict[str, Any]:
     """An annotation as its JSON object."""
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "id": entry.id,
         "image_id": entry.image_id,
         "category_id": entry.category_id,
@@ -108,8 +108,8 @@ def annotation_entry(entry: Annotation) -> dict[str, Any]:
         "iscrowd": int(entry.extra.get("iscrowd", 0)),
     }
     if entry.score is not None:
-        found["score"] = _rounded(float(entry.score))
-    return found | _rounded_extra(entry.extra, ANNOTATION_FIELDS)
+        content["score"] = _rounded(float(entry.score))
+    return content | _rounded_extra(entry.extra, ANNOTATION_FIELDS)
 
 
 def extra_fields(entry: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:

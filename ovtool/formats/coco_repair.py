@@ -138,13 +138,13 @@ def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
 
 def _with_masks(annotations: list[Any], counts: Counter[str]) -> list[Any]:
     """The annotations less those that have a box alone, if any has a mask."""
-    is_mask = [isinstance(each, dict) and bool(each.get("segmentation")) for each in annotations]
+    is_mask = [isinstance(entry, dict) and bool(entry.get("segmentation")) for entry in annotations]
     if not any(is_mask):
         return annotations
     kept = [
-        each
-        for each, masked in zip(annotations, is_mask, strict=True)
-        if masked or not isinstance(each, dict) or not each.get("bbox")
+        entry
+        for entry, masked in zip(annotations, is_mask, strict=True)
+        if masked or not isinstance(entry, dict) or not entry.get("bbox")
     ]
     if len(kept) < len(annotations):
         counts[BOX_ONLY] += len(annotations) - len(kept)
@@ -154,9 +154,11 @@ def _with_masks(annotations: list[Any], counts: Counter[str]) -> list[Any]:
 def _numbered(annotations: list[Any], counts: Counter[str]) -> list[Any]:
     """The annotations, numbered from 1 in their order where one has the id 0, which COCO tools read as no
     match. Other faults of ids are left for `coco.parse`."""
-    ids = [each.get("id") if isinstance(each, dict) else None for each in annotations]
-    is_sound = all(type(one) is int and one >= 0 for one in ids) and len(set(ids)) == len(ids)
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in annotations]
+    is_sound = all(type(number) is int and number >= 0 for number in ids) and len(set(ids)) == len(
+        ids
+    )
     if 0 not in ids or not is_sound:
         return annotations
     counts[ANNOTATION_IDS] += 1
-    return [{**each, "id": number} for number, each in enumerate(annotations, start=1)]
+    return [{**entry, "id": number} for number, entry in enumerate(annotations, start=1)]

@@ -80,17 +80,17 @@ def word_colours(words: Sequence[str]) -> list[Colour]:
             kept.append(index)
     others = _others()
     room = _distances(others[:, None], own[kept]).min(axis=1)  # to the nearest taken
-    chosen = own.copy()
+    picked = own.copy()
     for index in sorted(set(range(len(own))) - set(kept)):
         step = _distances(others, own[index])
         beside = [place for place in (index - 1, index + 1) if 0 <= place < len(own)]
-        is_clear = (_distances(others[:, None], chosen[beside]) >= _APART).all(axis=1)
+        is_clear = (_distances(others[:, None], picked[beside]) >= _APART).all(axis=1)
         free = is_clear & (room >= apart)
         rest = np.where(is_clear, room, -1.0)
         best = np.where(free, step, np.inf).argmin() if free.any() else rest.argmax()
-        chosen[index] = others[best]
+        picked[index] = others[best]
         room = np.minimum(room, _distances(others, others[best]))
-    by_word = {word: _colour(lab) for word, lab in zip(different, chosen, strict=True)}
+    by_word = {word: _colour(lab) for word, lab in zip(different, picked, strict=True)}
     return [by_word[word.casefold()] for word in words]
 
 

@@ -80,12 +80,12 @@ def _files() -> Sequence[str]:
         name = Path(file).stem.casefold()
         return sum(style in name for style in _STYLES), file
 
-    found = [
+    candidates = [
         file
         for file in font_manager.findSystemFonts()
         if not any(word in Path(file).stem.casefold() for word in _UNFIT)
     ]
-    return [str(own), *sorted(found, key=rank)]
+    return [str(own), *sorted(candidates, key=rank)]
 
 
 @functools.lru_cache(maxsize=4096)

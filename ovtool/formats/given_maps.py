@@ -37,14 +37,14 @@ def find(folder: Path, file_names: Sequence[str]) -> dict[str, Path]:
         if path.suffix in SUFFIXES and path.is_file()
     )
     images = Names("the list of images", file_names)
-    found = file_matching.match(images, Names(str(folder), files), ("stem", "ending"))
-    missing = [name for name in file_names if name not in found]
+    matches = file_matching.match(images, Names(str(folder), files), ("stem", "ending"))
+    missing = [name for name in file_names if name not in matches]
     if missing:
         raise InputError(
             f"{folder} has no maps for {len(missing)} of the {len(file_names)} images, such as "
             f"{Path(missing[0]).stem}{SUFFIXES[0]} for {missing[0]} (nor {', '.join(SUFFIXES[1:])})"
         )
-    return {name: folder / file for name, file in found.items()}
+    return {name: folder / file for name, file in matches.items()}
 
 
 def read(path: Path, category_ids: Sequence[int], categories: Sequence[coco.Category]) -> Tensor:

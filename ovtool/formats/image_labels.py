@@ -32,17 +32,17 @@ class Labelled:
         """16 hexadecimal digits of images, categories and labels."""
         return parts.settings_digest(
             {
-                "images": [[one.item.name, list(one.category_ids)] for one in self.images],
-                "categories": [coco.category_entry(each) for each in self.categories],
+                "images": [[image.item.name, list(image.category_ids)] for image in self.images],
+                "categories": [coco.category_entry(category) for category in self.categories],
             }
         )
 
     @property
     def items(self) -> list[ImageItem]:
         """The images alone."""
-        return [one.item for one in self.images]
+        return [image.item for image in self.images]
 
 
 def of_image(labels: Labelled) -> Mapping[str, tuple[int, ...]]:
     """File name to category ids."""
-    return {one.item.name: one.category_ids for one in labels.images}
+    return {image.item.name: image.category_ids for image in labels.images}

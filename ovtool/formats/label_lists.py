@@ -40,7 +40,7 @@ def read(path: Path) -> list[LabelledLine]:
         for number, row in enumerate(text.splitlines(), start=1)
         if row.strip() and not row.lstrip().startswith("#")
     ]
-    separator = next((one for one in _SEPARATORS if any(one in row for _, row in rows)), None)
+    separator = next((mark for mark in _SEPARATORS if any(mark in row for _, row in rows)), None)
     lines = [_line(number, row, separator) for number, row in rows]
     if lines and lines[0].name.casefold() in _HEADINGS:
         del lines[0]

@@ -52,9 +52,9 @@ def image(
         )
     if num_classes > MAX_CLASSES_8_BIT:
         return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
-    found = Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
-    found.putpalette((palette(256) if names is None else class_palette(names)).tobytes())
-    return found
+    coded = Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
+    coded.putpalette((palette(256) if names is None else class_palette(names)).tobytes())
+    return coded
 
 
 def read(path: Path) -> NDArray[np.int32]:
@@ -73,7 +73,7 @@ def read(path: Path) -> NDArray[np.int32]:
         depth = _bit_depth(path)
         if image.mode not in ("P", "L", "1", "I", "I;16"):
             raise InputError(
-                f"{path} is a picture in {image.mode}: a label map has one class index a pixel"
+                f"{path} is an image in {image.mode}, and a label map has one class index a pixel"
             )
         image.load()
         labels = np.array(image).astype(np.int32)
@@ -134,17 +134,17 @@ def read_classes(path: Path) -> list[str]:
         raise InputError(f"{path} is not a UTF-8 text with a class a line") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    found = [line.strip() for line in lines]
-    if not found:
+    names = [line.strip() for line in lines]
+    if not names:
         raise InputError(f"{path} names no class; write one a line")
     seen: dict[str, int] = {}
-    for number, name in enumerate(found, start=1):
+    for number, name in enumerate(names, start=1):
         if not name:
             raise InputError(f"{path}: line {number} is empty, but every line is a class index")
         if name in seen:
             raise InputError(f"{path}: {name!r} is on line {seen[name]} and again on line {number}")
         seen[name] = number
-    return found
+    return names
 
 
 def _bit_depth(path: Path) -> int:

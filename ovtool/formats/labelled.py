@@ -130,7 +130,7 @@ def _open_folder(folder: Path) -> LabelledImages:
     )
 
 
-def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
+def images_of(labels: LabelledImages, folder: Path) -> dict[str, ImageItem]:
     """The image of each label map in a folder, by the map's name (`file_matching`). A label map is never
     taken for an image, so that both may lie in one folder.
 
@@ -138,33 +138,33 @@ def images_of(found: LabelledImages, folder: Path) -> dict[str, ImageItem]:
         InputError: images that are not there, and two of which either could be meant.
     """
     items: dict[str, ImageItem] = {}
-    if not found.by_stem:
-        for name in found.names:
+    if not labels.by_stem:
+        for name in labels.names:
             if (path := file_matching.place(folder, name)) is not None:
                 items[name] = ImageItem(path, name)
     else:
-        maps = {os.path.realpath(path) for path in found.files}
+        maps = {os.path.realpath(path) for path in labels.files}
         there = {
             item.name: item
             for item in images.find_images([str(folder)])
             if os.path.realpath(item.path) not in maps
         }
-        wanted = Names(found.source, found.names, bare=True)
+        wanted = Names(labels.source, labels.names, bare=True)
         matched = file_matching.match(wanted, Names(str(folder), list(there)))
         items = {name: there[file] for name, file in matched.items()}
-    missing = [name for name in found.names if name not in items]
+    missing = [name for name in labels.names if name not in items]
     if missing:
         raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(found.names)} images of {found.source} "
+            f"{folder} lacks {len(missing)} of the {len(labels.names)} images of {labels.source} "
             f"(the first is {missing[0]}); give the folder that the names start from"
         )
-    return {name: items[name] for name in found.names}
+    return {name: items[name] for name in labels.names}
 
 
 def label_map_files(folder: Path) -> list[Path]:
     """The PNG files in a folder and those below it, in the order of their names."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() == ".png")
-    return sorted(path for path in found if path.is_file())
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    return sorted(path for path in paths if path.is_file())
 
 
 def read_classes_per_image(path: Path) -> dict[str, list[str]]:

@@ -40,8 +40,8 @@ class Entry:
 
 def entry(name: str, index: int, share: float, score: float | None, colour: Colour | None) -> Entry:
     """The line of a class: its name and index, its share of the image and its score, in [0, 1]."""
-    shown, font = _printable(name, index)
-    return Entry(shown, _percent(share), _number(score), colour, font)
+    text, font = _printable(name, index)
+    return Entry(text, _percent(share), _number(score), colour, font)
 
 
 def _percent(share: float) -> str:

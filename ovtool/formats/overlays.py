@@ -50,7 +50,7 @@ def overlay(
     Raises ValueError for arrays of other shapes, or labels without a name.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[:2] != labels.shape or not labels.size:
-        raise ValueError(f"picture {rgb.shape} and labels {labels.shape} do not belong together")
+        raise ValueError(f"image {rgb.shape} and labels {labels.shape} do not belong together")
     if labels.min() < -1 or labels.max() >= len(names):
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()} are not in -1 to {len(names) - 1}"
@@ -60,15 +60,15 @@ def overlay(
     counts = np.bincount(labels.ravel().astype(np.int64) + 1, minlength=len(names) + 1)[1:]
     present = [int(k) for k in np.flatnonzero(counts)]
     colours = class_colours(names)
-    chosen = {k: colours[k] for k in present if not is_background(names[k])}
-    painted = _painted(*_resized(rgb, labels), chosen)
+    tints = {k: colours[k] for k in present if not is_background(names[k])}
+    painted = _painted(*_resized(rgb, labels), tints)
     entries = [
         legend.entry(
             names[k],
             k,
             counts[k] / labels.size,
             scores[k] if scores is not None else None,
-            chosen.get(k),
+            tints.get(k),
         )
         for k in sorted(present, key=lambda k: (-counts[k], k))
     ]
@@ -90,7 +90,7 @@ def heatmap(rgb: Rgb, score: NDArray[Any]) -> Rgb:
     Raises ValueError for arrays of other shapes.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[:2] != score.shape or not score.size:
-        raise ValueError(f"picture {rgb.shape} and scores {score.shape} do not belong together")
+        raise ValueError(f"image {rgb.shape} and scores {score.shape} do not belong together")
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     level = np.rint(255 * np.clip(np.nan_to_num(score, nan=0.0), 0, 1)).astype(np.int64)
     table = _inferno(np.linspace(0, 1, 256)).astype(np.float32)
@@ -120,17 +120,17 @@ def _painted(rgb: Rgb, labels: NDArray[np.int32], colours: Mapping[int, Colour])
     labels = np.where(np.isin(labels, list(colours)), labels, -1)  # background is as unlabelled
     longest = max(labels.shape)
     line = max(2, round(longest / 500))
-    found = labels >= 0
+    labelled = labels >= 0
     contour = _grown(_edges(labels), line - 1)
     dark = _grown(contour, max(1, round(longest / 1000))) & ~contour
     table = np.zeros((max(colours, default=0) + 1, 3), np.uint8)
-    for label, one in colours.items():
-        table[label] = one
+    for label, tint in colours.items():
+        table[label] = tint
     colour = table[np.maximum(labels, 0)]
     blended = ((rgb.astype(np.uint16) + colour) // 2).astype(np.uint8)
     blended[dark] = blended[dark] * 0.55
     blended[contour] = colour[contour]
-    return np.where(found[..., None], blended, rgb)
+    return np.where(labelled[..., None], blended, rgb)
 
 
 def _edges(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -41,9 +41,9 @@ def bars(
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / max(1, len(names))
     for place, name in enumerate(names):
-        found = [(x, group[name]) for x, group in enumerate(groups.values()) if name in group]
-        left = [x - 0.4 + (place + 0.5) * width for x, _ in found]
-        drawn = axes.bar(left, [height for _, height in found], width, label=name)
+        points = [(x, group[name]) for x, group in enumerate(groups.values()) if name in group]
+        left = [x - 0.4 + (place + 0.5) * width for x, _ in points]
+        drawn = axes.bar(left, [height for _, height in points], width, label=name)
         axes.bar_label(drawn, fmt="%.2f", fontsize=7)
     axes.set(title=title, ylabel=y_label)
     axes.set_xticks(range(len(groups)), list(groups))
@@ -104,8 +104,8 @@ def loss_figure(curve: Sequence[Mapping[str, float]], title: str) -> Any:
     figure, rows = _figure(len(groups))
     for axes, (label, group) in zip(rows, groups.items(), strict=True):
         for name in group:
-            found = [(record["step"], record[name]) for record in curve if name in record]
-            _draw(axes, name, [step for step, _ in found], [value for _, value in found])
+            points = [(record["step"], record[name]) for record in curve if name in record]
+            _draw(axes, name, [step for step, _ in points], [value for _, value in points])
         _finish(axes, group, y_label=label)
         if label == "share":
             axes.set_ylim(0, 1)

@@ -34,7 +34,7 @@ def image_ids(images: Sequence[Mapping[str, Any]]) -> list[int]:
     """The ids of the images of records: their own where every image has one and no two have the same, else
     from 1 in order."""
     own = [image.get("id") for image in images]
-    kept = [one for one in own if one is not None]
+    kept = [image_id for image_id in own if image_id is not None]
     is_own = len(kept) == len(own) and len(set(kept)) == len(own)
     return kept if is_own else list(range(1, len(own) + 1))
 

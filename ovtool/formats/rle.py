@@ -67,8 +67,8 @@ def encode_label_map(labels: NDArray[Any], indices: Sequence[int]) -> dict[int, 
     counts = np.insert(counts, 2 * np.flatnonzero(after) + 2, rest[after])
     sizes = np.add.reduceat(2 + after.astype(np.int64), np.flatnonzero(is_first))
 
-    found = [int(label) for label in owners[is_first]]
-    texts = dict(zip(found, _compress(counts, sizes), strict=True))
+    labels_present = [int(label) for label in owners[is_first]]
+    texts = dict(zip(labels_present, _compress(counts, sizes), strict=True))
     unique = dict.fromkeys(int(index) for index in indices)
     return {i: {"size": [height, width], "counts": texts[i]} for i in unique if i in texts}
 

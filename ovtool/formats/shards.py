@@ -58,15 +58,15 @@ def expand(spec: str) -> list[str]:
     Raises UsageError for an address that webdataset would open by a command of its own, such as
     `pipe:`, and InputError where `webdataset` is not installed, or where a file is not there.
     """
-    found = [str(url) for url in _webdataset().shardlists.expand_urls(spec)]
-    for url in found:
+    urls = [str(url) for url in _webdataset().shardlists.expand_urls(spec)]
+    for url in urls:
         _check_address(url)
-    missing = [url for url in found if is_local(url) and not Path(url).is_file()]
+    missing = [url for url in urls if is_local(url) and not Path(url).is_file()]
     if missing:
         raise InputError(
-            f"no such shard: {missing[0]} ({len(missing)} of the {len(found)} that {spec} names)"
+            f"no such shard: {missing[0]} ({len(missing)} of the {len(urls)} that {spec} names)"
         )
-    return found
+    return urls
 
 
 def _check_address(url: str) -> None:

@@ -100,25 +100,27 @@ def _weights(lacks: Any) -> list[dict[str, Any]]:
     from ovtool.models import sources
 
     folder = resources.files("ovtool.weights")
-    found = []
+    weights = []
     for path in sorted(Path(str(folder)).glob("*.safetensors")):
         size = round(path.stat().st_size / 1e6, 1)
         try:
             header = tensors.read_header(path)
-            found.append({"name": path.stem, "kind": header["kind"], "size_mb": size})
+            weights.append({"name": path.stem, "kind": header["kind"], "size_mb": size})
         except OvtoolError as error:
             lacks(f"bundled weights are broken ({error})", "install ovtool again", True)
     tagger = Path(str(folder)) / "tagger"
     if (tagger / "config.cfg").is_file():
         size = sum(path.stat().st_size for path in tagger.rglob("*") if path.is_file())
-        found.append({"name": "tagger", "kind": "spacy-pipeline", "size_mb": round(size / 1e6, 1)})
+        weights.append(
+            {"name": "tagger", "kind": "spacy-pipeline", "size_mb": round(size / 1e6, 1)}
+        )
     else:
         lacks("the bundled tagger, which mine-pairs needs", "install ovtool again")
-    names = {item["name"] for item in found}
+    names = {item["name"] for item in weights}
     for name in sources.BUNDLED:
         if name not in names:
             lacks(f"the bundled model {name}", "install ovtool again", required=True)
-    return found
+    return weights
 
 
 def _caches_and_hub(lacks: Any) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def run(
     measured = [_measured(file, truth, metric, progress) for file in files[:-1]]
     first, last = measured[0], measured[-1]
     results = [
-        {**one.result, **_intervals("intervals", one.measure, one, metric.bootstrap)}
-        for one in measured
+        {**side.result, **_intervals("intervals", side.measure, side, metric.bootstrap)}
+        for side in measured
     ]
     result = {"metric": name_of(type(metric)), **results[0]}
     if other is not None:

@@ -84,15 +84,17 @@ def _coco(content: Mapping[str, Any]) -> Facts:
     annotations, categories = entries(content, "annotations"), entries(content, "categories")
     scores = [a["score"] for a in annotations if isinstance(a.get("score"), int | float)]
     names = {str(c.get("id")): str(c.get("name")) for c in categories}
-    each = Counter(names.get(str(a["category_id"]), "?") for a in annotations if "category_id" in a)
+    per_category = Counter(
+        names.get(str(a["category_id"]), "?") for a in annotations if "category_id" in a
+    )
     facts: Facts = {
         "images": len(entries(content, "images")),
         "annotations": len(annotations),
         "images_with_annotations": len({str(a.get("image_id")) for a in annotations}),
         "categories": len(categories),
     }
-    if each:
-        facts["annotations_of"] = dict(each.most_common(20))
+    if per_category:
+        facts["annotations_of"] = dict(per_category.most_common(20))
     if scores:
         facts["scores"] = {"lowest": min(scores), "highest": max(scores)}
     if failures:
@@ -126,14 +128,16 @@ def _words(content: Mapping[str, list[Any]]) -> Facts:
 def _safetensors(path: Path) -> Facts:
     """The header, and name, type and shape of each tensor, none of which is read."""
     header = tensors.read_header(path)
-    found = tensors.names(path)
-    numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, shape in found.values())
-    listed = {name: f"{dtype} {list(shape)}" for name, (dtype, shape) in list(found.items())[:20]}
+    listed_tensors = tensors.names(path)
+    numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, shape in listed_tensors.values())
+    listed = {
+        name: f"{dtype} {list(shape)}" for name, (dtype, shape) in list(listed_tensors.items())[:20]
+    }
     return {
         "kind_of_tensors": header["kind"],
         "model": header.get("model"),
         "fingerprint": header.get("fingerprint"),
-        "tensors": len(found),
+        "tensors": len(listed_tensors),
         "numbers": numbers,
         "bytes": path.stat().st_size,
         "first_tensors": listed,
@@ -146,10 +150,10 @@ def _label_map(path: Path) -> Facts:
     labels = label_maps.read(path)
     file = classes_of(path)
     names = [] if file is None else label_maps.read_classes(file)
-    found, counts = np.unique(labels, return_counts=True)
+    values, counts = np.unique(labels, return_counts=True)
     shares = {
         "unlabelled" if k < 0 else names[k] if k < len(names) else str(k): n / labels.size
-        for k, n in zip(found.tolist(), counts.tolist(), strict=True)
+        for k, n in zip(values.tolist(), counts.tolist(), strict=True)
     }
     height, width = labels.shape
     return {"height": height, "width": width, "classes_file": file and str(file), "shares": shares}

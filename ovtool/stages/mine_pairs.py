@@ -149,7 +149,7 @@ def run(
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     pipeline = tagging.load(nouns.spacy_model, chunks=nouns.chunks)
     mentions = _mentions(captioned, nouns, pipeline)
-    lemmas = sorted({one.noun.lemma for several in mentions.values() for one in several})
+    lemmas = sorted({mention.noun.lemma for several in mentions.values() for mention in several})
     if not lemmas:
         raise InputError(
             f"no noun in the captions of {spec}; look at --pos, --no-stop and --spacy-model"
@@ -286,8 +286,13 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
         "nouns": parts.settings_digest(
             {
                 name: [
-                    [one.noun.lemma, one.noun.surface, one.caption_id, one.noun.start]
-                    for one in several
+                    [
+                        mention.noun.lemma,
+                        mention.noun.surface,
+                        mention.caption_id,
+                        mention.noun.start,
+                    ]
+                    for mention in several
                 ]
                 for name, several in miner.mentions.items()
             }

@@ -92,9 +92,9 @@ def run(
     if run.dry_run:
         return runs.planned(items, CATEGORIES, target)
 
-    def keep(dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]]) -> None:
+    def keep(dataset: coco.Dataset, embedded: Sequence[Mapping[str, Tensor]]) -> None:
         if embeddings is not None:
-            write_embeddings(embeddings, dataset, found, propose)
+            write_embeddings(embeddings, dataset, embedded, propose)
 
     outcome = runs.map_images(
         items,
@@ -165,11 +165,11 @@ def record(item: ImageItem, proposals: Proposals) -> parts.Record:
 
 
 def write_embeddings(
-    path: Path, dataset: coco.Dataset, found: Sequence[Mapping[str, Tensor]], propose: Proposer
+    path: Path, dataset: coco.Dataset, embedded: Sequence[Mapping[str, Tensor]], propose: Proposer
 ) -> None:
     """Writes the embeddings of a data set's masks, rows in the order of the annotations' ids."""
     assert propose.model is not None and propose.no_object is not None
-    rows = torch.cat([part["embeddings"] for part in found])
+    rows = torch.cat([part["embeddings"] for part in embedded])
     settings = {
         "annotations": len(dataset.annotations),
         "proposals": coco.digest(dataset),

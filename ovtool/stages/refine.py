@@ -2,7 +2,7 @@
 
 This is the story of the command: the maps and their images are read, the step `prompts` trains a generator
 whose maps take the place of those that were read (`cams.prompt_refinement`), the other steps go over the
-pictures one by one (`cams.refine_steps`), and what they leave is written as maps or as pseudo masks.
+images one by one (`cams.refine_steps`), and what they leave is written as maps or as pseudo masks.
 """
 
 from __future__ import annotations
@@ -267,12 +267,12 @@ def _checked_generator(apply: Apply, prompts: PromptStep, target: str, run: Run)
     return kept
 
 
-def _check_maps(found: Cams, source: str) -> None:
+def _check_maps(cams: Cams, source: str) -> None:
     """Refuses maps that say nothing. Raises InputError."""
-    count = sum(len(one) for one in found.maps.values())
+    count = sum(len(maps) for maps in cams.maps.values())
     if not count:
         raise InputError(f"{source} has no maps: no image in it has a class")
-    if map_batches.constant_maps(found) == count:
+    if map_batches.constant_maps(cams) == count:
         raise InputError(
             f"{source}: every map has one value everywhere, so none says where its class is; make the maps "
             "again"
@@ -280,7 +280,7 @@ def _check_maps(found: Cams, source: str) -> None:
 
 
 def _maps_of_generator(generator: Any) -> MapsOf:
-    """The maps of a trained generator, over the picture and its mirror image."""
+    """The maps of a trained generator, over the image and its mirror image."""
     from ovtool.cams import sources as cam_sources
 
     place = {category.id: k for k, category in enumerate(generator.categories)}

@@ -88,7 +88,7 @@ def test_wrong_labels_are_not_written(tmp_path: Path) -> None:
 
 def test_wrong_files(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="a picture in RGB"):
+    with pytest.raises(InputError, match="an image in RGB"):
         label_maps.read(tmp_path / "a.png")
     Image.new("L", (4, 4)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="is JPEG, not PNG"):
