@@ -38,7 +38,7 @@ def test_a_truncated_picture_among_good_ones(desk, photos, capsys):
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--label-maps", "maps", "--json"]
     assert run(line) == 3
     said = capsys.readouterr()
-    failed, counted = said.err.splitlines()
+    *_, failed, counted = said.err.splitlines()
     assert failed.startswith("failed: b.jpg is truncated or damaged (")
     assert failed.endswith("); replace or remove it")
     assert counted.startswith("2 images, ") and ", 1 failed: o.json" in counted

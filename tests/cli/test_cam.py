@@ -135,7 +135,6 @@ def test_bad_input_is_told_in_one_line(fails, said, photos, desk):
     assert "--scales 'big' is not allowed; give a number" in fails(
         2, "cam", *said, "--scales", "1,big"
     )
-    assert "name it with -o" in fails(2, "cam", *said, "-o", "-")
     assert "--lr belongs to --method classifier" in fails(2, "cam", *said, "--lr", "0.1")
     assert "--rate is now --lr" in fails(2, "cam", *said, "--rate", "0.1")
     assert "--pacl FILE" in fails(2, "cam", *said, "--method", "pacl")

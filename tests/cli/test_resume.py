@@ -33,6 +33,7 @@ FORKING = textwrap.dedent(
         child = os.fork()
         if child == 0:
             os.chdir(folder)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # this process answers on stdout
             os._exit(run(job["arguments"]))
         if job["kill_at"] is not None:  # that many files, and a moment more
             while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
