@@ -23,6 +23,7 @@ REQUIRED = (
     "scikit-image",
     "scipy",
     "spacy",
+    "tokenizers",
     "torchvision",
     "tqdm",
     "transformers",

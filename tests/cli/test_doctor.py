@@ -68,17 +68,17 @@ def test_what_is_missing_comes_with_its_fix_and_the_status(no_hub, monkeypatch):
 
 def test_bundled_weights_are_listed(no_hub):
     listed = {item["name"]: item for item in doctor.run()["weights"]}
-    assert {"tiny", "tagger"} <= set(listed) and 5 < listed["tagger"]["size_mb"] < 7
+    assert {"photo", "tiny", "tagger"} <= set(listed) and 5 < listed["tagger"]["size_mb"] < 7
 
 
 def test_bundled_weights_that_are_absent_or_broken(no_hub, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.resources, "files", lambda package: tmp_path)
     whats = [item["what"] for item in doctor.run()["missing"] if item["required"]]
-    assert whats == ["the bundled model tiny"]
+    assert whats == ["the bundled model photo", "the bundled model tiny"]
     assert any("tagger" in item["what"] for item in doctor.run()["missing"])
     (tmp_path / "tiny.safetensors").write_bytes(b"half")
     whats = [item["what"] for item in doctor.run()["missing"] if item["required"]]
-    assert len(whats) == 2 and "tiny.safetensors" in whats[0]
+    assert len(whats) == 3 and "tiny.safetensors" in whats[0]
 
 
 def test_lines_for_people(no_hub, monkeypatch):

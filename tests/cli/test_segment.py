@@ -156,14 +156,16 @@ def test_every_option_reaches_the_function(parsed, method):
     left_out = [name for name in naming if name != naming[list(METHODS).index(method)]]
     arguments = {name: value for name, value in arguments.items() if name not in left_out}
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    flags += ["--format", "results"]
+    flags += ["--update", "--format", "results"]
     assert run(["segment", "--method", method, *as_line(arguments), *flags]) == 0
     assert name_of(type(parsed["method"])) == method and parsed.pop("inputs") == ()
     parsed.pop("progress")
     out = parsed.pop("out")
     assert parsed.pop("format") == "results"
     seen = {name: value for given in parsed.values() for name, value in vars(given).items()}
-    how = {name: True for name in ("resume", "overwrite", "strict", "dry_run")} | {"part_size": 9}
+    how = {name: True for name in ("resume", "overwrite", "update", "strict", "dry_run")} | {
+        "part_size": 9
+    }
     expected = {name: value for name, (_, value) in arguments.items()} | how
     expected |= dict.fromkeys([*left_out, "threads"])
     assert seen | {"out": out} == expected
@@ -172,7 +174,15 @@ def test_every_option_reaches_the_function(parsed, method):
 def test_no_option_is_left_out_of_the_test():
     declared = {flag for o in command_of("segment").params for flag in o.opts if flag[:2] == "--"}
     tested = {flag for options in (EVERY, *METHODS.values()) for flag, _ in options.values()}
-    run_flags = {"--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "--format"}
+    run_flags = {
+        "--resume",
+        "--overwrite",
+        "--update",
+        "--strict",
+        "--dry-run",
+        "--part-size",
+        "--format",
+    }
     others = {"--method", "--output", "--json", "--threads", "--verbose", "--quiet"}
     assert declared == (tested - {"-o"}) | run_flags | others
 

@@ -97,7 +97,15 @@ def test_every_option_reaches_the_function(parsed):
         "--threads": "2",
     }
     line = [str(part) for pair in (*arguments.values(), *others.items()) for part in pair]
-    flags = ["--learn-scale", "--nouns", "--resume", "--overwrite", "--strict", "--dry-run"]
+    flags = [
+        "--learn-scale",
+        "--nouns",
+        "--resume",
+        "--overwrite",
+        "--update",
+        "--strict",
+        "--dry-run",
+    ]
     assert run(["train-pacl", *line, *flags]) == 0
     del parsed["progress"]
     expected = {name: value for name, (_, value) in arguments.items()}
@@ -107,7 +115,7 @@ def test_every_option_reaches_the_function(parsed):
         "pacl": Pacl(**expected, learn_scale=True, nouns=True),
         "out": "x.safetensors",
         "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
-        "run": Run(resume=True, overwrite=True, strict=True, dry_run=True),
+        "run": Run(resume=True, overwrite=True, update=True, strict=True, dry_run=True),
     }
     declared = made(next(row for row in COMMANDS if row.name == "train-pacl")).params
     own = ["json", "verbose", "quiet"]

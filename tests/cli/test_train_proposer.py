@@ -59,6 +59,7 @@ def test_every_option_reaches_the_function(parsed):
         "lr": ("--lr", 0.5),
         "weight_decay": ("--weight-decay", 0.125),
         "crop_size": ("--crop-size", 96),
+        "exif": ("--exif", "stored"),
         "warmup": ("--warmup", 3),
         "templates": ("--templates", "one"),
         "class_weight": ("--class-weight", 0.25),

@@ -57,6 +57,7 @@ def test_every_option_reaches_the_function(parsed):
         "lr": ("--lr", 0.5),
         "weight_decay": ("--weight-decay", 0.125),
         "crop_size": ("--crop-size", 96),
+        "exif": ("--exif", "stored"),
         "warmup": ("--warmup", 3),
         "held_out": ("--held-out", 0.25),
         "validate_every": ("--validate-every", 11),

@@ -113,7 +113,7 @@ def test_every_option_reaches_the_function(parsed, kind, own):
     }
     line = [str(part) for pair in (*arguments.values(), *others.items()) for part in pair]
     line += ["--kind", "mask" if kind is MaskPrompts else "background"]
-    flags = ["--resume", "--overwrite", "--strict", "--dry-run"]
+    flags = ["--resume", "--overwrite", "--update", "--strict", "--dry-run"]
     assert run(["tune-prompts", "p.json", *line, *flags]) == 0
     del parsed["progress"]
     assert parsed == {
@@ -122,7 +122,7 @@ def test_every_option_reaches_the_function(parsed, kind, own):
         "kind": kind(**{name: value for name, (_, value) in arguments.items()}),
         "out": "x.safetensors",
         "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
-        "run": Run(resume=True, overwrite=True, strict=True, dry_run=True),
+        "run": Run(resume=True, overwrite=True, update=True, strict=True, dry_run=True),
     }
     declared = made(next(row for row in COMMANDS if row.name == "tune-prompts")).params
     own_to_command = ["pairs", "kind", "json", "verbose", "quiet"]
