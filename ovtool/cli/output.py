@@ -213,7 +213,8 @@ def outcome(found: Any, verb: str, as_json: bool) -> None:
         message(f"would {verb} {_counted(images, 'image')}{by}, into {where}")
     else:
         if images == 1 and verb == "segment":
-            table(("word", "pixels %", "score"), _masks(dataset))
+            header, is_taken = ("word", "pixels %", "score"), as_json or found.out == "-"
+            answer(header, _masks(dataset), as_json=is_taken)
         say_failures(failures)
         masks = _counted(len(dataset.annotations), "mask")
         message(f"{_counted(images, 'image')}, {masks}, {len(failures)} failed: {where}")
