@@ -116,7 +116,7 @@ COMMANDS: tuple[Row, ...] = (
 def _print_version(context: Any, flag: Any) -> None:
     import ovtool
 
-    print(ovtool.__version__)
+    print(f"ovtool {ovtool.__version__}")
     raise typer.Exit()
 
 
@@ -185,7 +185,7 @@ class Program(Group):
             attributes.pop(own, None)
         show = "Show completion for the current shell, to copy it or customize the installation."
         options = [
-            Flag("version", "Print the version and exit.", _print_version),
+            Flag("version", "Print the name and the version, and exit.", _print_version),
             *verbosity(),
             Flag(
                 "install-completion",

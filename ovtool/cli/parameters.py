@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -17,7 +18,9 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ovtool.cli import output
 from ovtool.errors import UpToDate, UsageError
+from ovtool.formats import atomic
 from ovtool.settings.option import Argument, Field
+from ovtool.settings.shared import Run
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 MESSAGES = "Messages and help"
@@ -270,6 +273,7 @@ class DeclaredCommand(TyperCommand):
         except UsageError as error:
             ctx.fail(str(error))
         try:
+            _check_place(values)
             self._function(**values)
         except UpToDate as answer:
             output.message(str(answer))
@@ -329,6 +333,17 @@ class DeclaredCommand(TyperCommand):
         if self.text.examples[1:]:
             formatter.write_paragraph()
             formatter.write(_section("More examples", self.text.examples[1:]))
+
+
+def _check_place(values: Mapping[str, Any]) -> None:
+    """Refuses an output that must not be written to, before the command loads what it works with.
+
+    Raises:
+        OutputExistsError, InputError: As `atomic.check_output`.
+    """
+    out, run = values.get("out"), values.get("run")
+    if out is not None and isinstance(run, Run):
+        atomic.check_output(Path(out), run.replaces)
 
 
 def _section(heading: str, lines: Sequence[str]) -> str:

@@ -40,9 +40,10 @@ def probe_alignment(
         compute=compute,
         progress=output.progress,
     )
-    output.table(
+    output.answer(
         ("patches named right, %", *result["patches"]),
         [(row["name"], *map(output.per_cent, row["accuracy"].values())) for row in result["rows"]],
+        as_json=json,
     )
     output.message(
         f"{result['images']} images, {result['patches']['all']} patches counted, {result['mixed']} mixed "

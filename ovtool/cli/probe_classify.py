@@ -40,12 +40,13 @@ def probe_classify(
         progress=output.progress,
     )
     groups = list(result["rows"][0]["top1"])
-    output.table(
+    output.answer(
         ("%", *(f"top-1 {group}" for group in groups), *(f"mAP {group}" for group in groups)),
         [
             (row["name"], *map(output.per_cent, (*row["top1"].values(), *row["map"].values())))
             for row in result["rows"]
         ],
+        as_json=json,
     )
     output.message(
         f"{result['images']} images, {result['labels_an_image']:.1f} labels and "

@@ -39,9 +39,10 @@ def probe_coherence(
         compute=compute,
         progress=output.progress,
     )
-    output.table(
+    output.answer(
         ("ROC AUC", "within", "interval", "across", "interval"),
         [(row["name"], *_area(row["within"]), *_area(row["across"])) for row in result["rows"]],
+        as_json=json,
     )
     output.message(f"{result['images']} images")
     if json:

@@ -38,12 +38,13 @@ def probe_oracle(
         progress=output.progress,
     )
     measures = ("miou", "pixel_accuracy", "accuracy")
-    output.table(
+    output.answer(
         ("", "mIoU %", "pixels right %", "masks right %"),
         [
             (row["name"], *(output.per_cent(row[name]) for name in measures))
             for row in result["rows"]
         ],
+        as_json=json,
     )
     output.message(
         f"{result['images']} images, {result['masks']} masks, "

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
+from ovtool.formats import wrong_kind
 
 _DRIVE = re.compile("[A-Za-z]:/")
 
@@ -35,12 +36,14 @@ def load_json(source: Path | str) -> tuple[str, Any]:
         text = data.decode("utf-8-sig")
         value = json.loads(text, parse_constant=constant)
     except json.JSONDecodeError as error:
+        _refuse_tensors(name, data)
         if not data.strip():
             raise InputError(f"{name} is empty, not JSON; write it again") from None
         raise InputError(
             f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except UnicodeDecodeError as error:
+        _refuse_tensors(name, data)
         raise InputError(f"{name} is not JSON: no UTF-8 text at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON that can be read: {short(error)}") from None
@@ -248,6 +251,12 @@ def _read(source: Path | str) -> tuple[str, bytes]:
         raise InputError(f"no such file: {source}") from None
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror}") from None
+
+
+def _refuse_tensors(name: str, data: bytes) -> None:
+    """Raises InputError for a safetensors file in place of JSON."""
+    if what := wrong_kind.of_bytes(data):
+        raise InputError(f"{name} {what}; needed here: JSON")
 
 
 def _is_finite(value: Any) -> bool:

@@ -6,6 +6,8 @@ are given when parts are merged (``formats.merge``), so a part depends on its ow
 image's id is that of its source, or given then too.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -14,9 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import atomic, tensors
@@ -26,6 +26,9 @@ from ovtool.formats.records import failure_record as failure_record
 from ovtool.formats.records import image_ids as image_ids
 from ovtool.formats.records import image_record as image_record
 from ovtool.formats.records import with_source_ids as with_source_ids
+
+if TYPE_CHECKING:  # parts of COCO are read without it
+    import torch
 
 _logger = logging.getLogger("ovtool")
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")

@@ -5,26 +5,29 @@ One key, because safetensors writes several in random order. The header says ``k
 for masks and labels) and ``settings``.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic
+from ovtool.formats import atomic, wrong_kind
+
+if TYPE_CHECKING:  # a header is read without it
+    import torch
 
 FORMAT = 1
 _KEY = "ovtool"
 
-Array = torch.Tensor | NDArray[Any]
+Array: TypeAlias = "torch.Tensor | NDArray[Any]"
 
 
 def check_stdout() -> None:
@@ -46,6 +49,8 @@ def save(path: Path, tensors: Mapping[str, Array], header: Mapping[str, Any]) ->
         InputError: the file cannot be written.
         ValueError: no kind, or a header that JSON cannot hold.
     """
+    import safetensors.torch
+
     if not isinstance(header.get("kind"), str):
         raise ValueError("the header of a safetensors file needs a kind")
     text = atomic.canonical_json({"settings": {}, **header, "format": FORMAT})
@@ -91,14 +96,14 @@ def load(
         InputError: as ``read_header``.
         MismatchError: a file of another kind.
     """
-    handle = _open(path)
-    header = _header(path, handle)
     kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds is not None and (what := wrong_kind.of_json(Path(path))):
+        raise InputError(f"{path} {what}; {wrong_kind.needed(kinds)}")
+    handle = _open(path, "pt")
+    header = _header(path, handle)
     if kinds is not None and header["kind"] not in kinds:
-        raise MismatchError(
-            f"{path} is of kind {header['kind']}, but {' or '.join(kinds)} is needed here; "
-            "name another file"
-        )
+        what = wrong_kind.of_tensors(header["kind"])
+        raise MismatchError(f"{path} {what}; {wrong_kind.needed(kinds)}")
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
 
 
@@ -108,6 +113,8 @@ def fingerprint(tensors: Mapping[str, Array]) -> str:
     It depends neither on the order of the tensors, nor on their device or memory layout, nor on the
     file that they came from.
     """
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = _tensor(tensors[name])
@@ -135,18 +142,20 @@ def check_fingerprint(
 
 
 def _tensor(array: Array) -> torch.Tensor:
+    import torch
+
     if isinstance(array, np.ndarray):
         return torch.from_numpy(np.array(array, order="C"))
     return array.detach().cpu().contiguous()
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, framework: str = "numpy") -> Any:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path} is a folder, not a safetensors file")
         with open(path, "rb"):  # the library's own message lacks the name
             pass
-        return safetensors.safe_open(path, framework="pt")
+        return safetensors.safe_open(path, framework=framework)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except safetensors.SafetensorError as error:

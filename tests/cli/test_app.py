@@ -51,10 +51,10 @@ def test_bare_call_shows_help_on_stderr_and_is_a_usage_error():
     assert done.stderr.startswith("Usage: ovtool")
 
 
-def test_version_is_a_number_alone():
+def test_version_is_the_name_and_a_number():
     done = ovtool("--version")
     assert done.returncode == 0
-    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", done.stdout)
+    assert re.fullmatch(r"ovtool \d+\.\d+\.\d+\S*\n", done.stdout)
 
 
 def program_that(function):

@@ -70,7 +70,7 @@ def test_the_table_of_a_data_set(desk, data, monkeypatch, capsys):
         run(["probe", "oracle", *again, str(data.semantic), "--prompts", "none", "--limit", "1"])
         == 0
     )
-    assert "proposals named by truth" in (last := capsys.readouterr().err) and "100.00" in last
+    assert "proposals named by truth" in (last := capsys.readouterr().out) and "100.00" in last
 
 
 def test_bad_input_is_told_in_one_line(fails, data):

@@ -1,0 +1,82 @@
+"""What a file is that another command should read, for the message at the door that it does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+# kind of a safetensors file: what it is, what makes it, what reads it
+TENSORS = {
+    "cams": ("class activation maps", "cam", "refine"),
+    "mask-prompts": ("mask prompts", "tune-prompts", "segment --prompts"),
+    "background-prompts": (
+        "background prompts",
+        "tune-prompts --kind background",
+        "refine --background-prompts",
+    ),
+    "pacl": ("a PACL head", "train-pacl", "segment --pacl"),
+    "mask-generator": ("a mask generator", "cam --save-generator", "refine --generator"),
+    "proposer": ("a proposer", "train-proposer", "propose --proposer"),
+    "segmenter": ("a segmenter", "train-segmenter", "segment --segmenter"),
+    "proposals": (
+        "embeddings of proposals",
+        "propose --save-embeddings",
+        "segment --embeddings",
+    ),
+}
+# command of a COCO JSON: what it is, and what reads it
+COCO = {
+    "mine-pairs": ("a COCO JSON of pairs", "tune-prompts"),
+    "propose": ("a COCO JSON of proposals", "segment --proposals"),
+    "segment": ("a COCO JSON of segments", "evaluate"),
+    "refine": ("a COCO JSON of pseudo masks", "train-segmenter"),
+}
+
+
+def of_tensors(kind: str) -> str:
+    """What a safetensors file of a kind holds, and which command reads it."""
+    if kind not in TENSORS:
+        return f"is of kind {kind}"
+    what, _, reader = TENSORS[kind]
+    return f"holds {what}, which ovtool {reader} reads"
+
+
+def needed(kinds: Sequence[str]) -> str:
+    """What is needed in place of a wrong file, and what makes it."""
+    known = [TENSORS[kind] for kind in kinds if kind in TENSORS]
+    if not known:
+        return f"needed here is one of kind {' or '.join(kinds)}"
+    return "needed here: " + " or ".join(f"{what}, made by ovtool {by}" for what, by, _ in known)
+
+
+def of_json(path: Path) -> str | None:
+    """What a file of JSON is, and which command reads it; None where it is none, or not known."""
+    try:
+        with open(path, "rb") as handle:
+            if handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+                return None
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or "images" not in content:
+        return "is JSON"
+    info = content.get("info")
+    made_by = info.get("ovtool") if isinstance(info, dict) else None
+    command = made_by.get("command") if isinstance(made_by, dict) else None
+    if isinstance(command, str) and command in COCO:
+        what, reader = COCO[command]
+        return f"is {what}, which ovtool {reader} reads"
+    return "is a COCO JSON"
+
+
+def of_bytes(data: bytes) -> str | None:
+    """What the content of a safetensors file is, and which command reads it; None where it is none."""
+    length = int.from_bytes(data[:8], "little")
+    if data[8:9] != b"{" or length > len(data) - 8:
+        return None
+    try:
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["ovtool"])
+        return of_tensors(str(header["kind"]))
+    except (ValueError, KeyError, TypeError):
+        return "is a safetensors file"

@@ -1,0 +1,72 @@
+"""What needs no network loads none: torch is not imported for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (
+    "import sys; from ovtool.cli.errors import run; status = run(sys.argv[1:]);"
+    "print('torch' in sys.modules, file=sys.stderr); sys.exit(status)"
+)
+
+
+def ran(folder, *arguments):
+    """Exit status, stdout, and stderr, whose last line says whether torch was imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
+    )
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "False", done.stderr
+    return done.returncode, done.stdout, lines[:-1]
+
+
+def test_the_version_has_the_name(tmp_path):
+    import ovtool
+
+    assert ran(tmp_path, "--version") == (0, f"ovtool {ovtool.__version__}\n", [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["segment", "a.jpg", "--classes", "cow"],
+        ["propose", "a.jpg"],
+        ["mine-pairs", "--captions", "c.json", "--images", "."],
+        ["cam", "--labels", "l.csv", "--images", "."],
+        ["refine", "maps.safetensors"],
+        ["tune-prompts", "p.json"],
+        ["train-pacl", "--captions", "c.json", "--images", "."],
+        ["train-proposer", "t.json"],
+        ["train-segmenter", "t.json"],
+        ["evaluate", "p.json", "--ground-truth", "t.json"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_an_output_that_exists(line, tmp_path):
+    (tmp_path / "out.json").write_text("{}")
+    status, out, said = ran(tmp_path, *line, "-o", "out.json")
+    assert (status, out) == (1, "")
+    assert said == ["error: out.json exists; replace it with --overwrite, or name another"]
+
+
+def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
+    import numpy as np
+
+    from ovtool.formats import tensors
+
+    empty = {"images": [], "annotations": [], "categories": []}
+    (tmp_path / "x.json").write_text(json.dumps(empty))
+    assert ran(tmp_path, "info", "x.json")[0] == 0
+    assert ran(tmp_path, "check", "x.json")[0] == 0
+    tensors.save(tmp_path / "x.safetensors", {"a": np.zeros((2, 3))}, {"kind": "pacl"})
+    status, out, _ = ran(tmp_path, "info", "x.safetensors", "--json")
+    assert status == 0 and "F64" in out and "pacl" in out
+    assert ran(tmp_path, "info", "absent.json")[0] == 1
