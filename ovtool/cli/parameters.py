@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ovtool.cli import output
-from ovtool.errors import UpToDate, UsageError
+from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic
 from ovtool.settings.option import Argument, Field
 from ovtool.settings.shared import Run
@@ -273,7 +273,7 @@ class DeclaredCommand(TyperCommand):
         except UsageError as error:
             ctx.fail(str(error))
         try:
-            _check_place(values)
+            _check_places(values)
             self._function(**values)
         except UpToDate as answer:
             output.message(str(answer))
@@ -335,12 +335,20 @@ class DeclaredCommand(TyperCommand):
             formatter.write(_section("More examples", self.text.examples[1:]))
 
 
-def _check_place(values: Mapping[str, Any]) -> None:
-    """Refuses an output that must not be written to, before the command loads what it works with.
+def _check_places(values: Mapping[str, Any]) -> None:
+    """Refuses images that are not there, and an output that must not be written to, before the command loads
+    what it works with.
 
     Raises:
+        InputError: No file, folder or data set of a name.
         OutputExistsError, InputError: As `atomic.check_output`.
     """
+    for given in values.get("inputs") or ():
+        if given != "-" and not Path(given).exists():
+            from ovtool.datasets import registry
+
+            if not registry.is_name(given):
+                raise InputError(f"no such file or folder: {given}")
     out, run = values.get("out"), values.get("run")
     if out is not None and isinstance(run, Run):
         atomic.check_output(Path(out), run.replaces)

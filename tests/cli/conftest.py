@@ -96,12 +96,14 @@ def fails(desk, capsys):
 
 
 @pytest.fixture
-def handed(monkeypatch):
+def handed(monkeypatch, tmp_path):
     """Watches what a command hands to its stage, by the names of the stage's parameters.
 
     `handed(stage, answer)` puts a stand-in that answers in the place of `stage.run`, and gives the
-    dictionary that is filled by each call.
+    dictionary that is filled by each call. The current folder has an image x.jpg.
     """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jpg").touch()
 
     def watch(stage, answer):
         seen = {}

@@ -57,6 +57,13 @@ def test_an_output_that_exists(line, tmp_path):
     assert said == ["error: out.json exists; replace it with --overwrite, or name another"]
 
 
+@pytest.mark.parametrize("command", ["segment --classes cow", "propose"])
+def test_an_image_that_is_not_there(command, tmp_path):
+    status, out, said = ran(tmp_path, *command.split(), "gone.jpg")
+    assert (status, out) == (1, "")
+    assert said == ["error: no such file or folder: gone.jpg"]
+
+
 def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
     import numpy as np
 

@@ -63,7 +63,7 @@ seen: dict[str, object] = {}
 
 
 def work(
-    inputs: Annotated[tuple[str, ...], Argument("What to read.", metavar="IMAGES")] = (),
+    names_read: Annotated[tuple[str, ...], Argument("What to read.", metavar="IMAGES")] = (),
     method: Plain | TwoStage | Trained | str = Plain(),
     run: Annotated[Run, Only("limit", "label", "scales", "part_size")] = Run(part_size=100),
     out: Annotated[
@@ -79,9 +79,9 @@ def work(
     $ ovtool work a.png -o "a long name that would be wrapped if anybody wrapped it.json"
 
     Args:
-        inputs: Not for the command line.
+        names_read: Not for the command line.
     """
-    seen.update(inputs=inputs, method=method, run=run, out=out)
+    seen.update(names_read=names_read, method=method, run=run, out=out)
     return 5
 
 
@@ -110,18 +110,18 @@ def help_of(function=work):
 
 
 def test_nothing_given_is_the_defaults_of_the_signature():
-    assert call() == {"inputs": (), "method": Plain(), "run": Run(part_size=100), "out": None}
+    assert call() == {"names_read": (), "method": Plain(), "run": Run(part_size=100), "out": None}
 
 
 def test_only_given_values_are_handed_over():
     given = call("a", "b", "--side", "9", "--limit", "3", "-o", "x", "--flip")
-    assert given["inputs"] == ("a", "b") and given["out"] == "x"
+    assert given["names_read"] == ("a", "b") and given["out"] == "x"
     assert given["method"] == Plain(side=9, flip=True)
     assert given["run"] == Run(limit=3, part_size=100)
 
 
 def test_a_comma_in_an_argument_is_part_of_it():
-    assert call("a,b.png")["inputs"] == ("a,b.png",)
+    assert call("a,b.png")["names_read"] == ("a,b.png",)
 
 
 def test_tuples_are_tuples_whether_repeated_or_listed():
@@ -253,7 +253,7 @@ def test_an_old_name_is_answered_with_the_new_one(words):
 
 
 def test_a_file_that_is_called_like_an_old_name_is_a_file():
-    assert call("--", "--start", old_names={"--start": "--begin"})["inputs"] == ("--start",)
+    assert call("--", "--start", old_names={"--start": "--begin"})["names_read"] == ("--start",)
 
 
 def test_an_old_name_with_a_new_meaning_says_so_where_its_value_does_not_fit():

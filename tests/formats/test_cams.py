@@ -56,7 +56,10 @@ def test_missing_maps_unknown_categories_and_doubled_ids(tmp_path):
 
 def test_files_that_are_none(tmp_path):
     tensors.save(tmp_path / "p.safetensors", {"x": torch.ones(1)}, {"kind": "pacl"})
-    with pytest.raises(MismatchError, match="holds a PACL head, which ovtool segment --pacl reads; needed here: class activation maps"):
+    with pytest.raises(
+        MismatchError,
+        match="holds a PACL head, which ovtool segment --pacl reads; needed here: class activation maps",
+    ):
         cams.read(tmp_path / "p.safetensors")
     tensors.save(tmp_path / "e.safetensors", {"x": torch.ones(1)}, {"kind": "cams"})
     with pytest.raises(InputError, match="does not say what its maps are of"):

@@ -111,7 +111,10 @@ def test_wrong_files(tmp_path: Path) -> None:
 
 def test_another_kind(tmp_path: Path) -> None:
     tensors.save(tmp_path / "x", {}, HEADER)
-    with pytest.raises(MismatchError, match="needed here: class activation maps, made by ovtool cam or mask prompts"):
+    with pytest.raises(
+        MismatchError,
+        match="needed here: class activation maps, made by ovtool cam or mask prompts",
+    ):
         tensors.load(tmp_path / "x", ("cams", "mask-prompts"))
 
 
