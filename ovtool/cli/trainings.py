@@ -61,16 +61,4 @@ def say(trained: Trained, noun: str, as_json: bool) -> None:
         output.table(("last step", ""), rows)
         output.message(f"written: {files}")
     if as_json:
-        output.print_json(
-            {
-                "output": str(trained.outputs.file),
-                "curve": str(trained.outputs.curve),
-                "parameters": parameters,
-                "backbone": backbone,
-                **counts,
-                "steps": trained.steps,
-                "last": dict(trained.last),
-                "failures": [dict(failure) for failure in trained.failures],
-                "dry_run": trained.is_plan,
-            }
-        )
+        output.print_json(trained.as_data())

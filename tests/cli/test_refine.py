@@ -118,8 +118,8 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
     assert "needs --background-prompts" in fails(2, "refine", *maps, "--apply", "prompts")
     tensors.save(Path("other.safetensors"), {}, {"kind": "pacl"})
     said = fails(2, "refine", "other.safetensors", *images)
-    assert said.startswith("other.safetensors is of kind pacl, but cams is needed")
-    assert "is of kind pacl" in fails(
+    assert said.startswith("other.safetensors holds a PACL head, which ovtool segment --pacl reads; needed here: class")
+    assert "holds a PACL head" in fails(
         2, "tune-prompts", "other.safetensors", *images, *background()
     )
     assert "room for 1 to 71" in fails(2, "tune-prompts", *maps, *background("--length", "72"))

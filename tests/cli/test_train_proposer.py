@@ -115,7 +115,7 @@ def test_from_masks_to_proposals_with_embeddings(desk, pictures, capsys):
     assert run([*line, "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert found["output"] == "p.safetensors" and found["last"]["step"] == 2
+    assert found["out"] == "p.safetensors" and found["last"]["step"] == 2
     assert "backbone from random weights; 4 images of" in said.err
     assert tensors.read_header(desk / "p.safetensors")["kind"] == "proposer"
     assert run(["info", "p.safetensors"]) == 0
@@ -145,8 +145,8 @@ def test_a_dry_run_says_what_would_be_written(desk, pictures, capsys):
     said = capsys.readouterr()
     assert said.err.splitlines()[-1] == "would train for 2 steps, and write p.safetensors, p.png"
     plan = json.loads(said.out)
-    assert (plan["images"], plan["steps"], plan["dry_run"]) == (4, 2, True)
-    assert plan["parameters"] > 3_000_000 and not list(desk.glob("p.*"))
+    assert (plan["images"], plan["steps"], plan["is_plan"]) == (4, 2, True)
+    assert plan["parameters"]["network"] > 3_000_000 and not list(desk.glob("p.*"))
 
 
 def test_bad_requests_are_one_line(desk, pictures, fails):

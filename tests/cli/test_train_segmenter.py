@@ -126,7 +126,7 @@ def test_from_masks_to_a_segmenter_to_masks(desk, pictures, capsys):
     assert run([*line, "--with-background", "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert found["output"] == "s.safetensors" and found["last"]["step"] == 2
+    assert found["out"] == "s.safetensors" and found["last"]["step"] == 2
     assert "backbone from tiny; 4 images of 21 classes, 0 held out" in said.err
     assert tensors.read_header(desk / "s.safetensors")["fingerprint"]
     assert run(["info", "s.safetensors"]) == 0
@@ -148,7 +148,7 @@ def test_a_dry_run_says_what_would_be_written(desk, pictures, capsys):
     assert said.err.splitlines()[-1] == "would train for 7 steps, and write s.safetensors, s.png"
     plan = json.loads(said.out)
     assert (plan["images"], plan["held_out"], plan["names"]) == (2, 2, 21)
-    assert plan["dry_run"] and plan["backbone"] == "tiny" and not list(desk.glob("s.*"))
+    assert plan["is_plan"] and plan["backbone"] == "tiny" and not list(desk.glob("s.*"))
 
 
 def test_bad_requests_are_one_line(desk, pictures, fails):
@@ -167,4 +167,4 @@ def test_bad_requests_are_one_line(desk, pictures, fails):
     assert "--arch" in fails(2, *line, "--arch", "vgg")
     tensors.save(desk / "x.safetensors", {}, {"kind": "pacl"})
     said = fails(2, "segment", pictures.images, "--segmenter", "x.safetensors", "-o", "o.json")
-    assert "is of kind pacl, but segmenter is needed" in said
+    assert "holds a PACL head, which" in said and "needed here: a segmenter" in said

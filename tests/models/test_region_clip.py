@@ -303,5 +303,5 @@ def test_a_tower_that_does_not_fit_is_refused(native, tmp_path):
 def test_a_file_of_another_kind_is_refused(native, tmp_path):
     path = tmp_path / "p.safetensors"
     tensors.save(path, {"x": torch.zeros(1)}, {"kind": "pacl"})
-    with pytest.raises(MismatchError, match="is of kind pacl, but mask-prompts is needed"):
+    with pytest.raises(MismatchError, match="holds a PACL head, .* needed here: mask prompts"):
         region_clip.with_prompts(native, path)
