@@ -52,6 +52,7 @@ def test_the_version_has_the_name(tmp_path):
 )
 def test_an_output_that_exists(line, tmp_path):
     (tmp_path / "out.json").write_text("{}")
+    (tmp_path / "a.jpg").touch()
     status, out, said = ran(tmp_path, *line, "-o", "out.json")
     assert (status, out) == (1, "")
     assert said == ["error: out.json exists; replace it with --overwrite, or name another"]
