@@ -118,7 +118,9 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
     assert "needs --background-prompts" in fails(2, "refine", *maps, "--apply", "prompts")
     tensors.save(Path("other.safetensors"), {}, {"kind": "pacl"})
     said = fails(2, "refine", "other.safetensors", *images)
-    assert said.startswith("other.safetensors holds a PACL head, which ovtool segment --pacl reads; needed here: class")
+    assert said.startswith(
+        "other.safetensors holds a PACL head, which ovtool segment --pacl reads; needed here: class"
+    )
     assert "holds a PACL head" in fails(
         2, "tune-prompts", "other.safetensors", *images, *background()
     )

@@ -589,5 +589,7 @@ def test_prompts_that_do_not_belong(tune, refined, tmp_path, maps, monkeypatch, 
     tensors.save(prompts, {**content, "embeddings": content["embeddings"] * float("nan")}, header)
     with pytest.raises(InputError, match="holds numbers that are not finite"):
         refined(steps="prompts", prompts=requested(prompts))
-    with pytest.raises(MismatchError, match="holds class activation maps, .* needed here: background prompts"):
+    with pytest.raises(
+        MismatchError, match="holds class activation maps, .* needed here: background prompts"
+    ):
         refined(steps="prompts", prompts=requested(maps))
