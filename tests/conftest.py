@@ -1,5 +1,7 @@
 """A small CLIP at random weights, and a folder of small images, for the rooms that work on both."""
 
+import logging
+
 import numpy as np
 import open_clip
 import pytest
@@ -24,6 +26,16 @@ OWN_CACHE = (
     "stages",
     "trainers",
 )
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """What a command does to the log of ovtool ends with its test."""
+    logger = logging.getLogger("ovtool")
+    kept = logger.propagate, logger.handlers[:], logger.level
+    yield
+    logger.propagate, logger.handlers[:] = kept[:2]
+    logger.setLevel(kept[2])
 
 
 @pytest.fixture(autouse=True)
