@@ -259,8 +259,10 @@ def command(
         TypeError: The signature cannot be read, or two of its parameters have one flag.
     """
     parts = read(function)
-    every = [made for part in parts for made in part.parameters(old_names or {})]
-    parameters = list({made.name: made for made in every}.values())  # a recipe of two groups is one
+    by_name: dict[str | None, TyperOption | TyperArgument] = {}
+    for made in (made for part in parts for made in part.parameters(old_names or {})):
+        by_name.setdefault(made.name, made)  # the recipe of several groups is one option
+    parameters = list(by_name.values())
     flags = [flag for made in parameters if isinstance(made, TyperOption) for flag in made.opts]
     if twice := {flag for flag in flags if flags.count(flag) > 1}:
         raise TypeError(f"{name} has two options {', '.join(sorted(twice))}")

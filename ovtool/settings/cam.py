@@ -25,7 +25,8 @@ SemplesRecipe = Annotated[
     Literal["semples"] | None,
     Option(
         f"{PUBLISHED_WAY} semples: 60 epochs in batches of 64 at 6.4e-5, weights of VOC. The defaults differ "
-        "because the published generator begins at WeakTr's weights, and the one here at a CLIP's patches."
+        "because the published generator begins at WeakTr's weights, and the one here at a CLIP's patches.",
+        panel="Recipe",
     ),
 ]
 CamShortSide = Annotated[

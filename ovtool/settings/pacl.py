@@ -26,7 +26,8 @@ class Pacl(Training):
         Literal["pacl"] | None,
         Option(
             f"{PUBLISHED_WAY} pacl: captions and their nouns in seven sentences, patches weighed by plain "
-            "cosines, a head that begins at random."
+            "cosines, a head that begins at random.",
+            panel="Recipe",
         ),
     ] = None
     epochs: Epochs = 10.0

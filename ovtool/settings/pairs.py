@@ -14,7 +14,7 @@ Recipe = Annotated[
     Literal["ovseg"] | None,
     Option(
         f"{PUBLISHED_WAY} ovseg: the mask of highest cosine, and no noun left out.",
-        panel="Matching",
+        panel="Recipe",
     ),
 ]
 Crops = Annotated[

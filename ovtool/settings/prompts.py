@@ -22,7 +22,8 @@ from ovtool.settings.shared import (
 Recipe = Annotated[
     Literal["ovseg", "semples"] | None,
     Option(
-        f"{PUBLISHED_WAY} ovseg is a way of mask, the tower and then prompts; semples one of background."
+        f"{PUBLISHED_WAY} ovseg is a way of mask, the tower and then prompts; semples one of background.",
+        panel="Recipe",
     ),
 ]
 

@@ -31,7 +31,8 @@ Recipe = Annotated[
     Option(
         f"{PUBLISHED_WAY} ovseg is a way of two-stage. pacl is one of patch, with the head of --pacl or the one "
         "of the model; naclip (without PAMR), sclip, clearclip and maskclip (as later papers run it) are of "
-        "patch too, without a head."
+        "patch too, without a head.",
+        panel="Recipe",
     ),
 ]
 LastBlock = Annotated[
