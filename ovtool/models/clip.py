@@ -231,7 +231,15 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
     except Exception as error:  # transformers and the hub raise their own
-        raise hub.cannot_load(f"the tokenizer of {name}", error) from error
+        place = files.tokenizer
+        if not place or "custom code" in str(error):
+            raise hub.cannot_load(f"the tokenizer of {name}", error) from error
+        mend = f"fetch it where there is a network with `hf download {place}`"
+        if Path(place).is_dir():
+            mend = "put the files that save_pretrained of a tokenizer writes there"
+        raise ModelError(
+            f"the tokenizer of {name} is not in {place}, or is broken there; {mend}"
+        ) from error
 
 
 def _recommended(weights: Path) -> Recommended:

@@ -9,10 +9,12 @@ from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.shared import (
     OUTPUT,
+    PUBLISHED_WAY,
     Crf,
     CropSize,
     Flip,
     LogitScale,
+    MaxProposals,
     PaclHead,
     Prompts,
     Proposals,
@@ -24,6 +26,15 @@ from ovtool.settings.shared import (
     Window,
 )
 
+Recipe = Annotated[
+    Literal["ovseg", "pacl", "naclip", "sclip", "clearclip", "maskclip"] | None,
+    Option(
+        f"{PUBLISHED_WAY} ovseg is a way of two-stage. pacl is one of patch, with the head of --pacl or the one "
+        "of the model; naclip (without PAMR), sclip, clearclip and maskclip (as later papers run it) are of "
+        "patch too, without a head.",
+        panel="Recipe",
+    ),
+]
 LastBlock = Annotated[
     Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
     Option(
@@ -56,6 +67,7 @@ MaxEntropy = Annotated[
 class Patch:
     """Each patch takes the word that is closest to it."""
 
+    recipe: Recipe = None
     last_block: LastBlock = None
     short_side: ShortSide = None
     window: Window = None
@@ -104,8 +116,10 @@ class Fused:
 class TwoStage:
     """Each proposal is named by what the CLIP sees of it (OVSeg)."""
 
+    recipe: Recipe = None
     proposer: Proposer = None
     proposals: Proposals = None
+    max_proposals: MaxProposals = None
     embeddings: Annotated[
         Path | None, Option("Embeddings of the --proposals, as propose saved them.")
     ] = None
@@ -113,7 +127,8 @@ class TwoStage:
     ensemble: Annotated[
         float | None,
         Option(
-            "The CLIP's share (lambda) in the name of a proposal that has an embedding. Default: 0.7.",
+            "The CLIP's share (lambda) in the name of a proposal that has an embedding. Default: what the model "
+            "recommends, else the published 0.7.",
             min=0,
             max=1,
         ),
@@ -122,7 +137,8 @@ class TwoStage:
         Literal["crops", "tokens", "both"] | None,
         Option(
             "crops: a masked crop of each region. tokens: one pass over the image, a class token for "
-            "each region. both: the mean of the two. Default: crops."
+            "each region. both: the mean of the two. Default: what the model recommends, else crops, as "
+            "published."
         ),
     ] = None
     background_tokens: Annotated[
@@ -141,6 +157,11 @@ class TwoStage:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
+        is_bounded = self.max_proposals is not None and self.recipe is None
+        if self.proposals is not None and is_bounded:
+            raise UsageError(
+                "--max-proposals bounds the masks that a proposer makes; leave it out with --proposals"
+            )
         if self.embeddings is not None and self.proposals is None:
             raise UsageError("--embeddings go with the masks of --proposals; give that file too")
         if self.region_features == "tokens":

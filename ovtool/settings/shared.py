@@ -103,10 +103,8 @@ BatchSize = Annotated[
         min=1,
     ),
 ]
-Templates = Annotated[
-    Literal["one", "pacl", "vild", "openai"],
-    Option("The sentences around the words: 1, 7, 14 or 80."),
-]
+TemplateSet = Literal["one", "pacl", "vild", "openai"]
+Templates = Annotated[TemplateSet, Option("The sentences around the words: 1, 7, 14 or 80.")]
 ShortSide = Annotated[
     int | None,
     Option(
@@ -158,6 +156,10 @@ Proposer = Annotated[
         metavar="NAME",
     ),
 ]
+MaxProposals = Annotated[
+    int | None,
+    Option("The most masks of an image. Default: what the model recommends, else 100.", min=1),
+]
 Proposals = Annotated[
     Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
 ]
@@ -172,6 +174,10 @@ Scales = Annotated[
     ),
 ]
 Flip = Annotated[bool, Option("Show the mirror image of each image too.")]
+PUBLISHED_WAY = (
+    "The published way, in place of the defaults and of what the model recommends; options that are given "
+    "count more."
+)
 Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"]
 
 # Fields of a training. None is the method's own, which a command says by its default object.

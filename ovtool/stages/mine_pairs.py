@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
 from ovtool.inputs import captions as captioned_images
 from ovtool.inputs.captions import Mention
-from ovtool.models import noun_masks, resolve
+from ovtool.models import noun_masks, recommendations, resolve
 from ovtool.models import nouns as tagging
 from ovtool.models.noun_masks import NounMasks
 from ovtool.models.nouns import Pipeline
@@ -41,6 +41,7 @@ from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
 
 BATCH_SIZE = 32  # crops at once
+PUBLISHED = {"templates": "one", "matching": "cosine", "quality_weight": 0.0}  # OVSeg, section 3.2
 
 Mentions = Mapping[
     str, Sequence[Mention]
@@ -57,6 +58,7 @@ class Miner:
         category: of each lemma, from 1.
         words: the CLIP with all nouns.
         least: the least cosine of a pair; None for no bound.
+        origins: where the values of the matching come from.
     """
 
     regions: ProposalSource
@@ -64,6 +66,7 @@ class Miner:
     category: Mapping[str, int]
     words: NounMasks
     least: float | None
+    origins: Mapping[str, layers.Origin] = field(default_factory=dict)
 
     def record(self, item: ImageItem, rgb: NDArray[np.uint8], encode: Any) -> parts.Record:
         """The pairs of an image: a mask for each of its nouns; several nouns may have the same.
@@ -202,9 +205,9 @@ def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipel
 
 def _stop_words(nouns: Nouns) -> frozenset[str]:
     """The lemmas that are left out."""
-    if nouns.no_stop:
-        return frozenset()
-    return STOP_WORDS if nouns.stop is None else tagging.read_stop_words(nouns.stop)
+    if nouns.stop is not None:
+        return tagging.read_stop_words(nouns.stop)
+    return frozenset() if nouns.no_stop else STOP_WORDS
 
 
 def _regions(
@@ -230,12 +233,14 @@ def _miner(
 
     clip = door.load(compute.model, device, devices.precision(compute.precision, device))
     nouns = (mention.noun for several in mentions.values() for mention in several)
+    settled, origins = recommendations.settled(clip, matching, PUBLISHED)
     return Miner(
         regions=regions,
         mentions=mentions,
         category={lemma: number for number, lemma in enumerate(lemmas, 1)},
-        words=noun_masks.of(clip, nouns, matching),
+        words=noun_masks.of(clip, nouns, settled),
         least=matching.min_similarity,
+        origins=origins,
     )
 
 
@@ -282,6 +287,7 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
             miner.words.matching,
             {key: value for key, value in regions.items() if value is not None},
         ),
+        "origins": {name: origin for name, origin in miner.origins.items() if origin != "default"},
         "tagger": {"name": pipeline.name, "fingerprint": pipeline.fingerprint},
         "nouns": parts.settings_digest(
             {

@@ -162,12 +162,10 @@ class Bench(Cells):
             )
         return out
 
-    def regions(self, clip: "Clip") -> ProposalSource:
+    def regions(self, clip: "Clip", most: int = MAX_PROPOSALS) -> ProposalSource:
         """The proposer, which looks at each picture once however many systems ask for it."""
         if self.source is None:
-            proposer = by_name.load(
-                Propose(proposer=self.proposer, max_proposals=MAX_PROPOSALS), clip=clip
-            )
+            proposer = by_name.load(Propose(proposer=self.proposer, max_proposals=most), clip=clip)
             known: dict[str, Proposals] = {}
 
             def find(item: ImageItem, rgb: Any) -> Proposals:
@@ -191,7 +189,11 @@ class Bench(Cells):
         looked_for = word_inputs.gather(
             items, data.images, Words(classes_per_image=data.classes_per_image)
         )
-        method = TwoStage(prompts=prompts or "none", region_features=features)  # type: ignore[arg-type]
+        method = TwoStage(
+            prompts=prompts or "none",
+            region_features=features,  # type: ignore[arg-type]
+            max_proposals=MAX_PROPOSALS,
+        )
         compute = Compute(model="tiny", device="cpu", precision="float32")
         ready = two_stage.load(method, looked_for, self.regions, compute)
         truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)

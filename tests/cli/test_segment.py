@@ -118,10 +118,12 @@ PATCHES = {
 }
 MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
-    "patch": PATCHES,
+    "patch": PATCHES | {"recipe": ("--recipe", "naclip")},
     "fused": PATCHES | MASKS,
     "two-stage": {
         **MASKS,
+        "recipe": ("--recipe", "ovseg"),
+        "max_proposals": ("--max-proposals", 9),
         "short_side": ("--short-side", 99),
         "logit_scale": ("--logit-scale", 2.5),
         "templates": ("--templates", "vild"),
