@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ovtool.datasets.related_words import singulars
 from ovtool.datasets.vocabularies import folded
 
 _ARTICLE = re.compile(r"(?:an?|the|one|some|many|my|his|her|their|its)\s+")
@@ -14,6 +13,7 @@ _OF = re.compile(
     r"(?:photo|photograph|picture|image|painting|drawing|rendering)\s+of\s+"
 )
 _KIND = re.compile(r"(?:(?:small|medium|large|big|clean|dirty|old|new|nice|weird|cool)\s+)+")
+_PLURALS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class WordTable:
         plain = folded(text).rstrip(". ")
         inner = _after(_ARTICLE, _after(_OF, plain))
         for word in (plain, _after(_ARTICLE, plain), inner, _after(_KIND, inner)):
-            for form in (word, *singulars(word)):
+            for form in (word, *_singulars(word)):
                 if form in self.rows:
                     return self.rows[form]
         return None
@@ -51,3 +51,12 @@ def _after(beginning: re.Pattern[str], text: str) -> str:
     """What is left of a text after a beginning, the whole of it where it begins otherwise."""
     match = beginning.match(text)
     return text[match.end() :] if match else text
+
+
+def _singulars(word: str) -> list[str]:
+    """The words of which this one may be the regular plural."""
+    return [
+        word.removesuffix(plural) + singular
+        for plural, singular in _PLURALS
+        if word.endswith(plural) and len(word) > len(plural) + 1
+    ]

@@ -115,11 +115,13 @@ PATCHES = {
     "pacl": ("--pacl", "none"),
     "patch_stride": ("--patch-stride", 4),
     "max_entropy": ("--max-entropy", 1.5),
+    "image_prior": ("--image-prior", 2.0),
+    "crf": ("--crf", "irn"),
 }
 MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
     "patch": PATCHES,
-    "fused": PATCHES | MASKS,
+    "fused": PATCHES | MASKS | {"segments": ("--segments", (0.0,))},
     "two-stage": {
         **MASKS,
         "short_side": ("--short-side", 99),
