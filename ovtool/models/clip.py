@@ -121,10 +121,11 @@ def load(
         assert spec.path is not None
         files = sources.local(spec.path)
     recommended = _recommended(files.weights)  # first: it refuses files of other kinds
-    if spec.kind == "bundled":
-        measured = recommendations.of_bundled(spec.name)
-        recommended = replace(recommended, settings={**recommended.settings, **measured})
     model = build.network(files.config, files.weights)
+    fingerprint = build.fingerprint(model, files.weights)
+    if spec.kind in ("bundled", "local"):  # a copy has what was measured on the model
+        measured = recommendations.of_content(fingerprint)
+        recommended = replace(recommended, settings={**recommended.settings, **measured})
     return from_model(
         model,
         spec.name,
@@ -132,7 +133,7 @@ def load(
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
         recommended=recommended,
-        fingerprint=build.fingerprint(model, files.weights),
+        fingerprint=fingerprint,
         device=device,
         dtype=dtype,
     )

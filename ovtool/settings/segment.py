@@ -19,7 +19,6 @@ from ovtool.settings.shared import (
     Prompts,
     Proposals,
     Proposer,
-    Scales,
     ShortSide,
     Stride,
     Templates,
@@ -51,6 +50,33 @@ PatchStride = Annotated[
         metavar="PIXELS",
     ),
 ]
+Scales = Annotated[
+    tuple[float, ...] | None,
+    Option(
+        "Show each image at several sizes, as shares of the short side, such as 0.75,1,1.25. Default: what "
+        "the weights recommend, else 1.",
+        min=0.1,
+        max=10,
+        metavar="LIST",
+        unique=True,
+    ),
+]
+ImagePrior = Annotated[
+    float | None,
+    Option(
+        "What a word gains in every pixel, in nats times its probability as the name of the whole image. "
+        "Default: what the weights recommend, else 0.",
+        min=0,
+        metavar="NATS",
+    ),
+]
+EdgeCrf = Annotated[
+    Crf | Literal["none"] | None,
+    Option(
+        "Let masks follow edges by a dense CRF of this preset, or none. Default: what the weights "
+        "recommend, else none."
+    ),
+]
 MinScore = Annotated[float, Option("Below this probability a pixel gets no word.", min=0, max=1)]
 MaxEntropy = Annotated[
     float | None,
@@ -75,8 +101,10 @@ class Patch:
     logit_scale: LogitScale = None
     pacl: PaclHead = None
     patch_stride: PatchStride = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
+    image_prior: ImagePrior = None
+    crf: EdgeCrf = None
     templates: Templates = "one"
     min_score: MinScore = 0.0
     max_entropy: MaxEntropy = None
@@ -93,6 +121,17 @@ class Fused:
 
     proposer: Proposer = None
     proposals: Proposals = None
+    segments: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "Take the mean score of each segment in place of proposals: scales of Felzenszwalb's superpixels, "
+            "such as 60,100,200, over which scores are averaged; 0 is none. Default: what the weights "
+            "recommend, else 0.",
+            min=0,
+            metavar="LIST",
+            unique=True,
+        ),
+    ] = None
     last_block: LastBlock = None
     short_side: ShortSide = None
     window: Window = None
@@ -100,16 +139,29 @@ class Fused:
     logit_scale: LogitScale = None
     pacl: PaclHead = None
     patch_stride: PatchStride = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
+    image_prior: ImagePrior = None
+    crf: EdgeCrf = None
     templates: Templates = "one"
     min_score: MinScore = 0.0
     max_entropy: MaxEntropy = None
+
+    @property
+    def names_masks(self) -> bool:
+        """Whether it is said where class-agnostic masks come from."""
+        return self.proposer is not None or self.proposals is not None
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
         check_windows(self.window, self.stride)
         check_head(self.pacl, self.last_block)
+        if self.segments and any(self.segments):
+            if 0 in self.segments:
+                raise UsageError("--segments 0 means none; leave the 0 or the other scales out")
+            if self.names_masks:
+                flag = "--proposer" if self.proposals is None else "--proposals"
+                raise UsageError(f"--segments take the place of {flag}; leave one of them out")
 
 
 @settings(panel="Method")
@@ -187,12 +239,9 @@ class Trained:
 
     segmenter: Annotated[Path, Option("The network, a file of train-segmenter.")]
     short_side: ShortSide = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
-    crf: Annotated[
-        Crf | None,
-        Option("Let masks follow edges by a dense CRF of this preset. Default: none."),
-    ] = None
+    crf: EdgeCrf = None
     min_score: MinScore = 0.0
 
 

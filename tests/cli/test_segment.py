@@ -115,11 +115,18 @@ PATCHES = {
     "pacl": ("--pacl", "none"),
     "patch_stride": ("--patch-stride", 4),
     "max_entropy": ("--max-entropy", 1.5),
+    "image_prior": ("--image-prior", 2.0),
+    "crf": ("--crf", "irn"),
 }
 MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
+<<<<<<< HEAD
     "patch": PATCHES | {"recipe": ("--recipe", "naclip")},
     "fused": PATCHES | MASKS,
+=======
+    "patch": PATCHES,
+    "fused": PATCHES | MASKS | {"segments": ("--segments", (0.0,))},
+>>>>>>> chain
     "two-stage": {
         **MASKS,
         "recipe": ("--recipe", "ovseg"),

@@ -8,11 +8,12 @@ import pytest
 
 from ovtool.errors import UsageError
 from ovtool.models import clip as door
-from ovtool.models import recommendations
+from ovtool.models import recommendations, sources
 from ovtool.settings.cam import Gradcam, LabelMatching
 from ovtool.settings.pairs import Matching
 from ovtool.settings.refine import PromptStep
-from ovtool.settings.segment import TwoStage
+from ovtool.settings.segment import Fused, TwoStage
+from ovtool.settings.words import Words
 
 PUBLISHED = {"sentence": "published {}."}
 
@@ -38,6 +39,8 @@ def test_every_file_of_recommendations_names_settings_that_exist():
         "matching": Matching,
         "prompt_step": PromptStep,
         "two_stage": TwoStage,
+        "fused": Fused,
+        "words": Words,
     }
     files = [
         file
@@ -69,3 +72,18 @@ def test_what_is_given_comes_before_what_a_model_recommends(small):
     wrong = dataclasses.replace(small, recommended={"gradcam": {"colour": 1}})
     with pytest.raises(UsageError, match="the model sets 'colour'"):
         recommendations.settled(wrong, Gradcam(), PUBLISHED)
+
+
+def test_what_another_setting_replaces_is_not_taken_from_the_model(small):
+    clip = dataclasses.replace(small, recommended={"fused": {"segments": [60], "crf": "irn"}})
+    taken, origins = recommendations.settled(clip, Fused(proposer="regions"), {}, ("segments",))
+    assert (taken.segments, taken.crf) == (None, "irn")
+    assert (origins["segments"], origins["crf"]) == ("default", "model")
+
+
+def test_a_copy_of_a_bundled_model_has_what_was_measured_on_it(tmp_path):
+    for name in ("tiny.json", "tiny.safetensors"):
+        (tmp_path / f"my-{name}").write_bytes((sources.bundled_folder() / name).read_bytes())
+    copied = door.load(str(tmp_path / "my-tiny.safetensors"))
+    assert copied.recommended == door.load("tiny").recommended != {}
+    assert recommendations.of_content("0" * 16) == {}
