@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ovtool.errors import InputError, MismatchError
 from ovtool.formats import coco, differences, parts, rle
-from ovtool.formats.parts import Part, PartStore
+from ovtool.formats.parts import Part, PartStore, Record
 
 if TYPE_CHECKING:
     import torch
@@ -45,21 +45,21 @@ class Output:
 class Pieces:
     """All parts of a run in order, each with the store that has it."""
 
-    parts: Sequence[tuple[PartStore, Part]]
+    kept: Sequence[tuple[PartStore, Part]]
 
     @property
     def header(self) -> PartStore:
         """The store of the first part, which has what all parts say."""
-        return self.parts[0][0]
+        return self.kept[0][0]
 
-    def records(self) -> Iterator[parts.Record]:
+    def records(self) -> Iterator[Record]:
         """The records of all parts."""
-        for store, part in self.parts:
+        for store, part in self.kept:
             yield from store.read(part)
 
     def tensors(self) -> list[Mapping[str, torch.Tensor]]:
         """The tensors of each part."""
-        return [store.tensors(part) for store, part in self.parts]
+        return [store.tensors(part) for store, part in self.kept]
 
 
 def collected(folders: Sequence[Path]) -> Pieces:

@@ -19,8 +19,8 @@ def place(shard: str | None) -> tuple[int, int]:
     if shard is None:
         return 1, 1
     if shard != "slurm":
-        number, _, count = shard.partition("/")
-        return int(number), int(count)
+        own, of = shard.split("/")
+        return int(own), int(of)
     try:
         task, count = _number("ID"), _number("COUNT")
         number = (task - _number("MIN", 0)) // max(_number("STEP", 1), 1) + 1

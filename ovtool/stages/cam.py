@@ -336,7 +336,7 @@ def _map(maps: _Maps, run: Run) -> Made:
     """Makes and writes the maps, part by part."""
     clip, target = maps.clip, str(maps.frame.outputs.file)
     model = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
-    facts = {
+    facts: dict[str, Any] = {
         "settings": dict(maps.settings),
         "model": None if clip is None else clip.name,
         "fingerprint": None if clip is None else clip.fingerprint,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge
-from ovtool.formats.merge import Output, Pieces
+from ovtool.formats.merge import Output
 from ovtool.outputs.crops import PairCrops
-from ovtool.runtime import runs
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.shared import Run
 from ovtool.stages import mine_pairs, propose, refine
@@ -79,10 +78,10 @@ def run(
 
 def _default_output(folders: Sequence[Path]) -> str:
     """The name that a folder of parts was made beside."""
-    first = folders[0].absolute()
-    if len(folders) > 1 or first.suffix != ".parts":
+    name = os.path.normpath(folders[0])
+    if len(folders) > 1 or not name.endswith(".parts"):
         raise UsageError("the name of the output is not known from the folders; give it with -o")
-    return os.path.relpath(first.with_suffix(""))
+    return name.removesuffix(".parts")
 
 
 def _places(beside: Mapping[str, str], target: str) -> dict[str, str]:
