@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ovtool.stages.doctor import run as doctor
     from ovtool.stages.evaluate import run as evaluate
     from ovtool.stages.info import run as info
+    from ovtool.stages.merge import run as merge
     from ovtool.stages.mine_pairs import run as mine_pairs
     from ovtool.stages.probe_alignment import run as probe_alignment
     from ovtool.stages.probe_classify import run as probe_classify
@@ -127,6 +128,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "info",
+    "merge",
     "mine_pairs",
     "probe_alignment",
     "probe_classify",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, tensors
+from ovtool.formats import atomic, differences, tensors
 from ovtool.formats.records import Record as Record
 from ovtool.formats.records import check_record as check_record
 from ovtool.formats.records import failure_record as failure_record
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # parts of COCO are read without it
 _logger = logging.getLogger("ovtool")
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
 _TENSORS = ".safetensors"
+_MEND = "run the command that makes them again with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class PartStore:
     def _check_run(self, part: Part, header: Mapping[str, Any]) -> None:
         """Raises MismatchError for a part of other settings, or of another cut of the list."""
         path = self._path(part)
-        _check_digest(header, self.digest, path)
+        _check_digest(header, self._header(part), path)
         cut_of = (header.get("part"), header.get("start"), header.get("stop"))
         if cut_of != (part.index, part.start, part.stop):
             raise MismatchError(
@@ -212,6 +213,29 @@ class PartStore:
 def is_parts_folder(path: Path) -> bool:
     """Whether a path is a folder with parts in it."""
     return path.is_dir() and any(_NAME.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def listed(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files and headers of the parts of a folder, by their numbers, whether or not they fit together.
+
+    Raises:
+        InputError: no part there, or one damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    paths = sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: int(path.stem.removeprefix("part-")),
+    )
+    if not paths:
+        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for path in paths:
+        header, end = _ends(path)
+        if header is None or end is None:
+            raise InputError(f"{path} is damaged: {_MEND}")
+        found.append((path, header))
+    return found
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -268,31 +292,19 @@ def document(folder: Path) -> dict[str, Any]:
 
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The files and headers of the parts of a folder, which must fit together."""
-    mend = "run the command that makes them again with --resume"
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}")
-    paths = sorted(
-        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
-        key=lambda path: int(path.stem.removeprefix("part-")),
-    )
-    if not paths:
-        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
     found: list[tuple[Path, dict[str, Any]]] = []
     stop, items = 0, 0
-    for index, path in enumerate(paths):
+    for index, (path, header) in enumerate(listed(folder)):
         if path != folder / f"part-{index:05d}.jsonl":
-            raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {mend}")
-        header, end = _ends(path)
-        if header is None or end is None:
-            raise InputError(f"{path} is damaged: {mend}")
+            raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {_MEND}")
         if found:
-            _check_digest(header, str(found[0][1].get("digest")), path)
+            _check_digest(header, found[0][1], path)
         if header.get("part") != index or header.get("start") != stop:
             raise MismatchError(f"{path} is from another cut of the images; remove {folder}")
         stop, items = int(header.get("stop", 0)), int(header.get("items", 0))
         found.append((path, header))
     if items and stop < items:
-        raise InputError(f"{folder}: the parts end at image {stop} of {items}: {mend}")
+        raise InputError(f"{folder}: the parts end at image {stop} of {items}: {_MEND}")
     return found
 
 
@@ -300,11 +312,13 @@ def _line(value: Any) -> bytes:
     return atomic.canonical_json(value).encode() + b"\n"
 
 
-def _check_digest(header: Mapping[str, Any], digest: str, path: Path) -> None:
-    if header.get("digest") != digest:
+def _check_digest(header: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
+    """Raises MismatchError where the part of a header is of another run than that of the other one."""
+    if header.get("digest") != other.get("digest"):
+        digests = f"{header.get('digest')}, here {other.get('digest')}"
         raise MismatchError(
-            f"{path} comes from other settings, images or model ({header.get('digest')}, here "
-            f"{digest}); run without --resume, or remove {path.parent}"
+            f"{path} comes from other settings, images or model "
+            f"({differences.listed(header, _object(_line(other))) or digests}); run without --resume, or remove {path.parent}"
         )
 
 
@@ -343,7 +357,7 @@ def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
     header, end = _ends(path)
     if header is None or end is None:
         raise damaged
-    _check_digest(header, digest, path)
+    _check_digest(header, {"digest": digest}, path)
     with open(path, "rb") as handle:
         handle.readline()
         for _ in range(end["end"]):

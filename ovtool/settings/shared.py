@@ -5,13 +5,16 @@ A command that takes only some fields of a class says so: `Annotated[Compute, On
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ovtool.errors import UsageError
 from ovtool.settings.option import Argument, Option, settings
 
 OUTPUT = "Output"
+PARTS = "Parts"
 
 # --- parameters of commands ------------------------------------------------------------------------
 Inputs = Annotated[
@@ -245,6 +248,13 @@ class Source:
     exif: Exif = "upright"
 
 
+# the fields of `Run` that a command over images takes, where it has no batch size
+PARTS_OF_RUN = (
+    "part_size", "resume", "overwrite", "update", "strict", "dry_run",
+    "workers", "shard", "engine", "ray_address",
+)  # fmt: skip
+
+
 @settings(panel="Run")
 class Run:
     """How a run over many images goes."""
@@ -258,6 +268,57 @@ class Run:
     update: Update = False
     strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
     dry_run: DryRun = False
+    workers: Annotated[
+        int,
+        Option(
+            "Processes that share the parts; on several GPUs each takes the next one.",
+            min=1,
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = 1
+    shard: Annotated[
+        str | None,
+        Option(
+            "Do only the parts of one shard of several, such as 3/16, and leave them for ovtool merge; slurm "
+            "reads which one from a job array.",
+            metavar="I/N|slurm",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option(
+            "What runs the parts: this machine, or a cluster of Ray, with --workers actors.",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "The cluster of --engine ray, such as auto or ray://HOST:10001. Default: one that runs here, else "
+            "one that is started for this run.",
+            metavar="ADDRESS",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for a shard that is none, and an address without Ray."""
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
+        is_shard = numbers is not None and 1 <= int(numbers[1]) <= int(numbers[2])
+        if self.shard != "slurm" and not is_shard:
+            raise UsageError(
+                f"--shard '{self.shard}' is no shard; give its number and how many there are, such as 3/16, or "
+                "slurm"
+            )
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(
+                "--ray-address belongs to --engine ray; give that too, or leave it out"
+            )
 
     @property
     def replaces(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ovtool.datasets.stop_words import STOP_WORDS
 from ovtool.errors import InputError
-from ovtool.formats import coco, parts, rle
+from ovtool.formats import coco, merge, parts, rle
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
@@ -160,7 +161,7 @@ def run(
     categories = tuple(coco.Category(number, lemma) for number, lemma in enumerate(lemmas, 1))
     regions = _regions(matching, compute.model, items, place)
     if run.dry_run:
-        return runs.planned(items, categories, target)
+        return runs.planned(items, categories, target, run, place)
     miner = _miner(matching, compute, place, regions, mentions, lemmas)
     batch_size = run.batch_size or BATCH_SIZE
     written.prepare(keeps)
@@ -173,23 +174,34 @@ def run(
             out=target,
             device=place,
             description="mining",
+            output=merge.Output(asked=asked.digest),
             beside=runs.places_from(target, written.places),
-            asked=asked.digest,
+            finish=partial(finish, places=written.places, facts={}),
         ),
         run,
         progress,
     )
-    written.finish(outcome.dataset)
+    if outcome.shard is None:
+        written.clean()
     return dataclasses.replace(outcome, files=written.places)
+
+
+def finish(
+    dataset: coco.Dataset,
+    tensors: Sequence[Mapping[str, torch.Tensor]],
+    places: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the list of the crops, or packs them, where crops are kept."""
+    PairCrops(Path(places["crops"]) if "crops" in places else None).finish(dataset)
 
 
 def _check_places(target: str, written: PairCrops, run: Run) -> bool:
     """Refuses places that must not be written to; whether crops of an earlier run are kept."""
     runs.check_place(target, run)
-    is_begun = runs.is_begun(target)
-    keeps = run.resume and is_begun
-    written.check(run.overwrite or keeps, is_begun)
-    return keeps
+    keeps = runs.goes_on(target, run)
+    written.check(run.overwrite or keeps, runs.is_begun(target))
+    return keeps or run.shard is not None  # another shard may have begun meanwhile
 
 
 def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipeline) -> Mentions:

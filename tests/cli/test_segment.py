@@ -120,13 +120,8 @@ PATCHES = {
 }
 MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
-<<<<<<< HEAD
     "patch": PATCHES | {"recipe": ("--recipe", "naclip")},
-    "fused": PATCHES | MASKS,
-=======
-    "patch": PATCHES,
     "fused": PATCHES | MASKS | {"segments": ("--segments", (0.0,))},
->>>>>>> chain
     "two-stage": {
         **MASKS,
         "recipe": ("--recipe", "ovseg"),
