@@ -29,6 +29,7 @@ ROW = {
     "top1": {},
     "map": {},
     "accuracy": {"all": None},
+    "intervals": {"all": {"low": None, "high": None}},
     "within": None,
     "across": None,
 }

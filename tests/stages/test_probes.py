@@ -129,6 +129,10 @@ def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
         for group, chosen in members.items():
             each = [hit for k in chosen for hit in hits.get(k, [])]
             assert row["accuracy"][group] == pytest.approx(np.mean(each)), group
+            ends, base = row["intervals"][group], found["rows"][0]["accuracy"][group]
+            assert ends["low"] <= row["accuracy"][group] <= ends["high"]
+            further = row.get("difference", {group: {"value": 0.0}})[group]["value"]
+            assert further == pytest.approx(row["accuracy"][group] - base)
     assert found["rows"][2]["pacl"] == head.fingerprint
     assert len(total) + found["mixed"] + found["ignored"] == 27 and found["mixed"] > 0
     json.dumps(found, allow_nan=False)
