@@ -42,7 +42,10 @@ def probe_oracle(
     output.answer(
         ("", "mIoU %", "pixels right %", "masks right %"),
         [
-            (row["name"], *(output.measured(row[name], row["intervals"][name]) for name in measures))
+            (
+                row["name"],
+                *(output.measured(row[name], row["intervals"][name]) for name in measures),
+            )
             for row in result["rows"]
         ],
         as_json=json,

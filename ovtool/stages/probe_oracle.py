@@ -130,9 +130,7 @@ def run(
             "images": len(probe.truth.items),
             "masks": sum(counts.masks),
             "words_an_image": probe.truth.words.mean_count,
-            "rows": [
-                {**_row(name, counts), **own} for name, own in zip(names, sure, strict=True)
-            ],
+            "rows": [{**_row(name, counts), **own} for name, own in zip(names, sure, strict=True)],
         },
         probe.clip,
         _provenance(probe, oracle, regions, prompts),

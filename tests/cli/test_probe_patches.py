@@ -54,6 +54,7 @@ OPTIONS = {
         **VIEWS,
         "pacl": ("--pacl", "none"),
         "layers": ("--layers", "2,3"),
+        "backbone": ("--backbone", "photo"),
         "sample": ("--sample", 9),
         "seed": ("--seed", 5),
     },
