@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.propose import check_regions
-from ovtool.settings.shared import OUTPUT, Proposals, Proposer, Seed, Templates
+from ovtool.settings.shared import OUTPUT, CropSize, Proposals, Proposer, Seed, Templates
 
 Crops = Annotated[
     Path | None,
@@ -72,6 +72,7 @@ class Matching:
 
     proposer: Proposer = None
     proposals: Proposals = None
+    crop_size: CropSize = None
     templates: Templates = "one"
     matching: Annotated[
         Literal["cosine", "softmax"],
