@@ -130,16 +130,10 @@ def _measures(result: dict[str, Any], metric: MeanIou | Recall) -> Table:
             cells += [output.per_cent(other[key])]
             cells += [output.per_cent(other[key] - value if known else None)]
             intervals = result.get("difference", {})
-        rows.append((name, *cells, _interval(intervals.get(key))))
+        rows.append((name, *cells, output.interval(intervals.get(key))))
     if other is None:
         return ("measure", "%", "95 % interval"), rows
     return ("measure", "%", "other's %", "difference", "95 % interval"), rows
-
-
-def _interval(ends: dict[str, float | None] | None) -> str:
-    if ends is None or ends["low"] is None:
-        return ""
-    return f"[{output.per_cent(ends['low'])}, {output.per_cent(ends['high'])}]"
 
 
 def _counted(result: dict[str, Any], metric: MeanIou | Recall) -> list[str]:

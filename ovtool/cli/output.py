@@ -128,6 +128,18 @@ def per_cent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def interval(ends: Mapping[str, float | None] | None) -> str:
+    """An interval of fractions for a table, nothing where there is none."""
+    if ends is None or ends["low"] is None:
+        return ""
+    return f"[{per_cent(ends['low'])}, {per_cent(ends['high'])}]"
+
+
+def measured(value: float | None, ends: Mapping[str, float | None]) -> str:
+    """A fraction with its interval, for a table."""
+    return f"{per_cent(value)} {interval(ends)}".rstrip()
+
+
 def print_json(document: object) -> None:
     """Prints one JSON document on stdout.
 

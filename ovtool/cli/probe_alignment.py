@@ -25,7 +25,8 @@ def probe_alignment(
     The rows: the tower as it is, --last-block or the one that the model recommends, and the PACL head.
     Patches without a majority, or without a class on half of their pixels, are left out. The words of
     an image are those of its list, if the data set has lists, else all categories. The table shows per
-    cent, the JSON fractions.
+    cent with 95 % intervals of the bootstrap over images, the JSON fractions, and how far each row is from the
+    first.
 
     $ ovtool probe alignment collage:test
     """
@@ -42,7 +43,13 @@ def probe_alignment(
     )
     output.answer(
         ("patches named right, %", *result["patches"]),
-        [(row["name"], *map(output.per_cent, row["accuracy"].values())) for row in result["rows"]],
+        [
+            (
+                row["name"],
+                *(output.measured(v, row["intervals"][g]) for g, v in row["accuracy"].items()),
+            )
+            for row in result["rows"]
+        ],
         as_json=json,
     )
     output.message(

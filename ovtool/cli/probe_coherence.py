@@ -24,7 +24,7 @@ def probe_coherence(
 
     The table shows the area under the ROC curve, with its 95 % interval over images, for pairs of
     patches within an image and across images, after each block of the image tower and its last norm,
-    and after the PACL head. Patches without a majority are left out.
+    after the PACL head, and after each stage of a --backbone. Patches without a majority are left out.
 
     $ ovtool probe coherence collage:test --plot layers.png
     """

@@ -23,7 +23,8 @@ def probe_oracle(
 
     A proposal takes the class of the true mask with the highest IoU, a pixel that of the best of its
     proposals. The words of an image are those of its list, if the data set has lists, else all
-    categories. The table shows per cent, the JSON fractions.
+    categories. The table shows per cent with 95 % intervals of the bootstrap over images, the JSON fractions, and
+    how far each row is from the first.
 
     $ ovtool probe oracle collage:test
     """
@@ -41,7 +42,10 @@ def probe_oracle(
     output.answer(
         ("", "mIoU %", "pixels right %", "masks right %"),
         [
-            (row["name"], *(output.per_cent(row[name]) for name in measures))
+            (
+                row["name"],
+                *(output.measured(row[name], row["intervals"][name]) for name in measures),
+            )
             for row in result["rows"]
         ],
         as_json=json,

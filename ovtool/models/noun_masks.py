@@ -54,7 +54,8 @@ class NounMasks:
         Returns:
             For each noun the number of its mask, and the cosine of the two.
         """
-        regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode)
+        side = self.matching.crop_size
+        regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode, crop_size=side)
         rows = torch.tensor([self.rows[spoken(self.clip, noun)] for noun in nouns])
         text = self.text[rows.to(self.text.device)]
         cosines = noun_matching.similarities(regions, text).cpu()  # (nouns, masks)

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.propose import check_regions
-from ovtool.settings.shared import OUTPUT, PUBLISHED_WAY, Proposals, Proposer, Seed, TemplateSet
+from ovtool.settings.shared import (
+    OUTPUT,
+    PUBLISHED_WAY,
+    CropSize,
+    Proposals,
+    Proposer,
+    Seed,
+    TemplateSet,
+)
 
 Recipe = Annotated[
     Literal["ovseg"] | None,
@@ -81,6 +89,7 @@ class Matching:
     recipe: Recipe = None
     proposer: Proposer = None
     proposals: Proposals = None
+    crop_size: CropSize = None
     templates: Annotated[
         TemplateSet | None,
         Option(

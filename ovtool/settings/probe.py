@@ -79,6 +79,14 @@ class Coherence:
             metavar="LIST",
         ),
     ] = "all"
+    backbone: Annotated[
+        str | None,
+        Option(
+            "Measure on the same patches each stage of a network that is no CLIP: photo, the stem of the bundled "
+            "model, or one of timm.",
+            metavar="photo|timm:NAME",
+        ),
+    ] = None
     sample: Annotated[
         int, Option("Pairs of patches that are drawn within images, and across.", min=2)
     ] = 20_000

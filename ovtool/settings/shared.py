@@ -308,7 +308,9 @@ class Run:
 
     def check(self) -> None:
         """Raises UsageError for a shard that is none, and an address without Ray."""
-        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
+        numbers = re.fullmatch(
+            r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard
+        )
         is_shard = numbers is not None and 1 <= int(numbers[1]) <= int(numbers[2])
         if self.shard != "slurm" and not is_shard:
             raise UsageError(

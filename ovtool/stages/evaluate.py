@@ -38,7 +38,7 @@ from ovtool.formats import atomic
 from ovtool.inputs import predictions
 from ovtool.inputs.predictions import LabelledPair
 from ovtool.methods import bootstrap, metrics, recall
-from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
+from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.evaluate import MeanIou, Recall
@@ -145,12 +145,8 @@ def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> 
     if not samples:
         return {}
     intervals = bootstrap.intervals(measure, len(measured.images), samples)
-    return {key: {name: _ends(interval, key) for name, interval in intervals.items()}}
-
-
-def _ends(interval: Interval, key: str) -> dict[str, float | None]:
-    ends = {"low": _number(interval.low), "high": _number(interval.high)}
-    return ends if key == "intervals" else {"value": _number(interval.value), **ends}
+    with_value = key != "intervals"
+    return {key: {name: i.as_data(with_value=with_value) for name, i in intervals.items()}}
 
 
 def _mean_iou(prediction: str, ground_truth: str, metric: MeanIou, progress: Progress) -> Measured:

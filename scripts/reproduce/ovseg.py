@@ -2,6 +2,7 @@
 """Measures the claims of OVSeg on the collage: proposals, mined pairs, mask prompts, two stages.
 
     scripts/reproduce/ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 80] [--images 500]
+    scripts/reproduce/ovseg.py WORK --photos PHOTOS
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ovseg_photographs
+import photographs
 import torch
 from cells import Cells, Figures, shown
 
@@ -337,7 +340,10 @@ def main() -> None:
     parser.add_argument("--tower-lr", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
     parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
+    photographs.add_options(parser)
     args = parser.parse_args()
+    if photographs.print_table(args, ovseg_photographs.claims):
+        return
     bench = Bench(
         args.work,
         args.images,

@@ -47,6 +47,7 @@ def test_every_option_reaches_the_function(handed):
         " --chunks --stop s.txt --spacy-model en_core_web_sm --proposer regions --templates vild"
     )
     line += " --recipe ovseg --matching softmax --quality-weight 0.5 --min-similarity 0.25 --crops c --limit 7"
+    line += " --crop-size 96"
     line += " -o x.json --batch-size 3 --part-size 9 --resume --overwrite --strict --dry-run"
     line += " --model tiny --device cpu --precision float32 --threads 2"
     assert run(line.split()) == 0
@@ -65,6 +66,7 @@ def test_every_option_reaches_the_function(handed):
         "matching": Matching(
             recipe="ovseg",
             proposer="regions",
+            crop_size=96,
             templates="vild",
             matching="softmax",
             quality_weight=0.5,

@@ -81,9 +81,7 @@ def test_an_error_is_the_same_error_and_nothing_goes_on(cluster, tmp_path):
         raise InputError("no room on the disk")
 
     with pytest.raises(InputError, match="^no room on the disk$"):
-        engine.run_parts(
-            CUTS, store(tmp_path), work_of(fail, 0), engine=Cluster(1, None, False)
-        )
+        engine.run_parts(CUTS, store(tmp_path), work_of(fail, 0), engine=Cluster(1, None, False))
     assert not content(tmp_path)
 
 
