@@ -9,7 +9,6 @@ image's id is that of its source, or given then too.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, tensors
+from ovtool.formats import atomic, strict_json, tensors
 from ovtool.formats.records import Record as Record
 from ovtool.formats.records import check_record as check_record
 from ovtool.formats.records import failure_record as failure_record
@@ -332,7 +331,7 @@ def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line.decode())
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

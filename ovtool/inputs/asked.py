@@ -8,7 +8,6 @@ output is up to date where it has the digest of the request at hand, and no file
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UpToDate
-from ovtool.formats import atomic
+from ovtool.formats import atomic, strict_json
 from ovtool.formats.images import SUFFIXES, ImageItem
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.shared import Compute, Run
@@ -127,11 +126,11 @@ def digest_in(path: Path) -> str | None:
         is_json = head.lstrip()[:1] in (b"{", b"[")
         text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text.decode())
         if is_json:
             provenance = content.get("info", content)["ovtool"]
         else:
-            provenance = json.loads(content["__metadata__"]["ovtool"])["settings"]
+            provenance = strict_json.loads(content["__metadata__"]["ovtool"])["settings"]
         digest = provenance.get("asked")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
