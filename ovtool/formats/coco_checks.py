@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import strict_json, wrong_kind
+from ovtool.formats import schema, strict_json, wrong_kind
 
 _DRIVE = re.compile("[A-Za-z]:/")
 
@@ -174,6 +174,10 @@ def side(entry: Mapping[str, Any], field: str, place: str) -> int:
     if type(value) is not int or value < 1:
         said = "is missing" if field not in entry else f"is {short(value)}"
         raise InputError(f"{place}: {field} {said}: it must be the integer number of pixels")
+    if value not in schema.SIDE:
+        raise InputError(
+            f"{place}: {field} is {value}, more than any image has; write its true size"
+        )
     return value
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.datasets import registry
-from ovtool.errors import InputError, UpToDate
+from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, strict_json
 from ovtool.formats.images import SUFFIXES, ImageItem
 from ovtool.settings.option import fields, is_settings
@@ -90,11 +90,15 @@ def begin(
 
     Raises:
         UpToDate: There is nothing to do.
+        UsageError: What is written is read too.
     """
+    path, needed = Path(target), [Path(place) for place in beside if place is not None]
+    read = {atomic.identity(file) for file in asked.files} - {None}
+    for place in (path, *needed):
+        if place.is_file() and atomic.identity(place) in read:
+            raise UsageError(f"{place} is read by this run; write to another file")
     if not run.update:
         return run
-    path = Path(target)
-    needed = [Path(place) for place in beside if place is not None]
     if is_answered(asked, path) and all(place.exists() for place in needed):
         raise UpToDate(path)
     return replace(run, overwrite=True, resume=True)
