@@ -103,7 +103,7 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         raise InputError(f"cannot make the folder {folder}: a file has that name") from None
     except OSError as error:
-        raise _input_error(folder, error) from error
+        raise input_error(folder, error) from error
 
 
 @contextmanager
@@ -128,11 +128,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield device
         return
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f"{_start(target)}{secrets.token_hex(6)}.tmp"
+    temporary = target.parent / f"{beginning(target)}{secrets.token_hex(6)}.tmp"
     in_block = False
     try:
         with open(temporary, "xb") as handle:
-            _lock(handle.fileno())
+            lock(handle.fileno())
             in_block = True
             yield handle
             in_block = False
@@ -145,7 +145,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and (not in_block or error.errno in _DISK):
-            raise _input_error(path, error) from error
+            raise input_error(path, error) from error
         raise
     _sync_folder(target.parent)
 
@@ -167,7 +167,7 @@ def remove_stale(path: Path) -> int:
     A temporary file that a living process still writes is locked, and stays.
     """
     target = Path(os.path.realpath(path))
-    start, removed = _start(target), 0
+    start, removed = beginning(target), 0
     with suppress(OSError), os.scandir(target.parent) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(start)]
         for name in names:
@@ -202,7 +202,8 @@ def plain_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _input_error(path: Path, error: OSError) -> InputError:
+def input_error(path: Path, error: OSError) -> InputError:
+    """The error, with the mend, for a place that cannot be written."""
     mend = _MENDS.get(error.errno or 0, error.strerror or type(error).__name__)
     return InputError(f"cannot write {path}: {mend}")
 
@@ -232,7 +233,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def lock(descriptor: int) -> bool:
     """Locks an open file, if nobody holds it; whether it is locked now.
 
     Windows has no such locks, and needs none: there a file that is open cannot be removed.
@@ -248,8 +249,8 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _start(target: Path) -> str:
-    """How the names of the temporary files of a target begin; no name may have more than 255 bytes."""
+def beginning(target: Path) -> str:
+    """How the names of the hidden files of a target begin; no name may have more than 255 bytes."""
     name = os.fsencode(target.name)
     if len(name) <= 255 - len(f"..{12 * '0'}.tmp"):
         return f".{target.name}."
@@ -260,7 +261,7 @@ def _remove_unused(temporary: Path) -> bool:
     """Removes a temporary file unless a living writer holds its lock; whether it did."""
     try:
         with open(temporary, "rb") as handle:
-            is_unused = _lock(handle.fileno())
+            is_unused = lock(handle.fileno())
         if is_unused:
             temporary.unlink()
     except OSError:

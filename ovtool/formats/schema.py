@@ -33,7 +33,7 @@ def check(value: Any, schema: Schema, place: str) -> None:
             if value.get(key) is None and key != name:
                 continue
             if key not in value:
-                raise InputError(f"{place} has no '{key}'; make the file again")
+                raise InputError(f"{place}.{key} is missing; make the file again")
             check(value[key], inner, f"{place}.{key}")
     elif isinstance(schema, list):
         _check_type(value, list, place)

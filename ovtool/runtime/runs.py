@@ -21,6 +21,7 @@ import ovtool
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
 from ovtool.formats.images import ImageItem
+from ovtool.formats.lock import Lock
 from ovtool.runtime import engine
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.shared import Run
@@ -150,6 +151,7 @@ def map_images(
 
     Raises:
         MismatchError: parts of another run.
+        OutputExistsError: another run writes the output, or has written it by now.
         InputError: a place that cannot be written; with `run.strict`, the first image that fails; no image
             that went well.
     """
@@ -163,6 +165,8 @@ def map_images(
     }
     digest = parts.settings_digest({**preface, **settings})
     with _parts_folder(out) as folder:
+        if not _is_stream(out):  # another run may have written it since `check_place`
+            atomic.check_output(Path(out), run.replaces)
         store = parts.PartStore(folder, digest, settings, preface)
         with progress(len(items), job.description) as advance:
             engine.run_local(
@@ -247,9 +251,11 @@ def _folder_beside(out: str) -> Path:
 
 @contextmanager
 def _parts_folder(out: str) -> Iterator[Path]:
-    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
+    """Where the parts of a run lie: beside its output, which is locked, or in a scratch folder if that is no
+    file."""
     if not _is_stream(out):
-        yield _folder_beside(out)
+        with Lock(Path(out)):
+            yield _folder_beside(out)
         return
     with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
         yield Path(scratch) / "parts"
