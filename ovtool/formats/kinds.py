@@ -65,6 +65,8 @@ def _head(path: Path) -> bytes:
 def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
     if isinstance(content, list):
         return "COCO results", content
+    if not isinstance(content, dict):
+        raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
     if "metric" in content:
         return "scores", content
     if "images" in content or "annotations" in content:

@@ -9,7 +9,6 @@ image's id is that of its source, or given then too.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, differences, tensors
+from ovtool.formats import atomic, differences, schema, strict_json, tensors
 from ovtool.formats.records import Record as Record
 from ovtool.formats.records import check_record as check_record
 from ovtool.formats.records import failure_record as failure_record
 from ovtool.formats.records import image_ids as image_ids
 from ovtool.formats.records import image_record as image_record
+from ovtool.formats.records import is_record as is_record
 from ovtool.formats.records import with_source_ids as with_source_ids
 
 if TYPE_CHECKING:  # parts of COCO are read without it
@@ -34,6 +34,11 @@ _logger = logging.getLogger("ovtool")
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
 _TENSORS = ".safetensors"
 _MEND = "run the command that makes them again with --resume"
+_HEADER: schema.Schema = {
+    "part": schema.ID, "start": schema.ID, "stop": schema.ID, "items": schema.ID, "digest": str, "settings": dict,
+    "preface?": {"info?": {"ovtool?": dict}, "categories": [dict]},
+}  # fmt: skip
+_END: schema.Schema = {"end": schema.ID, "tensors?": schema.ID, "note?": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +281,13 @@ def document(folder: Path) -> dict[str, Any]:
         if "failure" in record:
             failures.append(record["failure"])
             continue
-        for entry in record.get("annotations", []):
+        for entry in record["annotations"]:
             place = {"id": len(annotations) + 1, "image_id": len(images)}  # for now
             annotations.append({**entry, **place})
         images.append(record["image"])
     ids = image_ids(images)
-    info = dict(start.get("info", {}))
-    info["ovtool"] = {**info.get("ovtool", {}), "failures": failures}
+    info = dict(start.get("info") or {})
+    info["ovtool"] = {**(info.get("ovtool") or {}), "failures": failures}
     sections = {
         "images": [{**image, "id": id} for image, id in zip(images, ids, strict=True)],
         "annotations": [{**entry, "image_id": ids[entry["image_id"]]} for entry in annotations],
@@ -301,7 +306,7 @@ def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             _check_digest(header, found[0][1], path)
         if header.get("part") != index or header.get("start") != stop:
             raise MismatchError(f"{path} is from another cut of the images; remove {folder}")
-        stop, items = int(header.get("stop", 0)), int(header.get("items", 0))
+        stop, items = header["stop"], header["items"]
         found.append((path, header))
     if items and stop < items:
         raise InputError(f"{folder}: the parts end at image {stop} of {items}: {_MEND}")
@@ -338,15 +343,15 @@ def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     header = _object(first).get("ovtool")
     last = tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :] if tail.endswith(b"\n") else b""
     end = _object(last)
-    numbers = ("part", "start", "stop", "items")
-    if not isinstance(header, dict) or any(type(header.get(key)) is not int for key in numbers):
-        header = None
-    return header, end if type(end.get("end")) is int else None
+    return (
+        header if schema.fits(header, _HEADER) else None,
+        end if schema.fits(end, _END) else None,
+    )
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line.decode())
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -362,7 +367,7 @@ def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
         handle.readline()
         for _ in range(end["end"]):
             record = _object(handle.readline())
-            if not ("image" in record or "failure" in record):
+            if not is_record(record):
                 raise damaged
             yield record
         if "end" not in _object(handle.readline()):

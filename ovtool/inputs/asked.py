@@ -8,7 +8,6 @@ output is up to date where it has the digest of the request at hand, and no file
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.datasets import registry
-from ovtool.errors import InputError, UpToDate
-from ovtool.formats import atomic
+from ovtool.errors import InputError, UpToDate, UsageError
+from ovtool.formats import atomic, strict_json
 from ovtool.formats.images import SUFFIXES, ImageItem
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.shared import Compute, Run
@@ -91,11 +90,15 @@ def begin(
 
     Raises:
         UpToDate: There is nothing to do.
+        UsageError: What is written is read too.
     """
+    path, needed = Path(target), [Path(place) for place in beside if place is not None]
+    read = {atomic.identity(file) for file in asked.files} - {None}
+    for place in (path, *needed):
+        if place.is_file() and atomic.identity(place) in read:
+            raise UsageError(f"{place} is read by this run; write to another file")
     if not run.update:
         return run
-    path = Path(target)
-    needed = [Path(place) for place in beside if place is not None]
     if is_answered(asked, path) and all(place.exists() for place in needed):
         raise UpToDate(path)
     return replace(run, overwrite=True, resume=True)
@@ -127,11 +130,11 @@ def digest_in(path: Path) -> str | None:
         is_json = head.lstrip()[:1] in (b"{", b"[")
         text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text.decode())
         if is_json:
             provenance = content.get("info", content)["ovtool"]
         else:
-            provenance = json.loads(content["__metadata__"]["ovtool"])["settings"]
+            provenance = strict_json.loads(content["__metadata__"]["ovtool"])["settings"]
         digest = provenance.get("asked")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -258,7 +258,8 @@ def _recommended(weights: Path) -> Recommended:
         raise ModelError(
             f"{weights} is of kind {header['kind']}, not clip; name the weights of a CLIP"
         )
-    settings = header.get("settings", {})
+    tensors.check_settings(header, weights)
+    settings = header["settings"]
     return Recommended(
         settings.get("words"),
         settings.get("rows", ()),

@@ -5,7 +5,6 @@ Real weights come through open_clip and huggingface_hub, with their caches and e
 seconds at most, whether it is there at all: the libraries would wait far longer.
 """
 
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
+from ovtool.formats import strict_json
 from ovtool.models import configurations
 from ovtool.runtime import open_clip_files
 
@@ -120,7 +120,7 @@ def _read(path: Path, own: Path | str) -> _Description:
     Raises ModelError for one that is not whole, or that could do more than describe a network.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
         config = content.get("model_cfg", content)
         preprocess = content.get("preprocess_cfg") or {}
         complete = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()

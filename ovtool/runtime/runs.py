@@ -21,6 +21,7 @@ import ovtool
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
 from ovtool.formats.images import ImageItem
+from ovtool.formats.lock import Lock
 from ovtool.formats.parts import Part
 from ovtool.runtime import engine, shards
 from ovtool.runtime.processes import Processes
@@ -185,6 +186,7 @@ def map_images(
 
     Raises:
         MismatchError: parts of another run.
+        OutputExistsError: another run writes the output, or has written it by now.
         InputError: a place that cannot be written; with `run.strict`, the first image that fails; no image
             that went well.
     """
@@ -197,7 +199,9 @@ def map_images(
     digest = parts.settings_digest({**preface, **settings})
     whole = parts.cut(len(items), run.part_size)
     own = _own(whole, run)
-    with _parts_folder(job.out) as folder:
+    with _parts_folder(job.out, run.shard) as folder:
+        if not _is_stream(job.out):  # another run may have written it since `check_place`
+            atomic.check_output(Path(job.out), run.replaces)
         kept = {**settings, "output": job.output.entry()}
         store = parts.PartStore(folder, digest, kept, preface)
         with progress(sum(part.stop - part.start for part in own), job.description) as advance:
@@ -297,10 +301,13 @@ def _folder_beside(out: str) -> Path:
 
 
 @contextmanager
-def _parts_folder(out: str) -> Iterator[Path]:
-    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
+def _parts_folder(out: str, shard: str | None) -> Iterator[Path]:
+    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file. The output
+    is locked; of shards, which run beside each other, each its own."""
     if not _is_stream(out):
-        yield _folder_beside(out)
+        number, count = shards.place(shard)
+        with Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
+            yield _folder_beside(out)
         return
     with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
         yield Path(scratch) / "parts"
