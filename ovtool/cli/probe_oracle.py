@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.probe import DataSet, Oracle
 from ovtool.settings.shared import Compute, Json, Run, Source
@@ -16,7 +16,7 @@ def probe_oracle(
     *,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("batch_size")] = Run(),
+    run: Annotated[Run, Only("batch_size", "dry_run")] = Run(),
     compute: Compute = Compute(),
 ) -> None:
     """Measure whether masks or names cost more: true masks named by CLIP, proposals by the truth.
@@ -24,6 +24,8 @@ def probe_oracle(
     A proposal takes the class of the true mask with the highest IoU, a pixel that of the best of its
     proposals. The words of an image are those of its list, if the data set has lists, else all
     categories. The table shows per cent, the JSON fractions.
+
+    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
 
     $ ovtool probe oracle collage:test
     """
@@ -37,6 +39,8 @@ def probe_oracle(
         compute=compute,
         progress=output.progress,
     )
+    if run.dry_run:
+        return outcomes.say_probe_plan(result, json)
     measures = ("miou", "pixel_accuracy", "accuracy")
     output.answer(
         ("", "mIoU %", "pixels right %", "masks right %"),
