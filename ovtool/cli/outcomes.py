@@ -82,6 +82,14 @@ def say_plan(plan: Mapping[str, Any]) -> None:
     )
 
 
+def say_probe_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """Says what a probe would measure."""
+    images, words = output.counted(plan["images"], "image"), plan["words_an_image"]
+    output.message(f"would probe {images}, {words:.0f} words an image, and print the answer")
+    if as_json:
+        output.print_json(plan)
+
+
 def _words(dataset: Dataset) -> list[dict[str, Any]]:
     """Of each word, largest share first: the images that have a mask of it, its share of all pixels, and the
     mean score of its masks, None without any."""

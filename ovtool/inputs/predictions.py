@@ -75,28 +75,14 @@ def truth_file(ground_truth: str, instances: bool) -> str:
         UsageError: the data set has no such split.
         InputError: its files are not there, or the folder has several splits.
     """
-    data_set = _data_set(ground_truth)
-    if data_set is None:
-        return ground_truth
-    masks = data_set.instances if instances else data_set.semantic or data_set.instances
-    if masks is None or not masks.exists():
-        raise InputError(f"{ground_truth} has no masks: {masks} is not there")
-    return str(masks)
+    data_set = registry.of_source(ground_truth)
+    return ground_truth if data_set is None else str(data_set.masks(instances))
 
 
 def images_folder(ground_truth: str) -> Path | None:
     """The folder of a data set's images; None where the truth is no data set."""
-    data_set = _data_set(ground_truth)
+    data_set = registry.of_source(ground_truth)
     return None if data_set is None else data_set.images
-
-
-def _data_set(ground_truth: str) -> registry.DataSet | None:
-    """The data set that a truth names, or that `data make` wrote as a folder."""
-    if registry.is_name(ground_truth) and not Path(ground_truth).exists():
-        return registry.locate(ground_truth)
-    if Path(ground_truth, "annotations").is_dir():
-        return registry.in_folder(Path(ground_truth))
-    return None
 
 
 def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledPair:

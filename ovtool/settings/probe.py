@@ -25,7 +25,7 @@ from ovtool.settings.words import ClassesPerImage
 DataSet = Annotated[
     str | None,
     Argument(
-        "A data set with masks: collage:test. Instead of it, --coco FILE --images DIR.",
+        "A data set with masks: collage:test, or its folder. Instead of it, --coco FILE --images DIR.",
         metavar="DATASET",
     ),
 ]

@@ -82,11 +82,11 @@ def run(
     recommends, and the PACL head.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         alignment: how images are shown and patches are read and counted.
         plot: a PNG of the shares.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: the batch size, and whether the plot may replace one.
+        run: the batch size, and whether the plot may replace one; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
@@ -100,6 +100,8 @@ def run(
         UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
     place = probe_results.plot_place(plot, run)
+    if run.dry_run:
+        return probes.planned(data_set, source, alignment.classes_per_image)
     probe = probes.opened(
         data_set,
         source,

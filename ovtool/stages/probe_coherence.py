@@ -90,11 +90,11 @@ def run(
     without a majority are left out.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         coherence: the blocks, how many pairs are drawn, and how images are shown.
         plot: a PNG of the areas by block, or of the ROC curves where there is one block.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: whether the plot may replace one.
+        run: whether the plot may replace one; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
@@ -109,6 +109,8 @@ def run(
         InputError: also where all patches are of one class.
     """
     place = probe_results.plot_place(plot, run)
+    if run.dry_run:
+        return probes.planned(data_set, source)
     probe = probes.opened(data_set, source, compute, pacl=coherence.pacl)
     from ovtool.models import towers
 

@@ -101,10 +101,10 @@ def run(
     """Measures both halves of a two-stage segmentation on images with masks.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         oracle: the words, the prompts and crops of the CLIP, and where proposals come from.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: the number of crops at once.
+        run: the number of crops at once; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
@@ -116,6 +116,8 @@ def run(
     Raises:
         UsageError, InputError, ModelError, MismatchError.
     """
+    if run.dry_run:
+        return probes.planned(data_set, source, oracle.classes_per_image)
     probe = probes.opened(data_set, source, compute, classes_per_image=oracle.classes_per_image)
     regions = _regions(probe, oracle)
     rows, prompts = _namings(probe.clip, oracle)

@@ -81,7 +81,7 @@ def run(
     _check_places(target, embeddings, run)
     named = (*sources.data_set_of(inputs), source.coco)
     asked = requests.of("propose", masks, name, compute, run, format, sources=named, items=items)
-    run = requests.begin(asked, target, run, (embeddings,))
+    run = requests.begin(asked, target, run, (embeddings,), is_list=format == "results")
     clip = _clip(compute.model, place) if by_name.is_trained(name) else None
     settings = dataclasses.replace(masks, proposer=name)
     propose = by_name.load(settings, clip=clip, device=place)

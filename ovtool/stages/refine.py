@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ovtool.batches import maps as map_batches
+from ovtool.batches.readable import Check
 from ovtool.cams import prompt_refinement
 from ovtool.cams.refine_steps import Context
 from ovtool.cams.refined import MapsOf, Masking, Refiner, Work, with_background
@@ -119,7 +120,9 @@ def run(
     training = None
     if kept is not None:
         assert clip is not None
-        training = prompt_refinement.Refinement.of(clip, given, items, str(cams), prompts)
+        check = Check(run.strict, prompts.loader_workers, progress)
+        usable, _ = map_batches.readable_maps(given, folder, str(cams), check)
+        training = prompt_refinement.Refinement.of(clip, usable, folder, str(cams), prompts)
     masking = None if is_maps else Masking.of(masks, apply)
     settings = _provenance(given, apply, training, masking, regions)
     if run.dry_run:

@@ -83,7 +83,7 @@ def run(
     named = (*image_inputs.data_set_of(inputs), source.coco)
     asked = requests.of("segment", method, words, compute, run, format, sources=named, items=items)
     beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps)
-    run = requests.begin(asked, target, run, beside)
+    run = requests.begin(asked, target, run, beside, is_list=format == "results")
     ready = prepared(method, words, items, inputs, compute, run.batch_size)
     files = DrawnFiles(
         names=[names[0] for names in ready.words.classes],
