@@ -42,7 +42,7 @@ def report(
         ),
     ] = "report.html",
     json: Json = False,
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:
     """Write one HTML file to look at results: images with their regions, side by side, and what made them.
 
@@ -73,8 +73,13 @@ def report(
                 "bytes": written.size,
                 "images": written.images,
                 "failures": [dict(failure) for failure in written.failures],
+                "dry_run": written.is_plan,
             }
         )
+    if written.is_plan:
+        images = output.counted(written.images, "image")
+        output.message(f"would draw {images}, into {written.out}")
+        return
     output.say_failures(written.failures)
     output.message(
         f"{output.counted(written.images, 'image')}, {len(written.failures)} failed: {written.out} "

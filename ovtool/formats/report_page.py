@@ -137,13 +137,16 @@ def _address(image: Image.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) -> int:
+def write(
+    path: Path, content: Content, figures: Sequence[Mapping[str, Any]], asked: str | None = None
+) -> int:
     """Writes the page, and returns its bytes.
 
     Args:
         path: The file.
         content: What it says.
         figures: The images with their layers (`packed`).
+        asked: The digest of the request (`inputs.asked`).
 
     Raises:
         InputError: The file cannot be written.
@@ -166,6 +169,7 @@ def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) ->
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     html = template.render(
         content=content,
+        asked=asked,
         used=used,
         style=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,9 +152,13 @@ def is_newer(target: Path, files: Sequence[Path]) -> bool:
 
 
 def digest_in(path: Path) -> str | None:
-    """The digest in the provenance of a COCO JSON, another JSON or a safetensors file; None without one."""
+    """The digest in the provenance of a COCO JSON, another JSON, a safetensors file or a page of `report`; None
+    without one."""
     with open(path, "rb") as handle:
         head = handle.read(8)
+        if head.startswith(b"<"):
+            in_page = re.search(rb'name="asked" content="([0-9a-f]{16})"', handle.read(1000))
+            return in_page[1].decode() if in_page else None
         length = int.from_bytes(head, "little")
         is_json = head.lstrip()[:1] in (b"{", b"[")
         text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))

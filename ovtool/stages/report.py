@@ -20,6 +20,7 @@ from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, labelled, report_page
 from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
+from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions, report_files
 from ovtool.inputs.report_files import Layer, Opened
 from ovtool.methods import metrics
@@ -33,12 +34,14 @@ MAX_BYTES = 60_000_000  # above it browsers take long to open a file
 
 @dataclass(frozen=True)
 class Written:
-    """A report: its file, the bytes of it, the images in it, and those that could not be read."""
+    """A report, or the plan of one: its file, the bytes of it, the images in it, and those that could not be
+    read."""
 
     out: Path
     size: int
     images: int
-    failures: Sequence[Mapping[str, str]]
+    failures: Sequence[Mapping[str, str]] = ()
+    is_plan: bool = False
 
 
 def run(
@@ -62,13 +65,15 @@ def run(
         images: the folder that the names of the images start from. None: the data set's own, or the current folder.
         out: the file.
         limit: the number of images after which the report ends.
-        run: `overwrite` replaces the file.
+        run: `overwrite` replaces the file, `update` only where it is out of date; `dry_run` opens the files, and
+            counts the images.
         progress: opens a bar.
 
     Raises:
         UsageError: no file, or two are stdin.
         InputError: a file is broken or has nothing to see, an image is not there, or nothing could be read.
         OutputExistsError: the file to write exists.
+        UpToDate: with `run.update` there is nothing to do.
     """
     sources = [str(file) for file in files]
     if not sources:
@@ -76,8 +81,14 @@ def run(
     if sources.count("-") > 1:
         raise UsageError("only one of the files can be read from stdin")
     target = Path(out)
-    atomic.check_output(target, run.overwrite)
+    atomic.check_output(target, run.replaces)
     truth = None if ground_truth is None else str(ground_truth)
+    if run.update and "-" in sources:
+        raise UsageError("--update compares the times of files; name the files that are read")
+    asked = requests.of(
+        "report", page, {"limit": limit}, sources=[*sources, truth], folder=images, outputs=[target]
+    )
+    requests.begin(asked, target, run)
     opened = report_files.opened(
         sources, None if truth is None else predictions.truth_file(truth, instances=False)
     )
@@ -88,6 +99,8 @@ def run(
         items = labelled.images_of(opened.layers[0].labels, folder)
         place = {word: k for k, word in enumerate(_words(opened))}
         matched = report_files.matched(opened.layers)[:limit]
+        if run.dry_run:
+            return Written(target, 0, len(matched), is_plan=True)
         with progress(len(matched), "drawing") as advance:
             for name, own in matched:
                 try:
@@ -99,6 +112,8 @@ def run(
                 advance()
         if not made:
             raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
+    if run.dry_run:
+        return Written(target, 0, 0, is_plan=True)
     content = Content(
         page.title or ", ".join(opened.made_by),
         [layer.name for layer in opened.layers],
@@ -107,7 +122,7 @@ def run(
         opened.curves,
         opened.made_by,
     )
-    size = report_page.write(target, content, made)
+    size = report_page.write(target, content, made, asked.digest)
     if size > MAX_BYTES:
         _logger.warning(
             "%s has %d MB, which browsers open slowly; a smaller --side or a --limit makes it lighter",

@@ -15,10 +15,29 @@ def test_a_page_is_written_once(tmp_path, monkeypatch, capsys):
     page = tmp_path / "report.html"
     assert answer == {
         "output": "report.html", "bytes": page.stat().st_size, "images": 0, "failures": [],
+        "dry_run": False,
     }  # fmt: skip
     assert run(["report", "scores.json"]) == 1
     assert "report.html exists; replace it with --overwrite" in capsys.readouterr().err
     assert run(["report"]) == 2
+
+
+def test_a_page_is_made_again_where_it_is_out_of_date(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scores, page = tmp_path / "scores.json", tmp_path / "report.html"
+    scores.write_text(json.dumps({"metric": "miou", "images": 3, "miou": 0.25}))
+    assert run(["report", "scores.json", "--dry-run"]) == 0
+    assert "would draw 0 images, into report.html" in capsys.readouterr().err
+    assert not page.exists()
+    assert run(["report", "scores.json", "--update"]) == 0
+    made = page.stat().st_mtime_ns
+    assert run(["report", "scores.json", "--update"]) == 0
+    assert page.stat().st_mtime_ns == made
+    assert run(["report", "scores.json", "--update", "--title", "Other"]) == 0
+    assert "<h1>Other</h1>" in page.read_text()
+    scores.write_text(json.dumps({"metric": "miou", "images": 3, "miou": 0.75}))
+    assert run(["report", "scores.json", "--update", "--title", "Other"]) == 0
+    assert ">75.0<" in page.read_text()
 
 
 def test_measures_are_told_from_a_data_set(tmp_path, capsys):
