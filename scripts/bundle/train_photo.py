@@ -47,6 +47,9 @@ CONFIGURATION: dict[str, Any] = {
 }  # fmt: skip
 DENSE = {"last_block": "clip", "short_side": 480}
 STUFF_FROM = 80  # COCO's things come first
+ENOUGH_CELLS = (
+    30  # a name with classes and fewer of them is its classes: masks would teach it those few
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def image_tower(
     cells = photo_data.sampled_cells(
         photographs, cache, photo_data.VIEWS, recipe.seed, by_masks=recipe.masks > 0
     )
-    has_masks = (cells.shares.sum(0) > 0) & (recipe.masks > 0)
+    has_masks = (cells.shares.sum(0) > ENOUGH_CELLS) & (recipe.masks > 0)
     words = photo_tower.Words(table, stem.rows, basis, has_masks)
     photo_tower.begin(tower, cells, basis)
     classifier = stem.rows, stem.bias
@@ -157,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--name", default="photo", help="of the files of the model")
     parser.add_argument("--without-masks", action="store_true", help="the twin that sees no mask")
-    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--text-steps", type=int, default=700)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--leave-out", type=int, default=0, help="names of things whose masks are not used"
