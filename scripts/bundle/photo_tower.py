@@ -62,7 +62,6 @@ class Words(nn.Module):
     has_classes: Tensor
     under: Tensor
     under_names: Tensor
-
     has_masks: Tensor
 
     def __init__(
@@ -101,7 +100,8 @@ class Words(nn.Module):
 def basis_of(classifier: Tensor, dimensions: int) -> Tensor:
     """The first right singular vectors of the centred, normalised rows, (D, 1280)."""
     centred = normalize(classifier - classifier.mean(0), dim=1)
-    return torch.linalg.svd(centred, full_matrices=False)[2][:dimensions]
+    basis: Tensor = torch.linalg.svd(centred, full_matrices=False)[2]
+    return basis[:dimensions]
 
 
 def begin(tower: HybridVisionTransformer, cells: Cells, basis: Tensor) -> None:
@@ -163,7 +163,7 @@ def train_head(
         deep, local = cells.deep[drawn].float(), cells.local[drawn].float()
         with torch.no_grad():
             taught = (deep @ rows.T + bias).softmax(1)
-        features = _noisy(tower, deep, local, recipe)
+        features = _noisy(tower, deep, local, recipe=recipe)
         scale = words.scale.exp()
         named = cross_entropy(
             scale * features @ words.names(recipe.delta_dropout).T,
@@ -174,9 +174,9 @@ def train_head(
         loss = recipe.masks * named + recipe.distillation * cross_entropy(classes, taught)
         if captioned is not None:
             photographs = torch.randint(len(captioned.present), (_CAPTIONED,))
-            seen = captioned.deep[photographs], captioned.local[photographs]
-            patches = _noisy(tower, *(part.flatten(0, 1).float() for part in seen), recipe)
-            patches = patches.unflatten(0, seen[0].shape[:2])
+            deep, local = captioned.deep[photographs], captioned.local[photographs]
+            flat = (part.flatten(0, 1).float() for part in (deep, local))
+            patches = _noisy(tower, *flat, recipe=recipe).unflatten(0, deep.shape[:2])
             present = captioned.present[photographs]
             loss += recipe.captions * _captions(patches, words.names(), present, scale)
         optimizer.zero_grad()
@@ -196,7 +196,9 @@ def _group(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> dic
     return {"params": list(parameters), "lr": rate, "weight_decay": decay}
 
 
-def _noisy(tower: HybridVisionTransformer, deep: Tensor, local: Tensor, recipe: Recipe) -> Tensor:
+def _noisy(
+    tower: HybridVisionTransformer, deep: Tensor, local: Tensor, *, recipe: Recipe
+) -> Tensor:
     """Cells in the space of words, with dropout, (N, D)."""
     mean = tower.patch_embed.mean
     local = mean + dropout(local - mean, recipe.input_dropout)

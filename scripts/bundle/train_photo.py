@@ -47,9 +47,8 @@ CONFIGURATION: dict[str, Any] = {
 }  # fmt: skip
 DENSE = {"last_block": "clip", "short_side": 480}
 STUFF_FROM = 80  # COCO's things come first
-ENOUGH_CELLS = (
-    30  # a name with classes and fewer of them is its classes: masks would teach it those few
-)
+# a name with classes and fewer cells is its classes: masks would teach it those few
+ENOUGH_CELLS = 30
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def scores(ridge: Ridge, clip: door.Clip, pixels: Tensor) -> Tensor:
     features = (torch.cat([local, deep], -1) - ridge.mean) / ridge.deviation
     linear = features @ ridge.weight[:-1] + ridge.weight[-1]
     evidence = normalize(deep - ridge.centre, dim=-1) @ normalize(ridge.classes, dim=1).T
-    return cast(Tensor, linear + CLASSES * evidence)
+    return linear + CLASSES * evidence
 
 
 def fit(folder: Path, out: Path, wordnet: Path) -> Mapping[str, Tensor]:
