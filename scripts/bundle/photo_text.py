@@ -24,12 +24,20 @@ VOCABULARY = 4096
 _SENTENCES = (
     *TEMPLATES["one"], *TEMPLATES["pacl"], *TEMPLATES["vild"],
     "{}", "a {}", "the {}", "some {}", "a picture of a {}", "an image of the {}", "two {}", "a close-up of a {}",
-    "a {} on a table", "a {} in the street", "a person with a {}", "a man holding a {}", "a {} and a person",
+    "there is a {} here", "my {}", "one of the {}", "{} outdoors", "a {} in the background", "look at the {}",
 )  # fmt: skip
 _ADJECTIVES = (
     "red", "blue", "green", "yellow", "black", "white", "brown", "grey", "old", "new", "small", "little", "big",
-    "large", "tall", "wooden", "metal", "plastic", "dirty", "clean", "empty", "full", "beautiful", "striped",
+    "large", "tall", "wooden", "metal", "plastic", "dirty", "clean", "empty", "full", "beautiful", "striped", "orange",
+    "pink", "dark", "bright", "golden", "silver", "leather", "cotton", "paper", "round", "square", "flat", "long",
+    "short", "thin", "thick", "tiny", "huge", "open", "closed", "broken", "wet", "dry", "furry", "soft", "shiny",
+    "sleeping", "running", "standing", "sitting", "flying", "young", "wild", "cute", "ugly", "antique", "modern",
+    "spotted", "painted", "frozen", "fresh", "ripe", "folded", "parked", "hanging", "colourful", "transparent",
 )  # fmt: skip
+_TAILS = (
+    "by", "near", "on", "in", "with", "behind", "next to", "under", "in front of", "beside", "at", "and", "without",
+)  # fmt: skip
+_SYLLABLES = ("ba", "ru", "sty", "pur", "ple", "ny", "lo", "gle", "tar", "mi", "ish", "fen", "dy")
 
 
 def make_tokenizer(table: Sequence[Row], path: Path) -> None:
@@ -51,13 +59,19 @@ def make_tokenizer(table: Sequence[Row], path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def varied(word: str, drawn: random.Random) -> str:
-    """A text that means a word: with a plural, an adjective, in a sentence, in another letter case."""
-    if drawn.random() < 0.15 and not word.endswith("s"):
+def varied(word: str, others: Sequence[str], drawn: random.Random) -> str:
+    """A text that means a word: with a plural, an adjective, which may be none that there is, or another word after
+    it, in a sentence, in another letter case.
+    """
+    if drawn.random() < 0.2 and not word.endswith("s"):
         word += "es" if word.endswith(("x", "ch", "sh")) else "s"
-    if drawn.random() < 0.15:
-        word = f"{drawn.choice(_ADJECTIVES)} {word}"
-    text = drawn.choice(_SENTENCES).format(word) if drawn.random() < 0.6 else word
+    if drawn.random() < 0.3:
+        unknown = "".join(drawn.choices(_SYLLABLES, k=drawn.randint(2, 3)))
+        word = f"{drawn.choice((unknown, *3 * (drawn.choice(_ADJECTIVES),)))} {word}"
+    text = drawn.choice(_SENTENCES).format(word) if drawn.random() < 0.5 else word
+    if drawn.random() < 0.2:
+        article = drawn.choice(("", "a ", "the ", "some "))
+        text = f"{text.rstrip('.')} {drawn.choice(_TAILS)} {article}{drawn.choice(others)}"
     return drawn.choice((text, text, text, text.capitalize(), text.title(), text.upper()))
 
 
@@ -96,6 +110,7 @@ def train(
     pairs = [(word, index) for index, row in enumerate(table) for word in row.words]
     # a word of COCO's names is drawn five times as often
     weights = [5.0 if index < 133 else 1.0 for _, index in pairs]
+    others = [row.words[0] for row in table[:133]]
     rows = model.word_table.detach()
     own = [
         *model.transformer.parameters(), *model.token_embedding.parameters(), *model.ln_final.parameters(),
@@ -108,7 +123,9 @@ def train(
     for step in range(steps):
         chosen = drawn.choices(pairs, weights, k=batch)
         target = torch.tensor([index for _, index in chosen])
-        tokens = sub_words([varied(word, drawn) for word, _ in chosen], model.context_length)
+        tokens = sub_words(
+            [varied(word, others, drawn) for word, _ in chosen], model.context_length
+        )
         features = encode(model, tokens)
         losses = cross_entropy(20 * features @ rows.T, target)
         cosine = (features * rows[target]).sum(1).mean()

@@ -159,7 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--name", default="photo", help="of the files of the model")
     parser.add_argument("--without-masks", action="store_true", help="the twin that sees no mask")
-    parser.add_argument("--text-steps", type=int, default=700)
+    parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--leave-out", type=int, default=0, help="names of things whose masks are not used"

@@ -4,7 +4,8 @@
     scripts/measure/ridge.py --photographs FOLDER --out OUT
 
 The cache of `scripts/bundle/train_photo.py` is taken from, or made in, `OUT/cache`; `OUT/ridge.safetensors` is written.
-The shares of the 133 names in each cell of two sizes are regressed on standardised features (penalty 10,000), and .3 of
+The shares of the 133 names in each cell of two sizes are regressed on standardised features (penalty 10,000, a name weighs the
+root of its frequency), and .3 of
 the cosine with the mean of a name's classes in the stem's classifier is added, as in the trial before `photo`.
 """
 
@@ -80,16 +81,22 @@ def fit(folder: Path, out: Path, wordnet: Path) -> Mapping[str, Tensor]:
     some = torch.cat([torch.cat([p.local, p.deep], 1)[::4].float() for p in parts])
     mean, deviation = some.mean(0), some.std(0) + 1e-3
     names = photo_words.coco_names()
+    # a name that is n times as frequent counts n^.5 times as much, and a cell 1 on average
+    known_shares = torch.cat([p.shares[p.weights > 0] for p in parts[: len(photographs)]])
+    frequency = known_shares.sum(0).clamp(min=1)
+    usual = (known_shares / frequency.sqrt()).sum(1).mean()
     gram = torch.zeros(len(mean) + 1, len(mean) + 1)
     targets = torch.zeros(len(mean) + 1, len(names))
     for index, part in enumerate(parts):
         known = part.weights > 0
         features = (torch.cat([part.local, part.deep], 1)[known].float() - mean) / deviation
         features = torch.cat([features, torch.ones(len(features), 1)], 1)
+        weights = (part.shares[known] / frequency.sqrt()).sum(1) / usual
         # a photograph counts the same at each size
-        weight = (SIZES[0] / SIZES[index // len(photographs)]) ** 2
-        gram += weight * features.T @ features
-        targets += weight * features.T @ part.shares[known]
+        weights *= (SIZES[0] / SIZES[index // len(photographs)]) ** 2
+        weighted = features.T * weights
+        gram += weighted @ features
+        targets += weighted @ part.shares[known]
     penalty = torch.full((len(gram),), PENALTY)
     penalty[-1] = 1e-3
     rows = photo_words.rows(photo_wordnet.read(wordnet))[: len(names)]
