@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ovtool.settings.propose import Propose
     from ovtool.settings.proposer import ProposerTraining
     from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
+    from ovtool.settings.report import Page
     from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
     from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from ovtool.stages.doctor import run as doctor
     from ovtool.stages.evaluate import run as evaluate
     from ovtool.stages.info import run as info
+    from ovtool.stages.merge import run as merge
     from ovtool.stages.mine_pairs import run as mine_pairs
     from ovtool.stages.probe_alignment import run as probe_alignment
     from ovtool.stages.probe_classify import run as probe_classify
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from ovtool.stages.probe_oracle import run as probe_oracle
     from ovtool.stages.propose import run as propose
     from ovtool.stages.refine import run as refine
+    from ovtool.stages.report import run as report
     from ovtool.stages.segment import run as segment
     from ovtool.stages.train_pacl import run as train_pacl
     from ovtool.stages.train_proposer import run as train_proposer
@@ -97,6 +100,7 @@ __all__ = [
     "OvtoolError",
     "Pacl",
     "PaclMaps",
+    "Page",
     "Patch",
     "PromptStep",
     "Propose",
@@ -124,6 +128,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "info",
+    "merge",
     "mine_pairs",
     "probe_alignment",
     "probe_classify",
@@ -131,6 +136,7 @@ __all__ = [
     "probe_oracle",
     "propose",
     "refine",
+    "report",
     "segment",
     "train_pacl",
     "train_proposer",
@@ -151,6 +157,7 @@ _MODULES = {
     "SegmenterTraining": "settings.segmenter",
     "Propose": "settings.propose",
     "Scenes": "settings.data",
+    "Page": "settings.report",
     **dict.fromkeys(("MeanIou", "Recall"), "settings.evaluate"),
     **dict.fromkeys(("Matching", "Nouns"), "settings.pairs"),
     **dict.fromkeys(("Alignment", "Classify", "Coherence", "Oracle"), "settings.probe"),

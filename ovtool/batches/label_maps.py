@@ -21,7 +21,7 @@ from ovtool.batches.epochs import Epochs
 from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, labelled
+from ovtool.formats import coco, file_matching, labelled
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.models import segmenter
@@ -174,11 +174,8 @@ def _open(source: str, images: Path | None) -> tuple[LabelledImages, Path]:
     if files is not None:
         masks, folder = files
         return labelled.open_source(str(masks)), folder
-    if images is None:
-        raise UsageError(f"{source} needs --images DIR, the folder that its file names start from")
-    if not images.is_dir():
-        raise InputError(f"no such folder: {images}; --images is where the names of {source} start")
-    return labelled.open_source(source), images
+    folder = file_matching.folder_of(images, source, source)
+    return labelled.open_source(source), folder
 
 
 def _checked(

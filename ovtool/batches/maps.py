@@ -4,6 +4,7 @@ Which images a step has, and how each is cut, is a function of (seed, step) alon
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ovtool.batches.pairs import held_out_ids, random_box, require_files
 from ovtool.batches.readable import Check
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
+from ovtool.formats import file_matching
 from ovtool.formats import images as image_files
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.images import ImageItem
@@ -44,12 +46,15 @@ class CropBatch:
 
 
 def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
-    """The images that maps are of, below a folder.
+    """The images that maps are of, below a folder; one that cannot be read is among them.
 
     Raises InputError where they are not there, MismatchError where one has another size.
     """
     items = _located(cams, folder, source)
-    sizes = {item.name: image_files.read_size(item.path) for item in items}
+    sizes = {image.file_name: (image.height, image.width) for image in cams.images}
+    for item in items:
+        with suppress(InputError):  # the run finds it broken too, and lists it
+            sizes[item.name] = image_files.read_size(item.path)
     maps_file.check_images(cams, sizes, source)
     return items
 
@@ -72,8 +77,7 @@ def readable_maps(
 
 def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
     """The images of maps, where they should be. Raises InputError where they are not."""
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}; --images is where the names of {source} start")
+    file_matching.folder_of(folder, source)
     items = [ImageItem(folder / image.file_name, image.file_name) for image in cams.images]
     require_files([item.path for item in items], folder, source)
     return items

@@ -16,8 +16,8 @@ from torch import Tensor
 from ovtool.batches import epochs, masked_images, readable
 from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
 from ovtool.batches.readable import LENIENT, Check
-from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, rle
+from ovtool.errors import InputError
+from ovtool.formats import coco, file_matching, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.images import Exif
 from ovtool.training import augmentation
@@ -121,11 +121,8 @@ def read(source: str, images: Path | None, targets: str) -> tuple[coco.Dataset, 
     if files is not None:
         masks, folder = files
         return coco.read(masks, root=folder), folder
-    if images is None:
-        raise UsageError(
-            "a COCO JSON needs --images DIR, the folder that its file names start from"
-        )
-    return coco.read(source, root=images), images
+    folder = file_matching.folder_of(images, source, source)
+    return coco.read(source, root=folder), folder
 
 
 def truth_of(

@@ -105,12 +105,9 @@ def read(
 
 
 def _places(source: str, images: Path | None) -> tuple[Path | str, Path]:
-    if registry.is_name(source) and not Path(source).exists():
-        files = registry.locate(source)
-        masks = files.instances
-        if masks is None or not masks.exists():
-            raise InputError(f"{source} has no masks with names: {masks} is not there")
-        return masks, images or files.images
+    files = registry.of_source(source)
+    if files is not None:
+        return files.masks(only_instances=True), images or files.images
     if source == "-":
         return source, images or Path()
     return Path(source), images or Path(source).resolve().parent

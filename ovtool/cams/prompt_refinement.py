@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,10 +59,8 @@ class Refinement:
     shapes: Mapping[str, Any]
 
     @classmethod
-    def of(
-        cls, clip: Clip, cams: Cams, items: list[ImageItem], source: str, step: PromptStep
-    ) -> Refinement:
-        """Reads generator and prompts.
+    def of(cls, clip: Clip, cams: Cams, folder: Path, source: str, step: PromptStep) -> Refinement:
+        """Reads generator and prompts, for maps whose images, which can be read, lie below a folder.
 
         Raises:
             UsageError: no prompts are given, and their loss is not turned off.
@@ -76,7 +75,7 @@ class Refinement:
         fits = step.fit == "yes"
         if step.fit == "auto":
             fits = cams.settings.get("method") not in HOSTS
-        labels = _labels_of(cams, items, source)
+        labels = _labels_of(cams, folder, source)
         if step.generator is None:
             settings = mask_generator.Settings(start="random" if fits else "rivals")
             generator = cam_training.new_generator(settings, labels, clip, None, step.seed)
@@ -192,13 +191,13 @@ def require_prompts(step: PromptStep) -> None:
         )
 
 
-def _labels_of(cams: Cams, items: list[ImageItem], source: str) -> Labelled:
+def _labels_of(cams: Cams, folder: Path, source: str) -> Labelled:
     """The images that have maps, with their labels."""
     return Labelled(
         source,
         tuple(
-            LabelledImage(item, image.category_ids)
-            for item, image in zip(items, cams.images, strict=True)
+            LabelledImage(ImageItem(folder / image.file_name, image.file_name), image.category_ids)
+            for image in cams.images
             if image.category_ids
         ),
         cams.categories,

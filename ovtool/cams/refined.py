@@ -116,8 +116,9 @@ class Work:
                 )
             maps = self.refiner(item, image, rgb)
             if self.masking is None:
-                kept[f"cam/{image.id}"] = maps.half()
-                return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], [])
+                kept[item.name] = maps.half()
+                own = {"id": image.id, "category_ids": list(image.category_ids)}
+                return parts.image_record(item.name, rgb.shape[0], rgb.shape[1], [], **own)
             return self._masks(item, image, rgb, maps)
 
         return engine.PartOutput(runs.image_records(items, record), tensors=kept)

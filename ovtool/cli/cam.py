@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.cam import (
     UNUSED,
@@ -19,7 +19,7 @@ from ovtool.settings.cam import (
     Spread,
 )
 from ovtool.settings.option import Option, fields, members
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Limit, Out, Run
+from ovtool.settings.shared import PARTS_OF_RUN, Compute, ImagesFolder, Json, Limit, Out, Run
 
 _FIELDS = Only(
     *{name for member in members(CamMethod) for name in fields(member) if name not in UNUSED}
@@ -55,9 +55,7 @@ def cam(
     out: Out = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[
-        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
-    ] = Run(),
+    run: Annotated[Run, Only(*PARTS_OF_RUN)] = Run(),
 ) -> None:
     """Make class activation maps from image-level labels: where in each image its classes are.
 
@@ -87,9 +85,12 @@ def cam(
     what = f"{made.maps} maps of {made.categories} classes on {made.images} images"
     if made.is_plan:
         output.message(f"would write {made.out}: {what}")
+        outcomes.say_plan(made.plan or {})
     else:
         out_name = "standard output" if made.out == "-" else made.out
         written = ", ".join([out_name, *(made.written or {}).values()])
+        if made.shard is not None:
+            written = f"shard {made.shard} in {made.out}; join all with `ovtool merge {made.out}`"
         output.message(f"{what} by {made.method}; written: {written}")
         output.say_failures(made.failures)
     if json and (made.is_plan or made.out != "-"):

@@ -25,7 +25,7 @@ def check(
     ] = False,
     out: Out = None,
     json: Json = False,
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:
     """Validate files in full: every section, id, mask, tensor and pixel is read.
 
@@ -42,7 +42,7 @@ def check(
         for defect in report["defects"]:
             output.defect(defect)
         if "repaired" in report:
-            output.message(report["repaired"])
+            output.message(f"{'not written: ' if run.dry_run else ''}{report['repaired']}")
         elif not report["defects"]:
             output.detail(f"{report['file']}: {report['kind']}, no defect found")
     if json and str(out) != "-":

@@ -5,8 +5,8 @@ out: Out = None)`, and each of its parameters is one of these:
 
 - a class of settings: its fields become options, and the command gets the object;
 - a union of such classes: the flag of the parameter's name chooses the class (`--method fused`), or
-  a field that only one of them requires does (`--segmenter FILE`). A field of another class that is
-  given is refused. Other types in a union (`Words | str`) are for Python, and no options;
+  a field that only one of them requires does (`--segmenter FILE`), or a recipe that only one of them
+  has. A field of another class that is given is refused. Other types in a union (`Words | str`) are for Python, and no options;
 - either of them as `Annotated[Compute, Only("model", "device")]`: only these fields become options;
 - `Annotated[TYPE, Option(...)]`: one option; `Annotated[TYPE, Argument(...)]`: a positional argument.
 
@@ -34,6 +34,7 @@ from ovtool.cli.parameters import (
 )
 from ovtool.errors import UsageError
 from ovtool.settings import option as settings
+from ovtool.settings import recipes
 from ovtool.settings.option import Argument, Field, Option
 
 DEFAULT_PANEL = "Options"
@@ -147,7 +148,8 @@ class Group:
         return FieldOption(self._key(), choice, Shown(settings.panel_of(self.members[0]), default))
 
     def _key(self, field: str = "") -> str:
-        return f"{self.name}__{field}"
+        """The key of a field's value; a recipe is one option of all groups that have it."""
+        return field if field == settings.RECIPE else f"{self.name}__{field}"
 
     def value(self, given: Mapping[str, Any]) -> Any:
         """The object that the command gets.
@@ -166,7 +168,7 @@ class Group:
         for name in own:
             if name not in fields:
                 self._refuse(name, member)
-        if type(self.default) is member:
+        if type(self.default) is member and settings.RECIPE not in own:
             return dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         for name, field in fields.items():
             if field.is_required and name not in own:
@@ -186,7 +188,7 @@ class Group:
             return self.members[0]
         implied: dict[type, str] = {}
         for name in own:
-            needing = [member for member in self.members if self._requires(member, name)]
+            needing = [member for member in self.members if self._means(member, name, own[name])]
             if len(needing) == 1:
                 implied.setdefault(needing[0], settings.fields(needing[0])[name].flag)
         if len(implied) > 1:
@@ -200,7 +202,10 @@ class Group:
         return type(self.default)
 
     @staticmethod
-    def _requires(member: type, name: str) -> bool:
+    def _means(member: type, name: str, value: Any) -> bool:
+        """Whether a value asks for a member: of a field that it requires, or a recipe that it has."""
+        if name == settings.RECIPE:
+            return bool(recipes.values(value, member))
         field = settings.fields(member).get(name)
         return field is not None and field.is_required
 
@@ -254,7 +259,10 @@ def command(
         TypeError: The signature cannot be read, or two of its parameters have one flag.
     """
     parts = read(function)
-    parameters = [made for part in parts for made in part.parameters(old_names or {})]
+    by_name: dict[str | None, TyperOption | TyperArgument] = {}
+    for made in (made for part in parts for made in part.parameters(old_names or {})):
+        by_name.setdefault(made.name, made)  # the recipe of several groups is one option
+    parameters = list(by_name.values())
     flags = [flag for made in parameters if isinstance(made, TyperOption) for flag in made.opts]
     if twice := {flag for flag in flags if flags.count(flag) > 1}:
         raise TypeError(f"{name} has two options {', '.join(sorted(twice))}")

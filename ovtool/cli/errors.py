@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from ovtool.cli import output
 from ovtool.errors import OvtoolError
 
 INTERRUPTED = 130
@@ -49,7 +50,7 @@ def report(error: BaseException) -> int:
                 import traceback
 
                 traceback.print_exception(error)
-            print(" ".join(line.split()), file=sys.stderr, flush=True)
+            print(output.plain(" ".join(line.split())), file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is left to read it; the exit status still tells
     if status != 0:

@@ -8,7 +8,7 @@ from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.evaluate import MeanIou, Recall
 from ovtool.settings.option import Argument, Option
-from ovtool.settings.shared import Json, Out, Run
+from ovtool.settings.shared import Json, Out, Run, Source
 
 
 def evaluate(
@@ -21,13 +21,14 @@ def evaluate(
         ),
     ],
     ground_truth: Annotated[
-        str,
+        str | None,
         Option(
-            "The truth: COCO JSON, parts folder, folder of label maps with classes.txt, or data set.",
+            "The truth: COCO JSON, parts folder, folder of label maps with classes.txt, or data set by name "
+            "or folder. Instead of it, --coco FILE --images DIR, as the probes take it.",
             metavar="GT",
             panel="Measure",
         ),
-    ],
+    ] = None,
     metric: MeanIou | Recall = MeanIou(),
     *,
     other: Annotated[
@@ -36,7 +37,8 @@ def evaluate(
     ] = None,
     out: Out = None,
     json: Json = False,
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    source: Annotated[Source, Only("coco", "images")] = Source(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:
     """Measure predictions by a ground truth: IoU of classes and accuracies, or recall of masks.
 
@@ -57,16 +59,30 @@ def evaluate(
     Intervals of 95 % come from the bootstrap over images. With OTHER the table compares two predictions:
     an interval of the difference that does not hold 0 is no accident of the choice of images.
 
-    The table shows per cent, the JSON fractions.
+    The table shows per cent, the JSON fractions. Nothing is kept of a run that was cut off, so that there is no
+    --resume; run it again.
 
     $ ovtool evaluate photos.segments.json --ground-truth truth.json --json > scores.json
     """
     from ovtool.stages import evaluate as stage
 
     result = stage.run(
-        prediction, ground_truth, metric, other=other, out=out, run=run, progress=output.progress
+        prediction,
+        ground_truth,
+        metric,
+        other=other,
+        out=out,
+        source=source,
+        run=run,
+        progress=output.progress,
     )
     as_json = json or out == "-"
+    if run.dry_run:
+        where = "standard output" if out in (None, "-") else out
+        output.message(f"would measure {output.counted(result['images'], 'image')}, into {where}")
+        if as_json:
+            output.print_json(result)
+        return
     if isinstance(metric, MeanIou):
         output.answer(*_classes(result), "", as_json=as_json)
     output.answer(*_measures(result, metric), *_counted(result, metric), as_json=as_json)
@@ -130,16 +146,10 @@ def _measures(result: dict[str, Any], metric: MeanIou | Recall) -> Table:
             cells += [output.per_cent(other[key])]
             cells += [output.per_cent(other[key] - value if known else None)]
             intervals = result.get("difference", {})
-        rows.append((name, *cells, _interval(intervals.get(key))))
+        rows.append((name, *cells, output.interval(intervals.get(key))))
     if other is None:
         return ("measure", "%", "95 % interval"), rows
     return ("measure", "%", "other's %", "difference", "95 % interval"), rows
-
-
-def _interval(ends: dict[str, float | None] | None) -> str:
-    if ends is None or ends["low"] is None:
-        return ""
-    return f"[{output.per_cent(ends['low'])}, {output.per_cent(ends['high'])}]"
 
 
 def _counted(result: dict[str, Any], metric: MeanIou | Recall) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,13 +24,21 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
     dataset, failures = outcome.dataset, outcome.failures
     is_plan, is_stream = outcome.planned is not None, outcome.out == "-"
     images = len(dataset.images) if outcome.planned is None else outcome.planned
-    where = ", ".join(("standard output" if is_stream else outcome.out, *outcome.files.values()))
+    if outcome.shard is not None:
+        where = (
+            f"shard {outcome.shard} in {outcome.out}; join all with `ovtool merge {outcome.out}`"
+        )
+    else:
+        where = ", ".join(
+            ("standard output" if is_stream else outcome.out, *outcome.files.values())
+        )
     words: list[dict[str, Any]] = []
     empty: list[str] = []
     if is_plan:
         classes = output.counted(len(dataset.categories), "class", "classes")
         by = f" by {classes}" if verb == "segment" else ""
         output.message(f"would {verb} {output.counted(images, 'image')}{by}, into {where}")
+        say_plan(outcome.plan)
     else:
         empty = _without_masks(dataset)
         if verb == "segment":
@@ -55,10 +64,30 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
                 "images_without_masks": empty,
                 "failures": [dict(failure) for failure in failures],
                 "dry_run": is_plan,
+                **outcome.plan,
+                **({} if outcome.shard is None else {"shard": outcome.shard}),
             }
         )
     if failures:
         raise typer.Exit(3)
+
+
+def say_plan(plan: Mapping[str, Any]) -> None:
+    """Says how a dry run would share the images out."""
+    workers, threads = plan["workers"], output.counted(plan["threads"], "thread")
+    by = f", {workers} workers" if workers > 1 else ""
+    output.message(
+        f"{output.counted(plan['parts'], 'part')} of up to {output.counted(plan['part_size'], 'image')}{by}, on "
+        f"{plan['device']} with {threads}; how long it takes is not estimated: time a run with --limit"
+    )
+
+
+def say_probe_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """Says what a probe would measure."""
+    images, words = output.counted(plan["images"], "image"), plan["words_an_image"]
+    output.message(f"would probe {images}, {words:.0f} words an image, and print the answer")
+    if as_json:
+        output.print_json(plan)
 
 
 def _words(dataset: Dataset) -> list[dict[str, Any]]:

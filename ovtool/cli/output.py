@@ -4,6 +4,7 @@
 tables, messages and progress bars are shown; `-q` hides them, and `-v` adds what the stages log.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from ovtool.errors import InputError
 
 _FAILURES_SHOWN = 20
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _verbosity = 0  # count of -v less count of -q
 
 
@@ -50,10 +52,17 @@ def _log_handler() -> Any:
     return Stderr()
 
 
+def plain(text: str, escape: Callable[[re.Match[str]], str] | None = None) -> str:
+    """A text in which nothing commands a terminal: escape sequences, which names and words of files may hold,
+    marks that turn the direction of writing, and halves of characters are written as `\\x1b`."""
+    return _COMMANDS.sub(escape or (lambda sign: ascii(sign[0])[1:-1]), text)
+
+
 def _write(text: str) -> None:
     """Writes a line on stderr, above any progress bar."""
     if sys.stderr is None:
         return
+    text = plain(text)
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 
@@ -128,6 +137,18 @@ def per_cent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def interval(ends: Mapping[str, float | None] | None) -> str:
+    """An interval of fractions for a table, nothing where there is none."""
+    if ends is None or ends["low"] is None:
+        return ""
+    return f"[{per_cent(ends['low'])}, {per_cent(ends['high'])}]"
+
+
+def measured(value: float | None, ends: Mapping[str, float | None]) -> str:
+    """A fraction with its interval, for a table."""
+    return f"{per_cent(value)} {interval(ends)}".rstrip()
+
+
 def print_json(document: object) -> None:
     """Prints one JSON document on stdout.
 
@@ -136,13 +157,14 @@ def print_json(document: object) -> None:
     """
     import json
 
-    _print(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2))
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2)
+    _print(plain(text, lambda sign: f"\\u{ord(sign[0]):04x}"))
 
 
 def _print(text: str) -> None:
     if sys.stdout is None:
         raise InputError("standard output is closed, so there is nowhere to write the answer")
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(plain(text) + "\n")
 
 
 def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
@@ -151,12 +173,12 @@ def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
         name = f"{indent}{key}:"
         items = value if isinstance(value, list | tuple) else [value]
         if not any(isinstance(item, Mapping) for item in items):
-            print(name, ", ".join(_fact(item) for item in items) or "none")
+            _print(f"{name} {', '.join(_fact(item) for item in items) or 'none'}")
             continue
-        print(name)
+        _print(name)
         for item in items:
             if isinstance(item, Mapping) and value is not item:
-                print(f"{indent}  -", "; ".join(f"{k} {_fact(v)}" for k, v in item.items()))
+                _print(f"{indent}  - {'; '.join(f'{k} {_fact(v)}' for k, v in item.items())}")
             elif isinstance(item, Mapping):
                 print_facts(item, indent + "  ")
 

@@ -10,17 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from ovtool.cli import output
-from ovtool.errors import InputError, UpToDate, UsageError
-from ovtool.formats import atomic
+from ovtool.cli import cheap_checks, output
+from ovtool.errors import UpToDate, UsageError
 from ovtool.settings.option import Argument, Field
-from ovtool.settings.shared import Run
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 MESSAGES = "Messages and help"
@@ -273,7 +270,7 @@ class DeclaredCommand(TyperCommand):
         except UsageError as error:
             ctx.fail(str(error))
         try:
-            _check_places(values)
+            cheap_checks.check(values)
             self._function(**values)
         except UpToDate as answer:
             output.message(str(answer))
@@ -333,25 +330,6 @@ class DeclaredCommand(TyperCommand):
         if self.text.examples[1:]:
             formatter.write_paragraph()
             formatter.write(_section("More examples", self.text.examples[1:]))
-
-
-def _check_places(values: Mapping[str, Any]) -> None:
-    """Refuses images that are not there, and an output that must not be written to, before the command loads
-    what it works with.
-
-    Raises:
-        InputError: No file, folder or data set of a name.
-        OutputExistsError, InputError: As `atomic.check_output`.
-    """
-    for given in values.get("inputs") or ():
-        if given != "-" and not Path(given).exists():
-            from ovtool.datasets import registry
-
-            if not registry.is_name(given):
-                raise InputError(f"no such file or folder: {given}")
-    out, run = values.get("out"), values.get("run")
-    if out is not None and isinstance(run, Run):
-        atomic.check_output(Path(out), run.replaces)
 
 
 def _section(heading: str, lines: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.probe import Alignment, DataSet
 from ovtool.settings.shared import Compute, Json, Plot, Run, Source
@@ -17,7 +17,7 @@ def probe_alignment(
     plot: Plot = None,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("batch_size", "overwrite")] = Run(),
+    run: Annotated[Run, Only("batch_size", "overwrite", "dry_run")] = Run(),
     compute: Compute = Compute(),
 ) -> None:
     """Measure how often a patch is named by the class of most of its pixels.
@@ -25,7 +25,10 @@ def probe_alignment(
     The rows: the tower as it is, --last-block or the one that the model recommends, and the PACL head.
     Patches without a majority, or without a class on half of their pixels, are left out. The words of
     an image are those of its list, if the data set has lists, else all categories. The table shows per
-    cent, the JSON fractions.
+    cent with 95 % intervals of the bootstrap over images, the JSON fractions, and how far each row is from the
+    first.
+
+    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
 
     $ ovtool probe alignment collage:test
     """
@@ -40,9 +43,17 @@ def probe_alignment(
         compute=compute,
         progress=output.progress,
     )
+    if run.dry_run:
+        return outcomes.say_probe_plan(result, json)
     output.answer(
         ("patches named right, %", *result["patches"]),
-        [(row["name"], *map(output.per_cent, row["accuracy"].values())) for row in result["rows"]],
+        [
+            (
+                row["name"],
+                *(output.measured(v, row["intervals"][g]) for g, v in row["accuracy"].items()),
+            )
+            for row in result["rows"]
+        ],
         as_json=json,
     )
     output.message(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.probe import Classify, DataSet
 from ovtool.settings.shared import Compute, Json, Plot, Run, Source
@@ -17,7 +17,7 @@ def probe_classify(
     plot: Plot = None,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "dry_run")] = Run(),
     compute: Compute = Compute(),
 ) -> None:
     """Measure how well whole images are named, by the class token and by the PACL head side by side.
@@ -25,6 +25,8 @@ def probe_classify(
     The labels of an image are the classes of its masks. Top-1: its best word is any of them. mAP: the
     mean over classes of the average precision. The words of an image are those of its list, if the
     data set has lists, else all categories. The table shows per cent, the JSON fractions.
+
+    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
 
     $ ovtool probe classify collage:test
     """
@@ -39,6 +41,8 @@ def probe_classify(
         compute=compute,
         progress=output.progress,
     )
+    if run.dry_run:
+        return outcomes.say_probe_plan(result, json)
     groups = list(result["rows"][0]["top1"])
     output.answer(
         ("%", *(f"top-1 {group}" for group in groups), *(f"mAP {group}" for group in groups)),

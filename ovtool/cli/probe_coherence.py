@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.probe import Coherence, DataSet
 from ovtool.settings.shared import Compute, Json, Plot, Run, Source
@@ -17,14 +17,16 @@ def probe_coherence(
     plot: Plot = None,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "dry_run")] = Run(),
     compute: Compute = Compute(),
 ) -> None:
     """Measure how well the cosine of two patches tells whether they show the same class.
 
     The table shows the area under the ROC curve, with its 95 % interval over images, for pairs of
     patches within an image and across images, after each block of the image tower and its last norm,
-    and after the PACL head. Patches without a majority are left out.
+    after the PACL head, and after each stage of a --backbone. Patches without a majority are left out.
+
+    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
 
     $ ovtool probe coherence collage:test --plot layers.png
     """
@@ -39,6 +41,8 @@ def probe_coherence(
         compute=compute,
         progress=output.progress,
     )
+    if run.dry_run:
+        return outcomes.say_probe_plan(result, json)
     output.answer(
         ("ROC AUC", "within", "interval", "across", "interval"),
         [(row["name"], *_area(row["within"]), *_area(row["across"])) for row in result["rows"]],

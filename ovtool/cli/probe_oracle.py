@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ovtool.cli import output
+from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.probe import DataSet, Oracle
 from ovtool.settings.shared import Compute, Json, Run, Source
@@ -16,14 +16,17 @@ def probe_oracle(
     *,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[Run, Only("batch_size")] = Run(),
+    run: Annotated[Run, Only("batch_size", "dry_run")] = Run(),
     compute: Compute = Compute(),
 ) -> None:
     """Measure whether masks or names cost more: true masks named by CLIP, proposals by the truth.
 
     A proposal takes the class of the true mask with the highest IoU, a pixel that of the best of its
     proposals. The words of an image are those of its list, if the data set has lists, else all
-    categories. The table shows per cent, the JSON fractions.
+    categories. The table shows per cent with 95 % intervals of the bootstrap over images, the JSON fractions, and
+    how far each row is from the first.
+
+    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
 
     $ ovtool probe oracle collage:test
     """
@@ -37,11 +40,16 @@ def probe_oracle(
         compute=compute,
         progress=output.progress,
     )
+    if run.dry_run:
+        return outcomes.say_probe_plan(result, json)
     measures = ("miou", "pixel_accuracy", "accuracy")
     output.answer(
         ("", "mIoU %", "pixels right %", "masks right %"),
         [
-            (row["name"], *(output.per_cent(row[name]) for name in measures))
+            (
+                row["name"],
+                *(output.measured(row[name], row["intervals"][name]) for name in measures),
+            )
             for row in result["rows"]
         ],
         as_json=json,

@@ -7,7 +7,7 @@ from typing import Annotated
 from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.propose import Propose, SaveEmbeddings
-from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
+from ovtool.settings.shared import PARTS_OF_RUN, Compute, Format, Inputs, Json, Out, Run, Source
 
 
 def propose(
@@ -19,9 +19,7 @@ def propose(
     save_embeddings: SaveEmbeddings = None,
     json: Json = False,
     source: Source = Source(),
-    run: Annotated[
-        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
-    ] = Run(),
+    run: Annotated[Run, Only(*PARTS_OF_RUN)] = Run(),
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
 ) -> None:
     """Find masks of whatever is in the images, best first, without naming it.

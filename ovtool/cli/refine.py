@@ -10,7 +10,7 @@ from ovtool.cli.declare import Only
 from ovtool.settings.cam import UNUSED
 from ovtool.settings.option import Argument, fields
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat
-from ovtool.settings.shared import Compute, ImagesFolder, Json, Out, Run
+from ovtool.settings.shared import PARTS_OF_RUN, Compute, ImagesFolder, Json, Out, Run
 
 
 def refine(
@@ -28,9 +28,7 @@ def refine(
     format: RefineFormat = None,
     json: Json = False,
     compute: Annotated[Compute, Only("model", "device", "threads")] = Compute(),
-    run: Annotated[
-        Run, Only("part_size", "resume", "overwrite", "update", "strict", "dry_run")
-    ] = Run(),
+    run: Annotated[Run, Only(*PARTS_OF_RUN)] = Run(),
 ) -> None:
     """Refine class activation maps, and make pseudo masks of them.
 

@@ -35,6 +35,15 @@ class DataSet:
     objects: Path | None = None
     file_names: tuple[str, ...] | None = None
 
+    def masks(self, only_instances: bool = False) -> Path:
+        """The COCO JSON of its masks: of whole classes where it has them, unless those of single objects are
+        wanted. Raises InputError where it has none."""
+        masks = self.instances if only_instances else self.semantic or self.instances
+        if masks is None or not masks.exists():
+            reason = f"{masks} is not there" if masks else "name another data set"
+            raise InputError(f"{self.name} has no masks with names; {reason}")
+        return masks
+
 
 # name: (splits, the default split, a description)
 DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -90,6 +99,15 @@ def locate(text: str) -> DataSet:
     if name == "coco14":
         return _coco(text=f"coco14:{split}", folder=f"{split}2014")
     return _collage(split) if name == "collage" else _coco(text=f"coco:{split}", folder=split)
+
+
+def of_source(text: str) -> DataSet | None:
+    """The data set that a source names: by its name, where no file has that, or as the folder of its one split,
+    as `data make` writes it. None for other files and folders. Raises as `locate` and `in_folder`."""
+    path = Path(text)
+    if is_name(text) and not path.exists():
+        return locate(text)
+    return in_folder(path) if (path / "annotations").is_dir() else None
 
 
 def image_id(data_set: DataSet, file_name: str) -> int | None:

@@ -5,6 +5,7 @@ over the target, so a reader never meets half a file, whenever the writer was st
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -58,7 +59,8 @@ def check_distinct(paths: Sequence[Path]) -> None:
 
 
 def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> None:
-    """Refuses an output that cannot or must not be written, before any work is done for it.
+    """Refuses an output that cannot or must not be written, before any work is done for it, and removes what
+    killed writers of it left.
 
     ``-`` (stdout), devices and pipes pass. With ``make_parent`` a missing folder is made.
 
@@ -82,6 +84,16 @@ def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> N
         raise InputError(f"cannot write {path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}: no permission to write in {folder}")
+    remove_stale(path)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from others, whatever links lead to it; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def make_folder(folder: Path) -> None:
@@ -91,7 +103,7 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         raise InputError(f"cannot make the folder {folder}: a file has that name") from None
     except OSError as error:
-        raise _input_error(folder, error) from error
+        raise input_error(folder, error) from error
 
 
 @contextmanager
@@ -116,11 +128,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield device
         return
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    temporary = target.parent / f"{beginning(target)}{secrets.token_hex(6)}.tmp"
     in_block = False
     try:
         with open(temporary, "xb") as handle:
-            _lock(handle.fileno())
+            lock(handle.fileno())
             in_block = True
             yield handle
             in_block = False
@@ -133,7 +145,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and (not in_block or error.errno in _DISK):
-            raise _input_error(path, error) from error
+            raise input_error(path, error) from error
         raise
     _sync_folder(target.parent)
 
@@ -155,16 +167,20 @@ def remove_stale(path: Path) -> int:
     A temporary file that a living process still writes is locked, and stays.
     """
     target = Path(os.path.realpath(path))
-    start, removed = f".{target.name}.", 0
+    start, removed = beginning(target), 0
     with suppress(OSError), os.scandir(target.parent) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(start)]
         for name in names:
             middle = name.removeprefix(start).removesuffix(".tmp")
-            if name.endswith(".tmp") and middle.isalnum() and _unused(target.parent / name):
-                with suppress(OSError):
-                    (target.parent / name).unlink()
-                    removed += 1
+            if name.endswith(".tmp") and middle.isalnum():
+                removed += _remove_unused(target.parent / name)
     return removed
+
+
+def remove_stale_below(folder: Path) -> None:
+    """Removes what killed writers of any file left below a folder."""
+    for left in folder.rglob(f".*.{12 * '[0-9a-f]'}.tmp"):
+        _remove_unused(left)
 
 
 def canonical_json(value: Any) -> str:
@@ -186,7 +202,8 @@ def plain_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _input_error(path: Path, error: OSError) -> InputError:
+def input_error(path: Path, error: OSError) -> InputError:
+    """The error, with the mend, for a place that cannot be written."""
     mend = _MENDS.get(error.errno or 0, error.strerror or type(error).__name__)
     return InputError(f"cannot write {path}: {mend}")
 
@@ -216,7 +233,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def lock(descriptor: int) -> bool:
     """Locks an open file, if nobody holds it; whether it is locked now.
 
     Windows has no such locks, and needs none: there a file that is open cannot be removed.
@@ -232,10 +249,21 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _unused(temporary: Path) -> bool:
-    """Whether nobody holds the lock of a temporary file."""
+def beginning(target: Path) -> str:
+    """How the names of the hidden files of a target begin; no name may have more than 255 bytes."""
+    name = os.fsencode(target.name)
+    if len(name) <= 255 - len(f"..{12 * '0'}.tmp"):
+        return f".{target.name}."
+    return f".{hashlib.sha256(name).hexdigest()[:32]}."
+
+
+def _remove_unused(temporary: Path) -> bool:
+    """Removes a temporary file unless a living writer holds its lock; whether it did."""
     try:
         with open(temporary, "rb") as handle:
-            return _lock(handle.fileno())
+            is_unused = lock(handle.fileno())
+        if is_unused:
+            temporary.unlink()
     except OSError:
         return False
+    return is_unused

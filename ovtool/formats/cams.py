@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, parts, tensors
+from ovtool.formats import coco, coco_checks, parts, tensors
 
 KIND = "cams"
+_FIELDS = ("id", "file_name", "height", "width", "category_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +125,17 @@ def read(path: Path) -> Cams:
     kind.
     """
     header, stored = tensors.load(Path(path), kind=KIND)
+    tensors.check_settings(header, Path(path))
     settings = header["settings"]
+    images = tuple(
+        CamImage(**{**entry, "category_ids": tuple(entry["category_ids"])})
+        for entry in ({name: entry[name] for name in _FIELDS} for entry in settings["images"])
+    )
+    categories = tuple(coco.parse_categories(settings, str(path)))
+    failures, method = tuple(settings.get("failures") or ()), dict(settings["method"])
     try:
-        images = tuple(
-            CamImage(
-                int(entry["id"]), str(entry["file_name"]), int(entry["height"]),
-                int(entry["width"]), tuple(int(category_id) for category_id in entry["category_ids"]),
-            )
-            for entry in settings["images"]
-        )  # fmt: skip
-        categories = tuple(coco.parse_categories(settings, str(path)))
         maps = {int(name.removeprefix("cam/")): value for name, value in stored.items()}
-        failures, method = tuple(settings.get("failures", ())), dict(settings["method"])
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         raise InputError(f"{path} does not say what its maps are of; make it again") from None
     model, fingerprint = header.get("model"), header.get("fingerprint")
     cams = Cams(images, categories, maps, method, model, fingerprint, failures)
@@ -173,6 +172,7 @@ def _check(cams: Cams, where: str) -> None:
         if image.id in seen:
             raise InputError(f"{where}: two images have the id {image.id}; make it again")
         seen.add(image.id)
+        coco_checks.check_file_name(image.file_name, where)
         if unknown := set(image.category_ids) - known:
             raise InputError(f"{place}: no category has the id {min(unknown)}; make it again")
         if image.id not in cams.maps:

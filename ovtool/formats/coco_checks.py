@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import wrong_kind
+from ovtool.formats import schema, strict_json, wrong_kind
 
 _DRIVE = re.compile("[A-Za-z]:/")
 
@@ -23,18 +23,11 @@ def load_json(source: Path | str) -> tuple[str, Any]:
     """The name of a JSON file for messages, and what it holds; ``-`` is stdin.
 
     Raises:
-        InputError: no such file, not UTF-8, not JSON (with line and column), or NaN in it.
+        InputError: no such file, not UTF-8, not JSON (with line and column), or a value that no file should hold (`strict_json`).
     """
     name, data = _read(source)
-    constants: list[str] = []
-
-    def constant(text: str) -> float:
-        constants.append(text)
-        return float(text)
-
     try:
-        text = data.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=constant)
+        value = strict_json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         _refuse_tensors(name, data)
         if not data.strip():
@@ -45,13 +38,10 @@ def load_json(source: Path | str) -> tuple[str, Any]:
     except UnicodeDecodeError as error:
         _refuse_tensors(name, data)
         raise InputError(f"{name} is not JSON: no UTF-8 text at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
+    except strict_json.Fault as error:
+        raise InputError(f"{name}: {error}") from None
+    except ValueError as error:
         raise InputError(f"{name} is not JSON that can be read: {short(error)}") from None
-    if constants:
-        raise InputError(
-            f"{name}: {_place_of_constant(value)} is {constants[0]}, which is not JSON; "
-            "write a number, or leave the key out"
-        )
     return name, value
 
 
@@ -184,6 +174,10 @@ def side(entry: Mapping[str, Any], field: str, place: str) -> int:
     if type(value) is not int or value < 1:
         said = "is missing" if field not in entry else f"is {short(value)}"
         raise InputError(f"{place}: {field} {said}: it must be the integer number of pixels")
+    if value not in schema.SIDE:
+        raise InputError(
+            f"{place}: {field} is {value}, more than any image has; write its true size"
+        )
     return value
 
 
@@ -264,30 +258,3 @@ def _is_finite(value: Any) -> bool:
         return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
-
-
-def _place_of_constant(value: Any) -> str:
-    """Where in parsed JSON the first NaN or infinity is, as ``annotations id 7: bbox[2]``."""
-    for key, entries in value.items() if isinstance(value, dict) else [("", value)]:
-        for entry in entries if isinstance(entries, list) else [entries]:
-            path = _path_of_constant(entry)
-            if path is not None:
-                known = isinstance(entry, dict) and "id" in entry
-                place = f"{key} id {entry['id']}:" if known else key
-                return f"{place} {path.removeprefix('.')}".strip()
-    return "a number"
-
-
-def _path_of_constant(value: Any) -> str | None:
-    if isinstance(value, float):
-        return None if math.isfinite(value) else ""
-    steps: Iterable[tuple[str, Any]] = ()
-    if isinstance(value, dict):
-        steps = ((f".{key}", inner) for key, inner in value.items())
-    elif isinstance(value, list):
-        steps = ((f"[{index}]", inner) for index, inner in enumerate(value))
-    for step, inner in steps:
-        path = _path_of_constant(inner)
-        if path is not None:
-            return step + path
-    return None

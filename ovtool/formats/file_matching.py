@@ -12,9 +12,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, UsageError
 
 RUNGS = ("name", "stem", "ending")
+
+
+def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -> Path:
+    """The folder that the file names in a file start from.
+
+    Args:
+        images: What `--images` names.
+        source: The file.
+        option: What names the file, in messages.
+
+    Raises:
+        UsageError: No folder is given.
+        InputError: It is not there.
+    """
+    if images is None:
+        raise UsageError(f"{option} needs --images DIR, the folder that its file names start from")
+    if not images.is_dir():
+        raise InputError(f"no such folder: {images}; --images is where the names of {source} start")
+    return images
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ of all classes; or an array (h, w) for each class, under its name or its number,
 published codes do. Values are those of any CAM: what leaves [0, 1] is brought to it, class by class.
 """
 
+import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from ovtool.formats import coco, file_matching
 from ovtool.formats.file_matching import Names
 
 SUFFIXES = (".safetensors", ".npz", ".npy")
+MAX_BYTES = 1 << 30  # of the maps of an image
+_LARGEST = 1e30  # of a value, so that differences are finite too
 
 
 def find(folder: Path, file_names: Sequence[str]) -> dict[str, Path]:
@@ -58,8 +62,10 @@ def read(path: Path, category_ids: Sequence[int], categories: Sequence[coco.Cate
         maps = _of_stack(next(iter(arrays.values())), path, category_ids, categories)
     else:
         maps = _of_names(arrays, path, category_ids, categories)
-    if not np.isfinite(maps).all():
-        raise InputError(f"{path} holds numbers that are not finite (NaN); make it again")
+    if not (np.abs(maps) <= _LARGEST).all():
+        raise InputError(
+            f"{path} holds numbers that are not finite (NaN) or beyond {_LARGEST:g}; make it again"
+        )
     tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))
     low, high = tensor.amin(dim=(1, 2), keepdim=True), tensor.amax(dim=(1, 2), keepdim=True)
     outside = (low < 0) | (high > 1)
@@ -107,28 +113,49 @@ def _of_names(
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """The arrays of a file by name; that of a `.npy` has none."""
+    arrays: dict[str, NDArray[np.generic]] = {}
     try:
         if path.suffix == ".safetensors":
-            found = safetensors.torch.load_file(path)
-            arrays = {name: value.float().numpy() for name, value in found.items()}
+            stored = safetensors.torch.load_file(path)
+            arrays = {name: value.float().numpy() for name, value in stored.items()}
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    with archive.open(name) as member:
+                        room = MAX_BYTES - sum(array.nbytes for array in arrays.values())
+                        arrays[name.removesuffix(".npy")] = _array(member, path, room)
         else:
-            arrays = {"": np.load(path, allow_pickle=False)}
-    except ValueError as error:
-        if "pickle" not in str(error).lower():
-            raise InputError(f"{path} is broken or holds no arrays; make it again") from None
+            with open(path, "rb") as handle:
+                arrays[""] = _array(handle, path, MAX_BYTES)
+    except InputError:
+        raise
+    except Exception as error:  # zip, zlib, numpy and safetensors each have their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is broken or cannot be read ({reason}); make it again") from None
+    is_filled = all(array.size for array in arrays.values())
+    if not arrays or not is_filled or any(a.dtype.kind not in "iuf" for a in arrays.values()):
+        raise InputError(f"{path} holds no maps of numbers; make it again")
+    return arrays
+
+
+def _array(handle: IO[bytes], path: Path, room: int) -> NDArray[np.generic]:
+    """The array of an open `.npy`, if its header says that it takes no more than `room` bytes."""
+    version = np.lib.format.read_magic(handle)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, _, dtype = headers[version](handle)
+    if dtype.hasobject:
         raise InputError(
             f"{path} is pickled, and nothing is unpickled here; if you trust it, convert it with: "
             f"{_conversion(path)}"
-        ) from None
-    except (OSError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} is broken or cannot be read ({reason}); make it again") from None
-    if not arrays or not all(np.issubdtype(one.dtype, np.number) for one in arrays.values()):
-        raise InputError(f"{path} holds no maps of numbers; make it again")
-    return arrays
+        )
+    if math.prod(shape) * dtype.itemsize > room:
+        raise InputError(f"{path} unpacks to more than {MAX_BYTES:,} bytes; scale its maps down")
+    handle.seek(0)
+    array: NDArray[np.generic] = np.lib.format.read_array(handle, allow_pickle=False)
+    return array
 
 
 def _conversion(path: Path) -> str:

@@ -5,10 +5,9 @@ import importlib.util
 import io
 import logging
 import os
-import struct
+import stat
 import sys
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, OvtoolError
 from ovtool.formats import atomic
 from ovtool.formats import coco_checks as checks
 
@@ -55,8 +54,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _INVERSE = {6: 8, 8: 6}  # every other turn undoes itself
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
-           OverflowError, struct.error, zlib.error)  # fmt: skip
 
 logger = logging.getLogger("ovtool")
 
@@ -258,6 +255,10 @@ def _walk(root: Path, left_out: Counter[str]) -> list[str]:
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)
+            elif not entry.is_file():
+                left_out["that are no files"] += (
+                    1  # pipes, which would be waited for, and dead links
+                )
             elif is_result(path):
                 left_out[RESULT_KIND] += 1
             elif path.suffix.lower() in suffixes:
@@ -313,6 +314,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images, odd metadata: ours to judge
+            if data is None and not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+                raise InputError(f"{path} is a pipe or a device; give the name of an image")
             source = path if data is None else io.BytesIO(data)
             if path.suffix.lower() in HEIC_SUFFIXES:
                 _register_heic()
@@ -339,7 +342,9 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         raise InputError(
             f"{path} is not an image that can be read ({', '.join(_formats())}); convert or remove it"
         ) from None
-    except _BROKEN as error:
+    except (OvtoolError, MemoryError):
+        raise
+    except Exception as error:  # each decoder has its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path} is truncated or damaged ({reason}); replace or remove it"
@@ -367,7 +372,7 @@ def _orientation(image: Image.Image) -> int:
         image.load()  # the chunk may come after the pixels
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN:
+    except Exception:  # whatever a broken EXIF block raises
         return 1
     return value if value in _TURNS else 1
 

@@ -65,11 +65,13 @@ def _head(path: Path) -> bytes:
 def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
     if isinstance(content, list):
         return "COCO results", content
+    if not isinstance(content, dict):
+        raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
+    if "metric" in content:
+        return "scores", content
     if "images" in content or "annotations" in content:
         captions = any("caption" in entry for entry in entries(content, "annotations")[:1])
         return ("COCO captions" if captions else "COCO masks"), content
-    if "metric" in content:
-        return "scores", content
     if "model_cfg" in content:
         return "model configuration", content
     if content and all(isinstance(words, list) for words in content.values()):

@@ -1,10 +1,180 @@
-"""Records of parts into one COCO file: annotation ids from 1 in order, image ids of their source."""
+"""Records of parts into one file: annotation ids from 1 in order, image ids of their source.
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+A part keeps all that its file is made from, so that `ovtool merge` needs neither model nor images.
+"""
 
-from ovtool.errors import InputError
-from ovtool.formats import coco, parts, rle
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ovtool.errors import InputError, MismatchError
+from ovtool.formats import coco, differences, parts, rle
+from ovtool.formats.parts import Part, PartStore, Record
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AllFailed(InputError):
+    """Every image of a run failed, so that there is nothing to write."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How merged parts are written, as plain data.
+
+    Attributes:
+        format: `coco`, `results` for COCO's bare list, or `cams` for activation maps.
+        asked: the digest of the request (`inputs.asked`), which the file keeps for `--update`.
+        facts: what else the file says, or a file beside it.
+    """
+
+    format: Literal["coco", "results", "cams"] = "coco"
+    asked: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        """It as JSON, which the header of each part keeps."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """All parts of a run in order, each with the store that has it."""
+
+    kept: Sequence[tuple[PartStore, Part]]
+
+    @property
+    def header(self) -> PartStore:
+        """The store of the first part, which has what all parts say."""
+        return self.kept[0][0]
+
+    def records(self) -> Iterator[Record]:
+        """The records of all parts."""
+        for store, part in self.kept:
+            yield from store.read(part)
+
+    def tensors(self) -> list[Mapping[str, torch.Tensor]]:
+        """The tensors of each part."""
+        return [store.tensors(part) for store, part in self.kept]
+
+
+def collected(folders: Sequence[Path]) -> Pieces:
+    """All parts of a run that lie in some folders, which must fit together.
+
+    Raises:
+        InputError: a part is missing, damaged, or there twice.
+        MismatchError: parts of different runs.
+    """
+    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+    for folder in folders:
+        for path, header in parts.listed(folder):
+            first = next(iter(found.values()), (path, header))
+            if header.get("digest") != first[1].get("digest"):
+                differing = (
+                    differences.listed(first[1], header) or "other settings, images or model"
+                )
+                raise MismatchError(
+                    f"{path} is of another run than {first[0]}: {differing}; merge the parts of one run"
+                )
+            index = int(header["part"])
+            if index in found:
+                raise InputError(
+                    f"part {index} is there twice, as {found[index][0]} and as {path}; remove one of them"
+                )
+            found[index] = (path, header)
+    _check_complete(found)
+    return Pieces(tuple(_piece(*found[index]) for index in sorted(found)))
+
+
+def _check_complete(found: Mapping[int, tuple[Path, Mapping[str, Any]]]) -> None:
+    """Raises InputError where parts are missing, or are of another cut of the images."""
+    path, header = next(iter(found.values()))
+    size, items = header["stop"] - header["start"], header["items"]
+    if header["part"]:  # of part 0 it is the size
+        size = header["start"] // header["part"]
+    whole = parts.cut(items, max(size, 1))
+    missing = [part.index for part in whole if part.index not in found]
+    if missing:
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise InputError(
+            f"{len(missing)} of {len(whole)} parts are missing ({some}); run the shards that make them, with "
+            "--resume"
+        )
+    cuts = {part.index: part for part in whole}
+    for index, (path, header) in found.items():
+        if cuts.get(index) != Part(index, header["start"], header["stop"], header["items"]):
+            raise MismatchError(f"{path} is from another cut of the images; remove it")
+
+
+def _piece(path: Path, header: Mapping[str, Any]) -> tuple[PartStore, Part]:
+    store = PartStore(
+        path.parent, header["digest"], header.get("settings") or {}, header.get("preface")
+    )
+    return store, Part(header["part"], header["start"], header["stop"], header["items"])
+
+
+def dataset_of(
+    pieces: Pieces,
+    info: Mapping[str, Any],
+    categories: Sequence[coco.Category],
+    output: Output,
+) -> coco.Dataset:
+    """The data set that parts stand for.
+
+    Raises:
+        InputError: a part is damaged.
+        AllFailed: every image failed.
+    """
+    asked = {} if output.asked is None else {"asked": output.asked}
+    info = {**info, "ovtool": {**info.get("ovtool", {}), **asked}}
+    dataset = merge_records(pieces.records(), info, categories)
+    failures = dataset.info["ovtool"]["failures"]
+    if failures and not dataset.images:
+        raise AllFailed(
+            f"none of the {len(failures)} images could be read; the first: {failures[0]['reason']}"
+        )
+    return dataset
+
+
+def write(
+    dataset: coco.Dataset,
+    tensors: Sequence[Mapping[str, torch.Tensor]],
+    output: Output,
+    target: str,
+) -> None:
+    """Writes the file that parts stand for; the tensors of activation maps have the images' names."""
+    if output.format == "coco":
+        coco.write(dataset, target)
+    elif output.format == "results":
+        coco.write_results(dataset, target)
+    else:
+        from ovtool.formats import cams
+
+        of_image = {name: maps for part in tensors for name, maps in part.items()}
+        cams.write(
+            Path(target),
+            [
+                cams.CamImage(
+                    image.id,
+                    image.file_name,
+                    image.height,
+                    image.width,
+                    tuple(image.extra["category_ids"]),
+                )
+                for image in dataset.images
+            ],
+            dataset.categories,
+            {image.id: of_image[image.file_name] for image in dataset.images},
+            output.facts["settings"],
+            model=output.facts["model"],
+            fingerprint=output.facts["fingerprint"],
+            failures=[*output.facts["failures"], *dataset.info["ovtool"]["failures"]],
+            asked=output.asked,
+        )
 
 
 def preface(info: Mapping[str, Any], categories: Sequence[coco.Category]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ image's id is that of its source, or given then too.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, tensors
+from ovtool.formats import atomic, differences, schema, strict_json, tensors
 from ovtool.formats.records import Record as Record
 from ovtool.formats.records import check_record as check_record
 from ovtool.formats.records import failure_record as failure_record
 from ovtool.formats.records import image_ids as image_ids
 from ovtool.formats.records import image_record as image_record
+from ovtool.formats.records import is_record as is_record
 from ovtool.formats.records import with_source_ids as with_source_ids
 
 if TYPE_CHECKING:  # parts of COCO are read without it
@@ -33,6 +33,12 @@ if TYPE_CHECKING:  # parts of COCO are read without it
 _logger = logging.getLogger("ovtool")
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
 _TENSORS = ".safetensors"
+_MEND = "run the command that makes them again with --resume"
+_HEADER: schema.Schema = {
+    "part": schema.ID, "start": schema.ID, "stop": schema.ID, "items": schema.ID, "digest": str, "settings": dict,
+    "preface?": {"info?": {"ovtool?": dict}, "categories": [dict]},
+}  # fmt: skip
+_END: schema.Schema = {"end": schema.ID, "tensors?": schema.ID, "note?": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,7 @@ class PartStore:
     def _check_run(self, part: Part, header: Mapping[str, Any]) -> None:
         """Raises MismatchError for a part of other settings, or of another cut of the list."""
         path = self._path(part)
-        _check_digest(header, self.digest, path)
+        _check_digest(header, self._header(part), path)
         cut_of = (header.get("part"), header.get("start"), header.get("stop"))
         if cut_of != (part.index, part.start, part.stop):
             raise MismatchError(
@@ -212,6 +218,29 @@ class PartStore:
 def is_parts_folder(path: Path) -> bool:
     """Whether a path is a folder with parts in it."""
     return path.is_dir() and any(_NAME.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def listed(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files and headers of the parts of a folder, by their numbers, whether or not they fit together.
+
+    Raises:
+        InputError: no part there, or one damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    paths = sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: int(path.stem.removeprefix("part-")),
+    )
+    if not paths:
+        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for path in paths:
+        header, end = _ends(path)
+        if header is None or end is None:
+            raise InputError(f"{path} is damaged: {_MEND}")
+        found.append((path, header))
+    return found
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -252,13 +281,13 @@ def document(folder: Path) -> dict[str, Any]:
         if "failure" in record:
             failures.append(record["failure"])
             continue
-        for entry in record.get("annotations", []):
+        for entry in record["annotations"]:
             place = {"id": len(annotations) + 1, "image_id": len(images)}  # for now
             annotations.append({**entry, **place})
         images.append(record["image"])
     ids = image_ids(images)
-    info = dict(start.get("info", {}))
-    info["ovtool"] = {**info.get("ovtool", {}), "failures": failures}
+    info = dict(start.get("info") or {})
+    info["ovtool"] = {**(info.get("ovtool") or {}), "failures": failures}
     sections = {
         "images": [{**image, "id": id} for image, id in zip(images, ids, strict=True)],
         "annotations": [{**entry, "image_id": ids[entry["image_id"]]} for entry in annotations],
@@ -268,31 +297,19 @@ def document(folder: Path) -> dict[str, Any]:
 
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The files and headers of the parts of a folder, which must fit together."""
-    mend = "run the command that makes them again with --resume"
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}")
-    paths = sorted(
-        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
-        key=lambda path: int(path.stem.removeprefix("part-")),
-    )
-    if not paths:
-        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
     found: list[tuple[Path, dict[str, Any]]] = []
     stop, items = 0, 0
-    for index, path in enumerate(paths):
+    for index, (path, header) in enumerate(listed(folder)):
         if path != folder / f"part-{index:05d}.jsonl":
-            raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {mend}")
-        header, end = _ends(path)
-        if header is None or end is None:
-            raise InputError(f"{path} is damaged: {mend}")
+            raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {_MEND}")
         if found:
-            _check_digest(header, str(found[0][1].get("digest")), path)
+            _check_digest(header, found[0][1], path)
         if header.get("part") != index or header.get("start") != stop:
             raise MismatchError(f"{path} is from another cut of the images; remove {folder}")
-        stop, items = int(header.get("stop", 0)), int(header.get("items", 0))
+        stop, items = header["stop"], header["items"]
         found.append((path, header))
     if items and stop < items:
-        raise InputError(f"{folder}: the parts end at image {stop} of {items}: {mend}")
+        raise InputError(f"{folder}: the parts end at image {stop} of {items}: {_MEND}")
     return found
 
 
@@ -300,11 +317,13 @@ def _line(value: Any) -> bytes:
     return atomic.canonical_json(value).encode() + b"\n"
 
 
-def _check_digest(header: Mapping[str, Any], digest: str, path: Path) -> None:
-    if header.get("digest") != digest:
+def _check_digest(header: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
+    """Raises MismatchError where the part of a header is of another run than that of the other one."""
+    if header.get("digest") != other.get("digest"):
+        digests = f"{header.get('digest')}, here {other.get('digest')}"
         raise MismatchError(
-            f"{path} comes from other settings, images or model ({header.get('digest')}, here "
-            f"{digest}); run without --resume, or remove {path.parent}"
+            f"{path} comes from other settings, images or model "
+            f"({differences.listed(header, _object(_line(other))) or digests}); run without --resume, or remove {path.parent}"
         )
 
 
@@ -324,15 +343,15 @@ def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     header = _object(first).get("ovtool")
     last = tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :] if tail.endswith(b"\n") else b""
     end = _object(last)
-    numbers = ("part", "start", "stop", "items")
-    if not isinstance(header, dict) or any(type(header.get(key)) is not int for key in numbers):
-        header = None
-    return header, end if type(end.get("end")) is int else None
+    return (
+        header if schema.fits(header, _HEADER) else None,
+        end if schema.fits(end, _END) else None,
+    )
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line.decode())
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -343,12 +362,12 @@ def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
     header, end = _ends(path)
     if header is None or end is None:
         raise damaged
-    _check_digest(header, digest, path)
+    _check_digest(header, {"digest": digest}, path)
     with open(path, "rb") as handle:
         handle.readline()
         for _ in range(end["end"]):
             record = _object(handle.readline())
-            if not ("image" in record or "failure" in record):
+            if not is_record(record):
                 raise damaged
             yield record
         if "end" not in _object(handle.readline()):

@@ -5,9 +5,14 @@ from typing import Any, TypeAlias
 
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks as checks
-from ovtool.formats import rle
+from ovtool.formats import rle, schema
 
 Record: TypeAlias = Mapping[str, Any]
+_DONE: schema.Schema = {
+    "image": {"id?": schema.ID, "file_name": str, "height": schema.SIDE, "width": schema.SIDE},
+    "annotations": [dict],
+}
+_FAILED: schema.Schema = {"failure": {"file_name": str, "reason": str}}
 
 
 def image_record(
@@ -42,6 +47,11 @@ def image_ids(images: Sequence[Mapping[str, Any]]) -> list[int]:
 def failure_record(file_name: str, reason: object) -> dict[str, Any]:
     """The record of an image that failed, with the reason as one line."""
     return {"failure": {"file_name": file_name, "reason": " ".join(str(reason).split())}}
+
+
+def is_record(record: Record) -> bool:
+    """Whether what a file holds has the parts of a record; `check_record` looks at its values too."""
+    return schema.fits(record, _FAILED if "failure" in record else _DONE)
 
 
 def check_record(record: Record) -> None:

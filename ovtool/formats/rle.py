@@ -209,7 +209,8 @@ def _from_polygons(polygons: list[Any], height: int, width: int) -> Rle:
         if len(polygon) >= 6:
             kept.append(polygon)
     if not kept:
-        return encode(np.zeros((height, width), dtype=np.bool_))
+        empty = np.array([height * width])
+        return {"size": [height, width], "counts": _compress(empty, np.array([1]))[0]}
     return _text(coco_mask.merge(coco_mask.frPyObjects(kept, height, width)))
 
 

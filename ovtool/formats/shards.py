@@ -4,7 +4,6 @@ They are local files or URLs of `SCHEMES`, which the `webdataset` package opens.
 gives the samples before that place; what was left out is counted.
 """
 
-import json
 import logging
 import tarfile
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from ovtool.errors import InputError, UsageError
+from ovtool.formats import strict_json
 
 SCHEMES = ("file", "http", "https", "ftps", "sftp", "scp", "gs", "hf")
 # what a shell could read as more than a part of an address: old releases of webdataset start one for `curl`
@@ -179,7 +179,7 @@ def _caption(members: dict[str, Any]) -> str:
     if CAPTION in members:
         return str(members[CAPTION].decode("utf-8", "replace")).strip()
     try:
-        found = json.loads(members.get(RECORD, b"{}"))
+        found = strict_json.loads(members.get(RECORD, b"{}").decode())
     except ValueError:
         return ""
     caption = found.get("caption") if isinstance(found, dict) else None

@@ -8,7 +8,6 @@ for masks and labels) and ``settings``.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +18,39 @@ import safetensors
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import atomic, wrong_kind
+from ovtool.formats import atomic, schema, strict_json, wrong_kind
 
 if TYPE_CHECKING:  # a header is read without it
     import torch
 
 FORMAT = 1
 _KEY = "ovtool"
+_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+_HEADER: schema.Schema = {"model?": str, "fingerprint?": str, "settings": dict}
+_CATEGORIES: schema.Schema = [{"id": schema.ID, "name": str}]
+_IMAGE: schema.Schema = {
+    "id": schema.ID, "file_name": str, "height": schema.SIDE, "width": schema.SIDE, "category_ids": [schema.ID],
+}  # fmt: skip
+# what readers need of the settings of each kind
+SETTINGS: Mapping[str, schema.Schema] = {
+    "clip": {"words?": [str], "rows?": [schema.ID], "stuff?": [str], "dense?": dict, "recommended?": dict},
+    "mask-prompts": {"grid?": [schema.SIZE]},
+    "background-prompts": {"categories": _CATEGORIES},
+    "pacl": {"pooling": {"scale?": float, "kind?": str}, "logit_scale": float, "last_block?": str},
+    "cams": {
+        "images": [_IMAGE], "categories": _CATEGORIES, "method": dict,
+        "failures?": [{"file_name": str, "reason": str}],
+    },
+    "mask-generator": {
+        "generator": {
+            "backbone?": str, "fine_tuned?": bool, "hidden?": range(1 << 16), "side?": schema.SIZE, "start?": str,
+        },
+        "categories": _CATEGORIES,
+    },
+    "proposer": {"config": dict, "embed_dim": schema.SIZE, "names": [str], "short_side": schema.SIZE},
+    "segmenter": {"architecture": str, "names": [str], "short_side": schema.SIZE},
+    "proposals": {"proposals": str},
+}  # fmt: skip
 
 Array: TypeAlias = "torch.Tensor | NDArray[Any]"
 
@@ -104,7 +129,15 @@ def load(
     if kinds is not None and header["kind"] not in kinds:
         what = wrong_kind.of_tensors(header["kind"])
         raise MismatchError(f"{path} {what}; {wrong_kind.needed(kinds)}")
+    for name in handle.keys():  # noqa: SIM118 (it is no dictionary)
+        if (dtype := handle.get_slice(name).get_dtype()) not in _DTYPES:
+            raise InputError(f"{path}: {name} is of type {dtype}; store it as F16 or F32")
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+
+
+def check_settings(header: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError unless the settings of a file are those that readers of its kind need."""
+    schema.check(header["settings"], SETTINGS.get(header["kind"], {}), f"{path}: settings")
 
 
 def fingerprint(tensors: Mapping[str, Array]) -> str:
@@ -174,7 +207,7 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
             f"{path} was not written by ovtool: its metadata has no key ovtool that says what it is"
         )
     try:
-        header = json.loads(text)
+        header = strict_json.loads(text)
     except ValueError:
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
@@ -184,4 +217,5 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
             f"{path} has format {header.get('format')}, but this version reads {FORMAT}: "
             "upgrade ovtool, or make the file again"
         )
+    schema.check(header, _HEADER, f"{path}: its header")
     return header

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+
+from ovtool.formats import strict_json
 
 # kind of a safetensors file: what it is, what makes it, what reads it
 TENSORS = {
@@ -56,7 +57,7 @@ def of_json(path: Path) -> str | None:
         with open(path, "rb") as handle:
             if handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
                 return None
-        content = json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict) or "images" not in content:
@@ -76,7 +77,8 @@ def of_bytes(data: bytes) -> str | None:
     if data[8:9] != b"{" or length > len(data) - 8:
         return None
     try:
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["ovtool"])
+        outer = strict_json.loads(data[8 : 8 + length].decode())
+        header = strict_json.loads(outer["__metadata__"]["ovtool"])
         return of_tensors(str(header["kind"]))
     except (ValueError, KeyError, TypeError):
         return "is a safetensors file"

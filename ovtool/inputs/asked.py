@@ -2,13 +2,14 @@
 
 A request is known by a digest of the command, of all settings that shape the result, of the files that they
 name and of the names and sizes of the images. It stands in the provenance of the output, under `asked`. An
-output is up to date where it has the digest of the request at hand, and no file that is read is newer.
+output is up to date where it has the digest of the request at hand, and no file that is read is newer. COCO's
+bare list of results has no place for the digest, so that there times alone are compared, as make does.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovtool.datasets import registry
-from ovtool.errors import InputError, UpToDate
-from ovtool.formats import atomic
+from ovtool.errors import InputError, UpToDate, UsageError
+from ovtool.formats import atomic, strict_json
 from ovtool.formats.images import SUFFIXES, ImageItem
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.shared import Compute, Run
@@ -25,6 +26,7 @@ from ovtool.settings.shared import Compute, Run
 if TYPE_CHECKING:  # it imports torch
     from ovtool.training.run import Place
 
+_logger = logging.getLogger("ovtool")
 _ENDS = 1 << 20  # bytes at both ends of a file that tell it from others of its size
 _LONGEST_HEADER = 1 << 30
 
@@ -78,7 +80,11 @@ def of(
 
 
 def begin(
-    asked: Asked, target: str | Path, run: Run, beside: Sequence[str | Path | None] = ()
+    asked: Asked,
+    target: str | Path,
+    run: Run,
+    beside: Sequence[str | Path | None] = (),
+    is_list: bool = False,
 ) -> Run:
     """How the run goes: with `--update` it replaces an output that is out of date, and goes on with what an
     earlier run left, where that fits.
@@ -88,15 +94,24 @@ def begin(
         target: The output.
         run: How the run goes, as it was asked for.
         beside: What else is written; without it the output is not up to date. None is passed over.
+        is_list: Whether the output is a bare list of results, which keeps no digest.
 
     Raises:
         UpToDate: There is nothing to do.
+        UsageError: What is written is read too.
     """
+    path, needed = Path(target), [Path(place) for place in beside if place is not None]
+    read = {atomic.identity(file) for file in asked.files} - {None}
+    for place in (path, *needed):
+        if place.is_file() and atomic.identity(place) in read:
+            raise UsageError(f"{place} is read by this run; write to another file")
     if not run.update:
         return run
-    path = Path(target)
-    needed = [Path(place) for place in beside if place is not None]
-    if is_answered(asked, path) and all(place.exists() for place in needed):
+    if is_answered(asked, path, is_list) and all(place.exists() for place in needed):
+        if is_list:
+            _logger.warning(
+                "%s is a list of results, which keeps no settings; only times were compared", path
+            )
         raise UpToDate(path)
     return replace(run, overwrite=True, resume=True)
 
@@ -108,13 +123,29 @@ def begin_training(asked: Asked, place: Place) -> Place:
     return replace(place, run=run, asked=asked.digest)
 
 
-def is_answered(asked: Asked, target: Path) -> bool:
-    """Whether an output answers the request, and is not older than any file that was read for it."""
+def is_answered(asked: Asked, target: Path, is_list: bool = False) -> bool:
+    """Whether an output answers the request (of a list of results: is a list), and is not older than any file
+    that was read for it."""
+    try:
+        if not target.is_file():
+            return False
+        if is_list:
+            with open(target, "rb") as handle:
+                is_same = handle.read(8).lstrip()[:1] == b"["
+        else:
+            is_same = digest_in(target) == asked.digest
+        if not is_same:
+            return False
+    except OSError:
+        return False
+    return is_newer(target, asked.files)
+
+
+def is_newer(target: Path, files: Sequence[Path]) -> bool:
+    """Whether an output is there, and not older than any of the files that are there."""
     try:
         written = target.stat().st_mtime_ns
-        if not target.is_file() or digest_in(target) != asked.digest:
-            return False
-        return all(file.stat().st_mtime_ns <= written for file in asked.files if file.exists())
+        return all(file.stat().st_mtime_ns <= written for file in files if file.exists())
     except OSError:
         return False
 
@@ -127,11 +158,11 @@ def digest_in(path: Path) -> str | None:
         is_json = head.lstrip()[:1] in (b"{", b"[")
         text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text.decode())
         if is_json:
             provenance = content.get("info", content)["ovtool"]
         else:
-            provenance = json.loads(content["__metadata__"]["ovtool"])["settings"]
+            provenance = strict_json.loads(content["__metadata__"]["ovtool"])["settings"]
         digest = provenance.get("asked")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,9 +8,9 @@ from pathlib import Path
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
+from ovtool.formats import file_matching
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
 from ovtool.models import nouns
 from ovtool.models.nouns import Noun, Pipeline
 
@@ -44,7 +44,7 @@ def locate(spec: str, images: Path | None) -> tuple[Path, Path]:
         if data.captions is None:
             raise UsageError(f"{spec} has no captions")
         return data.captions, data.images
-    return Path(spec), sources.folder_of(images, spec, f"--captions {spec}")
+    return Path(spec), file_matching.folder_of(images, spec, f"--captions {spec}")
 
 
 def find(

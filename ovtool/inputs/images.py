@@ -91,27 +91,8 @@ def data_set_of(inputs: Inputs) -> tuple[str, ...]:
     return tuple(names_of(inputs)) if is_data_set(inputs) else ()
 
 
-def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -> Path:
-    """The folder that the file names in a file start from.
-
-    Args:
-        images: What `--images` names.
-        source: The file.
-        option: What names the file, in messages.
-
-    Raises:
-        UsageError: No folder is given.
-        InputError: It is not there.
-    """
-    if images is None:
-        raise UsageError(f"{option} needs --images DIR, the folder that its file names start from")
-    if not images.is_dir():
-        raise InputError(f"no such folder: {images}; --images is where the names of {source} start")
-    return images
-
-
 def _from_coco(source: Path, images: Path | None) -> list[ImageItem]:
-    folder = folder_of(images, source)
+    folder = file_matching.folder_of(images, source)
     listed = coco.read(source, need_masks=False, root=folder).images
     if not listed:
         raise InputError(f"{source} lists no images")

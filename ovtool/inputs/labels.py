@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from ovtool.datasets import registry, vocabularies
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, label_lists, labelled
+from ovtool.formats import coco, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
@@ -52,7 +52,7 @@ def read(
     if is_data_set:
         listed, categories = _data_set(spec)
     else:
-        folder = sources.folder_of(images, spec, f"--labels {spec}")
+        folder = file_matching.folder_of(images, spec, f"--labels {spec}")
         by_name, categories = _coco(spec) if is_json else _columns(Path(spec), classes)
         listed = _below(folder, by_name)
     return _checked(spec, listed[:limit], categories)

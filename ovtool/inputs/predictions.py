@@ -75,16 +75,14 @@ def truth_file(ground_truth: str, instances: bool) -> str:
         UsageError: the data set has no such split.
         InputError: its files are not there, or the folder has several splits.
     """
-    if registry.is_name(ground_truth) and not Path(ground_truth).exists():
-        data_set = registry.locate(ground_truth)
-    elif Path(ground_truth, "annotations").is_dir():
-        data_set = registry.in_folder(Path(ground_truth))
-    else:
-        return ground_truth
-    masks = data_set.instances if instances else data_set.semantic or data_set.instances
-    if masks is None or not masks.exists():
-        raise InputError(f"{ground_truth} has no masks: {masks} is not there")
-    return str(masks)
+    data_set = registry.of_source(ground_truth)
+    return ground_truth if data_set is None else str(data_set.masks(instances))
+
+
+def images_folder(ground_truth: str) -> Path | None:
+    """The folder of a data set's images; None where the truth is no data set."""
+    data_set = registry.of_source(ground_truth)
+    return None if data_set is None else data_set.images
 
 
 def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledPair:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class Probe:
         return contents if self.head is None else {**contents, "pacl": self.head.fingerprint}
 
 
+def planned(
+    data_set: str | None, source: Source, classes_per_image: Path | None = None
+) -> dict[str, Any]:
+    """What a dry run returns: the number of images and words. Its arguments are those of `opened`."""
+    truth = truths.open_probed(data_set, source, classes_per_image)
+    words = {"images": len(truth.items), "words_an_image": truth.words.mean_count}
+    return {**words, "dry_run": True}
+
+
 def opened(
     data_set: str | None,
     source: Source,
@@ -66,7 +75,7 @@ def opened(
     """Opens the images, then loads the model.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
         compute: the CLIP, and where and how it computes.
         classes_per_image: the words that compete in each image, JSON; a data set may bring its own;

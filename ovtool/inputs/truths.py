@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ovtool.datasets import nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, labelled
+from ovtool.formats import coco, file_matching, labelled
 from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
@@ -28,18 +28,20 @@ def files(
 ) -> tuple[Path, Path, Path | None]:
     """The COCO JSON of the truth, the folder of its images, and the word lists that come with it."""
     if (data_set is None) == (coco_file is None):
-        raise UsageError("give a data set such as collage:test, or --coco FILE --images DIR")
+        raise UsageError(
+            "give a data set such as collage:test, its folder, or --coco FILE --images DIR"
+        )
     if coco_file is not None:
-        if images is None:
-            raise UsageError("--coco needs --images DIR, the folder that its file names start from")
-        return coco_file, images, None
+        return coco_file, file_matching.folder_of(images, coco_file), None
     if images is not None:
         raise UsageError("--images is the folder of --coco FILE")
-    data = registry.locate(data_set or "")
-    masks = data.semantic or data.instances
-    if masks is None or not masks.exists():
-        raise InputError(f"{data_set} has no masks with names: {masks} is not there")
-    return masks, data.images, data.classes_per_image
+    named = data_set or ""
+    data = registry.of_source(named)
+    if data is None and Path(named).exists():
+        raise InputError(f"{named} is no folder of a data set; give --coco {named} --images DIR")
+    data = data or registry.locate(named)  # which says what it could be
+    lists = data.classes_per_image
+    return data.masks(), data.images, lists if lists is not None and lists.exists() else None
 
 
 class CompetingWords:
@@ -137,7 +139,8 @@ def open_probed(
     or `isthing`; and `base` and `new`, of things all of which are nouns of the collage.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, `NAME[:SPLIT]` or the folder of its one split; None where `source`
+            names a COCO JSON.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
         classes_per_image: the words that compete in each image, JSON; a data set may bring its own;
             without any, all categories of the truth compete.
@@ -157,7 +160,8 @@ def open_probed(
     items = tuple(ImageItem(folder / name, name, exif=source.exif) for name in names)
     if source.exif == "upright":
         image_files.warn_of_turned(items, "masks")
-    return Probed(data_set or file.name, str(file), items, words, _groups(dataset.categories))
+    name = file.name if data_set is None or Path(data_set).exists() else data_set
+    return Probed(name, str(file), items, words, _groups(dataset.categories))
 
 
 def _groups(categories: Sequence[coco.Category]) -> dict[str, frozenset[int]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovtool.datasets import registry, vocabularies
+from ovtool.datasets import registry, related_words, vocabularies
 from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
@@ -36,10 +36,26 @@ class WordSet:
     default_background: bool = False
     ids: tuple[int, ...] | None = None
 
-    def before(self, stuff: tuple[str, ...]) -> WordSet:
-        """The same classes; a default background gives way to the stuff words of a model that has
-        learned only a few, and cannot tell the others from noise."""
-        return replace(self, background=stuff) if stuff and self.default_background else self
+    def before(
+        self, own: tuple[str, ...], row: Callable[[str], int | None] = lambda word: None
+    ) -> WordSet:
+        """The same classes; a default background gives way to that of a model which has one of its own, less
+        the words that mean the same as one of the classes, a kind of it, or something more general.
+
+        Args:
+            own: The background words of the model, none for one without.
+            row: The row of a word in the model's table of words; words of one row mean the same.
+        """
+        if not self.default_background:
+            return self
+        rows = {row(name) for name in self.names} - {None}
+        kept = tuple(
+            word
+            for word in own or self.background
+            if row(word) not in rows
+            and not any(related_words.are_related(name, word) for name in self.names)
+        )
+        return replace(self, background=kept)
 
     def of_image(self, name: str) -> tuple[int, ...]:
         """The class indices of one image."""

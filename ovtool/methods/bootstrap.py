@@ -41,6 +41,12 @@ class Interval:
     low: float
     high: float
 
+    def as_data(self, *, with_value: bool) -> dict[str, float | None]:
+        """The two ends, after the value where that is asked for, as JSON can hold them: None for NaN."""
+        numbers = {"value": self.value} if with_value else {}
+        numbers |= {"low": self.low, "high": self.high}
+        return {name: None if np.isnan(number) else number for name, number in numbers.items()}
+
 
 def image_counts(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     """Hits, truth and predicted pixels of one image's matrix, (3, K): what is worth keeping of each image,

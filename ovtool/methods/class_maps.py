@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ovtool.methods.windows import upsample_rows
 
@@ -57,6 +58,39 @@ def upsampled(scores: Tensor, size: tuple[int, int], margin: float = 0.0) -> Row
     """Rows of class scores (C, h, w) brought to `size` (H, W), as `label_blocks` reads them; margin: as
     of `windows.upsample_rows`."""
     return lambda start, stop: upsample_rows(scores, size, start, stop, margin)
+
+
+def resized(rows: Rows, size: tuple[int, int], target: tuple[int, int]) -> Rows:
+    """The rows of an image of `size` (H, W) brought to the size `target`: a bilinear resize of the whole,
+    with ``align_corners=False``, made from no more rows than are needed."""
+    if size == target:
+        return rows
+    return lambda start, stop: _resized_rows(rows, size, target, start, stop)
+
+
+def _resized_rows(
+    rows: Rows, size: tuple[int, int], target: tuple[int, int], start: int, stop: int
+) -> Tensor:
+    """Rows `start` to `stop` of `resized`: (C, stop - start, W)."""
+    centre = torch.arange(start, stop, dtype=torch.float64) + 0.5
+    position = (centre * (size[0] / target[0]) - 0.5).clamp_(min=0, max=size[0] - 1)
+    upper = position.long()
+    lower = (upper + 1).clamp_(max=size[0] - 1)
+    first = int(upper[0])
+    block = rows(first, int(lower[-1]) + 1)  # (C, a few, w)
+    weight = (position - upper)[:, None].to(block)
+    mixed = torch.lerp(block[:, upper - first], block[:, lower - first], weight)
+    return interpolate(mixed, size=target[1], mode="linear", align_corners=False)
+
+
+def raised(rows: Rows, gains: Tensor) -> Rows:
+    """The rows of an image, each class raised by its gain in every pixel; gains: (C,)."""
+
+    def more(start: int, stop: int) -> Tensor:
+        scores = rows(start, stop)
+        return scores + gains[:, None, None].to(scores.device)
+
+    return more
 
 
 def mirrored(rows: Rows) -> Rows:

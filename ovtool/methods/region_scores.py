@@ -5,6 +5,8 @@ Everything is done on superpixels, of which regions are sets, so the cost does n
 number of pixels once their scores are summed.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,22 @@ def superpixel_means(rows: Rows, superpixels: Tensor, classes: int) -> tuple[Ten
         scores = rows(start, stop).float().flatten(1).T  # (pixels, C)
         sums.index_add_(0, superpixels[start:stop].flatten(), scores)
     return sums / areas[:, None], areas
+
+
+def segment_rows(rows: Rows, cuts: Sequence[Tensor], classes: int) -> Rows:
+    """The scores of an image with those of each segment replaced by their mean, averaged over several cuts
+    of the image into segments.
+
+    rows: as of `superpixel_means`.
+    cuts: the segment of each pixel, int64 (H, W), 0 to S - 1, each value there; at least one cut.
+    """
+    parts = [(superpixel_means(rows, cut, classes)[0].T, cut) for cut in cuts]
+
+    def averaged(start: int, stop: int) -> Tensor:
+        first, *others = (means[:, cut[start:stop]] for means, cut in parts)
+        return sum(others, first) / len(parts)
+
+    return averaged
 
 
 def fuse(means: Tensor, areas: Tensor, members: Tensor, quality: Tensor) -> Tensor:

@@ -44,11 +44,12 @@ class Regions:
         return Regions(self.superpixels, self.members[indices], self.quality[indices])
 
 
-def _superpixels(lab: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Superpixels of a Lab image, numbered from 0 without gaps: int32 (h, w)."""
+def superpixels(lab: NDArray[np.float32], scale: float = 80) -> NDArray[np.int32]:
+    """Superpixels of a Lab image, numbered from 0 without gaps: int32 (h, w). A larger scale makes larger
+    ones."""
     from skimage.segmentation import felzenszwalb
 
-    labels = felzenszwalb(lab / 100, scale=80, sigma=0.8, min_size=25, channel_axis=-1)
+    labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=25, channel_axis=-1)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
 
@@ -210,7 +211,7 @@ def propose_regions(
     from skimage.color import rgb2lab
 
     lab = rgb2lab(rgb).astype(np.float32)
-    labels = _superpixels(lab)
+    labels = superpixels(lab)
     state = _Merging(lab, labels)
     members, ended = _tree(state)
     areas = state.area[: len(members)]

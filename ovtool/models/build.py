@@ -107,7 +107,11 @@ def _converted(config: Mapping[str, Any], weights: Path) -> ClipNetwork:
     from open_clip.factory import load_checkpoint
 
     model_class, arguments = _class_of(config)
-    model = model_class(**arguments)
+    with torch.device("meta"):
+        numbers = sum(value.numel() for value in model_class(**arguments).state_dict().values())
+    if numbers > weights.stat().st_size:  # before memory is taken for them
+        raise ValueError(f"its configuration describes {numbers:,} numbers, and the file has fewer")
+    model = model_class(**_class_of(config)[1])
     load_checkpoint(model, str(weights), strict=True, weights_only=True)
     return model
 

@@ -121,10 +121,11 @@ def load(
         assert spec.path is not None
         files = sources.local(spec.path)
     recommended = _recommended(files.weights)  # first: it refuses files of other kinds
-    if spec.kind == "bundled":
-        measured = recommendations.of_bundled(spec.name)
-        recommended = replace(recommended, settings={**recommended.settings, **measured})
     model = build.network(files.config, files.weights)
+    fingerprint = build.fingerprint(model, files.weights)
+    if spec.kind in ("bundled", "local"):  # a copy has what was measured on the model
+        measured = recommendations.of_content(fingerprint)
+        recommended = replace(recommended, settings={**recommended.settings, **measured})
     return from_model(
         model,
         spec.name,
@@ -132,7 +133,7 @@ def load(
         mean=files.preprocess.get("mean"),
         std=files.preprocess.get("std"),
         recommended=recommended,
-        fingerprint=build.fingerprint(model, files.weights),
+        fingerprint=fingerprint,
         device=device,
         dtype=dtype,
     )
@@ -231,7 +232,15 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
     except Exception as error:  # transformers and the hub raise their own
-        raise hub.cannot_load(f"the tokenizer of {name}", error) from error
+        place = files.tokenizer
+        if not place or "custom code" in str(error):
+            raise hub.cannot_load(f"the tokenizer of {name}", error) from error
+        mend = f"fetch it where there is a network with `hf download {place}`"
+        if Path(place).is_dir():
+            mend = "put the files that save_pretrained of a tokenizer writes there"
+        raise ModelError(
+            f"the tokenizer of {name} is not in {place}, or is broken there; {mend}"
+        ) from error
 
 
 def _recommended(weights: Path) -> Recommended:
@@ -249,7 +258,8 @@ def _recommended(weights: Path) -> Recommended:
         raise ModelError(
             f"{weights} is of kind {header['kind']}, not clip; name the weights of a CLIP"
         )
-    settings = header.get("settings", {})
+    tensors.check_settings(header, weights)
+    settings = header["settings"]
     return Recommended(
         settings.get("words"),
         settings.get("rows", ()),

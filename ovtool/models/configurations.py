@@ -18,6 +18,7 @@ from ovtool.errors import ModelError
 from ovtool.runtime import open_clip_files
 
 Kinds = tuple[type, ...]
+MAX_LAYERS, MAX_SIZE = 1_000, 1 << 24
 _FLAG, _WHOLE, _NUMBER, _TEXT, _TABLE = (bool,), (int,), (int, float), (str,), (dict,)
 
 _MODEL: Mapping[str, Kinds] = {
@@ -93,8 +94,23 @@ def _check_keys(table: Mapping[str, Any], name: str, where: str) -> None:
         if value is not None and type(value) not in kinds:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise ModelError(f"{where}: '{place}' is {value!r:.60}, not {wanted}; correct it")
+        _check_size(value, place, where)
         if type(value) is dict:
             _check_keys(value, key, where)
+
+
+def _check_size(value: Any, place: str, where: str) -> None:
+    """Check that integers, and those of a list, are sizes that a network can have."""
+    most = MAX_LAYERS if place.endswith(("layers", "depths")) else MAX_SIZE
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(value, list) and type(number) is not int:
+            raise ModelError(
+                f"{where}: '{place}' is {value!r:.60}, not a list of integers; correct it"
+            )
+        if type(number) is int and not -1 <= number <= most:
+            raise ModelError(
+                f"{where}: '{place}' is {number!r:.60}, not -1 to {most:,}; correct it"
+            )
 
 
 def preprocessing(settings: Any, where: str) -> dict[str, list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -131,6 +131,17 @@ def word_cosines(
     return scored
 
 
+def whole_shares(clip: Clip, rgb: Tensor, text: Tensor, owner: Sequence[int]) -> Tensor:
+    """The probability of each class to name the whole image: float32 (C,), which sums to 1.
+
+    rgb: uint8 (H, W, 3), on the CPU, shown at the side that the tower was trained on.
+    text: float32 (N, D), of length 1.
+    owner: the class of each text, as of `class_maps.class_scores`.
+    """
+    whole = door.encode_images(clip, prepare(clip, rgb, clip.image_size))[0]
+    return class_maps.class_scores(clip.logit_scale * (text @ whole), owner).softmax(0)
+
+
 def views(
     clip: Clip,
     rgb: Tensor,
@@ -153,24 +164,7 @@ def rows(scored: WindowScores, size: tuple[int, int]) -> Rows:
     `class_maps.label_blocks` takes them; where windows overlap, their mean."""
     if len(scored.scores) == 1:
         return class_maps.upsampled(scored.scores[0], size, scored.margin)
-    if scored.size == size:
-        return scored.rows
-    return lambda start, stop: _resized_rows(scored, size, start, stop)
-
-
-def _resized_rows(scored: WindowScores, size: tuple[int, int], start: int, stop: int) -> Tensor:
-    """Rows `start` to `stop` of a bilinear resize of all windows' scores to `size`: (N, stop - start,
-    W), from no more rows than they need."""
-    height = scored.size[0]
-    centre = torch.arange(start, stop, dtype=torch.float64) + 0.5
-    position = (centre * (height / size[0]) - 0.5).clamp_(min=0, max=height - 1)
-    upper = position.long()
-    lower = (upper + 1).clamp_(max=height - 1)
-    first = int(upper[0])
-    block = scored.rows(first, int(lower[-1]) + 1)  # (N, a few, w)
-    weight = (position - upper)[:, None].to(block)
-    mixed = torch.lerp(block[:, upper - first], block[:, lower - first], weight)
-    return interpolate(mixed, size=size[1], mode="linear", align_corners=False)
+    return class_maps.resized(scored.rows, scored.size, size)
 
 
 def _whole_patches(length: int, patch_size: int) -> int:

@@ -141,6 +141,13 @@ class EfficientNetLite(nn.Module):
         """
         return self.after_third(self.third_stage(pixels))
 
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """The output of each stage, and last what follows the last convolution: (B, channels, h, w) each."""
+        outputs = [relu6(self.bn1(self.conv_stem(pixels)))]
+        for stage in self.blocks:
+            outputs.append(stage(outputs[-1]))
+        return [*outputs[1:], relu6(self.bn2(self.conv_head(outputs[-1])))]
+
     def third_stage(self, pixels: Tensor) -> Tensor:
         """The output of the third stage, of stride 8: (B, widths[2], H / 8, W / 8), rounded up."""
         features: Tensor = self.blocks[:3](relu6(self.bn1(self.conv_stem(pixels))))

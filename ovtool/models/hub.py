@@ -6,6 +6,7 @@ Transformers is imported only after the files are there, so that a name that can
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ovtool.errors import ModelError
@@ -96,14 +97,18 @@ def load(
 
 
 def cannot_load(what: str, error: Exception) -> ModelError:
-    """The error, in one line, for whatever transformers raised while it loaded `what`.
+    """The error, in one line, for whatever a library raised while it loaded `what`."""
+    return ModelError(f"cannot load {what}: {reason(error)}")
 
-    transformers advises to trust a repository that needs code of its own; ovtool never runs such code.
-    """
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    if "custom code" in str(error):
-        reason = "it needs code of its own, which ovtool never runs; name another model"
-    return ModelError(f"cannot load {what}: {reason}")
+
+def reason(error: Exception) -> str:
+    """Why a file of a network cannot be read, as one line that gives none of the libraries' advice to trust it."""
+    text = str(error).strip()
+    if "custom code" in text:
+        return "it needs code of its own, which ovtool never runs; name another model"
+    if "weights_only" in text or isinstance(error, UnpicklingError):
+        return "it is broken or holds more than tensors, and code is never unpickled; get it as .safetensors"
+    return text.split("\n")[0] or type(error).__name__
 
 
 def quiet() -> None:

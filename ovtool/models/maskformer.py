@@ -156,12 +156,13 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
         words = content.pop("words").float()
         config = MaskFormerConfig.from_dict(settings["config"])
         check_backbone(config)
+        embed_dim, names, short_side = (settings[k] for k in ("embed_dim", "names", "short_side"))
+        artefacts.check_whole(settings["config"], content, lambda: MaskFormer(config, embed_dim))
         with torch.random.fork_rng(devices=[]):
-            network = MaskFormer(config, int(settings["embed_dim"]))
+            network = MaskFormer(config, embed_dim)
         wanted = network.state_dict()
         content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
         network.load_state_dict(content)
-        names, short_side = tuple(settings["names"]), int(settings["short_side"])
     except Exception as error:  # transformers, torch and the header each have their own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
@@ -170,7 +171,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     digest = tensors.fingerprint(content)
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))
-    return Trained(network, words.to(device), names, short_side, model, mark, digest)
+    return Trained(network, words.to(device), tuple(names), short_side, model, mark, digest)
 
 
 def check_backbone(config: MaskFormerConfig) -> None:

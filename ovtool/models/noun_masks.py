@@ -14,6 +14,7 @@ from ovtool.models import region_clip, text
 from ovtool.models.clip import Clip
 from ovtool.models.nouns import Noun
 from ovtool.runtime.device import Halving
+from ovtool.settings.layers import known
 from ovtool.settings.pairs import Matching
 
 
@@ -23,7 +24,7 @@ class NounMasks:
 
     Attributes:
         clip: the model.
-        matching: how a noun takes its mask.
+        matching: how a noun takes its mask, with nothing left to the model.
         text: float32 (N, D), the embeddings of the nouns as `spoken`.
         rows: the row of each of them in `text`.
     """
@@ -53,7 +54,8 @@ class NounMasks:
         Returns:
             For each noun the number of its mask, and the cosine of the two.
         """
-        regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode)
+        side = self.matching.crop_size
+        regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode, crop_size=side)
         rows = torch.tensor([self.rows[spoken(self.clip, noun)] for noun in nouns])
         text = self.text[rows.to(self.text.device)]
         cosines = noun_matching.similarities(regions, text).cpu()  # (nouns, masks)
@@ -66,14 +68,14 @@ class NounMasks:
         scores = self.clip.logit_scale * cosines
         if self.matching.matching == "softmax" and len(cosines) > 1:
             scores = noun_matching.log_softmax_over_nouns(scores)
-        return noun_matching.with_prior(scores, quality, self.matching.quality_weight)
+        return noun_matching.with_prior(scores, quality, known(self.matching.quality_weight))
 
 
 def of(clip: Clip, nouns: Iterable[Noun], matching: Matching) -> NounMasks:
-    """Embeds all nouns of a run; those that the model never learned are named in one warning."""
+    """Embeds all nouns of a run, with settings that are filled; those that the model never learned are named in one warning."""
     words = sorted({spoken(clip, noun) for noun in nouns})
     text.warn_unlearned(clip, words)
-    embedded = text.embed_words(clip, words, matching.templates)
+    embedded = text.embed_words(clip, words, known(matching.templates))
     return NounMasks(clip, matching, embedded, {word: row for row, word in enumerate(words)})
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ovtool.formats import tensors
+from ovtool.models import sources
 from ovtool.settings import layers
 from ovtool.settings.layers import Origin
 
@@ -33,13 +35,25 @@ def of_bundled(name: str) -> Recommendations:
     return read
 
 
-def settled(clip: Clip, settings: T, published: Mapping[str, Any]) -> tuple[T, dict[str, Origin]]:
+def of_content(fingerprint: str) -> Recommendations:
+    """What was measured on the bundled model that has these tensors; empty for none."""
+    for name in sources.BUNDLED:
+        path = sources.bundled_folder() / f"{name}.safetensors"
+        if path.is_file() and tensors.read_header(path).get("fingerprint") == fingerprint:
+            return of_bundled(name)
+    return {}
+
+
+def settled(
+    clip: Clip, settings: T, published: Mapping[str, Any], without: Collection[str] = ()
+) -> tuple[T, dict[str, Origin]]:
     """Settings with what was not given taken from the model, else as published.
 
     Args:
         clip: The model.
         settings: An object of a class of settings, such as `LabelMatching()`.
         published: The paper's values of fields that are None by default.
+        without: Fields in whose place another was given, which are not taken from the model.
 
     Returns:
         The settings, and where the value of each field came from: given, model or default.
@@ -48,7 +62,8 @@ def settled(clip: Clip, settings: T, published: Mapping[str, Any]) -> tuple[T, d
         UsageError: The model recommends a field that cannot be set so, or a value that is not allowed.
     """
     own = clip.recommended.get(_snake(type(settings).__name__), {})
-    return layers.layered(settings, published=published, recommended=own)
+    taken = {name: value for name, value in own.items() if name not in without}
+    return layers.layered(settings, published=published, recommended=taken)
 
 
 def _snake(name: str) -> str:

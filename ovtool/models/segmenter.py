@@ -26,7 +26,7 @@ from ovtool.formats import tensors
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import upsample_rows
 from ovtool.models import clip as door
-from ovtool.models import maskformer, photo, towers
+from ovtool.models import hub, maskformer, photo, towers
 from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
@@ -239,8 +239,10 @@ def start_backbone(network: Network, architecture: str) -> str | None:
         plain = {key.removeprefix("features."): value for key, value in state.items()}
         network.backbone.load_state_dict({key: plain[key] for key in wanted})
     except Exception as error:  # torch has one for each way in which a file is broken
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{place} is broken ({reason}); remove it, or fetch it again") from None
+        reason = hub.reason(error)
+        raise InputError(
+            f"{place} cannot be read ({reason}); remove it, or fetch it again"
+        ) from None
     return place.name
 
 
@@ -323,6 +325,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
         raise UsageError(f"{path} stands on no CLIP; leave out --model")
+    tensors.check_settings(header, path)
     try:
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
         with torch.random.fork_rng(devices=[]):

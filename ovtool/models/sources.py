@@ -5,7 +5,7 @@ Real weights come through open_clip and huggingface_hub, with their caches and e
 seconds at most, whether it is there at all: the libraries would wait far longer.
 """
 
-import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import ModelError
+from ovtool.formats import strict_json
 from ovtool.models import configurations
 from ovtool.runtime import open_clip_files
 
@@ -22,6 +23,8 @@ FALLBACK = "photo"  # the bundled model where the hub is not reached
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt")
 PROBE_SECONDS = 3.0
 _CONFIG = "open_clip_config.json"
+# timm's vision transformers whose patches ovtool reads: plain ones, and SigLIP's
+_PLAIN_TRUNK = re.compile(r"vit_[a-z0-9]+_patch\d+_((clip|gap|siglip)_)?\d+(\.\w+)?", re.ASCII)
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -46,12 +49,12 @@ def check_architecture(name: str, config: Mapping[str, Any]) -> None:
     trunk = str(vision.get("timm_model_name") or "")
     if (
         isinstance(vision.get("layers"), list)
-        or (trunk and not trunk.startswith("vit_"))
+        or (trunk and not _PLAIN_TRUNK.fullmatch(trunk))
         or "multimodal_cfg" in config
     ):
         raise ModelError(
             f"{name} is not a plain vision transformer, and patch features and mask prompts need one; "
-            "name one such as ViT-B-16/openai or ViT-B-16-SigLIP2/webli"
+            "name one such as ViT-B-16/openai"
         )
 
 
@@ -117,7 +120,7 @@ def _read(path: Path, own: Path | str) -> _Description:
     Raises ModelError for one that is not whole, or that could do more than describe a network.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
         config = content.get("model_cfg", content)
         preprocess = content.get("preprocess_cfg") or {}
         complete = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()

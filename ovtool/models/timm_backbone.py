@@ -67,6 +67,19 @@ class Backbone(nn.Module):
         on_grid: Tensor = patches.transpose(1, 2).unflatten(2, grid)
         return on_grid
 
+    @torch.no_grad()
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """What each stage, or each block of a transformer, gives of normalised (B, 3, H, W): (B, channels, h, w)
+        each, of whatever steps the network has."""
+        size = [max(1, round(side / self.divisor)) * self.divisor for side in pixels.shape[2:]]
+        fitting = interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        if self.name == PHOTO:
+            return list(self.network.stages(_for_stem(fitting)))
+        maps: list[Tensor] = self.network.forward_intermediates(
+            fitting, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
 
 def name_of(spec: str) -> str:
     """The timm name in `timm:NAME`, or `photo`. Raises UsageError where timm has no such network."""

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ovtool.errors import OutputExistsError
+from ovtool.errors import InputError, OutputExistsError
 from ovtool.formats import atomic, coco, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.parts import Record
@@ -122,7 +122,7 @@ class PairCrops:
             )
 
     def finish(self, dataset: coco.Dataset) -> None:
-        """Writes the list of a folder, or packs the tar and removes what it was packed from."""
+        """Writes the list of a folder, or packs the tar. Raises InputError where crops are missing."""
         if self.target is None:
             return
         images = {image.id: image.file_name for image in dataset.images}
@@ -133,10 +133,14 @@ class PairCrops:
         )
         if self._is_tar:
             self._pack(keys, images, names)
-            shutil.rmtree(self._folder, ignore_errors=True)
             return
         rows = [f"{key}.png\t{names[mask.category_id]}\n" for key, mask in keys]
         atomic.write_text(self.target / LIST_FILE, "filepath\ttitle\n" + "".join(rows))
+
+    def clean(self) -> None:
+        """Removes what a tar was packed from."""
+        if self._is_tar:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _pack(
         self,
@@ -155,7 +159,7 @@ class PairCrops:
                     **mask.extra,
                 }
                 content = {
-                    "png": (self._folder / f"{key}.png").read_bytes(),
+                    "png": self._read(f"{key}.png"),
                     "txt": noun.encode(),
                     "json": atomic.canonical_json(pair).encode(),
                 }
@@ -163,6 +167,14 @@ class PairCrops:
                     member = tarfile.TarInfo(f"{key}.{ending}")  # without time or owner
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise InputError(
+                f"{self._folder / name} is missing; put the crops of all shards there, or mine the pairs again"
+            ) from None
 
 
 def _key(file_name: str, category_id: int, noun: str) -> str:

@@ -20,7 +20,6 @@ from ovtool.settings.segment import Drawn
 
 CLASSES_FILE = "classes.txt"
 MAX_HEAT_BYTES = 1 << 29  # of the heat maps that are held at once
-_HALF_WRITTEN = ".*." + 12 * "[0-9a-f]" + ".tmp"  # what `atomic.writing` writes to
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class DrawnFiles:
         """
         if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
             raise UsageError("label maps, overlays and heat maps need a folder each")
-        read = {os.path.realpath(item.path) for item in items}
+        read = {identity for item in items if (identity := atomic.identity(item.path))}
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
             self._check_targets(folder, items, read)
@@ -76,8 +75,7 @@ class DrawnFiles:
         of the classes beside the label maps."""
         for folder in self.folders.values():
             atomic.make_folder(folder)
-            for left in folder.rglob(_HALF_WRITTEN):
-                atomic.remove_stale(left.with_name(left.name[1:].rsplit(".", 2)[0]))
+            atomic.remove_stale_below(folder)
         if self.overlay_file is not None:
             atomic.remove_stale(self.overlay_file)
         if self.drawn.label_maps is not None:
@@ -146,7 +144,9 @@ class DrawnFiles:
                     folder / name, overlays.heatmap(rgb, score.astype(np.float32))
                 )
 
-    def _check_targets(self, folder: Path, items: Sequence[ImageItem], read: Set[str]) -> None:
+    def _check_targets(
+        self, folder: Path, items: Sequence[ImageItem], read: Set[tuple[int, int]]
+    ) -> None:
         """Refuses images that would be drawn as one, and files that are read."""
         taken: dict[Path, ImageItem] = {}
         for item in items:
@@ -188,6 +188,11 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"cannot make the folder {folder}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: no permission to write in {above}")
+    link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
+    if link is not None:
+        raise InputError(
+            f"{link} is a link, and no image is drawn through one; remove it, or choose another folder"
+        )
     filled = above == folder.absolute() and {path.name for path in folder.iterdir()}
     if filled and filled != {CLASSES_FILE} and not overwrite:
         raise OutputExistsError(
@@ -203,8 +208,8 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _check_no_input(target: Path, read: Set[str]) -> None:
-    if target.exists() and os.path.realpath(target) in read:
+def _check_no_input(target: Path, read: Set[tuple[int, int]]) -> None:
+    if atomic.identity(target) in read:
         raise UsageError(f"{target} is an image that is read; draw it in another folder")
 
 

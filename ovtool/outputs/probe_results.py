@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovtool
 from ovtool.formats import atomic
+from ovtool.methods import bootstrap
+from ovtool.methods.bootstrap import Measure
 from ovtool.settings.shared import Run
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
@@ -24,6 +26,28 @@ def plot_place(plot: str | Path | None, run: Run) -> Path | None:
         return None
     atomic.check_output(Path(plot), run.overwrite)
     return Path(plot)
+
+
+def sureness(rows: Sequence[Measure], images: int) -> list[dict[str, Any]]:
+    """How sure the rows of a table are, by the bootstrap over its images.
+
+    Args:
+        rows: the measure of each row.
+        images: how many there are.
+
+    Returns:
+        For each row `intervals`, measure to the 95 % interval (`low`, `high`); and for each but the first
+        `difference`, measure to how much higher it is there (`value`, `low`, `high`), from the same samples.
+    """
+
+    def data(measure: Measure, *, with_value: bool) -> dict[str, Any]:
+        by_name = bootstrap.intervals(measure, images)
+        return {name: own.as_data(with_value=with_value) for name, own in by_name.items()}
+
+    sure = [{"intervals": data(row, with_value=False)} for row in rows]
+    for own, row in zip(sure[1:], rows[1:], strict=True):
+        own["difference"] = data(bootstrap.difference(rows[0], row), with_value=True)
+    return sure
 
 
 def document(

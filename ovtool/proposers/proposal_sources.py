@@ -48,12 +48,17 @@ class ProposalSource:
 
 
 def from_proposer(
-    name: str, *, clip: Clip | None = None, device: torch.device | None = None
+    name: str,
+    *,
+    most: int = Propose.max_proposals,
+    clip: Clip | None = None,
+    device: torch.device | None = None,
 ) -> ProposalSource:
     """Proposals that are made while the images are worked on.
 
     Args:
         name: the proposer, as `by_name` lists them.
+        most: the greatest number of masks of an image.
         clip: the CLIP that the proposer was trained for, where embeddings are needed.
         device: where it computes; None for the CPU.
 
@@ -62,7 +67,7 @@ def from_proposer(
         ModelError: weights are not at hand.
         MismatchError: the proposer belongs to another CLIP than `clip`.
     """
-    loaded = by_name.load(Propose(proposer=name), clip=clip, device=device)
+    loaded = by_name.load(Propose(proposer=name, max_proposals=most), clip=clip, device=device)
     return ProposalSource(
         lambda item, rgb: loaded(rgb), proposer=loaded.name, no_object=loaded.no_object
     )

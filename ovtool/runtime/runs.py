@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ import ovtool
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
 from ovtool.formats.images import ImageItem
-from ovtool.runtime import engine
+from ovtool.formats.lock import Lock
+from ovtool.formats.parts import Part
+from ovtool.runtime import engine, shards
+from ovtool.runtime.processes import Processes
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.shared import Run
 
@@ -39,6 +42,8 @@ class Outcome:
         out: where it was written.
         failures: the images that failed, with reasons.
         planned: the number of images of a dry run, which leaves nothing.
+        plan: how a dry run would share them out: `parts`, `part_size`, `workers`, `device`, `threads`.
+        shard: which shard this was, such as `3/16`; its parts are in `out`, and the data set is theirs.
         files: what else was written, kind to place, such as `overlays` to a folder.
     """
 
@@ -46,6 +51,8 @@ class Outcome:
     out: str
     failures: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     planned: int | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    shard: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +71,9 @@ def check_place(out: str, run: Run) -> None:
 
     Raises OutputExistsError, InputError, UsageError (`resume` where no parts can be kept).
     """
+    if _is_stream(out) and (run.shard is not None or run.engine != "local"):
+        flag = "--engine" if run.shard is None else "--shard"
+        raise UsageError(f"{flag} needs a file as output: no parts are kept beside {out}")
     if run.resume and _is_stream(out):
         raise UsageError(f"--resume needs a file as output: no parts are kept beside {out}")
     if run.update and _is_stream(out):
@@ -76,15 +86,45 @@ def is_begun(out: str) -> bool:
     return _folder_beside(out).is_dir()
 
 
+def goes_on(out: str, run: Run) -> bool:
+    """Whether this run adds to what is there: one that is resumed, or a shard beside others."""
+    return is_begun(out) and (run.resume or run.shard is not None)
+
+
 def places_from(out: str, places: Mapping[str, str]) -> dict[str, str]:
     """Places as paths from the folder of the output, which do not change when all is moved."""
     folder = os.path.dirname(os.path.abspath(out))
     return {kind: os.path.relpath(place, folder) for kind, place in places.items()}
 
 
-def planned(items: Sequence[ImageItem], categories: Sequence[coco.Category], out: str) -> Outcome:
-    """What a dry run leaves: the number of images, and where they would go."""
-    return Outcome(coco.Dataset({}, (), (), categories), out, planned=len(items))
+def planned(
+    items: Sequence[ImageItem],
+    categories: Sequence[coco.Category],
+    out: str,
+    run: Run,
+    device: torch.device,
+) -> Outcome:
+    """What a dry run leaves: the number of images, how they would be shared out, and where they would go."""
+    dataset = coco.Dataset({}, (), (), categories)
+    return Outcome(dataset, out, planned=len(items), plan=plan_of(len(items), run, device))
+
+
+def plan_of(n_items: int, run: Run, device: torch.device) -> dict[str, Any]:
+    """How images would be shared out, as plain data."""
+    cuts = _own(parts.cut(n_items, run.part_size), run)
+    return {
+        "parts": len(cuts),
+        "part_size": run.part_size,
+        "workers": min(run.workers, max(len(cuts), 1)),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _own(cuts: list[Part], run: Run) -> list[Part]:
+    """The parts that this run makes: all, or those of its shard."""
+    number, count = shards.place(run.shard)
+    return cuts[number - 1 :: count]
 
 
 def image_records(
@@ -109,15 +149,13 @@ class Job:
     Attributes:
         info: the output's `info`.
         categories: of the output.
-        out: the COCO JSON that is written; `-` is stdout.
+        out: the file that is written; `-` is stdout.
         device: where the work is computed.
         description: for the progress bar.
-        format: `coco`, or `results` for COCO's bare list.
+        output: how it is written.
         beside: what else the work writes, kind to place; parts that were made with other places are not
             resumed.
-        asked: the digest of the request (`inputs.asked`), which the output keeps for `--update`.
         finish: gets the merged data set and the tensors of the parts, before the output is written.
-        write: gets the same and writes `out`, where that is no COCO JSON.
     """
 
     info: Mapping[str, Any]
@@ -125,11 +163,9 @@ class Job:
     out: str
     device: torch.device
     description: str
-    format: Literal["coco", "results"] = "coco"
+    output: merge.Output = merge.Output()
     beside: Mapping[str, str] = field(default_factory=dict)
-    asked: str | None = None
     finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
-    write: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
 
 
 def map_images(
@@ -139,7 +175,7 @@ def map_images(
     run: Run,
     progress: Progress = no_progress,
 ) -> Outcome:
-    """Runs `work` over the images part by part and writes the output of the job.
+    """Runs `work` over the images part by part and writes the output of the job; a shard leaves its parts.
 
     Args:
         items: the images.
@@ -150,53 +186,72 @@ def map_images(
 
     Raises:
         MismatchError: parts of another run.
+        OutputExistsError: another run writes the output, or has written it by now.
         InputError: a place that cannot be written; with `run.strict`, the first image that fails; no image
             that went well.
     """
-    info, categories, out = job.info, job.categories, job.out
-    whole = parts.cut(len(items), run.part_size)
-    preface = merge.preface(info, categories)
+    preface = merge.preface(job.info, job.categories)
     settings = {
         "run": _run_settings(items, job.device),
         "part_size": run.part_size,
         "beside": dict(job.beside),
     }
     digest = parts.settings_digest({**preface, **settings})
-    with _parts_folder(out) as folder:
-        store = parts.PartStore(folder, digest, settings, preface)
-        with progress(len(items), job.description) as advance:
-            engine.run_local(
-                whole,
+    whole = parts.cut(len(items), run.part_size)
+    own = _own(whole, run)
+    with _parts_folder(job.out, run.shard) as folder:
+        if not _is_stream(job.out):  # another run may have written it since `check_place`
+            atomic.check_output(Path(job.out), run.replaces)
+        kept = {**settings, "output": job.output.entry()}
+        store = parts.PartStore(folder, digest, kept, preface)
+        with progress(sum(part.stop - part.start for part in own), job.description) as advance:
+            engine.run_parts(
+                own,
                 store,
                 lambda part: _with_ids(work, items[part.start : part.stop]),
+                engine=_engine(run, job.device),
                 resume=run.resume,
                 anew=run.update,
                 strict=run.strict,
                 advance=advance,
             )
-        dataset = merge.merge_records(store.records(whole), _info(job), categories)
-        failures = dataset.info["ovtool"]["failures"]
-        if failures and not dataset.images:
-            store.remove()
-            raise InputError(
-                f"none of the {len(items)} images could be read; the first: {failures[0]['reason']}"
-            )
-        if job.finish is not None:
-            job.finish(dataset, [store.tensors(part) for part in whole])
-        if job.write is not None:
-            job.write(dataset, [store.tensors(part) for part in whole])
-        elif job.format == "results":
-            coco.write_results(dataset, out)
-        else:
-            coco.write(dataset, out)
+        if run.shard is not None:
+            return _shard(store, own, job, run)
+        return _merged(store, whole, job)
+
+
+def _engine(run: Run, device: torch.device) -> engine.Engine:
+    """What runs the parts."""
+    if run.engine == "ray":
+        from ovtool.runtime.cluster import Cluster
+
+        return Cluster(run.workers, run.ray_address, device.type == "cuda")
+    return engine.in_turn if run.workers == 1 else Processes(run.workers)
+
+
+def _shard(store: parts.PartStore, own: Sequence[Part], job: Job, run: Run) -> Outcome:
+    """What a shard leaves: its parts."""
+    records = store.records(own)
+    dataset = merge.merge_records(records, job.info, job.categories)
+    failures, folder = dataset.info["ovtool"]["failures"], str(store.folder)
+    number, count = shards.place(run.shard)
+    return Outcome(dataset, folder, failures, shard=f"{number}/{count}")
+
+
+def _merged(store: parts.PartStore, whole: Sequence[Part], job: Job) -> Outcome:
+    """Writes the output, removes the parts, and says what was written."""
+    pieces = merge.Pieces([(store, part) for part in whole])
+    try:
+        dataset = merge.dataset_of(pieces, job.info, job.categories, job.output)
+    except merge.AllFailed:
         store.remove()
-    return Outcome(dataset, out, failures)
-
-
-def _info(job: Job) -> Mapping[str, Any]:
-    """The output's `info`, with the digest of the request."""
-    asked = {} if job.asked is None else {"asked": job.asked}
-    return {**job.info, "ovtool": {**job.info.get("ovtool", {}), **asked}}
+        raise
+    tensors = pieces.tensors()
+    if job.finish is not None:
+        job.finish(dataset, tensors)
+    merge.write(dataset, tensors, job.output, job.out)
+    store.remove()
+    return Outcome(dataset, job.out, dataset.info["ovtool"]["failures"])
 
 
 def _with_ids(
@@ -246,10 +301,13 @@ def _folder_beside(out: str) -> Path:
 
 
 @contextmanager
-def _parts_folder(out: str) -> Iterator[Path]:
-    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file."""
+def _parts_folder(out: str, shard: str | None) -> Iterator[Path]:
+    """Where the parts of a run lie: beside its output, or in a scratch folder if that is no file. The output
+    is locked; of shards, which run beside each other, each its own."""
     if not _is_stream(out):
-        yield _folder_beside(out)
+        number, count = shards.place(shard)
+        with Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
+            yield _folder_beside(out)
         return
     with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
         yield Path(scratch) / "parts"

@@ -2,13 +2,14 @@
 
 An image goes through the image tower once (or window by window). Each word's score at each place is
 the cosine of the patch with the word's text embedding, times the logit scale. `patch` takes the best
-word of each pixel; `fused` pools the scores in class-agnostic regions first.
+word of each pixel; `fused` pools the scores in class-agnostic regions, or in segments, first. Both may weigh
+in which words name the whole image, and let a CRF follow edges at the end.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +31,10 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-from ovtool.segmenters import embedded_words, provenance
+from ovtool.segmenters import edges, embedded_words, provenance
 from ovtool.segmenters.embedded_words import EmbeddedWords
 from ovtool.segmenters.protocol import Segmented, Segmenter
-from ovtool.settings.layers import layered
+from ovtool.settings.layers import Origin, known
 from ovtool.settings.segment import Fused, Patch
 from ovtool.settings.shared import Compute
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
     from ovtool.models.pacl import Head
 
 BATCH_SIZE = 8  # windows at once
+PUBLISHED: Mapping[str, Any] = {"scales": (1.0,)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class DenseSegmenter:
     Attributes:
         clip: The CLIP.
         embedded: The words in its space.
-        method: What was asked for.
+        method: The settings, with what was not given taken from the model.
+        origins: Where the value of each of its fields comes from.
         view: How images go through the tower, with nothing left to the model.
         logit_scale: What cosines are multiplied by.
         batch_size: Windows at once.
@@ -62,6 +65,7 @@ class DenseSegmenter:
     clip: Clip
     embedded: EmbeddedWords
     method: Patch | Fused
+    origins: Mapping[str, Origin]
     view: DenseSettings
     logit_scale: float
     batch_size: int
@@ -89,6 +93,7 @@ class DenseSegmenter:
         rows, classes, heat = self._patch_rows(item, rgb, encode)
         if self.regions is not None:
             rows = _fused_rows(self.regions, rows, classes, item, rgb)
+        rows = edges.followed(rows, rgb, classes, _segments(self.method), self.method.crf)
         kept = len(self.words.of_image(item.name))
         size = (rgb.shape[0], rgb.shape[1])
         least, most = self.method.min_score, self.method.max_entropy
@@ -105,9 +110,8 @@ class DenseSegmenter:
         settled["pacl"] = None if self.head is None else self.head.fingerprint
         if self.regions is not None:
             settled |= {"proposer": self.regions.proposer, "proposals": self.regions.digest}
-        _, origins = layered(self.method)
         return provenance.of_clip_run(
-            self.method, origins, settled, self.words, self.clip, self.batch_size
+            self.method, self.origins, settled, self.words, self.clip, self.batch_size
         )
 
     def _patch_rows(
@@ -120,11 +124,15 @@ class DenseSegmenter:
         seen: list[tuple[WindowScores, bool]] = []
         for scores, is_mirrored in dense_scores.views(self.clip, pixels, text, self.view, encode):
             logits = class_maps.class_scores(scores.scores * self.logit_scale, owner, dim=1)
-            if self.regions is not None:  # which are summed on the CPU, always in the same order
+            if isinstance(self.method, Fused):  # summed on the CPU, always in the same order
                 logits = logits.cpu()
             seen.append((replace(scores, scores=logits), is_mirrored))
         heat = None if self.head is None else self._heat(self.head, seen, size)
-        return _mean_rows(seen, size), max(owner) + 1, heat
+        rows = _mean_rows(seen, size)
+        if self.method.image_prior:
+            shares = dense_scores.whole_shares(self.clip, pixels, text, owner)
+            rows = class_maps.raised(rows, self.method.image_prior * shares)
+        return rows, max(owner) + 1, heat
 
     def _heat(
         self, head: Head, seen: Sequence[tuple[WindowScores, bool]], size: tuple[int, int]
@@ -145,6 +153,11 @@ class DenseSegmenter:
             return scaled.reshape(-1, *grid)
 
         return lambda start, stop: upsample_rows(shares(), size, start, stop)
+
+
+def _segments(method: Patch | Fused) -> tuple[float, ...]:
+    """The scales of the segments; none where proposals or patches are what scores are taken of."""
+    return tuple(filter(None, (isinstance(method, Fused) and method.segments) or ()))
 
 
 def _fused_rows(
@@ -188,7 +201,7 @@ def prepared(
     regions = None
     if isinstance(method, Fused) and method.proposals is not None:
         regions = proposal_sources.from_file(method.proposals, items)
-    elif isinstance(method, Fused):
+    elif isinstance(method, Fused) and not _segments(method):
         device = devices.choose(compute.device)
         regions = proposal_sources.from_proposer(method.proposer or "regions", device=device)
     return functools.partial(load, method, words, regions, compute, batch_size)
@@ -203,8 +216,8 @@ def load(
 ) -> DenseSegmenter:
     """Loads the model and embeds every word of the run.
 
-    A PACL head that comes with a bundled model is taken where there are no regions, in which it names
-    fewer pixels right, and no last block was asked for.
+    A PACL head that comes with a bundled model is taken for `patch`, since in regions it names fewer pixels
+    right, where no last block was asked for.
 
     Raises:
         ModelError: The model cannot be had.
@@ -214,11 +227,15 @@ def load(
     """
     from ovtool.models import clip as door
     from ovtool.models import pacl as heads
+    from ovtool.models import recommendations
 
     place = devices.choose(compute.device)
     clip = door.load(compute.model, place, devices.precision(compute.precision, place))
     head = None
-    if method.pacl is not None or (regions is None and method.last_block is None):
+    replaced = ("segments",) if isinstance(method, Fused) and method.names_masks else ()
+    method, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
+    is_patch = isinstance(method, Patch)
+    if method.pacl is not None or (is_patch and method.last_block is None):
         head = heads.choose(None if method.pacl is None else str(method.pacl), clip)
     if method.patch_stride is not None:
         clip = door.with_patch_stride(clip, method.patch_stride)
@@ -228,11 +245,12 @@ def load(
         clip=clip,
         embedded=embedded,
         method=method,
+        origins=origins,
         view=_view(method).settled(clip, head),
         logit_scale=own if method.logit_scale is None else method.logit_scale,
         batch_size=batch_size or BATCH_SIZE,
         head=head,
-        regions=regions,
+        regions=None if _segments(method) else regions,
     )
 
 
@@ -244,6 +262,6 @@ def _view(method: Patch | Fused) -> DenseSettings:
         window=method.window,
         stride=method.stride,
         patch_stride=method.patch_stride,
-        scales=method.scales,
+        scales=known(method.scales),
         flip=method.flip,
     )

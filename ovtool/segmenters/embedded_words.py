@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ovtool.datasets import vocabularies
 from ovtool.inputs.words import WordSet
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
@@ -53,7 +54,9 @@ def embed(
     """
     from ovtool.models import text
 
-    words = words.before(clip.stuff)
+    own = clip.recommended.get("words", {}).get("background")
+    row = (lambda word: None) if clip.table is None else clip.table.row
+    words = words.before(vocabularies.background_words(own, clip.stuff), row)
     everything = tuple(dict.fromkeys((*words.names, *words.background)))
     embedded = text.embed_words(clip, everything, templates)
     text.warn_unlearned(clip, words.names)

@@ -19,19 +19,16 @@ from ovtool.formats import labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
 from ovtool.inputs.words import WordSet
-from ovtool.methods import class_maps, dense_crf
-from ovtool.methods.class_maps import Rows
+from ovtool.methods import class_maps
 from ovtool.models import segmenter as networks
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-from ovtool.segmenters import provenance
+from ovtool.segmenters import edges, provenance
 from ovtool.segmenters.protocol import Prepared, Segmented
 from ovtool.settings.layers import layered
 from ovtool.settings.segment import Trained
 from ovtool.settings.shared import Compute
 from ovtool.settings.words import Words
-
-_LEAST = 1e-8  # of a probability whose logarithm is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +72,9 @@ class TrainedSegmenter:
         """The class map of one image, uint8 (H, W, 3), over the classes of the run."""
         method, size = self.method, (rgb.shape[0], rgb.shape[1])
         own = networks.rows(
-            self.trained.network, rgb, self.short_side, method.scales, method.flip, encode
+            self.trained.network, rgb, self.short_side, method.scales or (1.0,), method.flip, encode
         )
-        if method.crf is not None:
-            own = refined(own, rgb, len(self.order), dense_crf.PRESETS[method.crf])
+        own = edges.refined(own, rgb, len(self.order), method.crf)
         order = torch.tensor(self.order)
 
         def rows(start: int, stop: int) -> Tensor:
@@ -102,27 +98,6 @@ class TrainedSegmenter:
             model = {"name": trained.model, "fingerprint": trained.fingerprint}
         _, origins = layered(self.method)
         return provenance.info(self.method, origins, settled, more, model)
-
-
-def refined(rows: Rows, rgb: NDArray[np.uint8], classes: int, preset: dense_crf.Preset) -> Rows:
-    """Rows of logits after a dense CRF over the classes that are best somewhere."""
-    size = (rgb.shape[0], rgb.shape[1])
-    best = class_maps.label_blocks(rows, size, classes).label
-    present, local = torch.unique(best, return_inverse=True)
-    if len(present) < 2:
-        return rows
-    if preset.unary == "hard":
-        unary = dense_crf.hard_unary(local, len(present))
-    else:
-        share = torch.empty(len(present), *size)
-        for start, stop, probability in class_maps.probability_blocks(rows, size, classes):
-            share[:, start:stop] = probability.cpu()[present]
-        unary = dense_crf.soft_unary(share)
-    probabilities = dense_crf.refine(unary, torch.from_numpy(rgb), preset)
-    whole = torch.full((classes, *size), _LEAST)
-    whole[present] = probabilities.clamp(min=_LEAST)
-    logits = whole.log_()
-    return lambda start, stop: logits[:, start:stop]
 
 
 def prepared(

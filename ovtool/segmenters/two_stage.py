@@ -25,7 +25,7 @@ from ovtool.formats.images import ImageItem
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
-from ovtool.models import dense_scores
+from ovtool.models import dense_scores, recommendations
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
@@ -34,7 +34,7 @@ from ovtool.runtime.device import Halving
 from ovtool.segmenters import embedded_words, provenance
 from ovtool.segmenters.embedded_words import EmbeddedWords
 from ovtool.segmenters.protocol import Segmented, Segmenter
-from ovtool.settings.layers import Origin, known, layered
+from ovtool.settings.layers import Origin, known
 from ovtool.settings.segment import TwoStage
 from ovtool.settings.shared import Compute
 
@@ -42,7 +42,12 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
     from ovtool.methods.mask_prompts import MaskPrompts
     from ovtool.models.clip import Clip
 
-PUBLISHED = {"ensemble": 0.7, "region_features": "crops", "background_tokens": "keep"}
+PUBLISHED = {
+    "ensemble": 0.7,
+    "region_features": "crops",
+    "background_tokens": "keep",
+    "max_proposals": 100,
+}
 BATCH_SIZE = 32  # crops at once
 MAX_MASK_PIXELS = 1 << 27  # of the masks that are held at once
 _logger = logging.getLogger("ovtool")
@@ -245,11 +250,11 @@ def prepared(
         raise InputError(f"no such file: {embeddings}")
     masks = None if file is None else proposal_sources.read_masks(file, items)
 
-    def source(clip: Clip) -> ProposalSource:
+    def source(clip: Clip, most: int) -> ProposalSource:
         if masks is not None and file is not None:
             return proposal_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
         name = proposer or by_name.default_name(clip.name)
-        return proposal_sources.from_proposer(name, clip=clip, device=device)
+        return proposal_sources.from_proposer(name, most=most, clip=clip, device=device)
 
     return functools.partial(load, method, words, source, compute, batch_size)
 
@@ -257,12 +262,13 @@ def prepared(
 def load(
     method: TwoStage,
     words: WordSet,
-    source: Callable[[Clip], ProposalSource],
+    source: Callable[[Clip, int], ProposalSource],
     compute: Compute,
     batch_size: int | None = None,
 ) -> TwoStageSegmenter:
     """Loads the CLIP with its prompts, and the source of regions in its space, and embeds every word.
 
+    The source gets the greatest number of masks of an image, which bounds those that a proposer makes.
     Where the regions have no embeddings, the words come from the CLIP alone, which one warning says.
 
     Raises:
@@ -275,8 +281,8 @@ def load(
 
     place = devices.choose(compute.device)
     clip = door.load(compute.model, place, devices.precision(compute.precision, place))
-    asked, origins = layered(method, published=PUBLISHED)
-    regions = source(clip)
+    asked, origins = recommendations.settled(clip, method, PUBLISHED)
+    regions = source(clip, known(asked.max_proposals))
     if regions.no_object is None:
         if known(asked.ensemble) < 1:
             _say_clip_alone()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import Option, fields, settings
+from ovtool.settings.option import RECIPE, Option, fields, settings
 from ovtool.settings.shared import (
     OUTPUT,
+    PUBLISHED_WAY,
     Flip,
     HeldOut,
     LearningRate,
@@ -20,6 +21,14 @@ from ovtool.settings.shared import (
 )
 
 # Fields that several methods have.
+SemplesRecipe = Annotated[
+    Literal["semples"] | None,
+    Option(
+        f"{PUBLISHED_WAY} semples: 60 epochs in batches of 64 at 6.4e-5, weights of VOC. The defaults differ "
+        "because the published generator begins at WeakTr's weights, and the one here at a CLIP's patches.",
+        panel="Recipe",
+    ),
+]
 CamShortSide = Annotated[
     int | None,
     Option(
@@ -146,6 +155,7 @@ class Gradcam:
 class LabelMatching(Training):
     """A mask generator that is trained here by segment-label matching (SemPLeS, section 3.2)."""
 
+    recipe: SemplesRecipe = None
     steps: MatchingSteps = None
     epochs: MatchingEpochs = 10.0
     batch_size: TrainingBatch = 16
@@ -217,7 +227,8 @@ class LabelMatching(Training):
         _refuse_held_out(self)
         if self.generator_file is None:
             return
-        for name, field in fields(type(self)).items():
+        recipe_first = sorted(fields(type(self)).items(), key=lambda item: item[0] != RECIPE)
+        for name, field in recipe_first:
             if name not in _OF_USE and getattr(self, name) != field.default:
                 raise UsageError(
                     f"{field.flag} belongs to the training of a generator, and {self.generator} is trained "

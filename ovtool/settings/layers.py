@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import fields, is_settings
+from ovtool.settings import recipes
+from ovtool.settings.option import RECIPE, fields, is_settings
 
 T = TypeVar("T")
 Origin = Literal["default", "recipe", "model", "given"]
@@ -18,18 +19,16 @@ def layered(
     settings: T,
     *,
     published: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
     recommended: Mapping[str, Any] | None = None,
 ) -> tuple[T, dict[str, Origin]]:
-    """Fills what was not given, from the lowest layer to the highest: default, recipe, model, given.
+    """Fills what was not given, from the lowest layer to the highest: default, model, recipe, given.
 
     Only a field whose default is None can be filled: None means not given. A value of None in a
-    layer says nothing.
+    layer says nothing. The values of a recipe, which was asked for, are in the settings already.
 
     Args:
         settings: An object of a class of settings.
         published: The defaults of fields that are None by default, such as a paper's settings.
-        recipe: Values of `--recipe`.
         recommended: Values that the model's own file recommends.
 
     Returns:
@@ -40,7 +39,6 @@ def layered(
     """
     layers: tuple[tuple[Origin, Mapping[str, Any]], ...] = (
         ("model", recommended or {}),
-        ("recipe", recipe or {}),
         ("default", published or {}),
     )
     known = fields(type(settings))
@@ -51,10 +49,13 @@ def layered(
                 raise UsageError(f"the {origin} sets '{name}', which it cannot set in {kind}")
     filled: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
+    asked = recipes.values(getattr(settings, RECIPE, None), type(settings))
     for name, field in known.items():
         value = getattr(settings, name)
         origins[name] = "default" if not field.is_required and value == field.default else "given"
-        if value is None:
+        if name in asked and asked[name] == value:
+            origins[name] = "recipe"
+        elif value is None:
             for origin, layer in layers:
                 if layer.get(name) is not None:
                     filled[name], origins[name] = layer[name], origin
@@ -101,7 +102,8 @@ def as_data(value: Any, contents: Mapping[str, str] | None = None) -> Any:
     if is_settings(type(value)):
         data: dict[str, Any] = {"class": type(value).__name__}
         for name, field in fields(type(value)).items():
-            if field.option.shapes:
+            is_no_recipe = name == RECIPE and getattr(value, name) is None
+            if field.option.shapes and not is_no_recipe:
                 own = contents[name] if name in contents else getattr(value, name)
                 data[name] = as_data(own)
         return data

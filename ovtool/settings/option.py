@@ -13,6 +13,8 @@ guards `--resume` are all made from such classes. This module imports only the s
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
@@ -31,12 +33,14 @@ from typing import (
 )
 
 from ovtool.errors import UsageError
+from ovtool.settings import recipes
 
 T = TypeVar("T")
 _SEQUENCES = (tuple, list, Sequence)
 _FIELDS = "__settings_fields__"
 _PANEL = "__settings_panel__"
 _NAME = "__settings_name__"
+RECIPE = "recipe"  # the field that names a published way
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,14 @@ class Field:
     def _refusal(self, value: Any) -> UsageError:
         if self.choices and not self.types:
             words = ", ".join(f"'{choice}'" for choice in self.choices)
-            return UsageError(f"{self.flag} '{value}' is not one of {words}; give one of them")
+            others = recipes.commands(str(value)) if self.name == RECIPE else []
+            if others:
+                return UsageError(
+                    f"--recipe {value} belongs to {', '.join(others)}; give {words} here, or leave it out"
+                )
+            near = difflib.get_close_matches(str(value), self.choices, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "give one of them"
+            return UsageError(f"{self.flag} '{value}' is not one of {words}; {hint}")
         return UsageError(f"{self.flag} '{value}' is not allowed; give {self._wanted()}")
 
     def _wanted(self) -> str:
@@ -266,6 +277,8 @@ def settings(
     float, str, Path, Literal, a tuple of them, and a union of them with None, which means not given.
     A class may inherit one other, such as `Training`: it has its fields, under their own heading, and
     may declare one again to give it another default.
+    A class may have a field `recipe`: the values of that recipe (`settings.recipes`) take the place of the
+    defaults of all fields that are not given.
     A class may have a method `check(self) -> None` that raises UsageError for values that do not go
     together. Its docstring's first line says in `--help` what choosing the class means.
 
@@ -305,6 +318,8 @@ def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
     setattr(cls, "__post_init__", _check)  # noqa: B010
     setattr(cls, "__repr__", _repr)  # noqa: B010
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
+    if RECIPE in options:
+        _follow_recipe(made)
     read = (
         Field(item.name, plain[item.name], _under(options[item.name], panel), item.default)
         for item in dataclasses.fields(made)  # type: ignore[arg-type]
@@ -313,6 +328,24 @@ def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
     setattr(made, _PANEL, panel or "Options")
     setattr(made, _NAME, name or _hyphened(cls.__name__))
     return made
+
+
+def _follow_recipe(cls: Any) -> None:
+    """Makes a class take what its recipe says for every field that is not given."""
+    plain = cls.__init__
+
+    @functools.wraps(plain)
+    def begin(self: Any, **given: Any) -> None:
+        name = given.get(RECIPE)
+        if name in recipes.RECIPES and not recipes.values(name, cls):
+            listed = ", ".join(own for own in recipes.RECIPES if recipes.values(own, cls))
+            raise UsageError(
+                f"--recipe {name} is none of {name_of(cls)}, which has {listed}; give one of them, or leave "
+                f"{name_of(cls)} out"
+            )
+        plain(self, **(recipes.values(name, cls) | given))
+
+    cls.__init__ = begin
 
 
 def _under(option: Option, panel: str | None) -> Option:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.shared import (
+    PUBLISHED_WAY,
     Epochs,
     LearningRate,
     Templates,
@@ -21,6 +22,14 @@ from ovtool.settings.shared import (
 class Pacl(Training):
     """Patch aligned contrastive learning: a head on frozen patches, trained on captions alone."""
 
+    recipe: Annotated[
+        Literal["pacl"] | None,
+        Option(
+            f"{PUBLISHED_WAY} pacl: captions and their nouns in seven sentences, patches weighed by plain "
+            "cosines, a head that begins at random.",
+            panel="Recipe",
+        ),
+    ] = None
     epochs: Epochs = 10.0
     batch_size: TrainingBatch = 4096
     lr: LearningRate = 5e-4

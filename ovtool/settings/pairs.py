@@ -8,8 +8,23 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.propose import check_regions
-from ovtool.settings.shared import OUTPUT, Proposals, Proposer, Seed, Templates
+from ovtool.settings.shared import (
+    OUTPUT,
+    PUBLISHED_WAY,
+    CropSize,
+    Proposals,
+    Proposer,
+    Seed,
+    TemplateSet,
+)
 
+Recipe = Annotated[
+    Literal["ovseg"] | None,
+    Option(
+        f"{PUBLISHED_WAY} ovseg: the mask of highest cosine, and no noun left out.",
+        panel="Recipe",
+    ),
+]
 Crops = Annotated[
     Path | None,
     Option(
@@ -25,6 +40,7 @@ Crops = Annotated[
 class Nouns:
     """Which words of the captions count as nouns."""
 
+    recipe: Recipe = None
     captions_per_image: Annotated[
         Literal["1", "5", "all"], Option("Captions of an image, drawn by --seed.")
     ] = "1"
@@ -60,7 +76,7 @@ class Nouns:
         """Raises UsageError for no part of speech, and for words to leave out together with none."""
         if not self.pos:
             raise UsageError("--pos names no part of speech; give NOUN, PROPN or both")
-        if self.stop is not None and self.no_stop:
+        if self.stop is not None and self.no_stop and self.recipe is None:
             raise UsageError(
                 "--stop names words to leave out, and --no-stop leaves out none; give one of the two"
             )
@@ -70,20 +86,31 @@ class Nouns:
 class Matching:
     """How a noun takes its mask."""
 
+    recipe: Recipe = None
     proposer: Proposer = None
     proposals: Proposals = None
-    templates: Templates = "one"
-    matching: Annotated[
-        Literal["cosine", "softmax"],
+    crop_size: CropSize = None
+    templates: Annotated[
+        TemplateSet | None,
         Option(
-            "cosine: the mask of highest cosine, as in the paper. softmax: of highest probability over "
-            "the nouns of the image."
+            "The sentences around the nouns: 1, 7, 14 or 80. Default: what the model recommends, else one."
         ),
-    ] = "cosine"
+    ] = None
+    matching: Annotated[
+        Literal["cosine", "softmax"] | None,
+        Option(
+            "cosine: the mask of highest cosine. softmax: of highest probability over the nouns of the "
+            "image. Default: what the model recommends, else cosine, as published."
+        ),
+    ] = None
     quality_weight: Annotated[
-        float,
-        Option("Power of a proposal's quality as a prior of masks; the paper has none: 0.", min=0),
-    ] = 0.0
+        float | None,
+        Option(
+            "Power of a proposal's quality as a prior of masks. Default: what the model recommends, else 0, "
+            "as published.",
+            min=0,
+        ),
+    ] = None
     min_similarity: Annotated[
         float | None,
         Option(

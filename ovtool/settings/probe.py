@@ -25,7 +25,7 @@ from ovtool.settings.words import ClassesPerImage
 DataSet = Annotated[
     str | None,
     Argument(
-        "A data set with masks: collage:test. Instead of it, --coco FILE --images DIR.",
+        "A data set with masks: collage:test, or its folder. Instead of it, --coco FILE --images DIR.",
         metavar="DATASET",
     ),
 ]
@@ -79,6 +79,14 @@ class Coherence:
             metavar="LIST",
         ),
     ] = "all"
+    backbone: Annotated[
+        str | None,
+        Option(
+            "Measure on the same patches each stage of a network that is no CLIP: photo, the stem of the bundled "
+            "model, or one of timm.",
+            metavar="photo|timm:NAME",
+        ),
+    ] = None
     sample: Annotated[
         int, Option("Pairs of patches that are drawn within images, and across.", min=2)
     ] = 20_000

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.shared import (
+    PUBLISHED_WAY,
     CropSize,
     Epochs,
     HeldOut,
@@ -18,6 +19,14 @@ from ovtool.settings.shared import (
     WeightDecay,
 )
 
+Recipe = Annotated[
+    Literal["ovseg", "semples"] | None,
+    Option(
+        f"{PUBLISHED_WAY} ovseg is a way of mask, the tower and then prompts; semples one of background.",
+        panel="Recipe",
+    ),
+]
+
 
 @settings(panel="Method", name="mask")
 class MaskPrompts(Training):
@@ -27,6 +36,7 @@ class MaskPrompts(Training):
     have none.
     """
 
+    recipe: Recipe = None
     epochs: Epochs = 5.0
     batch_size: TrainingBatch = 256
     lr: LearningRate = 2e-2
@@ -71,6 +81,7 @@ class MaskPrompts(Training):
 class BackgroundPrompts(Training):
     """Sentences of learned vectors that say what images of a class show beside it (SemPLeS, from cams)."""
 
+    recipe: Recipe = None
     epochs: Epochs = 60.0
     batch_size: TrainingBatch = 128
     lr: LearningRate = 0.025

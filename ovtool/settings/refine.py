@@ -12,6 +12,7 @@ from ovtool.settings.cam import (
     LabelSteps,
     MatchingEpochs,
     MatchingSteps,
+    SemplesRecipe,
     Similarity,
 )
 from ovtool.settings.option import Option, fields, settings
@@ -35,6 +36,7 @@ _TAKES_NUMBER, _PLAIN = ("power", "constant"), ("otsu", "rest")
 class Apply:
     """The steps that maps go through, one after the other."""
 
+    recipe: SemplesRecipe = None
     apply: Annotated[
         tuple[Literal["prompts", "affinity", "walk", "pamr", "crf", "sam"], ...],
         Option(
@@ -123,6 +125,7 @@ class Apply:
 class PromptStep(Training):
     """The step prompts: a mask generator learns what background prompts know (SemPLeS, section 3.3)."""
 
+    recipe: SemplesRecipe = None
     epochs: MatchingEpochs = 10.0
     steps: MatchingSteps = None
     batch_size: TrainingBatch = 16

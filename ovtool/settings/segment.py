@@ -9,21 +9,31 @@ from ovtool.errors import UsageError
 from ovtool.settings.option import Option, settings
 from ovtool.settings.shared import (
     OUTPUT,
+    PUBLISHED_WAY,
     Crf,
     CropSize,
     Flip,
     LogitScale,
+    MaxProposals,
     PaclHead,
     Prompts,
     Proposals,
     Proposer,
-    Scales,
     ShortSide,
     Stride,
     Templates,
     Window,
 )
 
+Recipe = Annotated[
+    Literal["ovseg", "pacl", "naclip", "sclip", "clearclip", "maskclip"] | None,
+    Option(
+        f"{PUBLISHED_WAY} ovseg is a way of two-stage. pacl is one of patch, with the head of --pacl or the one "
+        "of the model; naclip (without PAMR), sclip, clearclip and maskclip (as later papers run it) are of "
+        "patch too, without a head.",
+        panel="Recipe",
+    ),
+]
 LastBlock = Annotated[
     Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None,
     Option(
@@ -38,6 +48,33 @@ PatchStride = Annotated[
         "for 16 times the work. Default: their size.",
         min=1,
         metavar="PIXELS",
+    ),
+]
+Scales = Annotated[
+    tuple[float, ...] | None,
+    Option(
+        "Show each image at several sizes, as shares of the short side, such as 0.75,1,1.25. Default: what "
+        "the weights recommend, else 1.",
+        min=0.1,
+        max=10,
+        metavar="LIST",
+        unique=True,
+    ),
+]
+ImagePrior = Annotated[
+    float | None,
+    Option(
+        "What a word gains in every pixel, in nats times its probability as the name of the whole image. "
+        "Default: what the weights recommend, else 0.",
+        min=0,
+        metavar="NATS",
+    ),
+]
+EdgeCrf = Annotated[
+    Crf | Literal["none"] | None,
+    Option(
+        "Let masks follow edges by a dense CRF of this preset, or none. Default: what the weights "
+        "recommend, else none."
     ),
 ]
 MinScore = Annotated[float, Option("Below this probability a pixel gets no word.", min=0, max=1)]
@@ -56,6 +93,7 @@ MaxEntropy = Annotated[
 class Patch:
     """Each patch takes the word that is closest to it."""
 
+    recipe: Recipe = None
     last_block: LastBlock = None
     short_side: ShortSide = None
     window: Window = None
@@ -63,8 +101,10 @@ class Patch:
     logit_scale: LogitScale = None
     pacl: PaclHead = None
     patch_stride: PatchStride = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
+    image_prior: ImagePrior = None
+    crf: EdgeCrf = None
     templates: Templates = "one"
     min_score: MinScore = 0.0
     max_entropy: MaxEntropy = None
@@ -81,6 +121,17 @@ class Fused:
 
     proposer: Proposer = None
     proposals: Proposals = None
+    segments: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "Take the mean score of each segment in place of proposals: scales of Felzenszwalb's superpixels, "
+            "such as 60,100,200, over which scores are averaged; 0 is none. Default: what the weights "
+            "recommend, else 0.",
+            min=0,
+            metavar="LIST",
+            unique=True,
+        ),
+    ] = None
     last_block: LastBlock = None
     short_side: ShortSide = None
     window: Window = None
@@ -88,24 +139,39 @@ class Fused:
     logit_scale: LogitScale = None
     pacl: PaclHead = None
     patch_stride: PatchStride = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
+    image_prior: ImagePrior = None
+    crf: EdgeCrf = None
     templates: Templates = "one"
     min_score: MinScore = 0.0
     max_entropy: MaxEntropy = None
+
+    @property
+    def names_masks(self) -> bool:
+        """Whether it is said where class-agnostic masks come from."""
+        return self.proposer is not None or self.proposals is not None
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
         check_windows(self.window, self.stride)
         check_head(self.pacl, self.last_block)
+        if self.segments and any(self.segments):
+            if 0 in self.segments:
+                raise UsageError("--segments 0 means none; leave the 0 or the other scales out")
+            if self.names_masks:
+                flag = "--proposer" if self.proposals is None else "--proposals"
+                raise UsageError(f"--segments take the place of {flag}; leave one of them out")
 
 
 @settings(panel="Method")
 class TwoStage:
     """Each proposal is named by what the CLIP sees of it (OVSeg)."""
 
+    recipe: Recipe = None
     proposer: Proposer = None
     proposals: Proposals = None
+    max_proposals: MaxProposals = None
     embeddings: Annotated[
         Path | None, Option("Embeddings of the --proposals, as propose saved them.")
     ] = None
@@ -113,7 +179,8 @@ class TwoStage:
     ensemble: Annotated[
         float | None,
         Option(
-            "The CLIP's share (lambda) in the name of a proposal that has an embedding. Default: 0.7.",
+            "The CLIP's share (lambda) in the name of a proposal that has an embedding. Default: what the model "
+            "recommends, else the published 0.7.",
             min=0,
             max=1,
         ),
@@ -122,7 +189,8 @@ class TwoStage:
         Literal["crops", "tokens", "both"] | None,
         Option(
             "crops: a masked crop of each region. tokens: one pass over the image, a class token for "
-            "each region. both: the mean of the two. Default: crops."
+            "each region. both: the mean of the two. Default: what the model recommends, else crops, as "
+            "published."
         ),
     ] = None
     background_tokens: Annotated[
@@ -141,6 +209,11 @@ class TwoStage:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
+        is_bounded = self.max_proposals is not None and self.recipe is None
+        if self.proposals is not None and is_bounded:
+            raise UsageError(
+                "--max-proposals bounds the masks that a proposer makes; leave it out with --proposals"
+            )
         if self.embeddings is not None and self.proposals is None:
             raise UsageError("--embeddings go with the masks of --proposals; give that file too")
         if self.region_features == "tokens":
@@ -166,12 +239,9 @@ class Trained:
 
     segmenter: Annotated[Path, Option("The network, a file of train-segmenter.")]
     short_side: ShortSide = None
-    scales: Scales = (1.0,)
+    scales: Scales = None
     flip: Flip = False
-    crf: Annotated[
-        Crf | None,
-        Option("Let masks follow edges by a dense CRF of this preset. Default: none."),
-    ] = None
+    crf: EdgeCrf = None
     min_score: MinScore = 0.0
 
 

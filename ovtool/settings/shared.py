@@ -5,13 +5,16 @@ A command that takes only some fields of a class says so: `Annotated[Compute, On
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ovtool.errors import UsageError
 from ovtool.settings.option import Argument, Option, settings
 
 OUTPUT = "Output"
+PARTS = "Parts"
 
 # --- parameters of commands ------------------------------------------------------------------------
 Inputs = Annotated[
@@ -68,7 +71,8 @@ TrainedOut = Annotated[
 Format = Annotated[
     Literal["coco", "results"],
     Option(
-        "coco is a data set of five sections; results the bare list that pycocotools takes (loadRes).",
+        "coco is a data set of five sections; results the bare list that pycocotools takes (loadRes), which "
+        "keeps no settings, so that --update compares its time alone.",
         panel=OUTPUT,
         shapes=False,
     ),
@@ -103,10 +107,8 @@ BatchSize = Annotated[
         min=1,
     ),
 ]
-Templates = Annotated[
-    Literal["one", "pacl", "vild", "openai"],
-    Option("The sentences around the words: 1, 7, 14 or 80."),
-]
+TemplateSet = Literal["one", "pacl", "vild", "openai"]
+Templates = Annotated[TemplateSet, Option("The sentences around the words: 1, 7, 14 or 80.")]
 ShortSide = Annotated[
     int | None,
     Option(
@@ -158,6 +160,10 @@ Proposer = Annotated[
         metavar="NAME",
     ),
 ]
+MaxProposals = Annotated[
+    int | None,
+    Option("The most masks of an image. Default: what the model recommends, else 100.", min=1),
+]
 Proposals = Annotated[
     Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
 ]
@@ -172,6 +178,10 @@ Scales = Annotated[
     ),
 ]
 Flip = Annotated[bool, Option("Show the mirror image of each image too.")]
+PUBLISHED_WAY = (
+    "The published way, in place of the defaults and of what the model recommends; options that are given "
+    "count more."
+)
 Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "weclip", "fma"]
 
 # Fields of a training. None is the method's own, which a command says by its default object.
@@ -239,6 +249,13 @@ class Source:
     exif: Exif = "upright"
 
 
+# the fields of `Run` that a command over images takes, where it has no batch size
+PARTS_OF_RUN = (
+    "part_size", "resume", "overwrite", "update", "strict", "dry_run",
+    "workers", "shard", "engine", "ray_address",
+)  # fmt: skip
+
+
 @settings(panel="Run")
 class Run:
     """How a run over many images goes."""
@@ -252,6 +269,59 @@ class Run:
     update: Update = False
     strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
     dry_run: DryRun = False
+    workers: Annotated[
+        int,
+        Option(
+            "Processes that share the parts; on several GPUs each takes the next one.",
+            min=1,
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = 1
+    shard: Annotated[
+        str | None,
+        Option(
+            "Do only the parts of one shard of several, such as 3/16, and leave them for ovtool merge; slurm "
+            "reads which one from a job array.",
+            metavar="I/N|slurm",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option(
+            "What runs the parts: this machine, or a cluster of Ray, with --workers actors.",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "The cluster of --engine ray, such as auto or ray://HOST:10001. Default: one that runs here, else "
+            "one that is started for this run.",
+            metavar="ADDRESS",
+            panel=PARTS,
+            shapes=False,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for a shard that is none, and an address without Ray."""
+        numbers = re.fullmatch(
+            r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard
+        )
+        is_shard = numbers is not None and 1 <= int(numbers[1]) <= int(numbers[2])
+        if self.shard != "slurm" and not is_shard:
+            raise UsageError(
+                f"--shard '{self.shard}' is no shard; give its number and how many there are, such as 3/16, or "
+                "slurm"
+            )
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(
+                "--ray-address belongs to --engine ray; give that too, or leave it out"
+            )
 
     @property
     def replaces(self) -> bool:

@@ -16,7 +16,7 @@ from ovtool.batches.readable import Check
 from ovtool.cams import sources as cam_sources
 from ovtool.cams.sources import NetworkMaps, Source
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, cams, coco, image_labels, parts, plots, tensors
+from ovtool.formats import atomic, coco, image_labels, merge, parts, plots, tensors
 from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
@@ -61,6 +61,8 @@ class Made:
         written: what else was written, kind to place.
         failures: the images that failed, with reasons.
         is_plan: whether nothing was made (a dry run).
+        plan: how a dry run would share the images out, None for a run.
+        shard: which shard this was, such as `3/16`; its parts are in `out`.
     """
 
     out: str
@@ -73,6 +75,8 @@ class Made:
     written: Mapping[str, str] | None = None
     failures: Sequence[Mapping[str, str]] = ()
     is_plan: bool = False
+    plan: Mapping[str, Any] | None = None
+    shard: str | None = None
 
 
 def run(
@@ -151,7 +155,7 @@ def run(
 
         clip = door.load(compute.model, place, torch.float32)
     if run.dry_run:
-        return plan
+        return replace(plan, plan=runs.plan_of(len(listed.images), run, place))
     frame = training_run.Frame(
         outputs=outputs,
         shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
@@ -167,13 +171,18 @@ def run(
     settings = {**as_data(spread), **maker.settings}
     settings |= {"method": plan.method, "labels": listed.digest}
     made = _map(_Maps(listed, maker.source, settings, clip, frame), run)
-    return replace(made, **_finished(method, maker, frame))
+    return made if made.shard is not None else replace(made, **_finished(method, maker, frame))
 
 
 def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.Outputs:
     """The places that are written to, checked before any work."""
     outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
     runs.check_place(target, run)
+    if run.shard is not None and _trains(method):
+        raise UsageError(
+            f"--shard does not go with --method {name_of(type(method))}, which would be trained in every shard; "
+            "train matching once with --save-generator, and give that to the shards as --generator"
+        )
     beside = _beside(target, method)
     if target == "-":
         tensors.check_stdout()
@@ -322,41 +331,21 @@ class _Maps:
                 item.name, rgb.shape[0], rgb.shape[1], [], category_ids=category_ids
             )
 
-    def write(self, dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
-        """Writes the file of the maps."""
-        by_name = {name: maps for part in several for name, maps in part.items()}
-        images = [
-            cams.CamImage(
-                image.id,
-                image.file_name,
-                image.height,
-                image.width,
-                tuple(image.extra["category_ids"]),
-            )
-            for image in dataset.images
-        ]
-        cams.write(
-            self.frame.outputs.file,
-            images,
-            self.labels.categories,
-            {image.id: by_name[image.file_name] for image in dataset.images},
-            self.settings,
-            model=None if self.clip is None else self.clip.name,
-            fingerprint=None if self.clip is None else self.clip.fingerprint,
-            failures=dataset.info["ovtool"]["failures"],
-            asked=self.frame.asked,
-        )
-
 
 def _map(maps: _Maps, run: Run) -> Made:
     """Makes and writes the maps, part by part."""
     clip, target = maps.clip, str(maps.frame.outputs.file)
     model = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
+    facts: dict[str, Any] = {
+        "settings": dict(maps.settings),
+        "model": None if clip is None else clip.name,
+        "fingerprint": None if clip is None else clip.fingerprint,
+        "failures": [],
+    }
     constant = 0
 
-    def write(dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
+    def count(dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
         nonlocal constant
-        maps.write(dataset, several)
         constant = sum(
             int((image_maps.amax(dim=(1, 2)) == image_maps.amin(dim=(1, 2))).sum())
             for part in several
@@ -369,20 +358,22 @@ def _map(maps: _Maps, run: Run) -> Made:
         out=target,
         device=maps.frame.ranks.device,
         description="making maps",
-        write=write,
+        output=merge.Output("cams", maps.frame.asked, facts),
+        finish=count,
     )
     outcome = runs.map_images(maps.labels.items, maps.part_output, job, run, maps.frame.progress)
     if constant:
         _logger.warning("%d maps have one value everywhere and say nothing of where", constant)
     counts = [len(maps.ids[image.file_name]) for image in outcome.dataset.images]
     return Made(
-        out=target,
+        out=outcome.out,
         method=str(maps.settings["method"]),
         images=len(counts),
         maps=sum(counts),
         categories=len(maps.labels.categories),
         constant=constant,
         failures=outcome.failures,
+        shard=outcome.shard,
     )
 
 

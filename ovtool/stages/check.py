@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.errors import OvtoolError, UpToDate, UsageError
 from ovtool.formats import (
     atomic,
     coco,
@@ -18,6 +18,7 @@ from ovtool.formats import (
     labelled,
     tensors,
 )
+from ovtool.inputs import asked as requests
 from ovtool.inputs import data_folders
 from ovtool.inputs import images as sources
 from ovtool.settings.shared import Run
@@ -36,7 +37,8 @@ def run(
         files: one or several, of the kinds that `info` tells apart; `-` is stdin.
         fix: writes one COCO JSON again, without what can be repaired (`formats.coco_repair`).
         out: where the repaired file goes; `-` is stdout.
-        run: `overwrite` replaces that file.
+        run: `overwrite` replaces that file, `update` only where it is older than the other; `dry_run` writes
+            nothing.
 
     Returns:
         For each of them `file`, `kind` (None if the file is not there, or nothing that ovtool knows) and
@@ -46,6 +48,7 @@ def run(
     Raises:
         UsageError: `fix` without `out` or the reverse, or with several files.
         OutputExistsError: `out` exists.
+        UpToDate: with `run.update` it is newer than the file that is read.
     """
     names = sources.names_of(files)
     if not fix:
@@ -55,11 +58,13 @@ def run(
     if out is None or len(names) != 1:
         raise UsageError("--fix takes one COCO JSON and writes it again; give -o FILE")
     if str(out) != "-":
-        atomic.check_output(Path(out), run.overwrite)
-    return [_repaired(names[0], str(out))]
+        atomic.check_output(Path(out), run.replaces)
+        if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
+            raise UpToDate(out)
+    return [_repaired(names[0], str(out), run.dry_run)]
 
 
-def _repaired(source: str, out: str) -> dict[str, Any]:
+def _repaired(source: str, out: str, is_plan: bool) -> dict[str, Any]:
     where = "standard input" if source == "-" else source
     report: dict[str, Any] = {"file": source, "kind": None, "defects": []}
     try:
@@ -68,7 +73,8 @@ def _repaired(source: str, out: str) -> dict[str, Any]:
             raise UsageError(f"{where} is no COCO JSON of masks; --fix repairs those alone")
         sections, repairs = coco_repair.repaired(content)
         dataset = coco.parse(sections, where)
-        coco.write(dataset, out)
+        if not is_plan:
+            coco.write(dataset, out)
     except OvtoolError as error:
         if isinstance(error, UsageError):
             raise

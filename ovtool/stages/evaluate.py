@@ -34,16 +34,17 @@ from numpy.typing import NDArray
 import ovtool
 from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic
+from ovtool.formats import atomic, file_matching
+from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions
 from ovtool.inputs.predictions import LabelledPair
 from ovtool.methods import bootstrap, metrics, recall
-from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
+from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
 from ovtool.settings.evaluate import MeanIou, Recall
 from ovtool.settings.option import name_of
-from ovtool.settings.shared import Run
+from ovtool.settings.shared import Run, Source
 
 _logger = logging.getLogger("ovtool")
 
@@ -64,11 +65,12 @@ class Measured:
 
 def run(
     prediction: str | Path,
-    ground_truth: str | Path,
+    ground_truth: str | Path | None = None,
     metric: MeanIou | Recall = MeanIou(),
     *,
     other: str | Path | None = None,
     out: str | Path | None = None,
+    source: Source = Source(),
     run: Run = Run(),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
@@ -78,11 +80,13 @@ def run(
         prediction: a COCO JSON (or a bare results list, whose ids are those of the truth), a folder of
             parts, or a folder of label maps. `-` is stdin.
         ground_truth: the same, without bare lists; or a data set, `NAME[:SPLIT]` or a folder of
-            `data make`, with one split, whose masks are taken.
+            `data make`, with one split, whose masks are taken. None where `source` names a COCO JSON.
         metric: what is measured.
         other: a second prediction of the same truth, to be compared with the first.
         out: a file to write the result to, as JSON; it is only returned for None and `-`.
-        run: `overwrite` replaces that file.
+        source: the truth as the probes take it, a COCO JSON; the folder of its images is not read.
+        run: `overwrite` replaces that file, `update` only where it is out of date; `dry_run` opens the files,
+            and returns `images`, how many would be measured.
         progress: opens a bar.
 
     Returns:
@@ -97,19 +101,34 @@ def run(
         `difference` how much higher the other is: name to `value`, `low` and `high`.
 
     Raises:
-        UsageError: a label to ignore that the truth does not hold, or two files are stdin.
+        UsageError: no truth or two, a label to ignore that the truth does not hold, two files that are stdin,
+            or an update of what is no file.
         MismatchError: classes match two of the truth's.
         InputError: files are broken, images are missing or differ in size, nothing is counted, or the two
             predictions are of other images.
         OutputExistsError: the file to write exists.
+        UpToDate: with `run.update` there is nothing to do.
     """
-    files = [str(file) for file in (prediction, other, ground_truth) if file is not None]
+    named = _truth_given(ground_truth, source)
+    files = [str(file) for file in (prediction, other, named) if file is not None]
     if files.count("-") > 1:
         raise UsageError("only one of the files can be read from stdin")
     target = None if out is None or str(out) == "-" else Path(out)
+    if run.update and (target is None or "-" in files):
+        raise UsageError("--update compares the times of files; name files, and one with -o")
     if target is not None:
-        atomic.check_output(target, run.overwrite)
+        atomic.check_output(target, run.replaces)
+        asked = requests.of("evaluate", metric, sources=files)
+        requests.begin(asked, target, run)
     truth = predictions.truth_file(files[-1], isinstance(metric, Recall))
+    if run.dry_run:
+        images = [_planned(file, truth, metric) for file in files[:-1]]
+        return {
+            "metric": name_of(type(metric)),
+            "images": images[0],
+            "output": out,
+            "dry_run": True,
+        }
     measured = [_measured(file, truth, metric, progress) for file in files[:-1]]
     first, last = measured[0], measured[-1]
     results = [
@@ -128,8 +147,35 @@ def run(
         result |= _intervals("difference", between, first, metric.bootstrap)
     result["ovtool"] = _provenance(files, metric)
     if target is not None:
+        result["ovtool"]["asked"] = asked.digest
         atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
+
+
+def _truth_given(ground_truth: str | Path | None, source: Source) -> str:
+    """The truth, which is named in one of two ways. Raises UsageError, InputError."""
+    if (ground_truth is None) == (source.coco is None):
+        raise UsageError("give the truth as --ground-truth GT, or as --coco FILE --images DIR")
+    if source.images is not None:
+        if source.coco is None:
+            raise UsageError("--images is the folder of --coco FILE; leave it out")
+        file_matching.folder_of(source.images, source.coco)
+    return str(source.coco or ground_truth)
+
+
+def _planned(prediction: str, ground_truth: str, metric: MeanIou | Recall) -> int:
+    """How many images would be measured. Raises as the measuring does for files that do not go together."""
+    if isinstance(metric, Recall):
+        return len(predictions.open_masks(prediction, ground_truth, metric.missing).truth)
+    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
+    _classes(pair, metric)
+    return len(pair.names) + len(pair.empty)
+
+
+def _classes(pair: LabelledPair, metric: MeanIou) -> Classes:
+    classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
+    classes.check_in_common()
+    return classes
 
 
 def _measured(
@@ -145,12 +191,8 @@ def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> 
     if not samples:
         return {}
     intervals = bootstrap.intervals(measure, len(measured.images), samples)
-    return {key: {name: _ends(interval, key) for name, interval in intervals.items()}}
-
-
-def _ends(interval: Interval, key: str) -> dict[str, float | None]:
-    ends = {"low": _number(interval.low), "high": _number(interval.high)}
-    return ends if key == "intervals" else {"value": _number(interval.value), **ends}
+    with_value = key != "intervals"
+    return {key: {name: i.as_data(with_value=with_value) for name, i in intervals.items()}}
 
 
 def _mean_iou(prediction: str, ground_truth: str, metric: MeanIou, progress: Progress) -> Measured:
@@ -158,8 +200,7 @@ def _mean_iou(prediction: str, ground_truth: str, metric: MeanIou, progress: Pro
     pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
     lists = metric.classes_per_image
     words = None if lists is None else pair.words(lists)
-    classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
-    classes.check_in_common()
+    classes = _classes(pair, metric)
     images = sorted([*pair.names.values(), *pair.empty])
     with progress(len(images), "evaluating") as advance:
         counted = _count(pair, classes, words, advance)

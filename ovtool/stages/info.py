@@ -176,7 +176,7 @@ def _parts(folder: Path) -> Facts:
 
 
 def _header_facts(header: Mapping[str, Any]) -> Facts:
-    tool = (header.get("preface") or {}).get("info", {}).get("ovtool")
+    tool = ((header.get("preface") or {}).get("info") or {}).get("ovtool")
     return {
         "items": header.get("items"),
         "digest": header.get("digest"),

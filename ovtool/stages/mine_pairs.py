@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 
 from ovtool.datasets.stop_words import STOP_WORDS
 from ovtool.errors import InputError
-from ovtool.formats import coco, parts, rle
+from ovtool.formats import coco, merge, parts, rle
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
 from ovtool.inputs import captions as captioned_images
 from ovtool.inputs.captions import Mention
-from ovtool.models import noun_masks, resolve
+from ovtool.models import noun_masks, recommendations, resolve
 from ovtool.models import nouns as tagging
 from ovtool.models.noun_masks import NounMasks
 from ovtool.models.nouns import Pipeline
@@ -41,6 +42,7 @@ from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
 
 BATCH_SIZE = 32  # crops at once
+PUBLISHED = {"templates": "one", "matching": "cosine", "quality_weight": 0.0}  # OVSeg, section 3.2
 
 Mentions = Mapping[
     str, Sequence[Mention]
@@ -57,6 +59,7 @@ class Miner:
         category: of each lemma, from 1.
         words: the CLIP with all nouns.
         least: the least cosine of a pair; None for no bound.
+        origins: where the values of the matching come from.
     """
 
     regions: ProposalSource
@@ -64,6 +67,7 @@ class Miner:
     category: Mapping[str, int]
     words: NounMasks
     least: float | None
+    origins: Mapping[str, layers.Origin] = field(default_factory=dict)
 
     def record(self, item: ImageItem, rgb: NDArray[np.uint8], encode: Any) -> parts.Record:
         """The pairs of an image: a mask for each of its nouns; several nouns may have the same.
@@ -157,7 +161,7 @@ def run(
     categories = tuple(coco.Category(number, lemma) for number, lemma in enumerate(lemmas, 1))
     regions = _regions(matching, compute.model, items, place)
     if run.dry_run:
-        return runs.planned(items, categories, target)
+        return runs.planned(items, categories, target, run, place)
     miner = _miner(matching, compute, place, regions, mentions, lemmas)
     batch_size = run.batch_size or BATCH_SIZE
     written.prepare(keeps)
@@ -170,23 +174,34 @@ def run(
             out=target,
             device=place,
             description="mining",
+            output=merge.Output(asked=asked.digest),
             beside=runs.places_from(target, written.places),
-            asked=asked.digest,
+            finish=partial(finish, places=written.places, facts={}),
         ),
         run,
         progress,
     )
-    written.finish(outcome.dataset)
+    if outcome.shard is None:
+        written.clean()
     return dataclasses.replace(outcome, files=written.places)
+
+
+def finish(
+    dataset: coco.Dataset,
+    tensors: Sequence[Mapping[str, torch.Tensor]],
+    places: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the list of the crops, or packs them, where crops are kept."""
+    PairCrops(Path(places["crops"]) if "crops" in places else None).finish(dataset)
 
 
 def _check_places(target: str, written: PairCrops, run: Run) -> bool:
     """Refuses places that must not be written to; whether crops of an earlier run are kept."""
     runs.check_place(target, run)
-    is_begun = runs.is_begun(target)
-    keeps = run.resume and is_begun
-    written.check(run.overwrite or keeps, is_begun)
-    return keeps
+    keeps = runs.goes_on(target, run)
+    written.check(run.overwrite or keeps, runs.is_begun(target))
+    return keeps or run.shard is not None  # another shard may have begun meanwhile
 
 
 def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipeline) -> Mentions:
@@ -202,9 +217,9 @@ def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipel
 
 def _stop_words(nouns: Nouns) -> frozenset[str]:
     """The lemmas that are left out."""
-    if nouns.no_stop:
-        return frozenset()
-    return STOP_WORDS if nouns.stop is None else tagging.read_stop_words(nouns.stop)
+    if nouns.stop is not None:
+        return tagging.read_stop_words(nouns.stop)
+    return frozenset() if nouns.no_stop else STOP_WORDS
 
 
 def _regions(
@@ -230,12 +245,14 @@ def _miner(
 
     clip = door.load(compute.model, device, devices.precision(compute.precision, device))
     nouns = (mention.noun for several in mentions.values() for mention in several)
+    settled, origins = recommendations.settled(clip, matching, PUBLISHED)
     return Miner(
         regions=regions,
         mentions=mentions,
         category={lemma: number for number, lemma in enumerate(lemmas, 1)},
-        words=noun_masks.of(clip, nouns, matching),
+        words=noun_masks.of(clip, nouns, settled),
         least=matching.min_similarity,
+        origins=origins,
     )
 
 
@@ -282,6 +299,7 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
             miner.words.matching,
             {key: value for key, value in regions.items() if value is not None},
         ),
+        "origins": {name: origin for name, origin in miner.origins.items() if origin != "default"},
         "tagger": {"name": pipeline.name, "fingerprint": pipeline.fingerprint},
         "nouns": parts.settings_digest(
             {

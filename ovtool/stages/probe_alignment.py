@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError
 from ovtool.formats import plots
 from ovtool.inputs import labelled_patches, probes
 from ovtool.inputs.probes import Probe
-from ovtool.methods import class_maps
+from ovtool.methods import bootstrap, class_maps
+from ovtool.methods.bootstrap import Measure
 from ovtool.methods.patch_labels import IGNORED, MIXED
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings
@@ -52,8 +55,8 @@ class Counts:
     """How many patches were seen, and how many of them each reading named right.
 
     Attributes:
-        patches: int64 (K,), by class of the truth.
-        right: int64 (readings, K).
+        patches: int64 (N, K), by image and class of the truth.
+        right: int64 (readings, N, K).
         left_out: how many patches had no majority (`MIXED`), and how many no class (`IGNORED`).
     """
 
@@ -79,23 +82,26 @@ def run(
     recommends, and the PACL head.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         alignment: how images are shown and patches are read and counted.
         plot: a PNG of the shares.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: the batch size, and whether the plot may replace one.
+        run: the batch size, and whether the plot may replace one; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
     Returns:
         What JSON holds: `rows`, each with `name`, `last_block`, `pacl` and `accuracy`, by group (see
-        `inputs.truths.open_probed`) the share of patches named right, in [0, 1]; `patches` by group, and
-        how many were left out as `mixed` or `ignored`.
+        `inputs.truths.open_probed`) the share of patches named right, in [0, 1], with their `intervals` and
+        their `difference` from the first row (`outputs.probe_results.sureness`); `patches` by group, and how
+        many were left out as `mixed` or `ignored`.
 
     Raises:
         UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
     place = probe_results.plot_place(plot, run)
+    if run.dry_run:
+        return probes.planned(data_set, source, alignment.classes_per_image)
     probe = probes.opened(
         data_set,
         source,
@@ -153,22 +159,22 @@ def _count(
     truth, words = probe.truth, probe.truth.words
     embedded = probe.embedded(alignment.templates)
     classes = len(words.truth.classes)
-    patches = torch.zeros(classes, dtype=torch.int64)
-    right = torch.zeros(len(readings), classes, dtype=torch.int64)
+    patches = torch.zeros(len(truth.items), classes, dtype=torch.int64)
+    right = torch.zeros(len(readings), *patches.shape, dtype=torch.int64)
     left_out = {MIXED: 0, IGNORED: 0}
     with progress(len(truth.items), "probing") as advance:
-        for item in truth.items:
+        for number, item in enumerate(truth.items):
             view = labelled_patches.view(probe.clip, *truth.read(item), views)
             true = view.labels.counted(alignment.count_mixed).flatten()[view.places]  # (n, h, w)
             for kind in left_out:
                 left_out[kind] += int((true == kind).sum())
-            patches += torch.bincount(true[true >= 0], minlength=classes)
+            patches[number] = torch.bincount(true[true >= 0], minlength=classes)
             places, owner = words.rows(item.name)
             competing = torch.tensor(words.competing(item.name))
             for row, reading in enumerate(readings):
                 best = _named(reading.encode, view.crops, embedded[places], owner)
                 hit = true[(competing[best] == true) & (true >= 0)]
-                right[row] += torch.bincount(hit, minlength=classes)
+                right[row, number] = torch.bincount(hit, minlength=classes)
             advance()
     return Counts(patches, right, left_out)
 
@@ -186,20 +192,37 @@ def _named(
 def _table(probe: Probe, readings: Sequence[Reading], counts: Counts) -> dict[str, Any]:
     """`rows` and `patches` of `run`."""
     members = {name: torch.tensor(sorted(own)) for name, own in probe.truth.groups.items()}
-    total = {name: int(counts.patches[own].sum()) for name, own in members.items()}
+    total = {name: int(counts.patches[:, own].sum()) for name, own in members.items()}
+
+    def measure(right: Tensor) -> Measure:
+        ratios = [
+            bootstrap.ratio(name, _sums(right, own), _sums(counts.patches, own))
+            for name, own in members.items()
+        ]
+        return lambda times: {
+            name: values for ratio in ratios for name, values in ratio(times).items()
+        }
+
+    sure = probe_results.sureness([measure(right) for right in counts.right], len(counts.patches))
     rows = [
         {
             "name": reading.name,
             "last_block": reading.last_block,
             "pacl": reading.head,
             "accuracy": {
-                name: int(right[own].sum()) / total[name] if total[name] else None
+                name: int(right[:, own].sum()) / total[name] if total[name] else None
                 for name, own in members.items()
             },
+            **own_sureness,
         }
-        for reading, right in zip(readings, counts.right, strict=True)
+        for reading, right, own_sureness in zip(readings, counts.right, sure, strict=True)
     ]
     return {"rows": rows, "patches": total}
+
+
+def _sums(counts: Tensor, classes: Tensor) -> NDArray[np.float64]:
+    """Those of some classes in each image, (N,), of counts int64 (N, K)."""
+    return counts[:, classes].sum(1).double().numpy()
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -46,11 +46,11 @@ def run(
     Both ways see the same pixels: the whole image, its shorter side that which the model was trained on.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         classify: the words and their sentences, and the PACL head.
         plot: a PNG of the measures.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: whether the plot may replace one.
+        run: whether the plot may replace one; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
@@ -64,6 +64,8 @@ def run(
         UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
     place = probe_results.plot_place(plot, run)
+    if run.dry_run:
+        return probes.planned(data_set, source, classify.classes_per_image)
     probe = probes.opened(
         data_set,
         source,

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from ovtool.errors import InputError
 from ovtool.formats import plots
@@ -28,10 +28,15 @@ from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.probe import Coherence
 from ovtool.settings.shared import Compute, Run, Source
 
+if TYPE_CHECKING:  # loaded where it is used: timm is not needed for a CLIP alone
+    from ovtool.models.clip import Clip
+    from ovtool.models.timm_backbone import Backbone
+
 KINDS = ("within", "across")  # one image, two images
 MOST_PATCHES = 64  # of an image, from which its pairs are drawn
 BOOTSTRAP = 200
 HEAD = "PACL head"
+BLOCK = "block "
 
 
 @dataclass(frozen=True)
@@ -85,31 +90,35 @@ def run(
     without a majority are left out.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         coherence: the blocks, how many pairs are drawn, and how images are shown.
         plot: a PNG of the areas by block, or of the ROC curves where there is one block.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: whether the plot may replace one.
+        run: whether the plot may replace one; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
     Returns:
         What JSON holds: `rows`, each with `name`, `layer`, `pacl`, and for `within` and `across` `auc`,
         its 95 % bootstrap interval by images (`low`, `high`), how many `pairs` there were, and how many
-        of the `same` class; None where all pairs are alike. A PACL head is a row of its own.
+        of the `same` class; None where all pairs are alike. A PACL head is a row of its own, and so is each
+        stage of a backbone, whose map is brought to the CLIP's patches by its means over them.
 
     Raises:
         UsageError, ModelError, MismatchError, OutputExistsError.
         InputError: also where all patches are of one class.
     """
     place = probe_results.plot_place(plot, run)
+    if run.dry_run:
+        return probes.planned(data_set, source)
     probe = probes.opened(data_set, source, compute, pacl=coherence.pacl)
     from ovtool.models import towers
 
     blocks = coherence.blocks(towers.depth(probe.clip.model.visual))
     views = labelled_patches.settled(probe.clip, coherence)
     views = replace(views, stride=views.stride if coherence.stride else views.window)
-    patches = _patches(probe, coherence, blocks, views, progress)
+    backbone = _backbone(coherence, views.short_side)
+    patches = _patches(probe, coherence, blocks, views, backbone, progress)
     seed = coherence.seed
     pairs = {kind: _drawn(patches, kind, coherence.sample, seed) for kind in KINDS}
     if all(drawn.are_alike for drawn in pairs.values()):
@@ -121,7 +130,7 @@ def run(
     rows = [
         {
             "name": name,
-            "layer": None if name == HEAD else int(name.split()[1]),
+            "layer": int(name.split()[1]) if name.startswith(BLOCK) else None,
             "pacl": head.fingerprint if head is not None and name == HEAD else None,
             **{kind: _measured(patches, name, pairs[kind], seed) for kind in KINDS},
         }
@@ -143,6 +152,7 @@ def _patches(
     coherence: Coherence,
     blocks: Sequence[int],
     views: DenseSettings,
+    backbone: Backbone | None,
     progress: Progress,
 ) -> Patches:
     """At most `MOST_PATCHES` patches of each image, fewer where there are more images than pairs need."""
@@ -159,7 +169,10 @@ def _patches(
             images.append(torch.full_like(taken, number))
             classes.append(true[taken])
             where = (view.places.flatten() == taken[:, None]).int().argmax(1)  # its first window
-            for name, tokens in _tokens(probe, blocks, view.crops).items():
+            rows = _tokens(probe, blocks, view.crops)
+            if backbone is not None:
+                rows |= _stages(backbone, probe.clip, view.crops)
+            for name, tokens in rows.items():
                 kept = tokens.flatten(0, 2)[where.to(tokens.device)]
                 vectors.setdefault(name, []).append(normalize(kept.float(), dim=1).cpu())
             advance()
@@ -174,8 +187,34 @@ def _tokens(probe: Probe, blocks: Sequence[int], crops: Tensor) -> dict[str, Ten
 
     clip, head = probe.clip, probe.head
     layers = door.layer_tokens(clip, crops, [block - 1 for block in blocks])
-    rows = {f"block {block}": tokens for block, tokens in zip(blocks, layers, strict=True)}
+    rows = {f"{BLOCK}{block}": tokens for block, tokens in zip(blocks, layers, strict=True)}
     return rows if head is None else {**rows, HEAD: heads.patch_features(clip, head, crops)}
+
+
+def _backbone(coherence: Coherence, size: int | None) -> Backbone | None:
+    """The network beside the CLIP, which is told where it begins at random weights."""
+    if coherence.backbone is None:
+        return None
+    from ovtool.models import timm_backbone
+
+    name = timm_backbone.name_of(coherence.backbone)
+    backbone = timm_backbone.Backbone(name, size or 224, coherence.seed)
+    timm_backbone.say_start(backbone)
+    return backbone.eval()
+
+
+def _stages(backbone: Backbone, clip: Clip, crops: Tensor) -> dict[str, Tensor]:
+    """The stages of a backbone, by row of the table, at the patches of a CLIP's crops: (n, h, w, channels) each."""
+    from ovtool.models import timm_backbone
+
+    mean, std = (crops.new_tensor(three).view(1, 3, 1, 1) for three in (clip.mean, clip.std))
+    rgb = ((crops * std + mean) * 255).permute(0, 2, 3, 1).cpu()
+    grid = [side // clip.patch_size for side in crops.shape[2:]]
+    maps = backbone.stages(timm_backbone.normalise(rgb))
+    return {
+        f"{backbone.name}, stage {number}": adaptive_avg_pool2d(own, grid).permute(0, 2, 3, 1)
+        for number, own in enumerate(maps, start=1)
+    }
 
 
 def _generator(*numbers: int) -> torch.Generator:

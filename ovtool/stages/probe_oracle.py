@@ -7,7 +7,7 @@ are the bottleneck, and not masks (OVSeg, Liang et al., CVPR 2023, section 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 from ovtool.errors import InputError
 from ovtool.inputs import probes
 from ovtool.inputs.probes import Probe
-from ovtool.methods import class_maps, metrics
+from ovtool.methods import bootstrap, class_maps, metrics
 from ovtool.methods import oracle as method
+from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.outputs import probe_results
 from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
@@ -62,13 +63,30 @@ class Counts:
 
     Attributes:
         confusion: row of the table to int64 (K, K + 1), over pixels.
-        right: row of the table to the number of true masks that were named right.
-        masks: the number of true masks.
+        of_images: row of the table to what the bootstrap keeps of each image, int64 (3, K).
+        right: row of the table to the number of true masks of each image that were named right; NaN where no CLIP
+            names them.
+        masks: the number of true masks of each image.
     """
 
     confusion: dict[str, NDArray[np.int64]]
-    right: dict[str, int]
-    masks: int = 0
+    of_images: dict[str, list[NDArray[np.int64]]]
+    right: dict[str, list[float]]
+    masks: list[int] = field(default_factory=list)
+
+    def add(self, row: str, confusion: NDArray[np.int64], right: float) -> None:
+        """An image of a row of the table."""
+        self.confusion[row] += confusion
+        self.of_images[row].append(bootstrap.image_counts(confusion))
+        self.right[row].append(right)
+
+    def measure(self, row: str) -> Measure:
+        """The figures of a row, as the bootstrap takes them."""
+        hits, truth, predicted = np.stack(self.of_images[row], axis=1)  # (N, K) each
+        ious = bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
+        pixels = bootstrap.ratio("pixel_accuracy", hits.sum(1), truth.sum(1))
+        masks = bootstrap.ratio("accuracy", np.array(self.right[row]), np.array(self.masks))
+        return lambda times: {**ious(times), **pixels(times), **masks(times)}
 
 
 def run(
@@ -83,38 +101,38 @@ def run(
     """Measures both halves of a two-stage segmentation on images with masks.
 
     Args:
-        data_set: a data set `NAME[:SPLIT]` with masks; None where `source` names a COCO JSON.
+        data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         oracle: the words, the prompts and crops of the CLIP, and where proposals come from.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
-        run: the number of crops at once.
+        run: the number of crops at once; `dry_run` only counts images and words.
         compute: the CLIP, and where and how it computes.
         progress: opens a bar.
 
     Returns:
         What JSON holds: `rows`, each with `name`, `miou`, `miou_union`, `pixel_accuracy` and, where a CLIP names true
-        masks, `accuracy`, the share of them that is named right; all fractions in [0, 1].
+        masks, `accuracy`, the share of them that is named right; all fractions in [0, 1], with their `intervals`
+        and their `difference` from the first row (`outputs.probe_results.sureness`).
 
     Raises:
         UsageError, InputError, ModelError, MismatchError.
     """
+    if run.dry_run:
+        return probes.planned(data_set, source, oracle.classes_per_image)
     probe = probes.opened(data_set, source, compute, classes_per_image=oracle.classes_per_image)
     regions = _regions(probe, oracle)
     rows, prompts = _namings(probe.clip, oracle)
     counts = _count(probe, oracle, rows, regions, run.batch_size, progress)
-    if not counts.masks:
+    if not any(counts.masks):
         raise InputError(f"{probe.truth.source}: none of its images has a mask; nothing to measure")
+    names = list(counts.confusion)
+    sure = probe_results.sureness([counts.measure(name) for name in names], len(counts.masks))
     return probe_results.document(
         "oracle",
         {
             "images": len(probe.truth.items),
-            "masks": counts.masks,
+            "masks": sum(counts.masks),
             "words_an_image": probe.truth.words.mean_count,
-            "rows": [
-                _row(
-                    name, confusion, None if name == PROPOSED else counts.right[name] / counts.masks
-                )
-                for name, confusion in counts.confusion.items()
-            ],
+            "rows": [{**_row(name, counts), **own} for name, own in zip(names, sure, strict=True)],
         },
         probe.clip,
         _provenance(probe, oracle, regions, prompts),
@@ -157,25 +175,26 @@ def _count(
     names = [*(row.name for row in rows), PROPOSED]
     counts = Counts(
         {name: np.zeros((classes, classes + 1), np.int64) for name in names},
-        dict.fromkeys(names, 0),
+        {name: [] for name in names},
+        {name: [] for name in names},
     )
     with progress(len(truth.items), "probing") as advance:
         for item in truth.items:
             rgb, true = truth.read(item)
             labels = true.numpy()
             present = np.unique(labels[labels >= 0])
-            counts.masks += len(present)
+            counts.masks.append(len(present))
             places, owner = words.rows(item.name)
             competing = np.array(words.competing(item.name))
             masks = torch.from_numpy(labels[None] == present[:, None, None])
-            for row in rows if len(present) else ():
-                vectors = _encoded(row, rgb, masks, oracle.crop_size, batch_size)
-                scores = class_maps.class_scores(vectors @ embedded[places].T, owner, dim=1)
-                named = competing[scores.argmax(1).cpu().numpy()]
-                counts.right[row.name] += int((named == present).sum())
+            for row in rows:
                 whole = np.full(classes + 1, -1)
-                whole[present] = named
-                counts.confusion[row.name] += metrics.confusion(whole[labels], labels, classes)
+                if len(present):
+                    vectors = _encoded(row, rgb, masks, oracle.crop_size, batch_size)
+                    scores = class_maps.class_scores(vectors @ embedded[places].T, owner, dim=1)
+                    whole[present] = competing[scores.argmax(1).cpu().numpy()]
+                confusion = metrics.confusion(whole[labels], labels, classes)
+                counts.add(row.name, confusion, int((whole[present] == present).sum()))
             proposed = regions.find(item, rgb)
             best = method.named_by_truth(
                 torch.from_numpy(proposed.superpixels.astype(np.int64)),
@@ -183,7 +202,7 @@ def _count(
                 true,
                 classes,
             )
-            counts.confusion[PROPOSED] += metrics.confusion(best, true, classes)
+            counts.add(PROPOSED, metrics.confusion(best, true, classes), np.nan)
             advance()
     return counts
 
@@ -209,14 +228,14 @@ def _encoded(
     )
 
 
-def _row(name: str, confusion: NDArray[np.int64], accuracy: float | None) -> dict[str, Any]:
-    scores = metrics.scores(confusion)
+def _row(name: str, counts: Counts) -> dict[str, Any]:
+    scores = metrics.scores(counts.confusion[name])
     return {
         "name": name,
         "miou": scores.miou_truth,
         "miou_union": scores.miou_union,
         "pixel_accuracy": scores.pixel_accuracy,
-        "accuracy": accuracy,
+        "accuracy": None if name == PROPOSED else sum(counts.right[name]) / sum(counts.masks),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import UsageError
-from ovtool.formats import atomic, coco, parts, rle, tensors
+from ovtool.formats import atomic, coco, merge, parts, rle, tensors
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
 from ovtool.inputs import images as sources
@@ -80,7 +81,7 @@ def run(
     _check_places(target, embeddings, run)
     named = (*sources.data_set_of(inputs), source.coco)
     asked = requests.of("propose", masks, name, compute, run, format, sources=named, items=items)
-    run = requests.begin(asked, target, run, (embeddings,))
+    run = requests.begin(asked, target, run, (embeddings,), is_list=format == "results")
     clip = _clip(compute.model, place) if by_name.is_trained(name) else None
     settings = dataclasses.replace(masks, proposer=name)
     propose = by_name.load(settings, clip=clip, device=place)
@@ -90,12 +91,12 @@ def run(
             "`ovtool train-proposer` made"
         )
     if run.dry_run:
-        return runs.planned(items, CATEGORIES, target)
+        return runs.planned(items, CATEGORIES, target, run, place)
 
-    def keep(dataset: coco.Dataset, embedded: Sequence[Mapping[str, Tensor]]) -> None:
-        if embeddings is not None:
-            write_embeddings(embeddings, dataset, embedded, propose)
-
+    facts: dict[str, Any] = {}
+    if embeddings is not None and propose.model is not None:
+        facts = dict(zip(("model", "fingerprint"), propose.model, strict=True))
+    written = {} if embeddings is None else {"embeddings": str(embeddings)}
     outcome = runs.map_images(
         items,
         lambda part: part_output(part, propose, embeddings is not None),
@@ -105,15 +106,13 @@ def run(
             out=target,
             device=place if propose.weights is not None else torch.device("cpu"),
             description="proposing",
-            format=format,
-            asked=asked.digest,
-            beside={} if embeddings is None else {"embeddings": "safetensors"},
-            finish=keep,
+            output=merge.Output(format, asked.digest, facts),
+            beside=runs.places_from(target, written),
+            finish=partial(finish, places=written, facts=facts),
         ),
         run,
         progress,
     )
-    written = {} if embeddings is None else {"embeddings": str(embeddings)}
     return dataclasses.replace(outcome, files=written)
 
 
@@ -124,12 +123,11 @@ def _check_places(target: str, embeddings: Path | None, run: Run) -> None:
         return
     if str(embeddings) == "-":
         raise UsageError("--save-embeddings writes a safetensors file; name one in place of -")
-    is_begun = run.resume and runs.is_begun(target)
-    atomic.check_output(embeddings, run.replaces or is_begun)
+    atomic.check_output(embeddings, run.replaces or runs.goes_on(target, run))
 
 
 def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> engine.PartOutput:
-    """The records of a part; with `embed` also its embeddings, float16, a row a mask."""
+    """The records of a part; with `embed` also its embeddings, float16, a row a mask, and "no object"."""
     rows: list[NDArray[np.float32]] = []
     kept: dict[str, tensors.Array] = {}
 
@@ -144,6 +142,7 @@ def part_output(items: Sequence[ImageItem], propose: Proposer, embed: bool) -> e
         if embed and propose.no_object is not None:
             empty = np.zeros((0, len(propose.no_object)), np.float32)
             kept["embeddings"] = np.concatenate([empty, *rows]).astype(np.float16)
+            kept["no_object"] = propose.no_object
 
     return engine.PartOutput(records(), tensors=kept)
 
@@ -164,20 +163,32 @@ def record(item: ImageItem, proposals: Proposals) -> parts.Record:
     return parts.image_record(item.name, height, width, entries)
 
 
-def write_embeddings(
-    path: Path, dataset: coco.Dataset, embedded: Sequence[Mapping[str, Tensor]], propose: Proposer
+def finish(
+    dataset: coco.Dataset,
+    embedded: Sequence[Mapping[str, Tensor]],
+    places: Mapping[str, str],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Writes the embeddings of a data set's masks, rows in the order of the annotations' ids."""
-    assert propose.model is not None and propose.no_object is not None
-    rows = torch.cat([part["embeddings"] for part in embedded])
+    """Writes the embeddings of a data set's masks, if they have a place: rows in the order of the
+    annotations' ids.
+
+    Args:
+        dataset: the merged data set.
+        embedded: the tensors of the parts.
+        places: what is written, kind to place.
+        facts: `model` and `fingerprint` of the CLIP that the proposer belongs to.
+    """
+    if "embeddings" not in places:
+        return
     settings = {
         "annotations": len(dataset.annotations),
         "proposals": coco.digest(dataset),
         "temperature": TEMPERATURE,
     }
-    model, fingerprint = propose.model
-    header = {"kind": "proposals", "model": model, "fingerprint": fingerprint, "settings": settings}
-    tensors.save(path, {"embeddings": rows, "no_object": propose.no_object}, header)
+    header = {"kind": "proposals", **facts, "settings": settings}
+    rows = torch.cat([part["embeddings"] for part in embedded])
+    kept = {"embeddings": rows, "no_object": embedded[0]["no_object"]}
+    tensors.save(Path(places["embeddings"]), kept, header)
 
 
 def _clip(model: str | None, device: torch.device) -> Clip | None:

@@ -8,7 +8,8 @@ images one by one (`cams.refine_steps`), and what they leave is written as maps 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ovtool.batches import maps as map_batches
+from ovtool.batches.readable import Check
 from ovtool.cams import prompt_refinement
 from ovtool.cams.refine_steps import Context
 from ovtool.cams.refined import MapsOf, Masking, Refiner, Work, with_background
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco, tensors
+from ovtool.formats import atomic, coco, merge, tensors
 from ovtool.formats import cams as maps_file
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.inputs import asked as requests
@@ -106,7 +108,7 @@ def run(
         Drawn(label_maps=masks.label_maps, overlays=masks.overlays),
         doubled=doubled_stems(items),
     )
-    drawings.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
+    drawings.check(items, run.overwrite or runs.goes_on(target, run))
     clip = None
     if "prompts" in apply.apply or apply.reads_attention:
         from ovtool.models import clip as door
@@ -118,11 +120,13 @@ def run(
     training = None
     if kept is not None:
         assert clip is not None
-        training = prompt_refinement.Refinement.of(clip, given, items, str(cams), prompts)
+        check = Check(run.strict, prompts.loader_workers, progress)
+        usable, _ = map_batches.readable_maps(given, folder, str(cams), check)
+        training = prompt_refinement.Refinement.of(clip, usable, folder, str(cams), prompts)
     masking = None if is_maps else Masking.of(masks, apply)
     settings = _provenance(given, apply, training, masking, regions)
     if run.dry_run:
-        return runs.planned(items, categories, target)
+        return runs.planned(items, categories, target, run, place)
     maps_of: MapsOf = lambda image, rgb: given.of(image.id)  # noqa: E731
     if training is not None and kept is not None:
         frame = training_run.Frame(
@@ -141,16 +145,7 @@ def run(
     work = Work(given, Refiner(maps_of, context, regions), masking, drawings)
     made_with = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
 
-    def write(dataset: coco.Dataset, several: Sequence[Mapping[str, Tensor]]) -> None:
-        _write_maps(Path(target), given, dataset, several, settings, clip)
-
-    def check(dataset: coco.Dataset, _: Sequence[Mapping[str, Tensor]]) -> None:
-        if masking is not None and not dataset.annotations:
-            raise InputError(
-                f"no pixel of any image is certain to {masking.confidence:g}, so all would be ignored; give a "
-                "lower --confidence"
-            )
-
+    facts = _facts(given, settings, clip) if is_maps else {}
     job = runs.Job(
         info=runs.provenance("refine", settings, made_with),
         categories=categories,
@@ -158,13 +153,27 @@ def run(
         device=place,
         description="refining",
         beside=runs.places_from(target, drawings.places),
-        asked=asked.digest,
-        finish=check,
-        write=write if is_maps else None,
+        output=merge.Output("cams" if is_maps else "coco", asked.digest, facts),
+        finish=partial(finish, places=drawings.places, facts=facts),
     )
     outcome = runs.map_images(items, work.part_output, job, run, progress)
     places = {**drawings.places, **_generator_places(kept, prompts)}
-    return Outcome(outcome.dataset, outcome.out, outcome.failures, files=places)
+    return replace(outcome, files=places)
+
+
+def finish(
+    dataset: coco.Dataset,
+    maps: Sequence[Mapping[str, Tensor]],
+    places: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> None:
+    """Refuses pseudo masks that would all be empty. Raises InputError."""
+    masking = dataset.info["ovtool"]["settings"].get("masking")
+    if masking is not None and not dataset.annotations:
+        raise InputError(
+            f"no pixel of any image is certain to {masking['confidence']:g}, so all would be ignored; give a "
+            "lower --confidence"
+        )
 
 
 def _provenance(
@@ -258,6 +267,11 @@ def _checked_generator(apply: Apply, prompts: PromptStep, target: str, run: Run)
     """
     if "prompts" not in apply.apply:
         return None
+    if run.shard is not None:
+        raise UsageError(
+            "--shard does not go with the step prompts, which would be trained in every shard; refine with "
+            "--apply prompts into maps first, then refine those in shards"
+        )
     kept = prompts.save_generator or Path(f"{target}.generator.safetensors")
     curve = kept.with_suffix(".png")
     atomic.check_distinct((Path(target), kept, curve))
@@ -293,21 +307,12 @@ def _maps_of_generator(generator: Any) -> MapsOf:
     return maps_of
 
 
-def _write_maps(
-    target: Path, found: Cams, dataset: coco.Dataset, tensors_: Sequence[Mapping[str, Tensor]],
-    shown: Mapping[str, Any], clip: Clip | None,
-) -> None:  # fmt: skip
-    """Writes refined maps; images that failed are listed in the file."""
-    maps = {
-        int(name.removeprefix("cam/")): value for part in tensors_ for name, value in part.items()
+def _facts(given: Cams, settings: Mapping[str, Any], clip: Clip | None) -> dict[str, Any]:
+    """What a file of refined maps says beside them."""
+    made_by = given if clip is None else clip
+    return {
+        "settings": {**given.settings, "refined": dict(settings)},
+        "model": given.model if clip is None else clip.name,
+        "fingerprint": made_by.fingerprint,
+        "failures": [dict(failure) for failure in given.failures],
     }
-    images = [image for image in found.images if image.id in maps]
-    model, fingerprint = found.model, found.fingerprint
-    if clip is not None:
-        model, fingerprint = clip.name, clip.fingerprint
-    maps_file.write(
-        target, images, found.categories, maps, {**found.settings, "refined": dict(shown)},
-        model=model, fingerprint=fingerprint,
-        failures=[*found.failures, *dataset.info["ovtool"]["failures"]],
-        asked=dataset.info["ovtool"].get("asked"),
-    )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ovtool.formats import merge
 from ovtool.inputs import asked as requests
 from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
@@ -82,7 +83,7 @@ def run(
     named = (*image_inputs.data_set_of(inputs), source.coco)
     asked = requests.of("segment", method, words, compute, run, format, sources=named, items=items)
     beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps)
-    run = requests.begin(asked, target, run, beside)
+    run = requests.begin(asked, target, run, beside, is_list=format == "results")
     ready = prepared(method, words, items, inputs, compute, run.batch_size)
     files = DrawnFiles(
         names=[names[0] for names in ready.words.classes],
@@ -90,9 +91,10 @@ def run(
         overlay_file=overlay,
         doubled=doubled_stems(items),
     )
-    files.check(items, run.overwrite or (run.resume and runs.is_begun(target)))
+    files.check(items, run.overwrite or runs.goes_on(target, run))
     if run.dry_run:
-        plan = runs.planned(items, ready.words.categories, target)
+        place = devices.choose(compute.device)
+        plan = runs.planned(items, ready.words.categories, target, run, place)
         return replace(plan, files=files.places)
 
     segmenter = ready.load()
@@ -103,9 +105,8 @@ def run(
         out=target,
         device=segmenter.device,
         description="segmenting",
-        format=format,
+        output=merge.Output(format, asked.digest),
         beside=runs.places_from(target, files.places),
-        asked=asked.digest,
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress

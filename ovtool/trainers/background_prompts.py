@@ -21,7 +21,7 @@ from ovtool.batches import maps as map_batches
 from ovtool.batches.loader import Loader
 from ovtool.batches.maps import CamBatches, CropBatch
 from ovtool.datasets import vocabularies
-from ovtool.errors import InputError
+from ovtool.errors import InputError, UsageError
 from ovtool.formats.cams import Cams
 from ovtool.inputs import category_texts
 from ovtool.methods import activation_maps, label_matching
@@ -59,11 +59,19 @@ def settled(
 
     Raises:
         InputError: No image of the maps has a class, and none is left to train on.
+        UsageError: All maps are of one class.
     """
     held_out = map_batches.held_out(cams, settings.seed, settings.held_out)
     images = sum(bool(image.category_ids) for image in cams.images) - len(held_out)
     if not images:
         raise InputError(f"{source} has no maps: no image in it has a class")
+    used = {category_id for image in cams.images for category_id in image.category_ids}
+    if len(used) == 1:
+        name = next(category.name for category in cams.categories if category.id in used)
+        raise UsageError(
+            f"every map of {source} is of '{name}', so that there is nothing to learn; add maps of other "
+            "classes"
+        )
     batch = min(known(settings.batch_size), images)
     steps = loop.steps_of(settings, images, batch)
     filled, _ = layers.layered(

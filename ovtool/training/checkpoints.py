@@ -51,10 +51,9 @@ class Checkpoint:
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             digest = state.pop("digest")
+            list(state.get("curve", ()))
         except _BROKEN:
-            raise InputError(
-                f"{self.path} is broken or no checkpoint; remove it to train from the start"
-            ) from None
+            raise broken(self.path) from None
         if digest != self.digest:
             raise MismatchError(
                 f"{self.path} is the checkpoint of a training with other data or settings; give the "
@@ -91,6 +90,11 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file, once the training has written its result."""
         self.path.unlink(missing_ok=True)
+
+
+def broken(path: Path) -> InputError:
+    """The error for a checkpoint that cannot be gone on from."""
+    return InputError(f"{path} is broken or no checkpoint; remove it to train from the start")
 
 
 def begin_together(

@@ -16,7 +16,7 @@ from ovtool.errors import OvtoolError
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.layers import known
 from ovtool.settings.shared import Training
-from ovtool.training import distributed
+from ovtool.training import checkpoints, distributed
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 
@@ -149,10 +149,10 @@ def train(
         group.setdefault("peak", group["lr"])
     curve: list[Record] = []
     if begun is not None:
-        for name, module in modules.items():
-            module.load_state_dict(begun["modules"][name])
-        optimizer.load_state_dict(begun["optimizer"])
-        curve = list(begun["curve"])
+        try:
+            curve = _restored(task, begun)
+        except Exception as error:  # torch has one for each way in which a state does not fit
+            raise checkpoints.broken(checkpoint.path) from error
     first = len(curve)
     with progress(plan.steps, task.name) as advance:
         advance(first)
@@ -179,6 +179,26 @@ def train(
                     }
                 )
             advance(1)
+    return curve
+
+
+def _restored(task: Task, begun: Mapping[str, Any]) -> list[Record]:
+    """Puts modules and optimizer where a checkpoint stands; the curve until there. Raises what torch raises, and
+    ValueError for a state of other shapes or types than the optimizer's own."""
+    for name, module in task.modules.items():
+        module.load_state_dict(begun["modules"][name])
+    optimizer = task.optimizer
+    kinds = [{key: type(value) for key, value in g.items()} for g in optimizer.param_groups]
+    optimizer.load_state_dict(begun["optimizer"])
+    if kinds != [{key: type(value) for key, value in g.items()} for g in optimizer.param_groups]:
+        raise ValueError("other settings of the optimizer")
+    for parameter, state in optimizer.state.items():
+        kept = [value for value in state.values() if torch.is_tensor(value)]
+        if any(value.shape != parameter.shape for value in kept if value.numel() != 1):
+            raise ValueError("a state of another shape")
+    curve = [dict(record) for record in begun["curve"]]
+    if not all(type(value) in (int, float) for record in curve for value in record.values()):
+        raise ValueError("a curve of other things than numbers")
     return curve
 
 

@@ -23,6 +23,7 @@ import torch
 
 from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats import atomic, parts, plots
+from ovtool.formats.lock import Lock
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
 from ovtool.runtime.progress import Progress, no_progress
@@ -103,11 +104,12 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Begun:
-    """A checkpoint, and what to go on from; None at the start."""
+    """A checkpoint, and what to go on from; None at the start. The first process holds the lock."""
 
     checkpoint: Checkpoint
     state: Mapping[str, Any] | None
     frame: Frame
+    lock: Lock | None = None
 
     @property
     def steps(self) -> int:
@@ -253,16 +255,20 @@ def begin(frame: Frame, phase: str = "") -> Begun:
         phase: which of its trainings, where it has several; the last one has no name.
 
     Raises:
-        OutputExistsError: a checkpoint is there, and neither `resume` nor `overwrite` was given.
+        OutputExistsError: a checkpoint is there, and neither `resume` nor `overwrite` was given; or another
+            process trains to this output.
         MismatchError: it is of a training with other data or settings.
         InputError: it is broken.
     """
     checkpoint = frame.checkpoint(phase)
+    lock = Lock(checkpoint.path) if frame.ranks.is_first else None
+    if lock is not None and not (frame.resume or frame.update):  # written since `check_outputs`
+        atomic.check_outputs(frame.outputs.places, frame.overwrite)
     with plain_errors(frame, "starting", phase=phase):
         state = checkpoints.begin_together(
             checkpoint, frame.ranks, frame.resume, frame.overwrite, frame.update
         )
-    return Begun(checkpoint, state, frame)
+    return Begun(checkpoint, state, frame, lock)
 
 
 def train(task: Task, begun: Begun) -> list[Record]:
@@ -341,6 +347,8 @@ def finish(
     plots.losses(frame.outputs.curve, thinned, frame.title)
     for begun in checkpoints_done:
         begun.checkpoint.remove()
+        if begun.lock is not None:
+            begun.lock.release()
 
 
 def complete(

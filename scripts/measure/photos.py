@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import photos_default
 import ridge
 import torch
 from numpy.typing import NDArray
@@ -54,7 +55,8 @@ COMPETITORS = (
 
 COLUMNS = (
     "twenty_accuracy", "twenty_miou", "everything_accuracy", "everything_miou", "whole_top1", "whole_map",
-    "absent_share", "precision", "recall",
+    "absent_share", "precision", "recall", "default_accuracy", "default_minus_patch_accuracy", "default_miou",
+    "default_minus_patch_miou", "cat_share",
 )  # fmt: skip
 Figures = Mapping[str, Interval]
 
@@ -252,13 +254,13 @@ def share_right(outcomes: Sequence[Outcome], rows: Sequence[int]) -> Interval:
 
 
 def log_line(model: str, result: Figures, sign: str = "-") -> str:
-    """A row of the table in `photos.md`."""
-    cells = (
-        f"{i.value:{sign}.3f} [{i.low:{sign}.3f}, {i.high:{sign}.3f}]"
-        for i in (result[name] for name in COLUMNS)
-    )
+    """A row of the table in `photos.md`, with empty cells for figures that were not made."""
+    known = {
+        name: f"{i.value:{sign}.3f} [{i.low:{sign}.3f}, {i.high:{sign}.3f}]"
+        for name, i in result.items()
+    }
     date = datetime.datetime.now(datetime.UTC).date()
-    return f"| {date} | {model} | {' | '.join(cells)} |\n"
+    return f"| {date} | {model} | {' | '.join(known.get(name, '') for name in COLUMNS)} |\n"
 
 
 def main() -> None:
@@ -289,7 +291,15 @@ def main() -> None:
     ]
     label = f"{Path(options.model).stem} `{model.clip.fingerprint}`"
     label += " and ridge regression" if model.ridge else ""
-    lines = [log_line(label, result := figures(outcomes))]
+    result = dict(figures(outcomes))
+    if model.ridge is None:
+        result |= photos_default.figures(
+            options.model,
+            names,
+            [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
+            torch.stack([outcome.twenty for outcome in outcomes]),
+        )
+    lines = [log_line(label, result)]
     document = {label: {name: asdict(interval) for name, interval in result.items()}}
     if options.left_out:
         rows = [names.index(word) for word in options.left_out.read_text().splitlines()]

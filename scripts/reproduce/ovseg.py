@@ -2,6 +2,7 @@
 """Measures the claims of OVSeg on the collage: proposals, mined pairs, mask prompts, two stages.
 
     scripts/reproduce/ovseg.py WORK [--seeds 0,1,2] [--only NAME] [--steps 80] [--images 500]
+    scripts/reproduce/ovseg.py WORK --photos PHOTOS
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ovseg_photographs
+import photographs
 import torch
 from cells import Cells, Figures, shown
 
@@ -162,12 +165,10 @@ class Bench(Cells):
             )
         return out
 
-    def regions(self, clip: "Clip") -> ProposalSource:
+    def regions(self, clip: "Clip", most: int = MAX_PROPOSALS) -> ProposalSource:
         """The proposer, which looks at each picture once however many systems ask for it."""
         if self.source is None:
-            proposer = by_name.load(
-                Propose(proposer=self.proposer, max_proposals=MAX_PROPOSALS), clip=clip
-            )
+            proposer = by_name.load(Propose(proposer=self.proposer, max_proposals=most), clip=clip)
             known: dict[str, Proposals] = {}
 
             def find(item: ImageItem, rgb: Any) -> Proposals:
@@ -191,7 +192,11 @@ class Bench(Cells):
         looked_for = word_inputs.gather(
             items, data.images, Words(classes_per_image=data.classes_per_image)
         )
-        method = TwoStage(prompts=prompts or "none", region_features=features)  # type: ignore[arg-type]
+        method = TwoStage(
+            prompts=prompts or "none",
+            region_features=features,  # type: ignore[arg-type]
+            max_proposals=MAX_PROPOSALS,
+        )
         compute = Compute(model="tiny", device="cpu", precision="float32")
         ready = two_stage.load(method, looked_for, self.regions, compute)
         truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
@@ -335,7 +340,10 @@ def main() -> None:
     parser.add_argument("--tower-lr", type=float, default=1e-4)
     parser.add_argument("--proposer", help="default: the one of tiny")
     parser.add_argument("--paper-pairs", action="store_true", help="mine by the greatest cosine")
+    photographs.add_options(parser)
     args = parser.parse_args()
+    if photographs.print_table(args, ovseg_photographs.claims):
+        return
     bench = Bench(
         args.work,
         args.images,

@@ -2,6 +2,7 @@
 """Measures the claims of PACL on the collage: alignment, segmentation, coherence, classification.
 
     scripts/reproduce/pacl.py WORK [--seeds 0,1,2] [--steps 80] [--images 500] [--tested 100] [--only ROW]
+    scripts/reproduce/pacl.py WORK --photos PHOTOS --twin FILE
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Heads are trained by `ovtool train-pacl` on the
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pacl_photographs
+import photographs
 from cells import Cells, Figures, shown
 
 from ovtool.datasets import collage_files, registry
@@ -288,12 +291,15 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
+    photographs.add_options(parser)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--images", type=int, default=500, help="of collage:train")
     parser.add_argument("--tested", type=int, default=100, help="of collage:test")
     parser.add_argument("--steps", type=int, default=80, help="of every training")
     parser.add_argument("--only", help="heads whose name contains this text, and their row alone")
     args = parser.parse_args()
+    if photographs.print_table(args, pacl_photographs.claims, pacl_photographs.coherence):
+        return
     bench = Bench(args.work, args.images, args.tested, args.steps)
     seeds = [int(seed) for seed in args.seeds.split(",")]
     if args.only is not None:

@@ -2,6 +2,7 @@
 """Measures the claims of SemPLeS on the collage: maps, background prompts, refinement, a final segmenter.
 
     scripts/reproduce/semples.py WORK [--seeds 0,1,2] [--only ROW] [--images 500]
+    scripts/reproduce/semples.py WORK --photos PHOTOS --twin FILE
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what is
 there is not made again: a run that was cut off goes on. The data are the preset `cooccur`: 20 classes,
@@ -17,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import photographs
+import semples_photographs
 import semples_scores as scores
 from cells import Figures, shown
 from semples_bench import BEST, HOSTS, Bench, Budget
@@ -178,6 +181,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Bench, Sequence[int]], list[Row]], Map
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
+    photographs.add_options(parser)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", choices=TABLES, help="one of the tables")
     parser.add_argument("--images", type=int, default=500, help="of train")
@@ -186,7 +190,10 @@ def main() -> None:
         flag = f"--{one.name.replace('_', '-')}"
         parser.add_argument(flag, type=type(one.default), default=one.default)
     parser.add_argument("--known", action="store_true", help="print what is measured, no more")
-    args = vars(parser.parse_args())
+    options = parser.parse_args()
+    if photographs.print_table(options, semples_photographs.claims, semples_photographs.nearest):
+        return
+    args = vars(options)
     budget = Budget(**{one.name: args[one.name] for one in fields(Budget)})
     images = {"train": args["images"], "val": args["val_images"]}
     bench = Bench(args["work"], images, budget, only_known=args["known"])

@@ -57,7 +57,7 @@ METHODS = {
     "classifier": (ClassifierMaps, {"arch": "timm:x", **LEARNING, **SEEN}),
     "gradcam": (Gradcam, {"background": "sky,wall", "sentence": "one {}", **SEEN}),
     "matching": (LabelMatching, {
-        "generator": "timm:y", "hidden": 7, "begin": "random", "save_generator": Path("g"),
+        "recipe": "semples", "generator": "timm:y", "hidden": 7, "begin": "random", "save_generator": Path("g"),
         "similarity": "shifted", "background_weight": 0.75, "select": "labels", "label_steps": 5,
         "background": "sky", **LEARNING, **SEEN,
     }),

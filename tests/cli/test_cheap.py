@@ -78,3 +78,48 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
     status, out, _ = ran(tmp_path, "info", "x.safetensors", "--json")
     assert status == 0 and "F64" in out and "pacl" in out
     assert ran(tmp_path, "info", "absent.json")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "line, status, said",
+    [
+        ("segment a.jpg", 2, "no words to look for"),
+        ("segment a.jpg --classes cow,,pig", 2, "class 2 is empty"),
+        ("segment a.jpg --classes cow,cow", 2, "'cow'"),
+        ("segment a.jpg --classes-file gone.txt", 1, "gone.txt"),
+        ("segment a.jpg --classes cow --prompts gone.safetensors --method two-stage", 1, "gone."),
+        ("segment --classes cow", 2, "no images; give files"),
+        ("segment --coco gone.json --images . --classes cow", 1, "no such file: gone.json"),
+        ("propose", 2, "no images; give files"),
+        ("cam --labels gone.csv --images .", 1, "no such file or folder: gone.csv"),
+        ("cam --labels l.csv", 2, "l.csv needs --images DIR"),
+        ("cam --labels l.csv --images gone", 1, "no such folder: gone"),
+        ("mine-pairs --captions c.json", 2, "c.json needs --images DIR"),
+        ("refine gone.safetensors", 1, "no such file or folder: gone.safetensors"),
+        ("tune-prompts gone.json", 1, "no such file or folder: gone.json"),
+        ("train-proposer gone.json -o x.safetensors", 1, "no such file or folder: gone.json"),
+        ("train-segmenter gone -o x.safetensors", 1, "no such file or folder: gone"),
+        ("evaluate gone.json --ground-truth l.csv", 1, "no such file or folder: gone.json"),
+        ("evaluate l.csv", 2, "give the truth as --ground-truth GT"),
+        ("probe oracle pets", 2, "unknown data set 'pets'"),
+        ("probe classify --coco gone.json --images .", 1, "no such file: gone.json"),
+        ("probe coherence collage --plot a.jpg", 1, "a.jpg exists"),
+    ],
+)
+def test_what_is_missing_or_unknown(line, status, said, tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "l.csv").write_text("a.jpg,cow\n")
+    (tmp_path / "c.json").write_text("{}")
+    code, out, lines = ran(tmp_path, *line.split())
+    assert (code, out, len(lines)) == (status, "", 1)
+    assert said in lines[0]
+
+
+def test_evaluate_of_two_files(tmp_path):
+    image = {"id": 1, "file_name": "a.jpg", "width": 4, "height": 4}
+    mask = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 2, 2], "area": 4}
+    mask["segmentation"] = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    data = {"images": [image], "annotations": [mask], "categories": [{"id": 1, "name": "cow"}]}
+    (tmp_path / "t.json").write_text(json.dumps({"info": {}, "licenses": [], **data}))
+    status, out, _ = ran(tmp_path, "evaluate", "t.json", "--ground-truth", "t.json", "--json")
+    assert status == 0 and json.loads(out)["miou"] == 1.0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from ovtool.cli import declare
+from ovtool.cli import cheap_checks, declare
 from ovtool.cli.declare import Only
 from ovtool.cli.parameters import DeclaredCommand
 from ovtool.errors import UsageError
@@ -140,6 +140,12 @@ def test_a_value_that_equals_the_default_is_given_too():
 def test_a_method_is_chosen_by_its_name_and_has_its_own_defaults():
     assert call("--method", "two-stage")["method"] == TwoStage()
     assert call("--method", "two-stage", "--share", "1")["method"] == TwoStage(share=1.0)
+
+
+@pytest.fixture(autouse=True)
+def no_files(monkeypatch):
+    """The files that these commands name are not there."""
+    monkeypatch.setattr(cheap_checks, "check", lambda values: None)
 
 
 def test_a_method_is_implied_by_what_only_it_requires():

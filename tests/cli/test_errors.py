@@ -79,7 +79,7 @@ def test_ovtool_debug_can_be_off(value, capsys, monkeypatch):
         (["evalute"], ["No such command 'evalute'", "Did you mean 'evaluate'?", "`ovtool --help`"]),
         (["info", "--jsn", "x"], ["No such option: --jsn", "--json", "`ovtool info --help`"]),
         (["info"], ["Missing argument", "FILE", "`ovtool info --help`"]),
-        (["evaluate", "x"], ["Missing option '--ground-truth'", "`ovtool evaluate --help`"]),
+        (["cam"], ["Missing option '--labels'", "`ovtool cam --help`"]),
         (
             ["evaluate", "x", "--ground-truth", "y", "--metric", "recal"],
             ["--metric", "'recal'", "miou"],

@@ -1,6 +1,8 @@
 """`ovtool evaluate` on files: right numbers, every kind of input, and every bad one."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from ovtool.cli.errors import run
 from ovtool.formats import coco, label_maps, merge, parts, rle
 from ovtool.settings.evaluate import MeanIou
-from ovtool.settings.shared import Run
+from ovtool.settings.shared import Run, Source
 from ovtool.stages import evaluate
 
 WORDS = ("cow", "grass", "sky")
@@ -546,6 +548,7 @@ def test_every_option_reaches_the_function(handed):
     seen = handed(evaluate, {"classes": [], **dict.fromkeys([*scores, *counts], 0)})
     line = "evaluate p.json --ground-truth t.json --with-background --ignore-label cow -o x.json"
     line += " --ignore-label 7 --classes-per-image w.json --missing skip --overwrite --bootstrap 7"
+    line += " --update"
     assert run(line.split()) == 0
     own = MeanIou(
         with_background=True,
@@ -555,7 +558,74 @@ def test_every_option_reaches_the_function(handed):
         bootstrap=7,
     )
     files = {"prediction": "p.json", "ground_truth": "t.json", "out": "x.json", "other": None}
-    assert seen == {**files, "metric": own, "run": Run(overwrite=True)}
+    how = {"source": Source(), "run": Run(overwrite=True, update=True)}
+    assert seen == {**files, "metric": own, **how}
+
+
+def test_a_data_set_its_folder_and_its_file_are_one_truth(desk, capsys):
+    assert run("data make collage scenes --count 3 --size 64".split()) == 0
+    truth = "scenes/annotations/semantic_demo.json"
+    given = (
+        ["--ground-truth", "scenes"],
+        ["--ground-truth", truth],
+        ["--coco", truth, "--images", "scenes/images/demo"],
+    )
+    for words in given:
+        capsys.readouterr()
+        assert run(["evaluate", truth, *words, "--json", "-q"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["miou"], said["images"]) == (1.0, 3)
+
+
+def test_there_is_one_truth(fails, tmp_path, maps):
+    predicted, true = maps
+    files = [write_coco(tmp_path / f"{n}.json", m) for n, m in (("p", predicted), ("t", true))]
+    two = "give the truth as --ground-truth GT, or as --coco FILE --images DIR"
+    assert fails(2, "evaluate", files[0]) == two
+    assert fails(2, "evaluate", *files[:1], "--ground-truth", files[1], "--coco", files[1]) == two
+    lone = ["evaluate", files[0], "--ground-truth", files[1], "--images", tmp_path]
+    assert "--images is the folder of --coco FILE" in fails(2, *lone)
+    gone = ["evaluate", files[0], "--coco", files[1], "--images", "gone"]
+    assert "no such folder: gone" in fails(1, *gone)
+
+
+@pytest.mark.parametrize("metric", ["miou", "recall"])
+def test_a_dry_run_measures_nothing(metric, tmp_path, maps, capsys, monkeypatch):
+    predicted, true = maps
+    monkeypatch.setattr(evaluate, "_measured", None)
+    files = [write_coco(tmp_path / f"{n}.json", m) for n, m in (("p", predicted), ("t", true))]
+    line = ["evaluate", files[0], "--ground-truth", files[1], "--metric", metric, "--dry-run"]
+    assert run([*line, "-o", str(tmp_path / "x.json"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == f"would measure {len(true)} images, into {tmp_path / 'x.json'}\n"
+    assert json.loads(said.out)["images"] == len(true)
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_result_is_made_again_only_where_something_changed(tmp_path, maps, capsys):
+    predicted, true = maps
+    files = [write_coco(tmp_path / f"{n}.json", m) for n, m in (("p", predicted), ("t", true))]
+    out = tmp_path / "scores.json"
+    line = ["evaluate", files[0], "--ground-truth", files[1], "-o", str(out), "--update"]
+
+    def is_made():
+        capsys.readouterr()
+        before = out.stat().st_mtime_ns if out.exists() else 0
+        assert run(line) == 0
+        said = capsys.readouterr()
+        is_new = out.stat().st_mtime_ns != before
+        assert (said.err == f"{out} is up to date\n") != is_new
+        return is_new
+
+    assert is_made() and not is_made()
+    line += ["--with-background"]
+    assert is_made() and not is_made()
+    os.utime(files[0], (time.time() + 100, time.time() + 100))
+    assert is_made()
+    first = ["evaluate", files[0], "--ground-truth", files[1], "--update"]
+    for rest in ([], ["-o", "-"]):
+        assert run([*first, *rest]) == 2
+        assert "--update compares the times of files" in capsys.readouterr().err
 
 
 def test_the_result_holds_no_path(tmp_path, maps):

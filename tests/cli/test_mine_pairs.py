@@ -46,7 +46,8 @@ def test_every_option_reaches_the_function(handed):
     line += (
         " --chunks --stop s.txt --spacy-model en_core_web_sm --proposer regions --templates vild"
     )
-    line += " --matching softmax --quality-weight 0.5 --min-similarity 0.25 --crops c --limit 7"
+    line += " --recipe ovseg --matching softmax --quality-weight 0.5 --min-similarity 0.25 --crops c --limit 7"
+    line += " --crop-size 96"
     line += " -o x.json --batch-size 3 --part-size 9 --resume --overwrite --strict --dry-run"
     line += " --model tiny --device cpu --precision float32 --threads 2"
     assert run(line.split()) == 0
@@ -54,6 +55,7 @@ def test_every_option_reaches_the_function(handed):
         "captions": "c.json",
         "images": Path("i"),
         "nouns": Nouns(
+            recipe="ovseg",
             captions_per_image="5",
             seed=8,
             pos=("NOUN", "PROPN"),
@@ -62,7 +64,9 @@ def test_every_option_reaches_the_function(handed):
             spacy_model="en_core_web_sm",
         ),
         "matching": Matching(
+            recipe="ovseg",
             proposer="regions",
+            crop_size=96,
             templates="vild",
             matching="softmax",
             quality_weight=0.5,

@@ -7,6 +7,7 @@ import pytest
 
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
+from ovtool.models import clip as door
 from ovtool.settings.probe import Oracle
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_oracle as stage
@@ -73,8 +74,34 @@ def test_the_table_of_a_data_set(desk, data, monkeypatch, capsys):
     assert "proposals named by truth" in (last := capsys.readouterr().out) and "100.00" in last
 
 
+def test_a_folder_and_its_files_are_alike(desk, data, capsys):
+    own = ["--proposer", "regions", "--prompts", "none", "--json", "-q"]
+    lists = ["--classes-per-image", str(data.classes_per_image)]
+    files = ["--coco", str(data.semantic), "--images", str(data.images), *lists]
+    said = []
+    for given in ([str(data.images.parents[1])], files):
+        assert run(["probe", "oracle", *given, *own]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0]["rows"] == said[1]["rows"] and said[0]["words_an_image"] == 20
+    assert said[0]["ovtool"]["settings"]["data_set"] == "semantic_demo.json"
+
+
+@pytest.mark.parametrize("probe", ["oracle", "alignment", "coherence", "classify"])
+def test_a_dry_run_counts_images_and_words(probe, desk, data, capsys, monkeypatch):
+    monkeypatch.setattr(door, "load", None)  # no model is loaded
+    folder = data.images.parents[1]
+    assert run(["probe", probe, str(folder), "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "would probe 2 images, 20 words an image, and print the answer\n"
+    assert json.loads(said.out) == {"images": 2, "words_an_image": 20, "dry_run": True}
+    assert not list(desk.iterdir())
+
+
 def test_bad_input_is_told_in_one_line(fails, data):
     assert "give a data set such as collage:test" in fails(2, "probe", "oracle")
+    assert "give --coco" in fails(1, "probe", "oracle", data.semantic)
+    said = fails(1, "probe", "oracle", data.images.parent)
+    assert "is no folder of a data set" in said
     assert "unknown data set 'pets'" in fails(2, "probe", "oracle", "pets")
     assert "--coco needs --images DIR" in fails(2, "probe", "oracle", "--coco", data.semantic)
     images = ["--coco", data.semantic, "--images", data.images]

@@ -29,6 +29,7 @@ ROW = {
     "top1": {},
     "map": {},
     "accuracy": {"all": None},
+    "intervals": {"all": {"low": None, "high": None}},
     "within": None,
     "across": None,
 }
@@ -53,6 +54,7 @@ OPTIONS = {
         **VIEWS,
         "pacl": ("--pacl", "none"),
         "layers": ("--layers", "2,3"),
+        "backbone": ("--backbone", "photo"),
         "sample": ("--sample", 9),
         "seed": ("--seed", 5),
     },

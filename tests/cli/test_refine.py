@@ -84,11 +84,13 @@ def test_every_option_reaches_the_function(handed):
         "out": None, "format": None, "compute": Compute(), "run": Run(),
     }  # fmt: skip
     steps = Apply(
+        recipe="semples",
         apply=("prompts", "affinity", "walk", "sam"), crf="weaktr", walk_on="attention", walk_radius=2,
         walk_doublings=3, walk_beta=4.0, walk_deviation=9.0, box_threshold=0.2, pamr_iterations=5,
         proposals=Path("p"), short_side=64,
     )  # fmt: skip
     prompts = PromptStep(
+        recipe="semples",
         background_prompts=Path("b"), generator=Path("g"), refine_weight=0.2, background_weight=0.75,
         similarity="raw", label_steps=3, fit="yes", fit_epochs=2.0, save_generator=Path("s"), lr=0.5,
         epochs=3.0, steps=6, batch_size=5, weight_decay=0.1, warmup=1, save_every=8, seed=4, loader_workers=1,

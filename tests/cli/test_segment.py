@@ -115,13 +115,17 @@ PATCHES = {
     "pacl": ("--pacl", "none"),
     "patch_stride": ("--patch-stride", 4),
     "max_entropy": ("--max-entropy", 1.5),
+    "image_prior": ("--image-prior", 2.0),
+    "crf": ("--crf", "irn"),
 }
 MASKS = {"proposer": ("--proposer", "regions"), "proposals": ("--proposals", Path("p.json"))}
 METHODS = {
-    "patch": PATCHES,
-    "fused": PATCHES | MASKS,
+    "patch": PATCHES | {"recipe": ("--recipe", "naclip")},
+    "fused": PATCHES | MASKS | {"segments": ("--segments", (0.0,))},
     "two-stage": {
         **MASKS,
+        "recipe": ("--recipe", "ovseg"),
+        "max_proposals": ("--max-proposals", 9),
         "short_side": ("--short-side", 99),
         "logit_scale": ("--logit-scale", 2.5),
         "templates": ("--templates", "vild"),

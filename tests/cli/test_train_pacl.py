@@ -62,6 +62,7 @@ def test_the_command_and_its_function_have_the_same_names_and_defaults(parsed):
 
 def test_every_option_reaches_the_function(parsed):
     arguments = {
+        "recipe": ("--recipe", "pacl"),
         "batch_size": ("--batch-size", 9),
         "micro_batch": ("--micro-batch", 3),
         "epochs": ("--epochs", 2.5),

@@ -82,6 +82,7 @@ TRAINING = {
     "save_every": ("--save-every", 5),
 }
 MASK = {
+    "recipe": ("--recipe", "ovseg"),
     "train": ("--train", "tower"),
     "depth": ("--depth", 5),
     "loss": ("--loss", "paper"),
@@ -89,6 +90,7 @@ MASK = {
     "crop_size": ("--crop-size", 96),
 }
 BACKGROUND = {
+    "recipe": ("--recipe", "semples"),
     "generator": ("--generator", Path("g")),
     "push": ("--push", "none"),
     "push_weight": ("--push-weight", 0.5),
@@ -126,7 +128,7 @@ def test_every_option_reaches_the_function(parsed, kind, own):
     }
     declared = made(next(row for row in COMMANDS if row.name == "tune-prompts")).params
     own_to_command = ["pairs", "kind", "json", "verbose", "quiet"]
-    count = len(TRAINING) + len(MASK) + len(BACKGROUND)
+    count = len(TRAINING) + len(MASK) + len(BACKGROUND) - 1  # both have a recipe
     assert len(declared) == count + len(others) + len(flags) + len(own_to_command)
 
 

@@ -201,6 +201,53 @@ def test_the_checkpoint_of_another_training_is_removed(scenes, fails):
     assert not checkpoint.exists()
 
 
+@pytest.mark.parametrize(
+    "command", [["propose", "--proposer", "regions"], ["segment", "--classes", "cow,apple"]]
+)
+def test_of_a_list_of_results_times_alone_are_compared(command, scenes, capsys):
+    source = "scenes/images/demo/000001.jpg"
+    line = [*command, source, "-o", "r.json", "--update"]
+
+    def is_made(arguments):
+        capsys.readouterr()
+        before = Path("r.json").stat().st_mtime_ns if Path("r.json").exists() else 0
+        assert run(arguments) == 0
+        said = capsys.readouterr().err
+        is_new = Path("r.json").stat().st_mtime_ns != before
+        assert ("keeps no settings; only times were compared" in said) != is_new
+        return is_new
+
+    assert is_made(line)
+    results = [*line, "--format", "results"]
+    assert is_made(results)  # a data set is no list
+    assert isinstance(json.loads(Path("r.json").read_text()), list)
+    assert not is_made(results)
+    past(Path("r.json"))
+    assert is_made(results)
+    assert is_made(line)  # a list is no data set
+
+
+def test_a_file_is_repaired_only_where_it_is_newer(desk, capsys):
+    image = {"id": 1, "file_name": "a.jpg", "width": 4, "height": 3}
+    mask = {"id": 0, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
+    data = {"images": [image], "annotations": [mask], "categories": [{"id": 1, "name": "cow"}]}
+    Path("a.json").write_text(json.dumps(data))
+    line = ["check", "--fix", "a.json", "-o", "b.json"]
+    assert run([*line, "--dry-run"]) == 0
+    assert capsys.readouterr().err.startswith("not written: b.json was repaired")
+    assert not Path("b.json").exists()
+    assert run([*line, "--update"]) == 0
+    assert run(["check", "b.json"]) == 0
+    stamp = Path("b.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run([*line, "--update"]) == 0
+    assert capsys.readouterr().err == "b.json is up to date\n"
+    assert Path("b.json").stat().st_mtime_ns == stamp
+    past(Path("b.json"))
+    assert run([*line, "--update"]) == 0
+    assert Path("b.json").stat().st_mtime_ns > stamp
+
+
 def test_it_needs_a_file(scenes, fails):
     line = ["propose", "scenes/images/demo", "--proposer", "regions", "-o", "-", "--update"]
     assert "--update compares the times of files" in fails(2, *line)

@@ -62,7 +62,7 @@ def test_files_that_are_none(tmp_path):
     ):
         cams.read(tmp_path / "p.safetensors")
     tensors.save(tmp_path / "e.safetensors", {"x": torch.ones(1)}, {"kind": "cams"})
-    with pytest.raises(InputError, match="does not say what its maps are of"):
+    with pytest.raises(InputError, match="settings.images is missing; make the file again"):
         cams.read(tmp_path / "e.safetensors")
 
 

@@ -287,7 +287,7 @@ def run(folder: Path) -> None:
 
         return engine.PartOutput(records(), tensors)
 
-    engine.run_local(cuts, kept, work, resume=True)
+    engine.run_parts(cuts, kept, work, resume=True)
     coco.write(merge.merge_records(kept.records(cuts), {"a": 1}, CATEGORIES), folder / "x.json")
 
 

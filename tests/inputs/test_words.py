@@ -137,6 +137,15 @@ def test_files_that_are_not_there(tmp_path):
             gather(**{option: tmp_path / "gone.txt"})
 
 
+def test_a_default_background_does_not_compete_with_related_words():
+    default = word_inputs.gather([], words=Words(classes="man|puppet,desk,cat"))
+    own = ("person", "table", "sky", "kitty")
+    assert default.before(own).background == ("sky", "kitty")
+    assert default.before(own, {"cat": 7, "kitty": 7}.get).background == ("sky",)
+    chosen = word_inputs.gather([], words=Words(classes="man", background="person"))
+    assert chosen.before(own).background == ("person",)
+
+
 def test_a_default_background_gives_way_to_the_stuff_of_a_small_model():
     default = word_inputs.gather([], words=Words(classes="teapot,apple"))
     assert default.before(("wood", "snow")).background == ("wood", "snow")

@@ -107,3 +107,19 @@ def test_the_mean_of_views():
     expected = (first + second.flip(2)) / 2
     torch.testing.assert_close(class_maps.mean_of(views)(2, 5), expected[:, 2:5])
     assert class_maps.mean_of(views[:1]) is views[0]
+
+
+@pytest.mark.parametrize("target", [(37, 29), (80, 31), (11, 64)])
+def test_rows_are_brought_to_another_size_as_the_whole_is(target):
+    scores = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(0))
+    rows = class_maps.resized(lambda start, stop: scores[:, start:stop], SIZE, target)
+    expected = interpolate(scores[None], size=target, mode="bilinear")[0]
+    torch.testing.assert_close(rows(0, target[0]), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rows(5, 9), expected[:, 5:9], atol=1e-4, rtol=1e-4)
+
+
+def test_each_class_is_raised_by_its_gain():
+    scores = torch.randn(2, 4, 3)
+    rows = class_maps.raised(lambda start, stop: scores[:, start:stop], torch.tensor([0.0, 2.5]))
+    assert torch.equal(rows(1, 3)[0], scores[0, 1:3])
+    assert torch.equal(rows(1, 3)[1], scores[1, 1:3] + 2.5)

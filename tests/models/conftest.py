@@ -24,7 +24,7 @@ SIGLIP = {
     "init_logit_bias": -10,
     "vision_cfg": {
         "image_size": 64,
-        "timm_model_name": "vit_siglip_for_tests",
+        "timm_model_name": "vit_tests_patch16_siglip_64",
         "timm_pool": "map",
         "timm_proj": "none",
     },
@@ -38,10 +38,10 @@ SIGLIP = {
 }
 
 
-if not is_model("vit_siglip_for_tests"):
+if not is_model("vit_tests_patch16_siglip_64"):
 
     @register_model
-    def vit_siglip_for_tests(pretrained=False, **arguments):
+    def vit_tests_patch16_siglip_64(pretrained=False, **arguments):
         """timm's SigLIP tower in small: map pooling, no class token."""
         size = {"img_size": 64, "patch_size": 16, "embed_dim": 40, "depth": 2, "num_heads": 4}
         kind = {"class_token": False, "global_pool": "map", "act_layer": "gelu_tanh"}

@@ -13,7 +13,7 @@ from ovtool.formats import tensors
 from ovtool.methods import dense_clip
 from ovtool.models import build as building
 from ovtool.models import clip as door
-from ovtool.models import towers
+from ovtool.models import sources, towers
 
 
 def test_class_embedding_is_open_clips_own_at_the_native_size(native, pixels):
@@ -249,6 +249,17 @@ def test_local_models_in_all_their_forms(form, save, build, native_config, pixel
     torch.testing.assert_close(door.encode_images(clip, pixels(48, 48)), expected)
     assert clip.fingerprint == building.fingerprint(model) and len(clip.fingerprint) == 16
     assert clip.name == path.name  # outputs hold no path
+
+
+def test_a_tokenizer_that_is_not_there_is_said_in_a_whole_sentence(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    text = {"hf_tokenizer_name": "org/none", "context_length": 24}
+    for place, mend in (("org/none", "with `hf download org/none`$"), (str(own), "writes there$")):
+        files = sources.Files({"text_cfg": text}, own / "x.safetensors", place)
+        said = f"the tokenizer of x is not in {place}, or is broken there; .*{mend}"
+        with pytest.raises(ModelError, match=said):
+            door._tokenizer(files, "x")
 
 
 def test_siglip_is_loaded_from_a_file_too(save, build, siglip_config, pixels):

@@ -187,7 +187,7 @@ def test_bad_files(network, clip, tmp_path):
     with pytest.raises(InputError, match="not finite; train the proposer again"):
         maskformer.load(path, clip)
     tensors.save(path, found, {**header, "settings": {}})
-    with pytest.raises(InputError, match="whole proposer"):
+    with pytest.raises(InputError, match="settings.config is missing"):
         maskformer.load(path, clip)
     tensors.save(path, found, {**header, "kind": "pacl"})
     with pytest.raises(MismatchError, match="holds a PACL head, .* needed here: a proposer"):

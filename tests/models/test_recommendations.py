@@ -8,9 +8,12 @@ import pytest
 
 from ovtool.errors import UsageError
 from ovtool.models import clip as door
-from ovtool.models import recommendations
+from ovtool.models import recommendations, sources
 from ovtool.settings.cam import Gradcam, LabelMatching
+from ovtool.settings.pairs import Matching
 from ovtool.settings.refine import PromptStep
+from ovtool.settings.segment import Fused, TwoStage
+from ovtool.settings.words import Words
 
 PUBLISHED = {"sentence": "published {}."}
 
@@ -21,6 +24,8 @@ def test_the_bundled_clip_recommends_what_was_measured_on_it():
         (Gradcam(), {"sentence": "a clean origami {}."}, "sentence", "a photo of a {}."),
         (LabelMatching(), {"background_weight": 2.4}, "background_weight", 0.75),
         (PromptStep(), {"refine_weight": 0.05}, "refine_weight", 2.0),
+        (Matching(), {"matching": "cosine"}, "matching", "softmax"),
+        (TwoStage(), {"region_features": "crops"}, "region_features", "both"),
     )
     for settings, published, name, value in cases:
         taken, origins = recommendations.settled(clip, settings, published)
@@ -31,7 +36,11 @@ def test_every_file_of_recommendations_names_settings_that_exist():
     classes = {
         "gradcam": Gradcam,
         "label_matching": LabelMatching,
+        "matching": Matching,
         "prompt_step": PromptStep,
+        "two_stage": TwoStage,
+        "fused": Fused,
+        "words": Words,
     }
     files = [
         file
@@ -56,6 +65,25 @@ def test_what_is_given_comes_before_what_a_model_recommends(small):
     assert taken.sentence == "its {}." and origins["sentence"] == "model"
     taken, origins = recommendations.settled(clip, Gradcam(sentence="mine {}."), PUBLISHED)
     assert taken.sentence == "mine {}." and origins["sentence"] == "given"
+    asked = Matching(recipe="ovseg")  # what was asked for by name, too
+    measured = dataclasses.replace(small, recommended={"matching": {"matching": "softmax"}})
+    taken, origins = recommendations.settled(measured, asked, {})
+    assert taken.matching == "cosine" and origins["matching"] == "recipe"
     wrong = dataclasses.replace(small, recommended={"gradcam": {"colour": 1}})
     with pytest.raises(UsageError, match="the model sets 'colour'"):
         recommendations.settled(wrong, Gradcam(), PUBLISHED)
+
+
+def test_what_another_setting_replaces_is_not_taken_from_the_model(small):
+    clip = dataclasses.replace(small, recommended={"fused": {"segments": [60], "crf": "irn"}})
+    taken, origins = recommendations.settled(clip, Fused(proposer="regions"), {}, ("segments",))
+    assert (taken.segments, taken.crf) == (None, "irn")
+    assert (origins["segments"], origins["crf"]) == ("default", "model")
+
+
+def test_a_copy_of_a_bundled_model_has_what_was_measured_on_it(tmp_path):
+    for name in ("tiny.json", "tiny.safetensors"):
+        (tmp_path / f"my-{name}").write_bytes((sources.bundled_folder() / name).read_bytes())
+    copied = door.load(str(tmp_path / "my-tiny.safetensors"))
+    assert copied.recommended == door.load("tiny").recommended != {}
+    assert recommendations.of_content("0" * 16) == {}

@@ -11,11 +11,15 @@ from pathlib import Path
 import huggingface_hub
 import open_clip
 import pytest
+import timm
 import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
 
 from ovtool.errors import ModelError
 from ovtool.models import clip as door
 from ovtool.models import resolve, sources
+from ovtool.runtime import open_clip_files
 from ovtool.settings.shared import Compute
 
 
@@ -203,6 +207,8 @@ def test_a_download_that_fails_is_one_line(hub, monkeypatch):
         ("RN50/openai", "not a plain vision transformer"),
         ("coca_ViT-B-32/laion2b_s13b_b90k", "not a plain vision transformer"),
         ("convnext_base/laion400m_s13b_b51k", "not a plain vision transformer"),
+        ("PE-Core-B-16/meta", "not a plain vision transformer"),
+        ("MobileCLIP-B/datacompdr", "not a plain vision transformer"),
         ("hf-hub:model", "write hf-hub:ORG/NAME"),
         ("./nothing-here", "no model at nothing-here"),
         ("folder/nothing.safetensors", "no model at folder/nothing.safetensors"),
@@ -234,6 +240,24 @@ def test_every_transformer_of_open_clip_has_a_meaning():
         assert sources.fetch_command(architecture, tag).startswith(("hf download ", "python -c"))
     assert {"ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "ViT-B-16-SigLIP"} <= understood
     assert not {"RN50", "convnext_base", "EVA02-B-16", "coca_ViT-B-32"} & understood
+
+
+def test_the_timm_towers_that_are_taken_are_the_plain_ones_whose_patches_can_be_read():
+    """Each of open_clip's configurations with a vision transformer of timm, built without weights."""
+    for architecture in open_clip_files.architectures():
+        config = open_clip_files.configuration(architecture)
+        trunk = str(config.get("vision_cfg", {}).get("timm_model_name") or "")
+        if not trunk.startswith("vit_"):
+            continue
+        with torch.device("meta"):
+            network = timm.create_model(trunk)
+        is_plain = type(network) is VisionTransformer and type(network.patch_embed) is PatchEmbed
+        try:
+            sources.check_architecture(architecture, config)
+        except ModelError:
+            assert not is_plain, trunk
+        else:
+            assert is_plain, trunk
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ CUTS = parts.cut(10, 4)
 def test_all_parts_in_order_with_progress(tmp_path: Path) -> None:
     seen: list[int] = []
     kept = store(tmp_path)
-    engine.run_local(CUTS, kept, Work(), advance=seen.append)
+    engine.run_parts(CUTS, kept, Work(), advance=seen.append)
     assert seen == [1] * 10
     records = list(kept.records(CUTS))
     assert records[5] == {"failure": {"file_name": "5.jpg", "reason": "is truncated"}}
@@ -55,45 +55,45 @@ def test_all_parts_in_order_with_progress(tmp_path: Path) -> None:
 def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
     kept, first, second = store(tmp_path), Work(stop_at=9), Work()
     with pytest.raises(KeyboardInterrupt):
-        engine.run_local(CUTS, kept, first)
+        engine.run_parts(CUTS, kept, first)
     assert [kept.exists(part) for part in CUTS] == [True, True, False]
     seen: list[int] = []
-    engine.run_local(CUTS, kept, second, resume=True, advance=seen.append)
+    engine.run_parts(CUTS, kept, second, resume=True, advance=seen.append)
     assert second.done == [8, 9] and seen == [4, 4, 1, 1]
     third = Work()
-    engine.run_local(CUTS, kept, third, resume=True)
+    engine.run_parts(CUTS, kept, third, resume=True)
     assert third.done == []
 
 
 def test_without_resume_all_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    engine.run_local(CUTS, store(tmp_path, "old"), Work())
+    engine.run_parts(CUTS, store(tmp_path, "old"), Work())
     work = Work(stop_at=4)
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING, "ovtool"):
-        engine.run_local(CUTS, store(tmp_path), work)
+        engine.run_parts(CUTS, store(tmp_path), work)
     assert "removed 3 parts" in caplog.text and "--resume" in caplog.text
     # nothing of the old run is left to disagree with the new one
-    engine.run_local(CUTS, store(tmp_path), Work(), resume=True)
+    engine.run_parts(CUTS, store(tmp_path), Work(), resume=True)
     assert all(store(tmp_path).exists(part) for part in CUTS)
 
 
 def test_a_run_of_some_parts_leaves_the_others(tmp_path: Path) -> None:
-    engine.run_local(CUTS[::2], store(tmp_path), Work())
-    engine.run_local(CUTS[1::2], store(tmp_path), Work())
+    engine.run_parts(CUTS[::2], store(tmp_path), Work())
+    engine.run_parts(CUTS[1::2], store(tmp_path), Work())
     assert all(store(tmp_path).exists(part) for part in CUTS)
 
 
 def test_other_settings_are_told_before_any_work(tmp_path: Path) -> None:
-    engine.run_local(CUTS[2:], store(tmp_path, "old"), Work())
+    engine.run_parts(CUTS[2:], store(tmp_path, "old"), Work())
     work = Work()
     with pytest.raises(MismatchError):
-        engine.run_local(CUTS, store(tmp_path), work, resume=True)
+        engine.run_parts(CUTS, store(tmp_path), work, resume=True)
     assert work.done == []
 
 
 def test_strict_stops_at_the_first_failure(tmp_path: Path) -> None:
     kept, work = store(tmp_path), Work()
     with pytest.raises(InputError, match=r"^5\.jpg: is truncated$"):
-        engine.run_local(CUTS, kept, work, strict=True)
+        engine.run_parts(CUTS, kept, work, strict=True)
     assert work.done == [0, 1, 2, 3, 4, 5]
     assert [kept.exists(part) for part in CUTS] == [True, False, False]
 
@@ -109,13 +109,13 @@ def test_what_a_killed_run_left_is_cleaned_at_the_next_start(tmp_path: Path) -> 
         assert not list(kept.folder.glob(f".part-{part.index:05d}*"))
         return Work()(part)
 
-    engine.run_local(CUTS, kept, work, resume=True)
+    engine.run_parts(CUTS, kept, work, resume=True)
     assert len(list(kept.folder.iterdir())) == 6 and kept.tensors(CUTS[2])["t"] == 2
 
 
 def test_a_record_for_each_item(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="1 records of 4 items"):
-        engine.run_local(
+        engine.run_parts(
             CUTS, store(tmp_path), lambda part: engine.PartOutput([parts.failure_record("a", "b")])
         )
     assert not store(tmp_path).exists(CUTS[0])
@@ -124,7 +124,7 @@ def test_a_record_for_each_item(tmp_path: Path) -> None:
 def test_a_damaged_mask_is_made_again_on_resume(tmp_path: Path) -> None:
     """pycocotools ends the process with SIGFPE where a mask has no rows."""
     kept = store(tmp_path)
-    engine.run_local(CUTS, kept, Work())
+    engine.run_parts(CUTS, kept, Work())
     path = kept.folder / "part-00001.jsonl"
     whole, mask = path.read_bytes(), {"size": [0, 128], "counts": "0"}
     entry = {"category_id": 1, "segmentation": mask}
@@ -132,9 +132,9 @@ def test_a_damaged_mask_is_made_again_on_resume(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], damaged, *lines[2:]]))
     again = Work()
-    engine.run_local(CUTS, kept, again, resume=True)
+    engine.run_parts(CUTS, kept, again, resume=True)
     assert again.done == [4, 5, 6, 7] and path.read_bytes() == whole
     tensors = kept.folder / "part-00002.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-3])
-    engine.run_local(CUTS, kept, again, resume=True)
+    engine.run_parts(CUTS, kept, again, resume=True)
     assert again.done[4:] == [8, 9] and kept.tensors(CUTS[2])["t"] == 2

@@ -10,9 +10,7 @@ from torch import nn
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, label_maps, rle, tensors
-from ovtool.methods import dense_crf
 from ovtool.models import segmenter as networks
-from ovtool.segmenters import trained as trained_segmenter
 from ovtool.settings.segment import Trained
 from ovtool.settings.shared import Run
 from ovtool.stages import segment
@@ -110,35 +108,6 @@ def test_scales_and_flip_are_used(found, monkeypatch):
     shown.clear()
     found(short_side=96)
     assert shown == [(1, 3, 96, 128)]
-
-
-def test_the_crf_follows_edges(image):
-    rng = np.random.default_rng(0)
-    truth = np.zeros((48, 64), int)
-    truth[10:30, 4:24] = 1
-    noisy = np.where(rng.random((48, 64)) < 0.2, 1 - truth, truth)
-    scores = torch.full((4, 48, 64), -3.0)
-    scores[1], scores[3] = (
-        torch.from_numpy(1.0 * (noisy == 0)),
-        torch.from_numpy(1.0 * (noisy == 1)),
-    )
-    rows = trained_segmenter.refined(
-        lambda start, stop: scores[:, start:stop], image, 4, dense_crf.PRESETS["pydensecrf"]
-    )
-    found = rows(0, 48)
-    assert found.shape == (4, 48, 64) and found.argmax(0).unique().tolist() == [1, 3]
-    wrong = (found.argmax(0).numpy() == 3) != (truth == 1)
-    assert wrong.mean() < 0.02 < (noisy != truth).mean()
-    assert torch.equal(rows(5, 9), found[:, 5:9])
-
-
-def test_one_class_everywhere_needs_no_crf(image):
-    scores = torch.zeros(3, 48, 64)
-    scores[2] = 1
-    rows = trained_segmenter.refined(
-        lambda start, stop: scores[:, start:stop], image, 3, dense_crf.PRESETS["irn"]
-    )
-    assert torch.equal(rows(0, 48), scores)
 
 
 def test_with_a_crf_end_to_end(found):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pytest
 
 from ovtool.errors import UsageError
-from ovtool.settings import option
+from ovtool.settings import option, recipes
 from ovtool.settings.layers import as_data, filled, known, layered
 from ovtool.settings.option import Option, settings
 
@@ -166,9 +166,15 @@ def test_a_field_shows_itself():
 # --- layers --------------------------------------------------------------------------------------
 
 
-def test_the_command_line_is_above_the_model_and_that_above_the_recipe_and_the_default():
+def test_the_command_line_is_above_the_recipe_and_that_above_the_model_and_the_default(
+    monkeypatch,
+):
+    values = {name: recipes.Published(30, "a paper") for name in "abf"}
+    monkeypatch.setattr(recipes, "RECIPES", {"paper": {"Four": values}})
+
     @settings
     class Four:
+        recipe: Annotated[Literal["paper"] | None, Option("Way.")] = None
         a: Side = None
         b: Side = None
         c: Side = None
@@ -176,27 +182,31 @@ def test_the_command_line_is_above_the_model_and_that_above_the_recipe_and_the_d
         e: Side = None
         f: Annotated[int, Option("Real.")] = 1
 
+    asked = Four(a=10, recipe="paper")
+    assert asked == Four(recipe="paper", a=10, b=30, f=30)  # once made, a recipe sets nothing more
+    assert dataclasses.replace(asked, b=None) == Four(recipe="paper", a=10, b=None, f=30)
     filled, origins = layered(
-        Four(a=10),
+        asked,
         published=dict.fromkeys("abcd", 40),
-        recipe={"a": 30, "b": 30, "c": 30},
-        recommended={"a": 20, "b": 20, "c": None},
+        recommended={"a": 20, "b": 20, "c": 20, "d": None},
     )
-    assert filled == Four(a=10, b=20, c=30, d=40)
+    assert filled == Four(recipe="paper", a=10, b=30, c=20, d=40, f=30)
     assert origins == {
+        "recipe": "given",
         "a": "given",
-        "b": "model",
-        "c": "recipe",
+        "b": "recipe",
+        "c": "model",
         "d": "default",
         "e": "default",
-        "f": "default",
+        "f": "recipe",
     }
+    assert "recipe" not in as_data(Four()) and as_data(asked)["recipe"] == "paper"
 
 
 @pytest.mark.parametrize("layer", [{"share": 0.1}, {"size": 3}])
 def test_a_layer_fills_only_what_may_be_left_open(layer):
     with pytest.raises(UsageError, match="cannot set in Way"):
-        layered(Way(), recipe=layer)
+        layered(Way(), recommended=layer)
 
 
 def test_the_value_of_a_layer_is_checked():

@@ -96,6 +96,36 @@ def test_true_masks_are_named_by_the_clip(probe, truth, tmp_path, small):
     assert [each["name"] for each in probe(prompts="none")["rows"]] == [names[0], *names[2:]]
 
 
+def test_intervals_reach_from_the_worse_image_to_the_better(probe, truth, tmp_path):
+    """Of two images a sample holds one twice, or both: the ends are the figures of each alone."""
+    both = probe(prompts="none")
+    data = json.loads(truth.read_text())
+    alone = []
+    for image in data["images"]:
+        own = [entry for entry in data["annotations"] if entry["image_id"] == image["id"]]
+        (tmp_path / "one.json").write_text(
+            json.dumps({**data, "images": [image], "annotations": own})
+        )
+        alone.append(probe(prompts="none", coco=tmp_path / "one.json"))
+    assert "difference" not in both["rows"][0]
+    for name in (probe_oracle.MASKED, probe_oracle.UNMASKED, probe_oracle.PROPOSED):
+        for measure in ("miou", "pixel_accuracy", "accuracy"):
+            ends = row(both, name)["intervals"][measure]
+            values = [row(found, name)[measure] for found in alone]
+            if name == probe_oracle.PROPOSED and measure == "accuracy":
+                assert values == [None, None] and ends == {"low": None, "high": None}
+                continue
+            assert (ends["low"], ends["high"]) == pytest.approx((min(values), max(values)))
+            if name != probe_oracle.MASKED:
+                further = row(both, name)["difference"][measure]
+                first = [row(found, probe_oracle.MASKED)[measure] for found in alone]
+                differences = [own - base for own, base in zip(values, first, strict=True)]
+                base = row(both, probe_oracle.MASKED)[measure]
+                assert further["value"] == pytest.approx(row(both, name)[measure] - base)
+                assert further["low"] == pytest.approx(min(differences))
+                assert further["high"] == pytest.approx(max(differences))
+
+
 def test_true_masks_as_proposals_are_right_everywhere(probe, truth):
     found = probe(proposals=truth, prompts="none")
     assert row(found, probe_oracle.PROPOSED)["miou"] == 1.0

@@ -16,7 +16,8 @@ from ovtool.formats import coco, rle
 from ovtool.methods import patch_alignment, roc
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
-from ovtool.models import dense_scores, pacl, text
+from ovtool.models import dense_scores, pacl, text, timm_backbone
+from ovtool.models.timm_backbone import Backbone
 from ovtool.settings.probe import Alignment, Classify, Coherence
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_alignment, probe_classify, probe_coherence
@@ -129,9 +130,37 @@ def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
         for group, chosen in members.items():
             each = [hit for k in chosen for hit in hits.get(k, [])]
             assert row["accuracy"][group] == pytest.approx(np.mean(each)), group
+            ends, base = row["intervals"][group], found["rows"][0]["accuracy"][group]
+            assert ends["low"] <= row["accuracy"][group] <= ends["high"]
+            further = row.get("difference", {group: {"value": 0.0}})[group]["value"]
+            assert further == pytest.approx(row["accuracy"][group] - base)
     assert found["rows"][2]["pacl"] == head.fingerprint
     assert len(total) + found["mixed"] + found["ignored"] == 27 and found["mixed"] > 0
     json.dumps(found, allow_nan=False)
+
+
+def test_stages_of_a_network_that_is_no_clip_are_measured_on_the_same_patches(given):
+    coherence = Coherence(short_side=48, window=0, layers="1", pacl="none", sample=200)
+    plain = probe_coherence.run(**given, coherence=coherence)
+    beside = probe_coherence.run(**given, coherence=replace(coherence, backbone="photo"))
+    assert beside["rows"][0] == plain["rows"][0]
+    names = [f"photo, stage {number}" for number in range(1, 9)]
+    assert [row["name"] for row in beside["rows"][1:]] == names
+    assert all(row["layer"] is None for row in beside["rows"][1:])
+    with pytest.raises(UsageError, match="no network 'timm:nothing'"):
+        probe_coherence.run(**given, coherence=replace(coherence, backbone="timm:nothing"))
+
+
+@pytest.mark.parametrize("name", ["photo", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+def test_the_last_stage_of_a_network_is_what_it_gives(name):
+    backbone = Backbone(timm_backbone.name_of(name), 64).eval()
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    *_, last = backbone.stages(pixels)
+    with torch.no_grad():
+        whole = backbone(pixels)
+        if name.endswith("224"):  # the network's norm follows its last block
+            last = backbone.network.norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    assert torch.allclose(last, whole, atol=1e-5)
 
 
 def test_mixed_patches_count_by_choice_and_windows_show_patches_again(given):

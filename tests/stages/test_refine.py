@@ -140,6 +140,22 @@ def test_images_that_cannot_be_read_are_left_out(tune, tmp_path, maps, caplog):
         tune("c.safetensors")
 
 
+def test_maps_of_one_class_teach_nothing(tune, tmp_path, maps):
+    whole = cams.read(maps)
+    alone = {
+        image.id: image.category_ids.index(6) for image in whole.images if 6 in image.category_ids
+    }
+    images = [
+        dataclasses.replace(image, category_ids=(6,)) for image in whole.images if image.id in alone
+    ]
+    only = {number: whole.of(number)[place : place + 1] for number, place in alone.items()}
+    cams.write(tmp_path / "boats.safetensors", images, CATEGORIES, only, {"method": "gradcam"})
+    said = "every map of .*boats.safetensors is of 'boat', so that there is nothing to learn; add maps of"
+    with pytest.raises(UsageError, match=said):
+        tune(source=tmp_path / "boats.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
 @pytest.mark.parametrize("push", ["text", "foreground", "none"])
 def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push):
     tune(steps=1, push=push, similarity="shifted", push_weight=0.5, seed=3)
@@ -486,6 +502,23 @@ def test_a_generator_learns_from_prompts(tune, refined, tmp_path, small):
         for one in learned
     )
     assert [each.name for each in mask_generator.load(kept, small).categories] == list(NAMES)
+
+
+def test_the_step_prompts_leaves_out_images_that_cannot_be_read(refined, tmp_path, maps, caplog):
+    content = (tmp_path / "07.png").read_bytes()
+    (tmp_path / "07.png").write_bytes(content[: len(content) // 2])  # its size can still be read
+    (tmp_path / "03.png").write_bytes(b"no image")
+    request, kept = requested(refine_weight=0.0, epochs=1.0), tmp_path / "g.safetensors"
+    outcome = refined(steps="prompts", prompts=request, save_generator=kept)
+    assert [failure["file_name"] for failure in outcome.failures] == ["03.png", "07.png"]
+    names = {f"{n:02d}.png" for n in range(12)} - {"03.png", "07.png"}
+    assert {image.file_name for image in coco.read(tmp_path / "x.json").images} == names
+    assert "left out 2 of the 12 images of" in caplog.text
+    assert len(tensors.read_header(kept)["settings"]["curve"]) == 2 + 10  # of 10 images, 4 a step
+    for steps in ("prompts", "pamr"):
+        with pytest.raises(InputError, match="03.png is no image"):
+            refined("y.json", steps=steps, prompts=request, how={"strict": True})
+    assert not (tmp_path / "y.json").exists()
 
 
 def test_maps_of_a_generator_are_not_fitted(maps, refined, tmp_path):

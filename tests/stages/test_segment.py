@@ -1,11 +1,13 @@
 """The story of `segment` with a small CLIP at random weights, against slow versions of its steps."""
 
+import dataclasses
 import json
 import logging
 
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2lab
 from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
@@ -133,6 +135,66 @@ def test_fused_takes_regions_from_a_file(go, photos, tmp_path):
     assert len(settings["proposals"]) == 16 and settings["proposer"] is None
 
 
+@pytest.mark.parametrize("method", ["patch", "fused"])
+def test_the_name_of_the_whole_image_raises_its_word(go, photos, loads_small, method):
+    names, clip = ["cow", "bull", "teapot", "wall", "grass"], loads_small
+    options = {"segments": (0,), "proposals": None} if method == "fused" else {}
+    _, dataset = go(
+        photos / "a.png", classes="cow|bull,teapot", background="wall,grass", method=method,
+        logit_scale=0, image_prior=3.0, **options,
+    )  # fmt: skip
+    pixels = dense_scores.prepare(
+        clip, torch.from_numpy(pictures.read_rgb(photos / "a.png")), clip.image_size
+    )
+    cosines = text.embed_words(clip, names, cache=False) @ door.encode_images(clip, pixels)[0]
+    best = torch.stack([cosines[:2].max(), cosines[2], cosines[3:].max()]) * clip.logit_scale
+    expected = (3 * best.softmax(0)).softmax(0)
+    winner = int(expected.argmax())  # of the whole image, since no patch says anything
+    labels = label_map(dataset, "a.png")
+    assert (labels == (-1 if winner == 2 else winner)).all()
+    if winner < 2:
+        (entry,) = dataset.annotations
+        assert entry.score == pytest.approx(float(expected[winner]), abs=1e-2)
+
+
+def test_segments_take_the_place_of_proposals(go, photos, loads_small, monkeypatch):
+    monkeypatch.setattr(regions, "propose_regions", None)
+    outcome, dataset = go(classes="cow,teapot,sky", background="wall", segments=(30, 90))
+    method = outcome.dataset.info["ovtool"]["settings"]["method"]
+    assert method["segments"] == [30, 90] and method["proposer"] is None
+    for image in dataset.images:
+        rgb = pictures.read_rgb(photos / image.file_name)
+        names = ["cow", "teapot", "sky", "wall"]
+        logits = torch.from_numpy(slow_probabilities(loads_small, rgb, names, range(4))).log()
+        total = np.zeros(logits.shape)
+        for scale in (30, 90):
+            cut = regions.superpixels(rgb2lab(rgb).astype(np.float32), scale)
+            for segment in range(cut.max() + 1):
+                total[:, cut == segment] += logits[:, cut == segment].mean(1, keepdim=True).numpy()
+        best = total.argmax(0)
+        best[best == 3] = -1
+        assert (label_map(dataset, image.file_name) == best).mean() > 0.99
+
+
+def test_what_the_model_recommends_is_taken_and_named(go, photos, small, monkeypatch):
+    own = {
+        "fused": {"scales": [0.5, 1], "segments": [60], "crf": "clip-es", "image_prior": 2},
+        "words": {"background": "wall,person"},
+    }
+    monkeypatch.setattr(door, "load", lambda *_: dataclasses.replace(small, recommended=own))
+    outcome, _ = go(photos / "a.png", classes="man,cow")
+    settings = outcome.dataset.info["ovtool"]["settings"]
+    assert {name: settings["method"][name] for name in own["fused"]} == own["fused"]
+    assert {name: settings["origins"][name] for name in own["fused"]} == dict.fromkeys(
+        own["fused"], "model"
+    )
+    assert settings["background"] == ["wall"]  # a man is a person
+    outcome, _ = go(photos / "a.png", name="p.json", classes="cow", proposer="regions", crf="none")
+    settings = outcome.dataset.info["ovtool"]["settings"]
+    assert settings["method"]["segments"] is None and settings["method"]["proposer"] == "regions"
+    assert settings["method"]["crf"] == "none" and settings["origins"]["crf"] == "given"
+
+
 def test_words_of_each_image(go, tmp_path):
     lists = {"a.png": ["sky", "cow"], "b.jpg": ["teapot"], "deep/c.png": ["cow", "teapot|pot"]}
     (tmp_path / "w.json").write_text(json.dumps({**lists, "deep/c.png": ["cow", "teapot"]}))
@@ -161,6 +223,8 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
         "scales": [1.0],
         "flip": False,
         "logit_scale": pytest.approx(loads_small.logit_scale, abs=1e-6),
+        "image_prior": None,
+        "crf": None,
         "pacl": None,
         "templates": "one",
         "min_score": 0.0,
@@ -187,6 +251,11 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
             {"window": 32, "stride": 33},
             "--stride 33 is more than --window 32: pixels would be miss",
         ),
+        (
+            {"segments": (60,), "proposer": "regions"},
+            "--segments take the place of --proposer; leave one of them out",
+        ),
+        ({"segments": (0, 60)}, "--segments 0 means none; leave the 0 or the other scales out"),
         ({"proposer": "magic"}, "unknown proposer 'magic'"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"model": "ViT-B-16/none"}, "has no weights called 'none'"),

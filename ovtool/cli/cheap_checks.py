@@ -1,0 +1,95 @@
+"""What a command can refuse before it loads what it works with: an error that needs no network answers at once.
+
+The stages check the same and more; what is found here only comes sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ovtool.errors import InputError
+from ovtool.formats import atomic
+from ovtool.settings.option import fields, is_settings
+from ovtool.settings.segment import Trained
+from ovtool.settings.shared import Run, Source
+from ovtool.settings.words import Words
+
+# parameters that name a file, a folder or a data set that is read
+SOURCES = ("labels", "cams", "pairs", "truth", "validation", "prediction", "other", "ground_truth")
+WITH_IMAGES = ("captions", "labels", "truth")  # those whose files lie apart from their images
+LISTS = (".json", ".csv", ".tsv", ".txt")
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Refuses inputs that are not there, words that are missing, and an output that must not be written to.
+
+    Args:
+        values: The arguments of a command, by name.
+
+    Raises:
+        UsageError: No images, no folder of them, no words, or a data set that is unknown.
+        InputError: No file, folder or data set of a name, or an output that cannot be written.
+        OutputExistsError: The output exists.
+    """
+    _check_outputs(values)
+    named = [values[name] for name in SOURCES if values.get(name) is not None]
+    for given in (*(values.get("inputs") or ()), *map(str, named)):
+        _require(given)
+    data_set = values.get("data_set")
+    if data_set is not None and not Path(data_set).exists():
+        from ovtool.datasets import registry
+
+        registry.split_name(data_set)
+    _check_images(values)
+    for value in values.values():
+        if is_settings(type(value)):
+            _check_settings(value, values)
+
+
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    run = values.get("run")
+    if isinstance(run, Run):
+        for name in ("out", "plot"):
+            if values.get(name) is not None:
+                atomic.check_output(Path(values[name]), run.replaces)
+
+
+def _require(name: str) -> None:
+    """Raises InputError for a name that is neither a file nor a folder nor a data set."""
+    if name == "-" or Path(name).exists():
+        return
+    from ovtool.datasets import registry
+
+    if not registry.is_name(name):
+        raise InputError(f"no such file or folder: {name}")
+
+
+def _check_images(values: Mapping[str, Any]) -> None:
+    """Raises UsageError where there are no images or not their folder, InputError where that is not there."""
+    from ovtool.formats import file_matching
+
+    source = values.get("source", Source())
+    if "inputs" in values and bool(values["inputs"]) == (source.coco is not None):
+        from ovtool.inputs import images
+
+        images.find(values["inputs"], source.coco, source.images)  # which says what is wrong
+    if source.coco is not None and str(source.coco) != "-" and not source.coco.is_file():
+        raise InputError(f"no such file: {source.coco}")
+    for name in WITH_IMAGES:
+        listed = values.get(name)
+        if "images" in values and listed is not None and Path(listed).suffix.lower() in LISTS:
+            file_matching.folder_of(values["images"], listed, listed)
+
+
+def _check_settings(value: Any, values: Mapping[str, Any]) -> None:
+    """Raises InputError for a file of a setting that is not there, UsageError for words that are missing."""
+    if isinstance(value, Words) and not isinstance(values.get("method"), Trained):
+        from ovtool.inputs import words
+
+        words.gather((), values.get("inputs") or (), value)
+    for name, field in fields(type(value)).items():
+        path = getattr(value, name)
+        if isinstance(path, Path) and field.option.shapes and not path.exists():
+            raise InputError(f"no such file: {path}")

@@ -1,0 +1,84 @@
+"""`ovtool report FILES`: one HTML file to look at results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ovtool.cli import output
+from ovtool.cli.declare import Only
+from ovtool.settings.option import Argument, Option
+from ovtool.settings.report import Page
+from ovtool.settings.shared import OUTPUT, ImagesFolder, Json, Limit, Run
+
+
+def report(
+    files: Annotated[
+        Sequence[str],
+        Argument(
+            "COCO masks (segments, proposals, pairs, pseudo masks), class activation maps, folders of label "
+            "maps or parts, trained files, measures of evaluate.",
+            metavar="FILES",
+        ),
+    ],
+    page: Page = Page(),
+    *,
+    ground_truth: Annotated[
+        str | None,
+        Option(
+            "The truth, shown first and measured by: COCO JSON, folder of label maps, or data set.",
+            metavar="GT",
+            panel="Images",
+        ),
+    ] = None,
+    images: ImagesFolder = None,
+    limit: Limit = None,
+    out: Annotated[
+        str,
+        Option(
+            "The page.", flag="--output", short="-o", metavar="FILE", panel=OUTPUT, shapes=False
+        ),
+    ] = "report.html",
+    json: Json = False,
+    run: Annotated[Run, Only("overwrite")] = Run(),
+) -> None:
+    """Write one HTML file to look at results: images with their regions, side by side, and what made them.
+
+    The page needs no network and nothing beside it. Each word has a switch; the regions have an opacity; a
+    pixel tells its word and score. With --ground-truth images are sorted by their IoU, and each class
+    has its own; without it, by the disagreement of the first two files. Files of trainings add their
+    curves, JSON of evaluate its table. Images are looked for in --images, in the data set of
+    --ground-truth, or else in the current folder.
+
+    $ ovtool report scenes.json --ground-truth scenes/ -o scenes.html
+    """
+    from ovtool.stages import report as stage
+
+    written = stage.run(
+        files,
+        page,
+        ground_truth=ground_truth,
+        images=images,
+        out=out,
+        limit=limit,
+        run=run,
+        progress=output.progress,
+    )
+    if json:
+        output.print_json(
+            {
+                "output": str(written.out),
+                "bytes": written.size,
+                "images": written.images,
+                "failures": [dict(failure) for failure in written.failures],
+            }
+        )
+    output.say_failures(written.failures)
+    output.message(
+        f"{output.counted(written.images, 'image')}, {len(written.failures)} failed: {written.out} "
+        f"({written.size / 1e6:.1f} MB)"
+    )
+    if written.failures:
+        raise typer.Exit(3)

@@ -1,0 +1,218 @@
+"""The files of a report: opened by their kind, and their images matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovtool.datasets.matching import match_images
+from ovtool.errors import InputError
+from ovtool.formats import cams, kinds, labelled, rle, tensors
+from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
+
+_READS = "COCO masks, folders of label maps or parts, class activation maps, trainings and measures"
+SHARES = ("iou", "accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A file with something to see in each image.
+
+    Attributes:
+        name: of the file, for people.
+        labels: its classes and images, and label maps where it has any.
+        maps: its activation maps, where it is a file of them.
+        made_by: what made it.
+    """
+
+    name: str
+    labels: LabelledImages
+    maps: cams.Cams | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> list[str]:
+        """The name of each class."""
+        return [names[0] for names in self.labels.classes]
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether each pixel has one class, so that layers can be compared: no activation maps, and no
+        proposals, which overlap and have one category."""
+        return self.maps is None and len(self.labels.classes) > 1
+
+    def of(self, name: str, place: Mapping[str, int]) -> Regions | Heat:
+        """What the file holds of one of its images.
+
+        Args:
+            name: of the image, as the file has it.
+            place: of each word among those of the page.
+        """
+        words = [place[word] for word in self.words]
+        if self.maps is not None:
+            return self._heat(name, words)
+        if self.labels.dataset is None:
+            labels = self.labels.decode(name)
+            labels[labels >= len(words)] = -1
+            there = np.unique(labels[labels >= 0])
+            region = np.full(len(words) + 1, -1, np.int32)
+            region[there] = np.arange(len(there))
+            return Regions(region[labels], [words[k] for k in there], [None] * len(there))
+        return self._regions(name, words)
+
+    def _heat(self, name: str, words: Sequence[int]) -> Heat:
+        assert self.maps is not None
+        image = next(image for image in self.maps.images if image.file_name == name)
+        index = {category.id: k for k, category in enumerate(self.maps.categories)}
+        return Heat(self.maps.of(image.id).numpy(), [words[index[id]] for id in image.category_ids])
+
+    def _regions(self, name: str, words: Sequence[int]) -> Regions:
+        """Each mask as a region of its own. Proposals lie in the order of their area, the smallest on top,
+        so that each can be seen."""
+        dataset = self.labels.dataset
+        assert dataset is not None
+        image = next(image for image in dataset.images if image.file_name == name)
+        index = {category.id: k for k, category in enumerate(dataset.categories)}
+        own = [mask for mask in dataset.annotations if mask.image_id == image.id]
+        if self.is_of_classes:
+            painted = labelled.painting_order(own)
+        else:
+            painted = sorted(own, key=lambda mask: -mask.area)
+        painted = painted[-MAX_REGIONS:]
+        labels = np.full((image.height, image.width), -1, np.int32)
+        for region, mask in enumerate(painted):
+            labels[rle.decode(mask.segmentation, image.height, image.width)] = region
+        return Regions(
+            labels,
+            [words[index[mask.category_id]] for mask in painted],
+            [mask.score for mask in painted],
+            distinct=not self.is_of_classes,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """All files of a report.
+
+    Attributes:
+        layers: those with something to see in each image, the truth first.
+        tables: the measures of `evaluate`.
+        curves: the losses of trainings.
+        made_by: file to what made it.
+    """
+
+    layers: Sequence[Layer]
+    tables: Sequence[Table]
+    curves: Sequence[Curves]
+    made_by: Mapping[str, Any]
+
+
+def opened(files: Sequence[str], truth: str | None = None) -> Opened:
+    """Opens files by their kind, and the truth they are measured by.
+
+    Raises:
+        InputError: A file is broken, of a kind that has nothing to see, or a bare list of results without
+            a truth to say its images.
+    """
+    layers, tables, curves, made_by = [], [], [], {}
+    true = None if truth is None else labelled.open_source(truth)
+    if true is not None:
+        layers.append(Layer("truth", true, made_by=_provenance(true)))
+    for source in files:
+        name = "standard input" if source == "-" else Path(source).resolve().name
+        kind, content = kinds.kind_of(source)
+        if kind in ("COCO masks", "COCO results", "parts", "label maps"):
+            labels = labelled.open_source(source, true)
+            layers.append(Layer(name, labels, made_by=_provenance(labels)))
+            made_by[name] = layers[-1].made_by
+        elif kind == "safetensors":
+            header = tensors.read_header(Path(source))
+            made_by[name] = _without_lists(header)
+            if header.get("kind") == cams.KIND:
+                layers.append(_activation_maps(name, Path(source)))
+            elif curve := _curve(header):
+                curves.append(Curves(f"Training of {name}", curve))
+            else:
+                raise InputError(
+                    f"{source} is a {header.get('kind')} file without a curve, and a report can show "
+                    f"nothing of it; it reads {_READS}"
+                )
+        elif kind == "scores":
+            tables.append(_table(name, content))
+            made_by[name] = content.get("ovtool", {})
+        else:
+            raise InputError(f"{source} is {kind}; a report reads {_READS}")
+    return Opened(layers, tables, curves, made_by)
+
+
+def matched(layers: Sequence[Layer]) -> list[tuple[str, list[str | None]]]:
+    """The images of the first layer, each with its name in every layer, None where a layer lacks it.
+
+    Raises:
+        InputError: A layer has no image in common with the first.
+    """
+    first = layers[0].labels
+    names: list[Mapping[str, str]] = [{name: name for name in first.names}]
+    for layer in layers[1:]:
+        names.append({true: own for own, true in match_images(first, layer.labels).items()})
+    return [(name, [of.get(name) for of in names]) for name in first.names]
+
+
+def _activation_maps(name: str, path: Path) -> Layer:
+    maps = cams.read(path)
+
+    def refuse(image: str) -> Any:
+        raise InputError(f"{path} holds activation maps, and no classes of pixels")
+
+    labels = LabelledImages(
+        str(path),
+        classes=tuple((category.name, *category.synonyms) for category in maps.categories),
+        names=tuple(image.file_name for image in maps.images),
+        decode=refuse,
+    )
+    return Layer(name, labels, maps, maps.settings)
+
+
+def _provenance(labels: LabelledImages) -> Mapping[str, Any]:
+    made: Mapping[str, Any] = (
+        {} if labels.dataset is None else labels.dataset.info.get("ovtool", {})
+    )
+    return _without_lists(made)
+
+
+def _without_lists(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without what may be as long as the file: lists of images, categories, failures, steps."""
+    return {
+        key: _without_lists(value) if isinstance(value, Mapping) else value
+        for key, value in made.items()
+        if not (isinstance(value, list) and len(value) > 20)
+        and key not in ("images", "categories", "failures", "curve")
+    }
+
+
+def _curve(header: Mapping[str, Any]) -> dict[str, tuple[list[float], list[float]]]:
+    """The lines of a training's curve: name to steps and values."""
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for record in header.get("settings", {}).get("curve", ()):
+        for key, value in record.items():
+            if key != "step" and isinstance(value, int | float):
+                steps, values = lines.setdefault(key, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+    return lines
+
+
+def _table(name: str, scores: Mapping[str, Any]) -> Table:
+    """The classes that `evaluate` measured, or, without any, its measures."""
+    if classes := scores.get("classes"):
+        rows = [(row["name"], *(row.get(key) for key in SHARES)) for row in classes]
+        return Table(f"Classes of {name}", ("class", "IoU %", "accuracy %"), rows)
+    shares = {
+        key: value for key, value in scores.items() if isinstance(value, float) and value <= 1
+    }
+    return Table(f"Measures of {name}", ("measure", "%"), list(shares.items()))

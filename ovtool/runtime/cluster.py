@@ -1,0 +1,156 @@
+"""The engine of a cluster of Ray: actors that have the work and its models take one part after another.
+
+Ray starts an actor anew when its process or its machine is lost, and gives it its part again. Images and
+the folder of parts lie on a file system that all machines share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from ovtool.errors import OvtoolError, UsageError
+from ovtool.formats.parts import Part
+from ovtool.runtime.engine import Advance, Task
+from ovtool.runtime.processes import environment, prepare, say_idle, sendable
+
+_logger = logging.getLogger("ovtool")
+_RETRIES = 3  # how often an actor is started anew
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """An engine of Ray.
+
+    Attributes:
+        workers: the number of actors, fewer where there are fewer parts.
+        address: of the cluster; None for one that runs here, else one that is started for this run.
+        on_gpu: whether each actor needs a GPU.
+    """
+
+    workers: int
+    address: str | None
+    on_gpu: bool
+
+    def __call__(self, parts: Sequence[Part], task: Task, advance: Advance) -> None:
+        """Does the parts; whatever stops it ends all actors.
+
+        Raises:
+            UsageError: Ray is not installed, or the cluster is not reached.
+            OvtoolError: actors are lost again and again.
+            Exception: what a part raised.
+        """
+        from srsly import cloudpickle
+
+        say_idle(self.workers, len(parts))
+        if not parts:
+            return
+        with _connected(self.address) as ray:
+            work = ray.put(cloudpickle.dumps(task))  # kept here for actors that are started anew
+            actors = _actors(ray, min(self.workers, len(parts)), work, self.on_gpu)
+            try:
+                _share(ray, actors, parts, advance)
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise OvtoolError(
+                    f"a worker of Ray was lost ({reason}); run the command again with --resume"
+                ) from error
+            finally:
+                for actor in actors:
+                    ray.kill(actor)
+
+
+def _share(ray: Any, actors: Sequence[Any], parts: Sequence[Part], advance: Advance) -> None:
+    """Gives each actor that is up its next part until all are done; those that no machine has room for wait."""
+    left, undone = iter(parts), len(parts)
+    running: dict[Any, tuple[Any, Part | None]] = {
+        actor.is_up.remote(): (actor, None) for actor in actors
+    }
+    while undone:
+        (ready, *_), _ = ray.wait(list(running))
+        actor, done = running.pop(ready)
+        for message in ray.get(ready):
+            if isinstance(message, BaseException):
+                raise message
+            _logger.handle(message)
+        if done is not None:
+            undone -= 1
+            advance(done.stop - done.start)
+        part = next(left, None)
+        if part is not None:
+            running[actor.do.remote(part)] = (actor, part)
+
+
+def _actors(ray: Any, count: int, work: Any, on_gpu: bool) -> list[Any]:
+    threads, level = environment()
+    remote = ray.remote(
+        num_cpus=threads,
+        num_gpus=int(on_gpu),
+        max_restarts=_RETRIES,
+        max_task_retries=_RETRIES,
+    )(Actor)
+    return [remote.remote(work, threads, level, os.getcwd()) for _ in range(count)]
+
+
+class Actor:
+    """A process of the cluster that has the work.
+
+    Args:
+        work: the task as bytes.
+        threads: how many compute.
+        level: of the log.
+        folder: where relative paths start.
+    """
+
+    def __init__(self, work: bytes, threads: int, level: int, folder: str) -> None:
+        from srsly import cloudpickle
+
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        self._said: list[Any] = []
+        prepare(threads, level, self._said.append)
+        self._task: Task = cloudpickle.loads(work)
+
+    def is_up(self) -> list[Any]:
+        """Nothing; that it comes back says that the actor has a place."""
+        return []
+
+    def do(self, part: Part) -> list[Any]:
+        """Does a part; what was logged, and behind it the error that stopped it."""
+        self._said.clear()
+        try:
+            self._task(part, lambda images: None)
+        except Exception as error:
+            return [*self._said, sendable(error)]
+        return list(self._said)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to a cluster, and no longer when the block ends, unless it was before."""
+    try:
+        import ray
+    except ImportError:
+        raise UsageError(
+            "--engine ray needs the package ray; pip install 'ovtool[ray]', or leave --engine out"
+        ) from None
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"no cluster of Ray is reached at {address or 'this machine'} ({reason}); look at --ray-address"
+        ) from None
+    try:
+        with redirect_stdout(sys.stderr):  # Ray tells there what it lost; stdout is for data
+            yield ray
+    finally:
+        ray.shutdown()

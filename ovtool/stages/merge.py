@@ -1,0 +1,90 @@
+"""`merge`: the parts that the shards of a run left, to the file that one process would have written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import atomic, coco, merge
+from ovtool.formats.merge import Output
+from ovtool.outputs.crops import PairCrops
+from ovtool.runtime.runs import Outcome
+from ovtool.settings.shared import Run
+from ovtool.stages import mine_pairs, propose, refine
+
+if TYPE_CHECKING:
+    import torch
+
+Finish = Callable[
+    [coco.Dataset, "Sequence[Mapping[str, torch.Tensor]]", Mapping[str, str], Mapping[str, Any]],
+    None,
+]
+# what a command does with all parts beside writing its file
+FINISH: Mapping[str, Finish] = {
+    "propose": propose.finish,
+    "mine-pairs": mine_pairs.finish,
+    "refine": refine.finish,
+}
+
+
+def run(
+    folders: Sequence[str | Path], *, out: str | Path | None = None, run: Run = Run()
+) -> Outcome:
+    """Writes the file that one process would have written, to the byte; the parts stay.
+
+    Args:
+        folders: folders of parts, `OUT.parts`, which hold all parts of one run between them.
+        out: where to write; `-` is stdout, None is the name of the one folder without `.parts`.
+        run: `overwrite` replaces what is there.
+
+    Returns:
+        The data set, and the images that failed.
+
+    Raises:
+        UsageError: there is no name to write to.
+        InputError: a part is missing, damaged or there twice.
+        MismatchError: parts of different runs.
+        OutputExistsError: an output exists, without `run.overwrite`.
+    """
+    given = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+    if not given:
+        raise UsageError("no parts are named; give the folders that the shards left, OUT.parts")
+    target = str(out or _default_output(given))
+    atomic.check_output(Path(target), run.overwrite)
+    pieces = merge.collected(given)
+    header, where = pieces.header, str(given[0])
+    if not isinstance(header.preface, Mapping) or "output" not in header.settings:
+        raise InputError(f"{where}: its parts do not say what they are of; make them again")
+    output = Output(**header.settings["output"])
+    info = header.preface["info"]
+    places = _places(header.settings["beside"], target)
+    for place in places.values():
+        if not Path(place).is_dir():
+            atomic.check_output(Path(place), run.overwrite)
+    categories = coco.parse_categories(header.preface, where)
+    dataset = merge.dataset_of(pieces, info, categories, output)
+    tensors = pieces.tensors()
+    command = info["ovtool"]["command"]
+    if command in FINISH:
+        FINISH[command](dataset, tensors, places, output.facts)
+    merge.write(dataset, tensors, output, target)
+    if "crops" in places:
+        PairCrops(Path(places["crops"])).clean()
+    return Outcome(dataset, target, dataset.info["ovtool"]["failures"], files=places)
+
+
+def _default_output(folders: Sequence[Path]) -> str:
+    """The name that a folder of parts was made beside."""
+    name = os.path.normpath(folders[0])
+    if len(folders) > 1 or not name.endswith(".parts"):
+        raise UsageError("the name of the output is not known from the folders; give it with -o")
+    return name.removesuffix(".parts")
+
+
+def _places(beside: Mapping[str, str], target: str) -> dict[str, str]:
+    """Where else things are written: from the folder of the output."""
+    folder = os.path.dirname(target)
+    return {kind: os.path.normpath(os.path.join(folder, place)) for kind, place in beside.items()}

@@ -1,0 +1,204 @@
+"""`report`: one HTML file to look at what other commands made.
+
+Regions and activation maps are drawn over their images, side by side, with the truth first where one is
+given. Then each image has its IoU: the mean over the classes of the truth in that image, with the
+rules of `stages.evaluate`. Without a truth the first two files of pixel classes are compared: the
+disagreement of an image is the share of pixels on which they name different classes, or only one names any.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.datasets.matching import UNLABELLED, Classes
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import atomic, labelled, report_page
+from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
+from ovtool.inputs import predictions, report_files
+from ovtool.inputs.report_files import Layer, Opened
+from ovtool.methods import metrics
+from ovtool.runtime.progress import Progress, no_progress
+from ovtool.settings.report import Page
+from ovtool.settings.shared import Run
+
+_logger = logging.getLogger("ovtool")
+MAX_BYTES = 60_000_000  # above it browsers take long to open a file
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report: its file, the bytes of it, the images in it, and those that could not be read."""
+
+    out: Path
+    size: int
+    images: int
+    failures: Sequence[Mapping[str, str]]
+
+
+def run(
+    files: Sequence[str | Path],
+    page: Page = Page(),
+    *,
+    ground_truth: str | Path | None = None,
+    images: Path | None = None,
+    out: str | Path = "report.html",
+    limit: int | None = None,
+    run: Run = Run(),
+    progress: Progress = no_progress,
+) -> Written:
+    """Writes a report of files; see the head of this file.
+
+    Args:
+        files: COCO masks, folders of label maps or of parts, class activation maps; and, without images,
+            trainings and the measures of `evaluate`. `-` is stdin.
+        page: how it looks.
+        ground_truth: what the files are measured by: COCO masks, label maps, or a data set.
+        images: the folder that the names of the images start from. None: the data set's own, or the current folder.
+        out: the file.
+        limit: the number of images after which the report ends.
+        run: `overwrite` replaces the file.
+        progress: opens a bar.
+
+    Raises:
+        UsageError: no file, or two are stdin.
+        InputError: a file is broken or has nothing to see, an image is not there, or nothing could be read.
+        OutputExistsError: the file to write exists.
+    """
+    sources = [str(file) for file in files]
+    if not sources:
+        raise UsageError("no files; give segments, proposals, pairs, maps or trainings")
+    if sources.count("-") > 1:
+        raise UsageError("only one of the files can be read from stdin")
+    target = Path(out)
+    atomic.check_output(target, run.overwrite)
+    truth = None if ground_truth is None else str(ground_truth)
+    opened = report_files.opened(
+        sources, None if truth is None else predictions.truth_file(truth, instances=False)
+    )
+    made, failures = [], []
+    comparison = _Comparison(opened.layers, truth is not None)
+    if opened.layers:
+        folder = images or (predictions.images_folder(truth) if truth else None) or Path()
+        items = labelled.images_of(opened.layers[0].labels, folder)
+        place = {word: k for k, word in enumerate(_words(opened))}
+        matched = report_files.matched(opened.layers)[:limit]
+        with progress(len(matched), "drawing") as advance:
+            for name, own in matched:
+                try:
+                    rgb = items[name].rgb()
+                    figure = Figure(name, rgb, _layers(opened, own, place, rgb), comparison.of(own))
+                    made.append(report_page.packed(figure, page.side))
+                except InputError as error:
+                    failures.append({"file_name": name, "reason": str(error)})
+                advance()
+        if not made:
+            raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
+    content = Content(
+        page.title or ", ".join(opened.made_by),
+        [layer.name for layer in opened.layers],
+        _words(opened),
+        [*comparison.tables(), *opened.tables],
+        opened.curves,
+        opened.made_by,
+    )
+    size = report_page.write(target, content, made)
+    if size > MAX_BYTES:
+        _logger.warning(
+            "%s has %d MB, which browsers open slowly; a smaller --side or a --limit makes it lighter",
+            target,
+            round(size / 1e6),
+        )
+    return Written(target, size, len(made), failures)
+
+
+def _words(opened: Opened) -> list[str]:
+    """The words of all layers, each once, in order."""
+    return list(dict.fromkeys(word for layer in opened.layers for word in layer.words))
+
+
+def _layers(
+    opened: Opened, own: Sequence[str | None], place: Mapping[str, int], rgb: NDArray[np.uint8]
+) -> list[Regions | Heat | None]:
+    """What each file holds of an image. Raises InputError where its size is another."""
+    made = [
+        None if name is None else layer.of(name, place)
+        for layer, name in zip(opened.layers, own, strict=True)
+    ]
+    for layer, part in zip(opened.layers, made, strict=True):
+        if isinstance(part, Regions) and part.labels.shape != rgb.shape[:2]:
+            (height, width), (h, w) = rgb.shape[:2], part.labels.shape
+            raise InputError(
+                f"{own[0]} has {width} x {height} pixels, but {w} x {h} in {layer.name}; give the images "
+                "that it was made of"
+            )
+    return made
+
+
+class _Comparison:
+    """The layers of pixel classes measured by the truth, or, without one, the second by the first."""
+
+    def __init__(self, layers: Sequence[Layer], has_truth: bool) -> None:
+        self._layers, self._has_truth = layers, has_truth
+        places = [k for k, layer in enumerate(layers) if layer.is_of_classes]
+        self._reference = places[0] if places else 0
+        compared = places[1:] if has_truth else places[1:2]
+        self._classes = {
+            k: Classes(layers[self._reference].labels, layers[k].labels, not has_truth, ())
+            for k in compared
+        }
+        self._confusion: dict[int, NDArray[np.int64]] = {}
+
+    def of(self, own: Sequence[str | None]) -> dict[str, float | None]:
+        """The measures of an image, by its name in each layer."""
+        true_name = own[self._reference]
+        if true_name is None or not self._classes:
+            return {}
+        true = self._layers[self._reference].labels.decode(true_name)
+        measures: dict[str, float | None] = {}
+        for k, classes in self._classes.items():
+            name = own[k]
+            labels = np.full_like(true, -1) if name is None else self._layers[k].labels.decode(name)
+            predicted = classes.prediction(labels, name or true_name)
+            counted = classes.truth(true, true_name, None)
+            confusion = metrics.confusion(predicted, counted, len(classes.names), UNLABELLED)
+            self._confusion[k] = self._confusion.get(k, 0) + confusion
+            scores = metrics.scores(confusion)
+            if self._has_truth:
+                after = f" of {self._layers[k].name}" if len(self._classes) > 1 else ""
+                measures[f"IoU{after}"] = _number(scores.miou_truth)
+            else:
+                measures["disagreement"] = 1 - scores.pixel_accuracy
+        return measures
+
+    def tables(self) -> list[Table]:
+        """The classes of each layer over all images, where there is a truth."""
+        if not self._has_truth:
+            return []
+        return [
+            Table(
+                f"Classes of {self._layers[k].name}, over the images of this page",
+                ("class", "IoU %", "accuracy %"),
+                _rows(self._classes[k].names, confusion),
+            )
+            for k, confusion in self._confusion.items()
+        ]
+
+
+def _rows(
+    names: Sequence[str], confusion: NDArray[np.int64]
+) -> list[tuple[str, float | None, float | None]]:
+    """Each class that the truth holds: its name, IoU and accuracy; and their means."""
+    scores = metrics.scores(confusion)
+    held = np.flatnonzero(confusion.sum(axis=1)).tolist()
+    rows = [(names[k], _number(scores.iou[k]), _number(scores.accuracy[k])) for k in held]
+    return [("mean", _number(scores.miou_truth), _number(scores.mean_accuracy)), *rows]
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)

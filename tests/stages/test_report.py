@@ -1,0 +1,121 @@
+"""`report` of files whose regions and IoU are worked out by hand."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovtool.errors import InputError, OutputExistsError
+from ovtool.formats import cams, coco, rle
+from ovtool.settings.report import Page
+from ovtool.settings.shared import Run
+from ovtool.stages import report
+
+
+def figures(path):
+    html = path.read_text(encoding="utf-8")
+    found = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    *images, data = (json.loads(text) for text in found)
+    return images, data
+
+
+def masks(path, columns, names=("cat", "dog"), score=None):
+    """A COCO JSON of a.png, 4 x 8: for each name the columns that it covers."""
+    annotations = []
+    for id, (first, last) in enumerate(columns, start=1):
+        mask = np.zeros((4, 8), bool)
+        mask[:, first:last] = True
+        annotations.append(
+            coco.annotation(id, 1, min(id, len(names)), rle.encode(mask), score=score)
+        )
+    categories = [coco.Category(id, name) for id, name in enumerate(names, start=1)]
+    coco.write(coco.Dataset({}, [coco.Image(1, "a.png", 8, 4)], annotations, categories), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.fromarray(np.full((4, 8, 3), 100, np.uint8)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def test_the_iou_of_an_image_is_the_mean_over_its_true_classes(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    guess = masks(folder / "guess.json", [(0, 6), (6, 8)], score=0.5)
+    out = folder / "page.html"
+    written = report.run([guess], ground_truth=truth, images=folder, out=out)
+    assert (written.images, written.failures) == (1, [])
+    (image,), data = figures(out)
+    assert image["measures"]["IoU"] == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert data["layers"] == ["truth", "guess.json"]
+    assert [layer["shares"] for layer in image["layers"]] == [[0.5, 0.5], [0.75, 0.25]]
+    assert image["layers"][1]["scores"] == [0.5, 0.5]
+
+
+def test_without_a_truth_two_files_are_compared(folder):
+    first = masks(folder / "first.json", [(0, 4), (4, 8)])
+    second = masks(folder / "second.json", [(0, 3), (4, 8)])  # a column of neither
+    report.run([first, second], images=folder, out=folder / "page.html")
+    (image,), _ = figures(folder / "page.html")
+    assert image["measures"]["disagreement"] == pytest.approx(1 / 8)
+
+
+def test_proposals_lie_with_the_smallest_on_top_and_are_not_compared(folder):
+    proposals = masks(folder / "p.json", [(2, 4), (0, 8), (0, 5)], names=("object",), score=0.9)
+    report.run([proposals, proposals], images=folder, out=folder / "page.html")
+    (image,), _ = figures(folder / "page.html")
+    assert image["measures"] == {}
+    layer = image["layers"][0]
+    assert layer["distinct"]
+    assert layer["shares"] == [3 / 8, 3 / 8, 2 / 8]  # what is to be seen of 8, 5 and 2 columns
+
+
+def test_activation_maps_and_a_file_without_the_image(folder, tmp_path):
+    import torch
+
+    kept = cams.CamImage(4, "a.png", 4, 8, (2,))
+    maps = folder / "cams.safetensors"
+    cams.write(maps, [kept], [coco.Category(1, "cat"), coco.Category(2, "dog")],
+               {4: torch.ones(1, 2, 4)}, {"method": "gradcam"})  # fmt: skip
+    segments = masks(folder / "s.json", [(0, 4), (4, 8)])
+    report.run([segments, maps], images=folder, out=folder / "page.html")
+    (image,), data = figures(folder / "page.html")
+    assert [data["words"][word] for word in image["layers"][1]["words"]] == ["dog"]
+
+
+def test_measures_of_evaluate_become_a_table(folder):
+    scores = folder / "scores.json"
+    rows = [{"name": "cat", "iou": 0.25, "accuracy": None}]
+    scores.write_text(json.dumps({"metric": "miou", "images": 3, "classes": rows}))
+    report.run([scores], Page(title="Scores"), out=folder / "page.html")
+    html = (folder / "page.html").read_text(encoding="utf-8")
+    assert re.search(r"<td>cat</td>.*25\.0.*<td>–</td>", html)
+    assert "<h1>Scores</h1>" in html
+
+
+def test_a_broken_image_is_left_out_and_a_lone_one_is_an_error(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    (folder / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="not one image could be drawn"):
+        report.run([truth], images=folder, out=folder / "page.html")
+    assert not (folder / "page.html").exists()
+
+
+def test_a_page_is_not_replaced_and_other_files_are_refused(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    out = folder / "page.html"
+    report.run([truth], images=folder, out=out)
+    with pytest.raises(OutputExistsError):
+        report.run([truth], images=folder, out=out)
+    report.run([truth], images=folder, out=out, run=Run(overwrite=True))
+    with pytest.raises(InputError, match="is image; a report reads"):
+        report.run([folder / "a.png"], out=folder / "other.html")
+
+
+def test_an_image_of_another_size_is_named(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(folder / "a.png")
+    with pytest.raises(InputError, match="8 x 5 pixels, but 8 x 4 in truth.json"):
+        report.run([truth], images=folder, out=folder / "page.html")
