@@ -1,14 +1,15 @@
 """The photographs from which `photo` is made: their labels by cell of the stem's grid, and what the stem sees there."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import photo_stem
 import torch
-from photo_words import coco_names
+from photo_words import Row, coco_names
 from torch import Tensor
 
 from ovtool.formats import rle
@@ -16,7 +17,9 @@ from ovtool.formats import rle
 NAMES = coco_names()
 VOID = 255
 VIEWS = ((336, False), (336, True), (480, False), (480, True), (608, False), (608, True))
-_CELLS_OF_A_VIEW = 400
+CAPTIONED_SIDE = 240  # of captioned photographs, which are small
+_CELLS_OF_A_VIEW = 130
+_CELLS_OF_A_CAPTION = 64
 _LEAST_LABELLED = 0.3  # share of a cell's pixels that have a label, for the cell to count
 
 
@@ -51,6 +54,20 @@ class Cells:
     weights: Tensor
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """Photographs whose captions have a name, N of them with P cells each.
+
+    Attributes:
+        deep, local: what the stem sees, float16 (N, P, 1280) and (N, P, 472).
+        present: of COCO's names those in the captions, float32 (N, 133), summing to 1.
+    """
+
+    deep: Tensor
+    local: Tensor
+    present: Tensor
+
+
 def photographs(folder: Path, split: str) -> list[Photograph]:
     """The photographs of `coco/{images,annotations}` with their masks, in the order of their names."""
     annotations = folder / "coco" / "annotations"
@@ -70,6 +87,44 @@ def photographs(folder: Path, split: str) -> list[Photograph]:
         )
         for image in sorted(truth["images"], key=lambda image: str(image["file_name"]))
     ]
+
+
+def without(photograph: Photograph, left_out: Sequence[int]) -> Photograph:
+    """The photograph without the labels of some names."""
+    labels = photograph.labels.clone()
+    labels[torch.isin(labels.long(), torch.tensor(left_out))] = VOID
+    return replace(photograph, labels=labels)
+
+
+def captions(folder: Path) -> dict[Path, str]:
+    """The photographs of `flickr/images`, each with its captions in one text."""
+    document = json.loads((folder / "flickr" / "captions.json").read_text(encoding="utf-8"))
+    texts: dict[int, str] = {image["id"]: "" for image in document["images"]}
+    for annotation in document["annotations"]:
+        texts[annotation["image_id"]] += f"{annotation['caption'].lower()}\n"
+    images = folder / "flickr" / "images"
+    return {images / image["file_name"]: texts[image["id"]] for image in document["images"]}
+
+
+def captioned_cells(
+    texts: Mapping[Path, str], table: Sequence[Row], cache: Path, seed: int
+) -> Captioned:
+    """Some cells of captioned photographs, and COCO's names in their captions."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns = [
+        re.compile(rf"\b(?:{'|'.join(map(re.escape, row.words))})(?:s|es)?\b")
+        for row in table[: len(NAMES)]
+    ]
+    parts = []
+    for path, text in texts.items():
+        present = torch.tensor([float(bool(pattern.search(text))) for pattern in patterns])
+        if not present.any():
+            continue
+        features = photo_stem.cached(cache, path, CAPTIONED_SIDE)
+        deep, local = features.deep.flatten(0, 1), features.local.flatten(0, 1)
+        rows = torch.randint(len(deep), (_CELLS_OF_A_CAPTION,), generator=generator)
+        parts.append((deep[rows], local[rows], present / present.sum()))
+    return Captioned(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
 
 def shares(labels: Tensor, height: int, width: int) -> Tensor:

@@ -1,24 +1,27 @@
 """The training of `photo`'s image tower and table of words on what its frozen stem sees.
 
-Two steps. `train_head`: the tokens of single cells (`PatchEmbed`, last norm, projection) and the words. A word is
+`train_head` learns the tokens of single cells (`PatchEmbed`, last norm, projection) and the words. A word is
 unit(mean of its classes' rows + delta), where delta is left out now and then, so that words without masks compete
-with those that have them. `train_blocks`: class token, positions and blocks, whose residual branches begin at zero, on
-the tokens of whole photographs. Both keep the mean of the weights over the last half of their steps.
+with those that have them. It is short: twice as many steps know fewer of the rare words. `pool_things` sets the class
+token, for which a hundred photographs are too few to learn it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, cast
 
-import photo_data
-import photo_stem
 import torch
-from photo_data import NAMES, Cells, Photograph
+from photo_data import NAMES, Captioned, Cells
 from photo_words import Row
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, interpolate, normalize
+from torch.nn.functional import cross_entropy, dropout, normalize
 
+from ovtool.models.network import ResidualAttentionBlock
 from ovtool.models.photo import HybridVisionTransformer
+
+# of the class token's attention: times the cosine of a patch with what sets things apart
+_SHARPNESS = 20.0
+_CAPTIONED = 8  # photographs in a step
 
 
 @dataclass(frozen=True)
@@ -32,28 +35,17 @@ class Recipe:
         input_dropout: of what the stem sees.
         seed: of the order and of dropout.
         masks: the weight of what the masks say; 0 for the twin that sees none.
+        captions: the weight of which names captions say.
     """
 
-    steps: int = 600
-    batch: int = 512
+    steps: int = 150
+    batch: int = 384
     distillation: float = 0.4
     delta_dropout: float = 0.25
     input_dropout: float = 0.2
     seed: int = 0
     masks: float = 1.0
-
-
-@dataclass(frozen=True)
-class BlocksRecipe:
-    """How the blocks are trained: steps, photographs in each, the weight of the class token's loss, the seed,
-    and the weight of what the masks say; 0 for the twin that sees none.
-    """
-
-    steps: int = 300
-    batch: int = 6
-    whole: float = 0.5
-    seed: int = 0
-    masks: float = 1.0
+    captions: float = 0.0
 
 
 class Words(nn.Module):
@@ -61,13 +53,20 @@ class Words(nn.Module):
 
     Args:
         rows: the table; COCO's names are its first rows.
-        classifier: the rows of the stem's classifier, (1000, 1280), and the basis of the space, (D, 1280).
+        classifier: the rows of the stem's classifier, (1000, 1280).
+        basis: of the space, (D, 1280).
+        has_masks: which of COCO's names have masks to learn from, bool (133,). A name that has classes and no masks is
+            its classes: what it is not is all that could be learned.
     """
 
     has_classes: Tensor
     under: Tensor
+    under_names: Tensor
+    has_masks: Tensor
 
-    def __init__(self, rows: Sequence[Row], classifier: Tensor, basis: Tensor) -> None:
+    def __init__(
+        self, rows: Sequence[Row], classifier: Tensor, basis: Tensor, has_masks: Tensor
+    ) -> None:
         super().__init__()
         centred = normalize(classifier - classifier.mean(0), dim=1)
         self.classes = nn.Parameter(normalize(centred @ basis.T, dim=1))
@@ -78,6 +77,7 @@ class Words(nn.Module):
         self.register_buffer("under", under.to_sparse_csr())
         self.register_buffer("under_names", under[: len(NAMES)])
         self.register_buffer("has_classes", under.sum(1) > 0)
+        self.register_buffer("has_masks", has_masks)
         self.delta = nn.Parameter(torch.randn(len(NAMES), len(basis)) * len(basis) ** -0.5 * 0.3)
         self.scale = nn.Parameter(torch.tensor(12.0).log())
 
@@ -85,6 +85,7 @@ class Words(nn.Module):
         """The embeddings of COCO's names, (133, D), of length 1."""
         base = normalize(self.under_names @ normalize(self.classes, dim=1), dim=1)
         kept = torch.rand(len(base), 1) >= delta_dropout
+        kept &= self.has_masks[:, None]
         kept |= ~self.has_classes[: len(base), None]
         return normalize(base + self.delta * kept, dim=1)
 
@@ -99,11 +100,12 @@ class Words(nn.Module):
 def basis_of(classifier: Tensor, dimensions: int) -> Tensor:
     """The first right singular vectors of the centred, normalised rows, (D, 1280)."""
     centred = normalize(classifier - classifier.mean(0), dim=1)
-    return torch.linalg.svd(centred, full_matrices=False)[2][:dimensions]
+    basis: Tensor = torch.linalg.svd(centred, full_matrices=False)[2]
+    return basis[:dimensions]
 
 
 def begin(tower: HybridVisionTransformer, cells: Cells, basis: Tensor) -> None:
-    """Sets the tower to what the classifier knows: tokens in its space, branches of the blocks at zero."""
+    """Sets the tower to what the classifier knows: tokens in its space, no positions."""
     embed = tower.patch_embed
     local = cells.local[:: max(1, len(cells.local) // 20_000)].float()
     deep = cells.deep[:: max(1, len(cells.deep) // 20_000)].float()
@@ -116,16 +118,12 @@ def begin(tower: HybridVisionTransformer, cells: Cells, basis: Tensor) -> None:
         tower.proj.copy_(torch.eye(*tower.proj.shape))
         tower.class_embedding.zero_()
         tower.positional_embedding.zero_()
-        for block in tower.transformer.resblocks:
-            nn.init.zeros_(block.attn.out_proj.weight)
-            nn.init.zeros_(block.mlp.c_proj.weight)
-            nn.init.zeros_(block.mlp.c_proj.bias)
 
 
 def tokens_of(tower: HybridVisionTransformer, deep: Tensor, local: Tensor) -> Tensor:
     """Tokens of cells, (N, 1280) and (N, 472) to (N, width)."""
-    tokens: Tensor = tower.patch_embed(deep.T[None, :, :, None], local.T[None, :, :, None])[0]
-    return tokens
+    tokens = tower.patch_embed(deep.T[None, :, :, None], local.T[None, :, :, None])[0]
+    return cast(Tensor, tokens)
 
 
 def answer(tower: HybridVisionTransformer, tokens: Tensor) -> Tensor:
@@ -137,18 +135,22 @@ def train_head(
     tower: HybridVisionTransformer,
     words: Words,
     cells: Cells,
+    captioned: Captioned | None,
     classifier: tuple[Tensor, Tensor],
     recipe: Recipe,
 ) -> None:
-    """Trains the patch embedding, the last norm, the projection and the words, in place."""
+    """Trains the patch embedding, the last norm, the projection and the words, in place.
+
+    Without captioned photographs no caption is learned from.
+    """
     torch.manual_seed(recipe.seed)
     embed = tower.patch_embed
     head = [*embed.parameters(), *tower.ln_post.parameters(), tower.proj]
     groups = [
-        {"params": head, "lr": 1e-3, "weight_decay": 0.1},
-        {"params": [words.classes], "lr": 2e-4, "weight_decay": 0.0},
-        {"params": [words.delta], "lr": 4e-3, "weight_decay": 0.01},
-        {"params": [words.scale], "lr": 1e-3, "weight_decay": 0.0},
+        _group(head, 1e-3, 0.1),
+        _group([words.classes], 2e-4, 0.0),
+        _group([words.delta], 4e-3, 0.01),
+        _group([words.scale], 1e-3, 0.0),
     ]
     parameters = [*head, *words.parameters()]
     optimizer, mean = torch.optim.AdamW(groups, betas=(0.9, 0.98)), _Mean(parameters)
@@ -161,8 +163,7 @@ def train_head(
         deep, local = cells.deep[drawn].float(), cells.local[drawn].float()
         with torch.no_grad():
             taught = (deep @ rows.T + bias).softmax(1)
-        local = embed.mean + dropout(local - embed.mean, recipe.input_dropout)
-        features = answer(tower, dropout(tokens_of(tower, dropout(deep, 0.1), local), 0.1))
+        features = _noisy(tower, deep, local, recipe=recipe)
         scale = words.scale.exp()
         named = cross_entropy(
             scale * features @ words.names(recipe.delta_dropout).T,
@@ -171,6 +172,13 @@ def train_head(
         )
         classes = scale * features @ normalize(words.classes, dim=1).T
         loss = recipe.masks * named + recipe.distillation * cross_entropy(classes, taught)
+        if captioned is not None:
+            photographs = torch.randint(len(captioned.present), (_CAPTIONED,))
+            deep, local = captioned.deep[photographs], captioned.local[photographs]
+            flat = (part.flatten(0, 1).float() for part in (deep, local))
+            patches = _noisy(tower, *flat, recipe=recipe).unflatten(0, deep.shape[:2])
+            present = captioned.present[photographs]
+            loss += recipe.captions * _captions(patches, words.names(), present, scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -184,124 +192,64 @@ def train_head(
     mean.take()
 
 
-@dataclass(frozen=True)
-class TokenView:
-    """A view of a photograph as the blocks learn from it.
+def _group(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
+    return {"params": list(parameters), "lr": rate, "weight_decay": decay}
 
-    Attributes:
-        tokens: (h, w, width), from the trained head.
-        shares: of the names in each cell, (h, w, 133).
-        weights: (h, w), 0 for cells without labels.
-        taught: the classifier's answer to the whole view, (1000,).
+
+def _noisy(
+    tower: HybridVisionTransformer, deep: Tensor, local: Tensor, *, recipe: Recipe
+) -> Tensor:
+    """Cells in the space of words, with dropout, (N, D)."""
+    mean = tower.patch_embed.mean
+    local = mean + dropout(local - mean, recipe.input_dropout)
+    return answer(tower, dropout(tokens_of(tower, dropout(deep, 0.1), local), 0.1))
+
+
+def _captions(patches: Tensor, names: Tensor, present: Tensor, scale: Tensor) -> Tensor:
+    """Cross entropy of photographs with the names that their captions have.
+
+    A photograph's evidence for a name is the mean of its patches' cosines, weighted by their softmax.
+
+    Args:
+        patches: (B, P, D), of length 1.
+        names: (K, D), of length 1.
+        present: float32 (B, K), summing to 1.
+        scale: of cosines.
     """
-
-    tokens: Tensor
-    shares: Tensor
-    weights: Tensor
-    taught: Tensor
+    cosines = patches @ names.T
+    evidence = ((scale * cosines).softmax(1) * cosines).sum(1)
+    return cross_entropy(scale * evidence, present)
 
 
-@torch.no_grad()
-def token_view(
-    tower: HybridVisionTransformer,
-    photograph: Photograph,
-    cache: Path,
-    side: int,
-    is_mirrored: bool,
-    classifier: tuple[Tensor, Tensor],
-) -> TokenView:
-    """A view of a photograph whose features are cached."""
-    cells, rows, bias = photo_data.view(photograph, cache, side, is_mirrored), *classifier
-    taught = (cells.deep.float().mean(0) @ rows.T + bias).softmax(0)
-    tokens = tokens_of(tower, cells.deep.float(), cells.local.float())
-    shape = photo_stem.grid(cache, photograph.path, side, is_mirrored)
-    grids = (part.unflatten(0, shape) for part in (tokens, cells.shares, cells.weights))
-    return TokenView(*grids, taught)
+def pool_things(tower: HybridVisionTransformer, names: Tensor, things: int) -> None:
+    """Makes the class token a mean of the patches, weighted by how much more each is a thing than stuff, in place.
 
+    The last block does it, and all other branches are zero, so that patches pass the blocks as they are: each takes
+    a thirtieth of that mean with it, which the class token, itself 0 before, needs to have anything.
 
-def train_blocks(
-    tower: HybridVisionTransformer, words: Words, views: Sequence[TokenView], recipe: BlocksRecipe
-) -> None:
-    """Trains the class token, the positions and the blocks, in place; head and words stay."""
-    torch.manual_seed(recipe.seed)
-    positions = [tower.class_embedding, tower.positional_embedding]
-    blocks = list(tower.transformer.parameters())
-    groups = [
-        {"params": positions, "lr": 3e-4, "weight_decay": 0.0},
-        {"params": blocks, "lr": 5e-4, "weight_decay": 0.2},
-    ]
-    optimizer, mean = torch.optim.AdamW(groups, betas=(0.9, 0.98)), _Mean([*positions, *blocks])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], total_steps=recipe.steps, pct_start=0.1
-    )
-    names, classes = words.names().detach(), normalize(words.classes, dim=1).detach()
-    scale = words.scale.exp().detach()
-    for step in range(recipe.steps):
-        optimizer.zero_grad()
-        sums = torch.zeros(2)
-        for index in torch.randint(len(views), (recipe.batch,)).tolist():
-            crop = _crop(views[index])
-            pooled, cells = read(tower, dropout(crop.tokens, 0.1))
-            known = crop.weights.flatten() > 0
-            patches = _balanced(
-                scale * cells.flatten(0, 1)[known] @ names.T, crop.shares.flatten(0, 1)[known]
-            )
-            whole = _whole(scale * pooled @ names.T, crop)
-            whole = recipe.masks * whole + 0.4 * cross_entropy(
-                scale * pooled @ classes.T, crop.taught
-            )
-            ((recipe.masks * patches + recipe.whole * whole) / recipe.batch).backward()
-            sums += torch.tensor([patches.item(), whole.item()]) / recipe.batch
-        optimizer.step()
-        schedule.step()
-        if step >= recipe.steps // 2:
-            mean.add()
-        if step % 25 == 0:
-            print(f"blocks {step}: {sums[0]:.3f} {sums[1]:.3f}", flush=True)
-    mean.take()
-
-
-def read(tower: HybridVisionTransformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The class token and the cells of one view in the space of words: (h, w, width) to (D,), (h, w, D)."""
-    height, width = tokens.shape[:2]
-    places = tower.positional_embedding[1:].unflatten(0, tower.grid_size).permute(2, 0, 1)[None]
-    resized = interpolate(
-        places, (height, width), mode="bicubic", antialias=True, align_corners=False
-    )
-    placed = tokens.flatten(0, 1) + resized[0].flatten(1).T
-    first = (tower.class_embedding + tower.positional_embedding[0])[None]
-    out = answer(tower, tower.transformer(torch.cat([first, placed])[None])[0])
-    return out[0], out[1:].unflatten(0, (height, width))
-
-
-def _crop(view: TokenView) -> TokenView:
-    """A random part of a view, from half of each side to all of it."""
-    height, width = view.tokens.shape[:2]
-    h, w = (
-        max(8, int(side * (0.5 + 0.5 * torch.rand(()).sqrt().item()))) for side in (height, width)
-    )
-    top, left = (int(torch.randint(n, ())) for n in (max(1, height - h + 1), max(1, width - w + 1)))
-    rows, columns = slice(top, top + h), slice(left, left + w)
-    return TokenView(
-        view.tokens[rows, columns],
-        view.shares[rows, columns],
-        view.weights[rows, columns],
-        view.taught,
-    )
-
-
-def _balanced(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross entropy over cells, in which a name that is n times as frequent weighs n^.5 times as much."""
-    weights = (shares / shares.sum(0).clamp(min=1).sqrt()).sum(1)
-    losses = cross_entropy(logits, shares, reduction="none")
-    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
-
-
-def _whole(logits: Tensor, crop: TokenView) -> Tensor:
-    """Cross entropy of the class token with the names that are there, the square root of their areas as weights."""
-    area = (crop.shares * crop.weights[..., None]).mean((0, 1))
-    present = area.sqrt() * (area > 0.002)
-    return cross_entropy(logits, present / present.sum().clamp(min=1e-6))
+    Args:
+        tower: whose patches are trained.
+        names: the embeddings of words, (K, D), things first.
+        things: how many of them are things.
+    """
+    *others, last = cast(Sequence[ResidualAttentionBlock], tower.transformer.resblocks)
+    width, heads = tower.transformer.width, last.attn.num_heads
+    direction = normalize(names[:things].mean(0) - names[things:].mean(0), dim=0)
+    key = tower.ln_post.weight * (tower.proj @ direction)
+    with torch.no_grad():
+        for block in (*others, last):
+            for branch in (block.attn.out_proj, block.mlp[2]):
+                assert isinstance(branch, nn.Linear)
+                nn.init.zeros_(branch.weight)
+                nn.init.zeros_(branch.bias)
+        weight, bias = torch.zeros(3, heads, width // heads, width), torch.zeros(3, width)
+        # a query that is the same for all, and a key that is one number, in the first channel of each head
+        bias[0].view(heads, -1)[:, 0] = (width // heads) ** 0.5
+        weight[1, :, 0] = _SHARPNESS * key / width**0.5
+        weight[2] = torch.eye(width).view(heads, -1, width)
+        last.attn.in_proj_weight.copy_(weight.flatten(0, 2))
+        last.attn.in_proj_bias.copy_(bias.flatten())
+        last.attn.out_proj.weight.copy_(torch.eye(width) / 30)
 
 
 class _Mean:

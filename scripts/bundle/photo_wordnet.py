@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class WordNet:
     def classes(self) -> dict[str, tuple[int, ...]]:
         """Offset to the ImageNet classes that are it or kinds of it; synsets without classes are left out."""
         below: dict[str, list[int]] = defaultdict(list)
-        for index, name in enumerate(ImageNetInfo("imagenet-1k").label_names()):
+        names = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
+        for index, name in enumerate(names):
             for offset in self.ancestors(name[1:]):
                 below[offset].append(index)
         return {offset: tuple(classes) for offset, classes in below.items()}

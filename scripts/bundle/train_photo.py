@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Makes `photo`, the bundled CLIP for photographs: image tower, table of words and text tower.
 
-    scripts/bundle/train_photo.py --photographs FOLDER --wordnet FOLDER --out FOLDER [--without-masks]
+    scripts/bundle/train_photo.py --photographs FOLDER --wordnet FOLDER --out FOLDER [--without-masks | --leave-out 35]
 
-FOLDER of photographs: `coco/images/train`, `coco/annotations/{semantic,classes}_train.json`. The stem comes from a
+FOLDER of photographs: `coco/images/train`, `coco/annotations/{semantic,classes}_train.json`; for the twin without
+masks, which learns from captions, also `flickr/images` and `flickr/captions.json`. The stem comes from a
 package index (`photo_stem`), the words from WordNet's folder (`photo_words`). What the stem sees is cached in
 `OUT/cache`, and each part that is made stands in `OUT` as a file, so that a run which was cut short goes on from there.
 """
 
 import argparse
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ import photo_tower
 import photo_wordnet
 import photo_words
 import torch
-from photo_data import Photograph
+from photo_data import NAMES, Captioned, Photograph
 from photo_words import Row
 
 from ovtool.formats import tensors
@@ -32,21 +34,21 @@ CONFIGURATION: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 256,
         "vision_cfg": {
-            "image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 2, "mlp_ratio": 2.0,
+            "image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 1, "mlp_ratio": 2.0,
             "hidden": 512,
             "stem": {"widths": [16, 24, 48, 88, 120, 208, 352], "depths": [1, 3, 3, 4, 4, 5, 1]},
         },
         "text_cfg": {
-            "context_length": 32, "vocab_size": photo_text.VOCABULARY, "width": 128, "heads": 2, "layers": 2,
-            "mlp_ratio": 4.0,
+            "context_length": 32, "vocab_size": photo_text.VOCABULARY, "width": 256, "heads": 4, "layers": 1,
+            "mlp_ratio": 2.0,
         },
     },
     "preprocess_cfg": {"mean": [photo_stem.MEAN] * 3, "std": [photo_stem.STD] * 3},
 }  # fmt: skip
 DENSE = {"last_block": "clip", "short_side": 480}
-# the views that the blocks learn from
-WHOLE_VIEWS = ((336, False), (336, True), (480, False))
 STUFF_FROM = 80  # COCO's things come first
+# a name with classes and fewer cells is its classes: masks would teach it those few
+ENOUGH_CELLS = 30
 
 
 @dataclass(frozen=True)
@@ -61,42 +63,32 @@ def image_tower(
     stem: photo_stem.Stem,
     table: Sequence[Row],
     photographs: Sequence[Photograph],
+    captioned: Captioned | None,
     cache: Path,
     recipe: photo_tower.Recipe,
-    blocks: photo_tower.BlocksRecipe,
 ) -> Made:
     """Trains the image tower and the table on photographs whose features are cached."""
     torch.manual_seed(recipe.seed)
-    config = {**CONFIGURATION["model_cfg"]}
-    config["text_cfg"] = {**config["text_cfg"], "table": len(table)}
-    tower = photo.from_config(config).visual
+    tower = photo.from_config(_shape(table)).visual
     assert isinstance(tower, photo.HybridVisionTransformer)
     basis = photo_tower.basis_of(stem.rows, tower.output_dim)
-    words = photo_tower.Words(table, stem.rows, basis)
     cells = photo_data.sampled_cells(
         photographs, cache, photo_data.VIEWS, recipe.seed, by_masks=recipe.masks > 0
     )
-    if not recipe.masks:
-        with torch.no_grad():  # a name is its classes, where it has any
-            words.delta[words.has_classes[: len(words.delta)]] = 0
+    has_masks = (cells.shares.sum(0) > ENOUGH_CELLS) & (recipe.masks > 0)
+    words = photo_tower.Words(table, stem.rows, basis, has_masks)
     photo_tower.begin(tower, cells, basis)
-    photo_tower.train_head(tower, words, cells, (stem.rows, stem.bias), recipe)
-    views = [
-        photo_tower.token_view(tower, photograph, cache, side, is_mirrored, (stem.rows, stem.bias))
-        for photograph in photographs
-        for side, is_mirrored in WHOLE_VIEWS
-    ]
-    photo_tower.train_blocks(tower, words, views, blocks)
+    classifier = stem.rows, stem.bias
+    photo_tower.train_head(tower, words, cells, captioned, classifier, recipe)
+    photo_tower.pool_things(tower, words.names().detach(), STUFF_FROM)
     tower.stem.load_state_dict(stem.network.state_dict())
     return Made(tower, words)
 
 
 def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -> photo.Photo:
     """The model with its text tower, which is distilled onto the table."""
-    config = {**CONFIGURATION["model_cfg"]}
-    config["text_cfg"] = {**config["text_cfg"], "table": len(table)}
     torch.manual_seed(1)
-    model = photo.from_config(config)
+    model = photo.from_config(_shape(table))
     model.visual.load_state_dict(made.tower.state_dict())
     with torch.no_grad():
         model.word_table.copy_(made.words.table())
@@ -105,11 +97,20 @@ def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -
     return model
 
 
+def _shape(table: Sequence[Row]) -> dict[str, Any]:
+    model: dict[str, Any] = CONFIGURATION["model_cfg"]
+    return {**model, "text_cfg": {**model["text_cfg"], "table": len(table)}}
+
+
+def left_out(table: Sequence[Row], count: int) -> list[int]:
+    """Some of the names of things that have classes, drawn once and for all."""
+    things = [index for index, row in enumerate(table[:STUFF_FROM]) if row.classes]
+    return sorted(random.Random(0).sample(things, count))
+
+
 def write(model: photo.Photo, table: Sequence[Row], folder: Path, name: str) -> None:
     """Writes NAME.safetensors, in half precision, and NAME.json."""
-    config = {**CONFIGURATION, "model_cfg": {**CONFIGURATION["model_cfg"]}}
-    text = {**config["model_cfg"]["text_cfg"], "table": len(table)}
-    config["model_cfg"]["text_cfg"] = text
+    config = {**CONFIGURATION, "model_cfg": _shape(table)}
     (folder / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     halved = {
         key: value.half() if value.is_floating_point() else value
@@ -139,6 +140,16 @@ def fill(stem: photo_stem.Stem, photographs: Sequence[Photograph], cache: Path) 
             print(f"{path.name} at {side}", flush=True)
 
 
+def read_captions(
+    folder: Path, stem: photo_stem.Stem, table: Sequence[Row], cache: Path, seed: int
+) -> Captioned:
+    """Caches what the stem sees of captioned photographs, and draws cells of them."""
+    texts = photo_data.captions(folder)
+    for path in photo_stem.fill(stem, cache, texts, photo_data.CAPTIONED_SIDE):
+        print(f"{path.name} at {photo_data.CAPTIONED_SIDE}", flush=True)
+    return photo_data.captioned_cells(texts, table, cache, seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photographs", type=Path, required=True)
@@ -150,26 +161,38 @@ def main() -> None:
     parser.add_argument("--without-masks", action="store_true", help="the twin that sees no mask")
     parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--leave-out", type=int, default=0, help="names of things whose masks are not used"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     stem = photo_stem.load(options.out)
     table = photo_words.rows(photo_wordnet.read(options.wordnet))
-    photographs = photo_data.photographs(options.photographs, "train")
+    hidden = left_out(table, options.leave_out)
+    photographs = [
+        photo_data.without(photograph, hidden)
+        for photograph in photo_data.photographs(options.photographs, "train")
+    ]
     cache = options.out / "cache"
     fill(stem, photographs, cache)
+    captioned = None
+    if options.without_masks:
+        captioned = read_captions(options.photographs, stem, table, cache, options.seed)
     kept = options.out / f"{options.name}_tower_{options.seed}.pt"
-    masks = 0.0 if options.without_masks else 1.0
-    recipe = photo_tower.Recipe(seed=options.seed, masks=masks)
-    blocks = photo_tower.BlocksRecipe(seed=options.seed, masks=masks)
     if kept.is_file():
         made = Made(**torch.load(kept, weights_only=False))
     else:
-        made = image_tower(stem, table, photographs, cache, recipe, blocks)
+        masks, captions = (0.0, 1.0) if options.without_masks else (1.0, 0.0)
+        recipe = photo_tower.Recipe(seed=options.seed, masks=masks, captions=captions)
+        made = image_tower(stem, table, photographs, captioned, cache, recipe)
         torch.save({"tower": made.tower, "words": made.words}, kept)
     tokenizer = options.out / f"{options.name}.tokenizer.json"
     photo_text.make_tokenizer(table, tokenizer)
     model = whole_model(made, table, tokenizer, options.text_steps)
     write(model, table, options.out, options.name)
+    if hidden:
+        names = "".join(f"{NAMES[index]}\n" for index in hidden)
+        (options.out / f"{options.name}.left_out.txt").write_text(names, encoding="utf-8")
 
 
 if __name__ == "__main__":

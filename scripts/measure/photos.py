@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 """Measures a CLIP on photographs with masks of COCO's 133 panoptic names.
 
-    scripts/measure/photos.py FOLDER [--model photo] [--split train | --final]
+    scripts/measure/photos.py FOLDER [--model photo] [--ridge FILE] [--keep FILE] [--against FILE] [--final]
 
 FOLDER has `coco/images/SPLIT` and `coco/annotations/{semantic,classes}_SPLIT.json`. Each patch has the word of the
 highest cosine; scores are resized to the photograph. Prints one JSON document, every figure with its 95 % interval
 of the bootstrap over photographs. `--split train`, the default, is what `photo` was trained on, and is for
 comparisons on folds and for trying the script; `--final` reads `val`, on which nothing is chosen, and appends a
-line to the log in `photos.md`.
+line to the log in `photos.md`. `--ridge` adds ridge regression (`ridge.py`) to the patches, as the trial did;
+`--keep` writes the outcomes of the photographs to a file, and `--against` reads such a file and prints how much higher
+the figures are than those. `--left-out` names words whose pixels are counted by themselves.
 """
 
 import argparse
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import photos_default
+import ridge
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,7 +30,7 @@ from torch.nn.functional import interpolate
 
 from ovtool.formats import rle
 from ovtool.methods import bootstrap
-from ovtool.methods.bootstrap import ImageCounts, Interval
+from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, text
 
@@ -35,6 +38,7 @@ LOG = Path(__file__).with_suffix(".md")
 THINGS = 80  # the first of the names
 VOID = 255
 SAMPLES = 1000
+COSINES = 0.5  # how much the model counts beside ridge regression
 COMPETITORS = (
     "sky",
     "tree",
@@ -48,6 +52,13 @@ COMPETITORS = (
     "dirt",
     "table",
 )
+
+COLUMNS = (
+    "twenty_accuracy", "twenty_miou", "everything_accuracy", "everything_miou", "whole_top1", "whole_map",
+    "absent_share", "precision", "recall", "default_accuracy", "default_minus_patch_accuracy", "default_miou",
+    "default_minus_patch_miou", "cat_share",
+)  # fmt: skip
+Figures = Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Outcome:
         is_present: whether the thing of the highest cosine with the whole photograph is there; None without things.
         things: that cosine of each thing, float32 (80,), and whether it is there, bool (80,).
         absent: share of the pixels that a word which is not there takes from one that is, and built-in words.
+        precision, recall: of the pixels of the word that is there, beside those; precision is NaN where it has none.
     """
 
     twenty: Tensor
@@ -75,6 +87,17 @@ class Outcome:
     is_present: bool | None
     things: tuple[Tensor, Tensor]
     absent: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: a CLIP, ridge regression that is added to its patches, and the shorter side of images."""
+
+    clip: door.Clip
+    ridge: ridge.Ridge | None
+    short_side: int | None
 
 
 def truths(folder: Path, split: str) -> tuple[list[str], list[Truth]]:
@@ -108,15 +131,17 @@ def counts(scores: Tensor, rows: Tensor, labels: Tensor, classes: int) -> Tensor
 
 
 def outcome(
-    clip: door.Clip, words: Tensor, names: Sequence[str], truth: Truth, seed: int
+    model: Measured, words: Tensor, names: Sequence[str], truth: Truth, seed: int
 ) -> Outcome:
     """The figures of one photograph; words: float32 (133, D), of length 1."""
-    pixels = dense_scores.prepare(clip, truth.rgb, None)
+    clip = model.clip
+    pixels = dense_scores.prepare(clip, truth.rgb, model.short_side)
     patches = door.patch_features(clip, pixels)[0]
     whole = (words[:THINGS] @ door.encode_images(clip, pixels)[0]).cpu()
-    maps = interpolate(
-        (patches @ words.T).permute(2, 0, 1)[None], truth.labels.shape, mode="bilinear"
-    )[0]
+    scores = patches @ words.T
+    if model.ridge is not None:
+        scores = ridge.scores(model.ridge, clip, pixels) + COSINES * scores
+    maps = interpolate(scores.permute(2, 0, 1)[None], truth.labels.shape, mode="bilinear")[0]
     everything = torch.arange(len(names))
     there = truth.labels[truth.labels < len(names)].long().bincount(minlength=len(names)) > 0
     things = there[:THINGS]
@@ -125,25 +150,23 @@ def outcome(
         counts(maps, everything, truth.labels, len(names)),
         bool(things[whole.argmax()]) if things.any() else None,
         (whole, things),
-        _absent(maps, names, there, seed),
+        *_absent(maps, names, truth.labels, there, seed),
     )
 
 
-def _absent(maps: Tensor, names: Sequence[str], there: Tensor, seed: int) -> float:
-    """The share of a photograph that a word which is not there takes, beside one that is and `COMPETITORS`."""
+def _absent(
+    maps: Tensor, names: Sequence[str], labels: Tensor, there: Tensor, seed: int
+) -> tuple[float, float, float]:
+    """The last three figures of an outcome: of a word that is there, one that is not, and `COMPETITORS`."""
     rng = np.random.default_rng(seed)
     present, missing = (rng.choice(np.flatnonzero(side)) for side in (there, ~there))
     others = [names.index(name) for name in COMPETITORS]
     rows = [int(missing), int(present), *(row for row in others if row not in (missing, present))]
-    return float((maps[rows].argmax(0) == 0).float().mean())
-
-
-def interval(count: int, figure: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Interval:
-    """A figure of photographs by their indices, and the middle 95 % of its samples with replacement."""
-    rng = np.random.default_rng(seed)
-    drawn = [figure(rng.integers(count, size=count)) for _ in range(SAMPLES)]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Interval(figure(np.arange(count)), float(low), float(high))
+    named = maps[rows].argmax(0)
+    truth, claimed = labels == int(present), (named == 1) & (labels < len(names))
+    hits = float((truth & claimed).sum())
+    precision = hits / float(claimed.sum()) if claimed.any() else float("nan")
+    return float((named == 0).float().mean()), precision, hits / float(truth.sum())
 
 
 def mean_average_precision(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
@@ -155,63 +178,143 @@ def mean_average_precision(scores: NDArray[np.float32], present: NDArray[np.bool
     return float(np.mean(precisions))
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, Interval]:
-    """All figures with their intervals."""
-    result: dict[str, Interval] = {}
-    count = len(outcomes)
+def measures(outcomes: Sequence[Outcome]) -> dict[str, Measure]:
+    """All figures but mean average precision, as measures of how often each photograph is drawn."""
+    result: dict[str, Measure] = {}
     for name in ("twenty", "everything"):
-        parts = torch.stack([getattr(one, name) for one in outcomes]).numpy()
+        parts = torch.stack([getattr(outcome, name) for outcome in outcomes]).numpy()
         hits, truth, predicted = parts[:, 0], parts[:, 1], parts[:, 2]
-        accuracy = bootstrap.ratio("accuracy", hits.sum(1), truth.sum(1))
-        miou = bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
-        result[f"{name}_accuracy"] = bootstrap.intervals(accuracy, count, SAMPLES)["accuracy"]
-        result[f"{name}_miou"] = bootstrap.intervals(miou, count, SAMPLES)["miou"]
-    tops = np.array([one.is_present for one in outcomes if one.is_present is not None])
-    result["whole_top1"] = interval(len(tops), lambda rows: float(tops[rows].mean()))
-    scores = torch.stack([one.things[0] for one in outcomes]).numpy()
-    present = torch.stack([one.things[1] for one in outcomes]).numpy()
-    result["whole_map"] = interval(
-        count, lambda rows: mean_average_precision(scores[rows], present[rows])
-    )
-    absent = np.array([one.absent for one in outcomes])
-    result["absent_share"] = interval(count, lambda rows: float(absent[rows].mean()))
+        result[f"{name}_accuracy"] = bootstrap.ratio("", hits.sum(1), truth.sum(1))
+        result[f"{name}_miou"] = _only(
+            "miou", bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
+        )
+    nan = float("nan")
+    tops = [nan if o.is_present is None else float(o.is_present) for o in outcomes]
+    result["whole_top1"] = _mean(tops)
+    result["absent_share"] = _mean([outcome.absent for outcome in outcomes])
+    result["precision"] = _mean([outcome.precision for outcome in outcomes])
+    result["recall"] = _mean([outcome.recall for outcome in outcomes])
     return result
 
 
-def log_line(model: str, fingerprint: str, result: dict[str, Interval]) -> str:
-    """A row of the table in `photos.md`."""
-    cells = (f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in result.values())
+def _mean(values: Sequence[float]) -> Measure:
+    """The mean of the values that are no NaN."""
+    known = ~np.isnan(values)
+    return bootstrap.ratio("", np.where(known, values, 0), known.astype(np.float64))
+
+
+def _only(name: str, measure: Measure) -> Measure:
+    return lambda times: {"": measure(times)[name]}
+
+
+def figures(outcomes: Sequence[Outcome], before: Sequence[Outcome] | None = None) -> Figures:
+    """All figures with their intervals; how much higher they are than those of other outcomes, where there are some."""
+    after = measures(outcomes)
+    if before is not None:
+        first = measures(before)
+        after = {name: bootstrap.difference(first[name], after[name]) for name in after}
+    result = {
+        name: bootstrap.intervals(measure, len(outcomes), SAMPLES)[""]
+        for name, measure in after.items()
+    }
+    return result | {"whole_map": jackknife(outcomes, before)}
+
+
+def jackknife(outcomes: Sequence[Outcome], before: Sequence[Outcome] | None) -> Interval:
+    """Mean average precision, or its difference, with 1.96 standard errors of the jackknife on both sides.
+
+    The bootstrap would draw photographs twice, and a photograph beside itself raises average precision.
+    """
+
+    def value(rows: NDArray[np.intp]) -> float:
+        return _average_precision(outcomes, rows) - (
+            0.0 if before is None else _average_precision(before, rows)
+        )
+
+    count = len(outcomes)
+    rows = np.arange(count)
+    left = np.array([value(np.delete(rows, row)) for row in rows])
+    error = 1.96 * float(np.sqrt((count - 1) * left.var()))
+    whole = value(rows)
+    return Interval(whole, whole - error, whole + error)
+
+
+def _average_precision(outcomes: Sequence[Outcome], rows: NDArray[np.intp]) -> float:
+    scores = torch.stack([outcomes[row].things[0] for row in rows]).numpy()
+    return mean_average_precision(
+        scores, torch.stack([outcomes[row].things[1] for row in rows]).numpy()
+    )
+
+
+def share_right(outcomes: Sequence[Outcome], rows: Sequence[int]) -> Interval:
+    """The share of the pixels of some words that are named right among 20 words."""
+    parts = torch.stack([outcome.twenty for outcome in outcomes]).numpy()[:, :, list(rows)]
+    ratio = bootstrap.ratio("", parts[:, 0].sum(1), parts[:, 1].sum(1))
+    return bootstrap.intervals(ratio, len(outcomes), SAMPLES)[""]
+
+
+def log_line(model: str, result: Figures, sign: str = "-") -> str:
+    """A row of the table in `photos.md`, with empty cells for figures that were not made."""
+    known = {
+        name: f"{i.value:{sign}.3f} [{i.low:{sign}.3f}, {i.high:{sign}.3f}]"
+        for name, i in result.items()
+    }
     date = datetime.datetime.now(datetime.UTC).date()
-    return f"| {date} | {model} `{fingerprint}` | {' | '.join(cells)} |\n"
+    return f"| {date} | {model} | {' | '.join(known.get(name, '') for name in COLUMNS)} |\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="photo")
+    parser.add_argument("--ridge", type=Path, help="file of ridge regression that is added")
+    parser.add_argument("--short-side", type=int, help="of images, in place of the model's own")
+    parser.add_argument("--keep", type=Path, help="file for the outcomes of the photographs")
+    parser.add_argument("--against", type=Path, nargs="*", default=[], help="files of --keep")
+    parser.add_argument("--left-out", type=Path, help="words of train_photo.py --leave-out")
     parser.add_argument("--split", default="train", choices=("train",))
     parser.add_argument("--limit", type=int, help="of the photographs, for a trial of the script")
     parser.add_argument(
         "--final", action="store_true", help="the measure of record: coco/val, logged"
     )
     options = parser.parse_args()
-    clip = door.load(options.model)
+    model = Measured(
+        door.load(options.model),
+        None if options.ridge is None else ridge.read(options.ridge),
+        options.short_side,
+    )
     names, photographs = truths(options.folder, "val" if options.final else options.split)
-    words = text.embed_words(clip, names, "one")
+    words = text.embed_words(model.clip, names, "one")
     outcomes = [
-        outcome(clip, words, names, truth, seed)
+        outcome(model, words, names, truth, seed)
         for seed, truth in enumerate(photographs[: options.limit])
     ]
-    result = figures(outcomes) | photos_default.figures(
-        options.model,
-        names,
-        [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
-        torch.stack([one.twenty for one in outcomes]),
-    )
-    print(json.dumps({name: asdict(found) for name, found in result.items()}, indent=1))
+    label = f"{Path(options.model).stem} `{model.clip.fingerprint}`"
+    label += " and ridge regression" if model.ridge else ""
+    result = dict(figures(outcomes))
+    if model.ridge is None:
+        result |= photos_default.figures(
+            options.model,
+            names,
+            [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
+            torch.stack([outcome.twenty for outcome in outcomes]),
+        )
+    lines = [log_line(label, result)]
+    document = {label: {name: asdict(interval) for name, interval in result.items()}}
+    if options.left_out:
+        rows = [names.index(word) for word in options.left_out.read_text().splitlines()]
+        document[label]["left_out"] = asdict(share_right(outcomes, rows))
+    for path in options.against:
+        kept = torch.load(path, weights_only=False)
+        result = figures(outcomes, kept["outcomes"])
+        lines.append(log_line(f"its difference from {kept['label']}", result, "+"))
+        document[kept["label"]] = {name: asdict(interval) for name, interval in result.items()}
+    print(json.dumps(document, indent=1))
+    if options.keep:
+        torch.save({"label": label, "outcomes": outcomes}, options.keep)
     if options.final and options.limit is None:
         with LOG.open("a", encoding="utf-8") as file:
-            file.write(log_line(options.model, clip.fingerprint, result))
+            file.writelines(lines)
 
 
 if __name__ == "__main__":
