@@ -29,7 +29,14 @@ def make(tmp_path_factory):
     own = {name: value for name, value in os.environ.items() if not name.startswith("OVTOOL_")}
 
     def started(stem, *options):
-        line = ["make", "-f", ROOT / "examples" / f"{stem}.mk", f"OVTOOL={program}", *SMALL, *options]
+        line = [
+            "make",
+            "-f",
+            ROOT / "examples" / f"{stem}.mk",
+            f"OVTOOL={program}",
+            *SMALL,
+            *options,
+        ]
         return subprocess.Popen(
             [*map(str, line)],
             cwd=folder,
