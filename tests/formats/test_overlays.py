@@ -406,6 +406,7 @@ def test_background_stands_in_the_legend_without_a_colour() -> None:
     result = overlays.overlay(picture(450, 450), labels, ["Background", "cat"])
     entry = legend.entry("Background", 0, 1.0, None, None)
     assert (result[450:] == legend.draw([entry], 450, 450)).all()
+    assert (result[:450] == picture(450, 450)).all()  # nor is the image tinted
 
 
 def test_the_legend_has_headings(monkeypatch: pytest.MonkeyPatch) -> None:
