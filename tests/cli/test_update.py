@@ -167,7 +167,7 @@ def test_every_command_that_writes_can_be_planned_and_updated():
         flags = {flag for parameter in command.params for flag in parameter.opts}
         if "--output" in flags or words == ("data", "make"):
             assert {"--dry-run", "--update", "--overwrite"} <= flags, words
-            elsewhere = (("evaluate",), ("data", "make"), ("check",))  # in tests of their own
+            elsewhere = (("evaluate",), ("report",), ("merge",), ("check",), ("data", "make"))
             assert words in elsewhere or words[0] in walked, words
         if words[0] in ("evaluate", "probe"):
             assert "there is no --resume" in " ".join(command.text.paragraphs)
@@ -283,6 +283,25 @@ def test_a_file_is_repaired_only_where_it_is_newer(desk, capsys):
     past(Path("b.json"))
     assert run([*line, "--update"]) == 0
     assert Path("b.json").stat().st_mtime_ns > stamp
+
+
+def test_parts_are_merged_only_where_one_is_newer(scenes, capsys):
+    line = ["propose", "scenes/images/demo", "--proposer", "regions", "-o", "p.json"]
+    for shard in ("1/2", "2/2"):
+        assert run([*line, "--part-size", "2", "--shard", shard]) == 0
+    merge = ["merge", "p.json.parts", "--update"]
+    assert run([*merge, "--dry-run"]) == 0
+    assert "would merge 4 images, into p.json" in capsys.readouterr().err
+    assert not Path("p.json").exists()
+    assert run(merge) == 0
+    stamp = Path("p.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(merge) == 0
+    assert capsys.readouterr().err == "p.json is up to date\n"
+    assert Path("p.json").stat().st_mtime_ns == stamp
+    past(Path("p.json"))
+    assert run(merge) == 0
+    assert Path("p.json").stat().st_mtime_ns > stamp
 
 
 def test_it_needs_a_file(scenes, fails):
