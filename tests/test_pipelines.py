@@ -59,7 +59,11 @@ def done(process):
 
 def files(folder):
     """The outputs of a pipeline, without its data: name to time and bytes."""
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("*.*")}
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.glob("[!.]*")
+        if path.is_file()
+    }
 
 
 def test_there_is_one_for_each_system():
@@ -109,7 +113,10 @@ def test_a_pipeline_that_was_killed_goes_on(stem, make):
     work = make.folder / f"{stem}-killed"
     process = make(stem, f"WORK={work.name}")
     until = time.monotonic() + 600
-    while not [*work.glob("*.safetensors"), *work.glob("*.json")]:  # the first output of several
+    while not [
+        *work.glob("[!.]*.safetensors"),
+        *work.glob("[!.]*.json"),
+    ]:  # the first output of several
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     time.sleep(1)
