@@ -70,7 +70,7 @@ def test_there_is_one_for_each_system():
     assert [path.stem for path in PIPELINES] == ["ovseg", "pacl", "semples"]
     for path in PIPELINES:
         text = path.read_text()
-        assert ".DELETE_ON_ERROR:" in text and text.count("--update") >= 5
+        assert ".DELETE_ON_ERROR:" in text and text.count("--update") >= 4
 
 
 @needs_make
