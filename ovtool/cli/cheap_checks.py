@@ -36,7 +36,7 @@ def check(values: Mapping[str, Any]) -> None:
         OutputExistsError: The output exists.
     """
     _check_outputs(values)
-    if values.get("out") == "-" and "inputs" not in values:
+    if str(values.get("out")) == "-" and "inputs" not in values:
         return  # the command says first whether it can write there
     _check_images(values)
     for given in values.get("inputs") or ():

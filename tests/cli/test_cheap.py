@@ -98,7 +98,7 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
         ("mine-pairs --captions gone.json --images .", 1, "no such file: gone.json"),
         ("refine gone.safetensors", 1, "no such file: gone.safetensors"),
         ("tune-prompts gone.json", 1, "no such file: gone.json"),
-        ("train-proposer gone.json -o x.safetensors", 1, "no such file: gone.json"),
+        ("train-proposer gone.json --images . -o x.safetensors", 1, "no such file: gone.json"),
         ("train-segmenter gone -o x.safetensors", 1, "no such file or folder: gone"),
         ("evaluate gone.json --ground-truth l.csv", 1, "no such file: gone.json"),
         ("evaluate l.csv", 2, "give the truth as --ground-truth GT"),
