@@ -17,7 +17,7 @@ from ovtool.settings.shared import Run, Source
 from ovtool.settings.words import Words
 
 # parameters that name a file, a folder or a data set that is read
-SOURCES = ("captions", "labels", "cams", "pairs", "truth", "validation")
+SOURCES: tuple[str, ...] = ("captions", "labels", "cams", "pairs", "truth", "validation")
 SOURCES += ("prediction", "other", "ground_truth")
 WITH_IMAGES = ("captions", "labels", "truth")  # those whose files lie apart from their images
 MADE_BY = {"pacl": "; --pacl is a file of train-pacl"}
