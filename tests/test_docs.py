@@ -143,5 +143,37 @@ def test_every_script_has_a_line():
             assert script.name in text, script.name
 
 
+HELP_OF_ALL = """
+import contextlib, io, runpy, sys
+path = list(sys.path)
+for script in sys.argv[1:]:
+    sys.argv[:] = [script, "--help"]
+    sys.path[:] = [script.rpartition("/")[0], *path]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code and "usage" in said.getvalue().lower(), script
+    else:
+        raise AssertionError(f"{script} --help did not end")
+"""
+
+
+def test_the_help_of_every_script_is_printed():
+    """In one process, since most of them load the same libraries."""
+    scripts = [
+        str(path)
+        for path in sorted((ROOT / "scripts").rglob("*.py"))
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and not path.name.startswith("same_outputs_")
+    ]
+    assert len(scripts) > 10
+    line = [sys.executable, "-c", HELP_OF_ALL, *scripts]
+    places = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, env=places, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 160

@@ -66,6 +66,12 @@ def report(
         run=run,
         progress=output.progress,
     )
+    if run.dry_run:
+        images_drawn = output.counted(written.images, "image")
+        output.message(f"would draw {images_drawn}, into {written.out}")
+        if json:
+            output.print_json({"output": out, "images": written.images, "dry_run": True})
+        return
     if json:
         output.print_json(
             {
@@ -73,13 +79,8 @@ def report(
                 "bytes": written.size,
                 "images": written.images,
                 "failures": [dict(failure) for failure in written.failures],
-                "dry_run": written.is_plan,
             }
         )
-    if written.is_plan:
-        images = output.counted(written.images, "image")
-        output.message(f"would draw {images}, into {written.out}")
-        return
     output.say_failures(written.failures)
     output.message(
         f"{output.counted(written.images, 'image')}, {len(written.failures)} failed: {written.out} "

@@ -82,7 +82,7 @@ class Content:
     """All that a page says but its images.
 
     layers: the name of each layer of the figures. words: the name of every class. made_by: the name of a
-    file and what made it.
+    file and what made it. asked: the digest of the request (`inputs.asked`), which the page keeps.
     """
 
     title: str
@@ -91,6 +91,7 @@ class Content:
     tables: Sequence[Table] = ()
     curves: Sequence[Curves] = ()
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    asked: str | None = None
 
 
 def packed(figure: Figure, side: int) -> dict[str, Any]:
@@ -137,16 +138,13 @@ def _address(image: Image.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def write(
-    path: Path, content: Content, figures: Sequence[Mapping[str, Any]], asked: str | None = None
-) -> int:
+def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) -> int:
     """Writes the page, and returns its bytes.
 
     Args:
         path: The file.
         content: What it says.
         figures: The images with their layers (`packed`).
-        asked: The digest of the request (`inputs.asked`).
 
     Raises:
         InputError: The file cannot be written.
@@ -169,7 +167,6 @@ def write(
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     html = template.render(
         content=content,
-        asked=asked,
         used=used,
         style=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),

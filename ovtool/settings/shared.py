@@ -267,7 +267,14 @@ class Run:
     resume: Resume = False
     overwrite: Overwrite = False
     update: Update = False
-    strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
+    strict: Annotated[
+        bool,
+        Option(
+            "Stop at the first image that fails. Otherwise it is left out and listed; the exit status is "
+            "then 3, but 0 after a training, whose output is whole without it.",
+            shapes=False,
+        ),
+    ] = False
     dry_run: DryRun = False
     workers: Annotated[
         int,

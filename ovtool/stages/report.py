@@ -34,14 +34,12 @@ MAX_BYTES = 60_000_000  # above it browsers take long to open a file
 
 @dataclass(frozen=True)
 class Written:
-    """A report, or the plan of one: its file, the bytes of it, the images in it, and those that could not be
-    read."""
+    """A report: its file, the bytes of it, the images in it, and those that could not be read."""
 
     out: Path
     size: int
     images: int
-    failures: Sequence[Mapping[str, str]] = ()
-    is_plan: bool = False
+    failures: Sequence[Mapping[str, str]]
 
 
 def run(
@@ -66,7 +64,7 @@ def run(
         out: the file.
         limit: the number of images after which the report ends.
         run: `overwrite` replaces the file, `update` only where it is out of date; `dry_run` opens the files, and
-            counts the images.
+            writes nothing.
         progress: opens a bar.
 
     Raises:
@@ -81,14 +79,14 @@ def run(
     if sources.count("-") > 1:
         raise UsageError("only one of the files can be read from stdin")
     target = Path(out)
+    if run.update and "-" in (*sources, str(out)):
+        raise UsageError("--update compares the times of files; name one in place of -")
     atomic.check_output(target, run.replaces)
-    truth = None if ground_truth is None else str(ground_truth)
-    if run.update and "-" in sources:
-        raise UsageError("--update compares the times of files; name the files that are read")
     asked = requests.of(
-        "report", page, {"limit": limit}, sources=[*sources, truth], folder=images, outputs=[target]
+        "report", page, limit, sources=(*sources, ground_truth), folder=images, outputs=(target,)
     )
     requests.begin(asked, target, run)
+    truth = None if ground_truth is None else str(ground_truth)
     opened = report_files.opened(
         sources, None if truth is None else predictions.truth_file(truth, instances=False)
     )
@@ -100,7 +98,7 @@ def run(
         place = {word: k for k, word in enumerate(_words(opened))}
         matched = report_files.matched(opened.layers)[:limit]
         if run.dry_run:
-            return Written(target, 0, len(matched), is_plan=True)
+            return Written(target, 0, len(matched), ())
         with progress(len(matched), "drawing") as advance:
             for name, own in matched:
                 try:
@@ -113,7 +111,7 @@ def run(
         if not made:
             raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
     if run.dry_run:
-        return Written(target, 0, 0, is_plan=True)
+        return Written(target, 0, 0, ())
     content = Content(
         page.title or ", ".join(opened.made_by),
         [layer.name for layer in opened.layers],
@@ -121,8 +119,9 @@ def run(
         [*comparison.tables(), *opened.tables],
         opened.curves,
         opened.made_by,
+        asked.digest,
     )
-    size = report_page.write(target, content, made, asked.digest)
+    size = report_page.write(target, content, made)
     if size > MAX_BYTES:
         _logger.warning(
             "%s has %d MB, which browsers open slowly; a smaller --side or a --limit makes it lighter",

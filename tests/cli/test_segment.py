@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovtool.cli import output
+from ovtool.cli import cheap_checks, output
 from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
 from ovtool.cli.segment import segment as segment_command
@@ -62,6 +62,7 @@ def parsed(monkeypatch, tmp_path):
         return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
 
     monkeypatch.setattr(stage, "run", record)
+    monkeypatch.setattr(cheap_checks, "check", lambda values: None)  # its files are not there
     return seen
 
 
@@ -498,3 +499,21 @@ def test_nothing_is_imported_that_is_not_needed(desk, photos, arguments, expecte
         [sys.executable, "-c", IMPORTS, *arguments], cwd=photos, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == expected, done.stderr
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"], ids=["lines", "windows", "print0"])
+@pytest.mark.parametrize("command", ["segment", "propose"])
+def test_a_list_on_stdin_may_name_what_is_not_there(
+    command, mark, end, desk, photos, monkeypatch, capsys
+):
+    names = [f"{photos}/b.jpg", f"{photos}/gone.jpg", f"{photos}/a.png"]
+    data = mark + b"".join(name.encode() + end for name in names)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    words = ["--classes", "cow"] if command == "segment" else ["--proposer", "regions"]
+    assert run([command, "-", *words, "-o", "x.json"]) == 3
+    assert "gone.jpg" in capsys.readouterr().err
+    written = coco.read(Path("x.json"))
+    assert [Path(image.file_name).name for image in written.images] == ["b.jpg", "a.png"]
+    (failure,) = written.info["ovtool"]["failures"]
+    assert failure["file_name"].endswith("gone.jpg") and "gone.jpg" in failure["reason"]
