@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCENES = ["scenes/annotations/instances_demo.json", "--images", "scenes/images/demo"]
 FEW = ["--steps", "3", "--held-out", "0", "--batch-size", "4"]
 CASES = {
-    "mask": ["tune-prompts", *SCENES, "--train", "tower-then-prompts", *FEW],
+    "mask": ["tune-prompts", *SCENES, "--train", "prompts", *FEW],
     "background": ["tune-prompts", "cams.safetensors", *SCENES[1:], "--kind", "background", *FEW],
     "crops": [
         *["tune-prompts", "cams.safetensors", *SCENES[1:], "--kind", "background", *FEW],
@@ -55,8 +55,7 @@ def start(scenes, tmp_path):
     def started(world, name, arguments):
         out = tmp_path / name
         out.mkdir(exist_ok=True)
-        places = ["g.safetensors" if word == "g.safetensors" else word for word in arguments]
-        places = [str(out / word) if word == "g.safetensors" else word for word in places]
+        places = [str(out / word) if word == "g.safetensors" else word for word in arguments]
         own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OVTOOL_MODEL": "tiny"}
         command = [sys.executable, *([] if world == 1 else torchrun), "-m", "ovtool", *places]
         return subprocess.Popen(
