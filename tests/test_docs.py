@@ -24,11 +24,21 @@ README = ROOT / "README.md"
 INDEX = ROOT / "examples" / "README.md"
 GUIDES = sorted({*INDEX.parent.glob("*.md")} - {INDEX, INDEX.parent / "options.md"})
 RUN = [README, *GUIDES]
-LONG = {"ovseg.md", "own-classes.md", "pacl.md", "segment.md", "semples.md"}  # half a minute each
+LONG = {
+    "ovseg.md",
+    "own-classes.md",
+    "pacl.md",
+    "scale.md",
+    "segment.md",
+    "semples.md",
+}  # half a minute each
 RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
 # What these documents name beside the options of commands: those of torchrun and of scripts, and help.
-OTHERS = {"--help", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks"}
+OTHERS = {
+    "--help", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks",
+    "--dependency", "--parsable", "--wrap",
+}  # fmt: skip
 
 
 def name(document: Path) -> str:

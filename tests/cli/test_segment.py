@@ -163,7 +163,8 @@ def test_every_option_reaches_the_function(parsed, method):
     left_out = [name for name in naming if name != naming[list(METHODS).index(method)]]
     arguments = {name: value for name, value in arguments.items() if name not in left_out}
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    flags += ["--update", "--format", "results"]
+    flags += ["--update", "--format", "results", "--workers", "2", "--shard", "3/16"]
+    flags += ["--engine", "ray", "--ray-address", "auto"]
     assert run(["segment", "--method", method, *as_line(arguments), *flags]) == 0
     assert name_of(type(parsed["method"])) == method and parsed.pop("inputs") == ()
     parsed.pop("progress")
@@ -171,7 +172,11 @@ def test_every_option_reaches_the_function(parsed, method):
     assert parsed.pop("format") == "results"
     seen = {name: value for given in parsed.values() for name, value in vars(given).items()}
     how = {name: True for name in ("resume", "overwrite", "update", "strict", "dry_run")} | {
-        "part_size": 9
+        "part_size": 9,
+        "workers": 2,
+        "shard": "3/16",
+        "engine": "ray",
+        "ray_address": "auto",
     }
     expected = {name: value for name, (_, value) in arguments.items()} | how
     expected |= dict.fromkeys([*left_out, "threads"])
@@ -189,6 +194,10 @@ def test_no_option_is_left_out_of_the_test():
         "--dry-run",
         "--part-size",
         "--format",
+        "--workers",
+        "--shard",
+        "--engine",
+        "--ray-address",
     }
     others = {"--method", "--output", "--json", "--threads", "--verbose", "--quiet"}
     assert declared == (tested - {"-o"}) | run_flags | others
@@ -336,7 +345,9 @@ def test_a_dry_run_writes_nothing_and_loads_no_model(desk, photos, capsys, monke
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen", "--dry-run"]
     assert run([*line, "--json"] if json_too else line) == 0
     said = capsys.readouterr()
-    assert said.err == "would segment 3 images by 3 classes, into o.json, seen\n"
+    first, second = said.err.splitlines()
+    assert first == "would segment 3 images by 3 classes, into o.json, seen"
+    assert second.startswith("1 part of up to 256 images, on cpu with ")
     assert files(desk) == [] and list(desk.iterdir()) == []
     if json_too:
         assert json.loads(said.out)["dry_run"] is True
