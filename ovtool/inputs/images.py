@@ -112,7 +112,7 @@ def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -
 
 def _from_coco(source: Path, images: Path | None) -> list[ImageItem]:
     folder = folder_of(images, source)
-    listed = coco.read(source, need_masks=False, root=folder).images
+    listed = coco.read_images(source, folder)
     if not listed:
         raise InputError(f"{source} lists no images")
     return [
