@@ -92,7 +92,7 @@ TABLE: tuple[tuple[type[BaseException], Callable[..., tuple[str, int]]], ...] = 
     (typer.TyperException, _usage),
     (typer.Abort, lambda error: ("aborted", 1)),
     (KeyboardInterrupt, lambda error: ("interrupted", INTERRUPTED)),
-    (UnicodeEncodeError, lambda error: (_NOT_UTF8, 1)),
+    (UnicodeEncodeError, lambda error: (_NOT_UTF8, 2)),
     (BrokenPipeError, lambda error: ("", BROKEN_PIPE)),
     (OSError, _system),
     (MemoryError, lambda error: ("error: out of memory; use fewer or smaller images at once", 1)),

@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 IMAGES, SIDE = 12, 96
 # command: its arguments, and what it writes
 MAP_STAGES = {
-    "propose": ("propose images --proposer regions --save-embeddings o.safetensors --model tiny", "o.json"),
+    "propose": ("propose images --proposer regions", "o.json"),
     "segment": ("segment images --classes cow,apple --model tiny --overlays seen --label-maps maps", "o.json"),
     "mine-pairs": ("mine-pairs --captions captions.json --images images --model tiny --proposer regions", "o.json"),
     "cam": ("cam --labels labels.txt --images images --method gradcam --model tiny", "o.safetensors"),
