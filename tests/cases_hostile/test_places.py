@@ -1,5 +1,6 @@
 """What runs write: one at a time, over no input, through no link, and whatever a name or a kill does."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,7 +40,8 @@ def holder(desk):
 
     yield hold
     for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
