@@ -122,7 +122,10 @@ def kills(folder: Path, seconds: float, seed: int) -> dict[str, Tally]:
             whole[name] = made(place, inputs), time.monotonic() - begun
         expected, duration = whole[name]
         place, moment = linked(base, folder / f"{name}-{number}"), rng.uniform(0, duration)
+        number += 1
         status = forked(place, line, moment)
+        if status != -9:  # it was done before
+            continue
         for attempt in range(3):
             if status != -9:
                 break
@@ -134,8 +137,7 @@ def kills(folder: Path, seconds: float, seed: int) -> dict[str, Tally]:
         if status == 0 and made(place, inputs) == expected:
             tally.survived += 1
         else:
-            tally.lost += (f"{name}: seed {seed}, kill {number}, after {moment:.3f} s: {status}",)
-        number += 1
+            tally.lost += (f"{name}: seed {seed}, run {number}, after {moment:.3f} s: {status}",)
     return tallies
 
 
