@@ -161,7 +161,7 @@ def _files(stream: Any, url: str, problems: list[Exception]) -> Iterator[dict[st
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as shard:
             for member in shard:
-                shard.members = []  # which tarfile would keep
+                shard.members = []  # type: ignore[attr-defined]  # which tarfile would keep
                 if not member.isreg() or member.issparse() or member.size > MAX_BYTES:
                     continue
                 content = shard.extractfile(member)
