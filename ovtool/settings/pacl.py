@@ -66,7 +66,9 @@ class Pacl(Training):
     ] = "all"
     nouns: Annotated[
         bool,
-        Option("Take the nouns of captions as texts of their own too, in templates, as in the paper."),
+        Option(
+            "Take the nouns of captions as texts of their own too, in templates, as in the paper."
+        ),
     ] = False
     noun_weight: Annotated[float, Option("The weight of the loss of nouns.", min=0)] = 1.0
     naming: Annotated[
