@@ -364,7 +364,7 @@ def main() -> None:
         args.proposer or by_name.default_name("tiny"),
         args.chosen_on,
         args.tested,
-        Matching() if args.paper_pairs else MATCHING,
+        Matching(recipe="ovseg") if args.paper_pairs else MATCHING,
     )
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = bench.cell("oracle/none", lambda: bench.oracle(None))
