@@ -88,7 +88,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
         on_paired, could = on_paired + on, could + all_paired
     return {
         "miou": metrics.scores(confusion).miou_union,
-        "miou_truth": metrics.scores(confusion).miou,
+        "miou_truth": metrics.scores(confusion).miou_truth,
         "false": false_pixels / max(1, foreground),
         "paired": on_paired / max(1, could),
         "grabbed": on_paired / max(1, foreground),
