@@ -162,7 +162,10 @@ Proposer = Annotated[
 ]
 MaxProposals = Annotated[
     int | None,
-    Option("The most masks of an image. Default: what the model recommends, else 100.", min=1),
+    Option(
+        "The most masks of an image that --proposer makes. Default: what the model recommends, else 100.",
+        min=1,
+    ),
 ]
 Proposals = Annotated[
     Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
