@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import photos_default
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -202,12 +201,7 @@ def main() -> None:
         outcome(clip, words, names, truth, seed)
         for seed, truth in enumerate(photographs[: options.limit])
     ]
-    result = figures(outcomes) | photos_default.figures(
-        options.model,
-        names,
-        [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
-        torch.stack([one.twenty for one in outcomes]),
-    )
+    result = figures(outcomes)
     print(json.dumps({name: asdict(found) for name, found in result.items()}, indent=1))
     if options.final and options.limit is None:
         with LOG.open("a", encoding="utf-8") as file:
