@@ -80,7 +80,8 @@ def figures(
         for label, wanted in ((name, measure), (f"{name}_more_than_patches", paired)):
             result[label] = bootstrap.intervals(wanted, len(photographs), SAMPLES)[name]
     for method in (Fused(), Patch()):
-        masks = ovtool.Segmenter(CAT, method, model=model)(data.chelsea())
+        cat = data.chelsea()  # type: ignore[no-untyped-call]
+        masks = ovtool.Segmenter(CAT, method, model=model)(cat)
         result["cat" if isinstance(method, Fused) else "cat_by_patches"] = float(
             masks["cat"].mean()
         )
