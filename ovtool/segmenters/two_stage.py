@@ -285,8 +285,9 @@ def load(
 
     place = devices.choose(compute.device)
     clip = door.load(compute.model, place, devices.precision(compute.precision, place))
-    asked, origins = recommendations.settled(clip, method, PUBLISHED)
-    regions = source(clip, known(asked.max_proposals))
+    replaced = () if method.proposals is None else ("max_proposals",)
+    asked, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
+    regions = source(clip, asked.max_proposals or 0)  # a file has the masks that it has
     if regions.no_object is None:
         if known(asked.ensemble) < 1:
             _say_clip_alone()
