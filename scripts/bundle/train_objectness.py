@@ -5,12 +5,14 @@
 
 FOLDER of photographs: `coco/images/train`, `coco/annotations/instances_train.json`. The stem comes from a package index
 (`photo_stem`). The candidates of each photograph are kept in `OUT/candidates`, so that a run which was cut short goes on
-from there. `--folds` measures instead: the average recall on each photograph of a network that did not learn from it,
-beside that of `regions`, with the paired difference; all with 95 % intervals of the bootstrap over photographs.
+from there. `--folds` writes `OUT/folds.json` instead, the proposals for each photograph of a network that did not learn
+from it, so that they can be measured:
+
+    ovtool propose FOLDER/coco/images/train --proposer regions -o regions.json
+    ovtool evaluate regions.json OUT/folds.json --ground-truth FOLDER/coco/annotations/instances_train.json --metric recall
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +26,6 @@ from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ovtool.formats import coco, rle
-from ovtool.methods import bootstrap, recall
 from ovtool.methods.regions import Regions
 from ovtool.models import objectness
 from ovtool.models.objectness import Objectness
@@ -44,9 +45,9 @@ NOTHING = (
 class Recipe:
     """How the network is trained: steps, photographs in each, candidates of each, its width, rate, decay, and the seed."""
 
-    steps: int = 1500
+    steps: int = 600
     photographs: int = 8
-    candidates: int = 256
+    candidates: int = 128
     hidden: int = 64
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -217,7 +218,7 @@ def fit(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % 250 == 0:
+        if step % 100 == 0:
             print(f"{step}: {loss.item():.4f}", flush=True)
     return network.eval()
 
@@ -243,29 +244,6 @@ def out_of_fold(
     return coco.Dataset({}, images, annotations, [coco.Category(1, "object")])
 
 
-def by_name(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:
-    """The annotations of a data set by the file names of their images."""
-    names = {image.id: image.file_name for image in dataset.images}
-    grouped: dict[str, list[coco.Annotation]] = {name: [] for name in names.values()}
-    for annotation in dataset.annotations:
-        grouped[names[annotation.image_id]].append(annotation)
-    return grouped
-
-
-def compared(truth: coco.Dataset, first: coco.Dataset, second: coco.Dataset) -> dict[str, object]:
-    """The recall of two sets of proposals, and the difference of their average recall at 100, each with its interval."""
-    true = by_name(truth)
-    recalled = [recall.measure(true, by_name(dataset)) for dataset in (first, second)]
-    measures = [bootstrap.ratio("average_recall", part.hits, part.masks) for part in recalled]
-    measures.append(bootstrap.difference(*measures))
-    names = ("merging", "other", "difference")
-    intervals = [bootstrap.intervals(measure, len(true), 1000) for measure in measures]
-    return {
-        **{name: asdict(i["average_recall"]) for name, i in zip(names, intervals, strict=True)},
-        "measures": [dict(part.measures) for part in recalled],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photographs", type=Path, required=True)
@@ -273,9 +251,6 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder of the candidates and of the file"
     )
     parser.add_argument("--folds", type=int, help="measure on so many folds, and write no weights")
-    parser.add_argument(
-        "--other", type=Path, help="proposals that those of the folds are compared with"
-    )
     parser.add_argument("--min-area", type=float, default=Propose().min_area, help="of the folds")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -293,9 +268,6 @@ def main() -> None:
     bounds = Propose(proposer="merging", min_area=options.min_area)
     proposed = out_of_fold(options.out, given, options.folds, recipe, bounds)
     coco.write(proposed, options.out / "folds.json")
-    if options.other is not None:
-        truth = coco.read(options.photographs / "coco/annotations/instances_train.json")
-        print(json.dumps(compared(truth, proposed, coco.read(options.other)), indent=1))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 
     scripts/measure/photos.py FOLDER [--model photo] [--ridge FILE] [--keep FILE] [--against FILE] [--final]
 
-FOLDER has `coco/images/SPLIT` and `coco/annotations/{semantic,classes}_SPLIT.json`. Each patch has the word of the
-highest cosine; scores are resized to the photograph. Prints one JSON document, every figure with its 95 % interval
+FOLDER has `coco/images/SPLIT` and `coco/annotations/{semantic,classes,instances}_SPLIT.json`. Each patch has the word
+of the highest cosine; scores are resized to the photograph. Prints one JSON document, every figure with its 95 % interval
 of the bootstrap over photographs. `--split train`, the default, is what `photo` was trained on, and is for
 comparisons on folds and for trying the script; `--final` reads `val`, on which nothing is chosen, and appends a
 line to the log in `photos.md`. `--ridge` adds ridge regression (`ridge.py`) to the patches, as the trial did;
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import photos_default
+import photos_proposals
 import ridge
 import torch
 from numpy.typing import NDArray
@@ -283,7 +284,8 @@ def main() -> None:
         None if options.ridge is None else ridge.read(options.ridge),
         options.short_side,
     )
-    names, photographs = truths(options.folder, "val" if options.final else options.split)
+    split = "val" if options.final else options.split
+    names, photographs = truths(options.folder, split)
     words = text.embed_words(model.clip, names, "one")
     outcomes = [
         outcome(model, words, names, truth, seed)
@@ -299,6 +301,7 @@ def main() -> None:
             [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
             torch.stack([outcome.twenty for outcome in outcomes]),
         )
+        result |= photos_proposals.figures(options.folder, split, options.model, options.limit)
     lines = [log_line(label, result)]
     document = {label: {name: asdict(interval) for name, interval in result.items()}}
     if options.left_out:
