@@ -150,12 +150,7 @@ class EfficientNetLite(nn.Module):
 
     def third_stage(self, pixels: Tensor) -> Tensor:
         """The output of the third stage, of stride 8: (B, widths[2], H / 8, W / 8), rounded up."""
-        features: Tensor = self.blocks[2](self.second_stage(pixels))
-        return features
-
-    def second_stage(self, pixels: Tensor) -> Tensor:
-        """The output of the second stage, of stride 4: (B, widths[1], H / 4, W / 4), rounded up."""
-        features: Tensor = self.blocks[:2](relu6(self.bn1(self.conv_stem(pixels))))
+        features: Tensor = self.blocks[:3](relu6(self.bn1(self.conv_stem(pixels))))
         return features
 
     def after_third(self, features: Tensor) -> tuple[Tensor, Tensor]:

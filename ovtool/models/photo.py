@@ -235,6 +235,5 @@ class Pyramid(nn.Module):
 
     def forward(self, pixels: Tensor) -> FeatureMaps:
         """Pixels (B, 3, H, W) to maps (B, channels[i], H / 4, W / 4) and so on."""
-        second = self.stem.second_stage(from_imagenet(pixels))
-        third = self.stem.blocks[2](second)
-        return FeatureMaps((second, third, self.stem.after_third(third)[1]))
+        stages = self.stem.stages(from_imagenet(pixels))
+        return FeatureMaps((stages[1], stages[2], torch.cat([stages[4], stages[6]], dim=1)))

@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         size = [max(1, round(side / self.divisor)) * self.divisor for side in pixels.shape[2:]]
         fitting = interpolate(pixels, size=size, mode="bilinear", antialias=True)
         if self.name == PHOTO:
-            return list(self.network.stages(_for_stem(fitting)))
+            return list(self.network.stages(photo.from_imagenet(fitting)))
         maps: list[Tensor] = self.network.forward_intermediates(
             fitting, output_fmt="NCHW", intermediates_only=True
         )
