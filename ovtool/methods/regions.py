@@ -113,7 +113,7 @@ def borders_of(lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> Bord
     unique, inverse = np.unique(ends[:, 0] * count + ends[:, 1], return_inverse=True)
     return Borders(
         np.stack([unique // count, unique % count], 1),
-        np.bincount(inverse.ravel(), np.concatenate(contrasts), len(unique)),
+        np.bincount(inverse.ravel(), np.concatenate(contrasts), len(unique)).astype(np.float64),
         np.bincount(inverse.ravel(), minlength=len(unique)),
     )
 
