@@ -223,6 +223,13 @@ def fit(
     return network.eval()
 
 
+def large(made: Candidates, min_area: float) -> Candidates:
+    """The candidates with a share of the image or more."""
+    sizes = np.bincount(made.regions.superpixels.ravel())
+    rows = np.flatnonzero(made.regions.members @ sizes >= min_area * made.regions.superpixels.size)
+    return Candidates(made.regions.kept(rows), made.features[rows])
+
+
 def out_of_fold(
     folder: Path, given: Sequence[Photograph], folds: int, recipe: Recipe, settings: Propose
 ) -> coco.Dataset:
@@ -234,7 +241,8 @@ def out_of_fold(
         others = [part for place, part in learned.items() if place % folds != fold]
         network = fit(begun, others, recipe)
         for place in range(fold, len(given), folds):
-            found = merging.ranked(read(folder, given[place]).candidates, network, settings)
+            made = large(read(folder, given[place]).candidates, settings.min_area)
+            found = merging.ranked(made, network, settings)
             height, width = found.superpixels.shape
             images.append(coco.Image(place + 1, given[place].path.name, width, height))
             for member, quality in zip(found.members, found.quality, strict=True):
