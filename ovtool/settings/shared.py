@@ -154,9 +154,9 @@ PaclHead = Annotated[
 Proposer = Annotated[
     str | None,
     Option(
-        "Where class-agnostic masks come from: regions, tiny, maskformer[:ID], sam[:ID], or a file of "
+        "Where class-agnostic masks come from: regions, merging, tiny, maskformer[:ID], sam[:ID], or a file of "
         "train-proposer. Default: regions for fused, else tiny on the model tiny, and on others "
-        "maskformer if it is cached, else regions.",
+        "maskformer if it is cached, else merging on photo and regions on the rest.",
         metavar="NAME",
     ),
 ]
