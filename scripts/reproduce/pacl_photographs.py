@@ -20,7 +20,7 @@ from photographs import (
 
 VAL = "coco/val, 50"
 TRAINING = (
-    f"train-pacl {CAPTIONS} --model $TWIN --crop-size 224 --batch-size 128 --steps 100 --held-out 0"
+    f"train-pacl {CAPTIONS} --model $TWIN --crop-size 224 --batch-size 128 --steps 60 --held-out 0"
 )
 HEADS = {  # what each differs in
     "head": "--nouns",
