@@ -58,11 +58,11 @@ def done(process):
 
 
 def files(folder):
-    """The outputs of a pipeline, without its data: name to time and bytes."""
+    """What a pipeline makes, without its data and the curves of trainings: name to time and bytes."""
     return {
         path.name: (path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.glob("[!.]*")
-        if path.is_file()
+        if path.suffix in (".json", ".safetensors")
     }
 
 
