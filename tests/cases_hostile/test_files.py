@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovtool.errors import InputError, OvtoolError
+from ovtool.errors import InputError
 from ovtool.formats import cams, coco, merge, parts, tensors
 from ovtool.models import sources
 from ovtool.training import checkpoints
