@@ -36,8 +36,12 @@ class Lock:
         while self._descriptor is None:
             self._descriptor = self._taken(path)
         _HELD[self._place] = self
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise atomic.input_error(path, error) from error
 
     def _taken(self, path: Path) -> int | None:
         """The locked file; None where it has to be tried again."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ovtool.errors import InputError, OvtoolError
 from ovtool.formats import cams, coco, merge, parts, tensors
 from ovtool.models import sources
 from ovtool.training import checkpoints
@@ -197,9 +198,7 @@ def test_a_checkpoint_of_other_values_is_broken(desk):
     checkpoint = checkpoints.Checkpoint(desk / "x", "d")
     for value in ([1], {"digest": "d", "curve": 5}, {"digest": {"d": 1}}, 7):
         torch.save(value, desk / "x")
-        with pytest.raises(
-            checkpoints.InputError, match="is broken or no checkpoint|another|other"
-        ):
+        with pytest.raises(OvtoolError, match="is broken or no checkpoint|training with other"):
             checkpoint.load()
 
 
@@ -226,7 +225,7 @@ def claims(shape):
 GOOD = array([[0.0, 0.5], [1.0, 0.2]])
 MAPS = {
     "not an archive": lambda p: p.write_bytes(b"PK\x03\x04" + bytes(80)),
-    "a damaged member": lambda p: (npz(p, ("cow.npy", GOOD)), p.write_bytes(p.read_bytes().replace(b"x\x9c", b"xx"))),
+    "a damaged member": lambda p: (npz(p, ("cow.npy", GOOD)), p.write_bytes(p.read_bytes()[:37] + b"\xff" * 8 + p.read_bytes()[45:])),
     "a wrong sum": lambda p: (
         npz(p, ("cow.npy", GOOD), zipfile.ZIP_STORED),
         p.write_bytes(p.read_bytes().replace(GOOD[-4:], b"abcd", 1)),
@@ -296,7 +295,7 @@ def test_members_of_shards_are_bounded(desk):
     large = tarfile.TarInfo("0.jpg")
     large.size = 1 << 40
     (desk / "x.tar").write_bytes(large.tobuf() + data)
-    with pytest.raises(checkpoints.InputError, match="cannot read the shard"):
+    with pytest.raises(InputError, match="cannot read the shard"):
         list(shards.read("x.tar", left))
     assert not list(desk.parent.glob("1.*"))  # nothing is unpacked
 
