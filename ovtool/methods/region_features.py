@@ -97,7 +97,8 @@ def _around(borders: Borders, tree: Tree, vectors: NDArray[np.float32]) -> NDArr
 
 def _first_common(tree: Tree, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """The smallest node that has both superpixels of each pair, (E,)."""
-    low, high = pairs.min(1), pairs.max(1)
+    low: NDArray[np.int64] = pairs.min(1)
+    high: NDArray[np.int64] = pairs.max(1)
     apart = np.arange(len(pairs))
     while len(apart):
         low[apart] = tree.parents[low[apart]]

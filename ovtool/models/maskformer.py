@@ -289,12 +289,13 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
         decoder_ffn_dim=768,
         dropout=0.0,
     )
+    stem: Mapping[str, Any] = {"stem": "photo"} if on_stem else {}
     return MaskFormerConfig(
         backbone_config=backbone,
         decoder_config=decoder,
         fpn_feature_size=64,
         mask_feature_size=64,
-        **({"stem": "photo"} if on_stem else {}),
+        **stem,
     )
 
 

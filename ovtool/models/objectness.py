@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from ovtool.errors import InputError, MismatchError, ModelError
 from ovtool.formats import tensors
 from ovtool.methods.region_features import SHAPE, STANDING
-from ovtool.models import photo
+from ovtool.models import photo, sources
 from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite
 
 KIND = "objectness"
@@ -93,7 +93,7 @@ def describe(stem: EfficientNetLite, network: Objectness, rgb: Tensor) -> Tensor
 
 def bundled() -> Path:
     """Where the weights for the stem of `photo` lie, if they do."""
-    return photo.sources.bundled_folder() / "photo_objectness.safetensors"
+    return sources.bundled_folder() / "photo_objectness.safetensors"
 
 
 def save(

@@ -235,7 +235,8 @@ def out_of_fold(
 ) -> coco.Dataset:
     """The proposals of each photograph by a network that did not learn from it."""
     begun = torch.load(folder / BEGUN, weights_only=True)
-    images, annotations = [], []
+    images: list[coco.Image] = []
+    annotations: list[coco.Annotation] = []
     learned = {place: learnable(folder, photograph) for place, photograph in enumerate(given)}
     for fold in range(folds):
         others = [part for place, part in learned.items() if place % folds != fold]
