@@ -28,7 +28,7 @@ LONG = {"ovseg.md", "own-classes.md", "pacl.md", "segment.md", "semples.md"}  # 
 RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
 # What these documents name beside the options of commands: those of torchrun and of scripts, and help.
-OTHERS = {"--help", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks"}
+OTHERS = {"--help", "--leave-out", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks"}
 
 
 def name(document: Path) -> str:
