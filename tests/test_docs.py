@@ -24,11 +24,21 @@ README = ROOT / "README.md"
 INDEX = ROOT / "examples" / "README.md"
 GUIDES = sorted({*INDEX.parent.glob("*.md")} - {INDEX, INDEX.parent / "options.md"})
 RUN = [README, *GUIDES]
-LONG = {"ovseg.md", "own-classes.md", "pacl.md", "segment.md", "semples.md"}  # half a minute each
+LONG = {
+    "ovseg.md",
+    "own-classes.md",
+    "pacl.md",
+    "scale.md",
+    "segment.md",
+    "semples.md",
+}  # half a minute each
 RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
 # What these documents name beside the options of commands: those of torchrun and of scripts, and help.
-OTHERS = {"--help", "--leave-out", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks"}
+OTHERS = {
+    "--help", "--leave-out", "--nproc-per-node", "--only", "--photographs", "--pictures", "--without-masks",
+    "--dependency", "--parsable", "--wrap",
+}  # fmt: skip
 
 
 def name(document: Path) -> str:
@@ -141,6 +151,38 @@ def test_every_script_has_a_line():
         is_script = script.suffix == ".py" or (script.is_file() and not script.suffix)
         if is_script and not script.name.startswith("same_outputs_"):
             assert script.name in text, script.name
+
+
+HELP_OF_ALL = """
+import contextlib, io, runpy, sys
+path = list(sys.path)
+for script in sys.argv[1:]:
+    sys.argv[:] = [script, "--help"]
+    sys.path[:] = [script.rpartition("/")[0], *path]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code and "usage" in said.getvalue().lower(), script
+    else:
+        raise AssertionError(f"{script} --help did not end")
+"""
+
+
+def test_the_help_of_every_script_is_printed():
+    """In one process, since most of them load the same libraries."""
+    scripts = [
+        str(path)
+        for path in sorted((ROOT / "scripts").rglob("*.py"))
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and not path.name.startswith("same_outputs_")
+    ]
+    assert len(scripts) > 10
+    line = [sys.executable, "-c", HELP_OF_ALL, *scripts]
+    places = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, env=places, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_readme_is_short():

@@ -3,6 +3,8 @@
 Which images a step has, and how each is cut, is a function of (seed, step) alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +45,16 @@ class CropBatch:
     owners: Tensor
     classes: Tensor
     maps: Tensor
+
+    def of_rows(self, rows: range) -> CropBatch:
+        """Some crops of the batch that follow each other."""
+        inside = (self.owners >= rows.start) & (self.owners < rows.stop)
+        return CropBatch(
+            self.pixels[rows.start : rows.stop],
+            self.owners[inside] - rows.start,
+            self.classes[inside],
+            self.maps[inside],
+        )
 
 
 def items_of(cams: Cams, folder: Path, source: str) -> list[ImageItem]:

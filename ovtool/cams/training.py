@@ -74,7 +74,7 @@ def generator(
     if network.backbone is not None:
         timm_backbone.say_start(network.backbone)
     text = category_texts.embed(clip, labels.categories)
-    matching = Matching(clip, network, labels, text, method)
+    matching = Matching(clip, network, labels, text, method, ranks=frame.ranks)
     shapes = {
         **as_data(matching.settings, {"generator": backbone}),
         "origins": dict(matching.origins),
@@ -87,7 +87,7 @@ def generator(
     begun = run.begin(replace(frame, shapes={**frame.shapes, **shapes}))
     curve = matching.train(begun)
     settings = shapes | {"curve": loop.thinned(curve)}
-    if method.save_generator is not None:
+    if method.save_generator is not None and frame.ranks.is_first:
         mask_generator.save(method.save_generator, network, {**settings, "labels": labels.digest})
     weights = tensors.fingerprint(network.state_dict())
     return Trained(network, settings | {"weights": weights}, begun, curve)

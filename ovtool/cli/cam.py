@@ -82,6 +82,8 @@ def cam(
         run=run,
         progress=output.progress,
     )
+    if not made.is_first:
+        return  # another process of torchrun speaks
     what = f"{made.maps} maps of {made.categories} classes on {made.images} images"
     if made.is_plan:
         output.message(f"would write {made.out}: {what}")
@@ -94,6 +96,6 @@ def cam(
         output.message(f"{what} by {made.method}; written: {written}")
         output.say_failures(made.failures)
     if json and (made.is_plan or made.out != "-"):
-        output.print_json(vars(made))
+        output.print_json({key: value for key, value in vars(made).items() if key != "is_first"})
     if made.failures:
         raise typer.Exit(3)

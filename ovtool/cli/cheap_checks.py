@@ -17,8 +17,10 @@ from ovtool.settings.shared import Run, Source
 from ovtool.settings.words import Words
 
 # parameters that name a file, a folder or a data set that is read
-SOURCES = ("labels", "cams", "pairs", "truth", "validation", "prediction", "other", "ground_truth")
+SOURCES: tuple[str, ...] = ("captions", "labels", "cams", "pairs", "truth", "validation")
+SOURCES += ("prediction", "other", "ground_truth")
 WITH_IMAGES = ("captions", "labels", "truth")  # those whose files lie apart from their images
+MADE_BY = {"pacl": "; --pacl is a file of train-pacl"}
 LISTS = (".json", ".csv", ".tsv", ".txt")
 
 
@@ -34,15 +36,20 @@ def check(values: Mapping[str, Any]) -> None:
         OutputExistsError: The output exists.
     """
     _check_outputs(values)
-    named = [values[name] for name in SOURCES if values.get(name) is not None]
-    for given in (*(values.get("inputs") or ()), *map(str, named)):
+    if str(values.get("out")) == "-" and "inputs" not in values:
+        return  # the command says first whether it can write there
+    _check_images(values)
+    for given in values.get("inputs") or ():
         _require(given)
+    for name in SOURCES:
+        given = str(values.get(name) or "-")
+        if name != "captions" or Path(given).suffix in LISTS:  # not shards, and no address
+            _require(given, "file" if Path(given).suffix else "file or folder")
     data_set = values.get("data_set")
     if data_set is not None and not Path(data_set).exists():
         from ovtool.datasets import registry
 
         registry.split_name(data_set)
-    _check_images(values)
     for value in values.values():
         if is_settings(type(value)):
             _check_settings(value, values)
@@ -56,14 +63,14 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
                 atomic.check_output(Path(values[name]), run.replaces)
 
 
-def _require(name: str) -> None:
+def _require(name: str, kind: str = "file or folder") -> None:
     """Raises InputError for a name that is neither a file nor a folder nor a data set."""
     if name == "-" or Path(name).exists():
         return
     from ovtool.datasets import registry
 
     if not registry.is_name(name):
-        raise InputError(f"no such file or folder: {name}")
+        raise InputError(f"no such {kind}: {name}")
 
 
 def _check_images(values: Mapping[str, Any]) -> None:
@@ -92,4 +99,4 @@ def _check_settings(value: Any, values: Mapping[str, Any]) -> None:
     for name, field in fields(type(value)).items():
         path = getattr(value, name)
         if isinstance(path, Path) and field.option.shapes and not path.exists():
-            raise InputError(f"no such file: {path}")
+            raise InputError(f"no such file: {path}{MADE_BY.get(name, '')}")

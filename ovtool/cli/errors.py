@@ -13,6 +13,7 @@ import typer
 from ovtool.cli import output
 from ovtool.errors import OvtoolError
 
+_NOT_UTF8 = "error: an argument or a name has a byte that is not UTF-8 text; write it in UTF-8, or rename it"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -91,6 +92,7 @@ TABLE: tuple[tuple[type[BaseException], Callable[..., tuple[str, int]]], ...] = 
     (typer.TyperException, _usage),
     (typer.Abort, lambda error: ("aborted", 1)),
     (KeyboardInterrupt, lambda error: ("interrupted", INTERRUPTED)),
+    (UnicodeEncodeError, lambda error: (_NOT_UTF8, 2)),
     (BrokenPipeError, lambda error: ("", BROKEN_PIPE)),
     (OSError, _system),
     (MemoryError, lambda error: ("error: out of memory; use fewer or smaller images at once", 1)),

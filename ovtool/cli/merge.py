@@ -19,7 +19,7 @@ def merge(
     *,
     out: Out = None,
     json: Json = False,
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:
     """Join the parts that the shards of a run left, into the file that one process would have written.
 

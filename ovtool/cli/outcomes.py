@@ -73,7 +73,9 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
 
 
 def say_plan(plan: Mapping[str, Any]) -> None:
-    """Says how a dry run would share the images out."""
+    """Says how a dry run would share the images out, where that is known."""
+    if not plan:
+        return
     workers, threads = plan["workers"], output.counted(plan["threads"], "thread")
     by = f", {workers} workers" if workers > 1 else ""
     output.message(

@@ -54,6 +54,7 @@ def probe_alignment(
             )
             for row in result["rows"]
         ],
+        "a column is a group of classes: the share of its patches whose nearest word is their class",
         as_json=json,
     )
     output.message(

@@ -50,6 +50,7 @@ def probe_classify(
             (row["name"], *map(output.per_cent, (*row["top1"].values(), *row["map"].values())))
             for row in result["rows"]
         ],
+        "top-1: the best word is a label of the image; mAP: mean over classes of the average precision",
         as_json=json,
     )
     output.message(

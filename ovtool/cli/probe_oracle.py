@@ -52,6 +52,8 @@ def probe_oracle(
             )
             for row in result["rows"]
         ],
+        "mIoU: over classes of the truth; pixels right: of all pixels with a true class; masks right: true masks "
+        "that are named by their class",
         as_json=json,
     )
     output.message(

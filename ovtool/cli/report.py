@@ -42,7 +42,7 @@ def report(
         ),
     ] = "report.html",
     json: Json = False,
-    run: Annotated[Run, Only("overwrite")] = Run(),
+    run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:
     """Write one HTML file to look at results: images with their regions, side by side, and what made them.
 
@@ -66,6 +66,12 @@ def report(
         run=run,
         progress=output.progress,
     )
+    if run.dry_run:
+        images_drawn = output.counted(written.images, "image")
+        output.message(f"would draw {images_drawn}, into {written.out}")
+        if json:
+            output.print_json({"output": out, "images": written.images, "dry_run": True})
+        return
     if json:
         output.print_json(
             {

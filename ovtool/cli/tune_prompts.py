@@ -41,7 +41,7 @@ def tune_prompts(
     masks from a mask generator, crop by crop, in place of the maps.
 
     The losses are drawn in a PNG beside the output, and are in its header. --resume goes on where a
-    training was cut off.
+    training was cut off. Under torchrun the processes share each batch.
 
     $ ovtool tune-prompts coco.pairs.json --images train2017 -o prompts.safetensors
 
@@ -60,6 +60,8 @@ def tune_prompts(
         run=run,
         progress=trainings.progress,
     )
+    if not trained.is_first:
+        return  # another process of torchrun speaks
     if isinstance(kind, MaskPrompts):
         _print_masks(trained)
     else:

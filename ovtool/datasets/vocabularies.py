@@ -106,10 +106,14 @@ def split_synonyms(text: str) -> tuple[str, ...]:
 
 
 def _synonyms(text: str, where: str) -> tuple[str, ...]:
-    """The names of one class. Raises UsageError where one is empty."""
+    """The names of one class. Raises UsageError where one is empty or holds what no text does."""
     names = split_synonyms(text)
     if not all(names):
         raise UsageError(f"{where} is empty or only spaces; name it or remove its separator")
+    if any(unicodedata.category(sign) in ("Cc", "Cs") and not sign.isspace() for sign in text):
+        raise UsageError(
+            f"{where} holds a control character or a byte that is not UTF-8; remove it"
+        )
     return names
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, coco_repair, parts, rle
+from ovtool.formats import atomic, coco_repair, json_sections, parts, rle
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.coco_entries import (
     ANNOTATION_FIELDS,
@@ -34,7 +34,7 @@ from ovtool.formats.coco_entries import (
 
 __all__ = [
     "Annotation", "Category", "Dataset", "Image", "annotation", "annotation_entry", "category_entry",
-    "check", "digest", "image_entry", "parse", "parse_categories", "parse_images", "read",
+    "check", "digest", "image_entry", "parse", "parse_categories", "parse_images", "read", "read_images",
     "read_results", "write", "write_results",
 ]  # fmt: skip
 
@@ -61,7 +61,7 @@ def read(
     """
     if str(source) != "-" and Path(source).is_dir():
         dataset = parse(parts.document(Path(source)), str(source))
-        _check_root(dataset, root, str(source))
+        _check_root(dataset.images, root, str(source))
         return dataset
     where, data = checks.load_json(source)
     if isinstance(data, list):
@@ -79,8 +79,28 @@ def read(
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
     if dataset.repairs:
         _logger.warning("%s", coco_repair.sentence(where, dataset.repairs))
-    _check_root(dataset, root, where)
+    _check_root(dataset.images, root, where)
     return dataset
+
+
+def read_images(source: Path | str, root: Path | None = None) -> Sequence[Image]:
+    """The images of a COCO file, as ``read`` gives them; its other sections are neither held nor checked.
+
+    Raises:
+        InputError: as ``read``, for the images.
+    """
+    try:
+        sections = json_sections.read(Path(source), ("images",))
+    except ValueError:  # `read` says where
+        sections = None
+    if sections is None or "images" not in sections:
+        return read(source, need_masks=False, root=root).images
+    sections, repairs = coco_repair.repaired(sections)
+    if repairs:
+        _logger.warning("%s", coco_repair.sentence(str(source), repairs))
+    images = parse_images(sections, str(source))
+    _check_root(images, root, str(source))
+    return images
 
 
 def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Dataset:
@@ -278,14 +298,14 @@ def _annotation(
     )
 
 
-def _check_root(dataset: Dataset, root: Path | None, where: str) -> None:
+def _check_root(images: Sequence[Image], root: Path | None, where: str) -> None:
     if root is None:
         return
     if not root.is_dir():
         raise InputError(f"no folder {root} with the images of {where}")
-    if dataset.images and not any((root / image.file_name).exists() for image in dataset.images):
+    if images and not any((root / image.file_name).exists() for image in images):
         raise InputError(
-            f"{root} holds none of the images of {where}, such as {dataset.images[0].file_name}; "
+            f"{root} holds none of the images of {where}, such as {images[0].file_name}; "
             "give the folder that the file names start from"
         )
 

@@ -82,7 +82,7 @@ class Content:
     """All that a page says but its images.
 
     layers: the name of each layer of the figures. words: the name of every class. made_by: the name of a
-    file and what made it.
+    file and what made it. asked: the digest of the request (`inputs.asked`), which the page keeps.
     """
 
     title: str
@@ -91,6 +91,7 @@ class Content:
     tables: Sequence[Table] = ()
     curves: Sequence[Curves] = ()
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    asked: str | None = None
 
 
 def packed(figure: Figure, side: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ gives the samples before that place; what was left out is counted.
 """
 
 import logging
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,10 @@ SCHEMES = ("file", "http", "https", "ftps", "sftp", "scp", "gs", "hf")
 _UNSAFE = frozenset(" '\"`$\\|;<>(){}") | {chr(code) for code in (*range(32), 127)}
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTION, RECORD = "txt", "json"  # a text, or an object with a `caption`
+MAX_SHARDS = 1_000_000
+MAX_BYTES = 1 << 28  # of a member; a larger one is passed over
+_META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
+_BRACES = re.compile(r"\{([^{}]*)\}")
 _logger = logging.getLogger("ovtool")
 
 
@@ -58,6 +63,10 @@ def expand(spec: str) -> list[str]:
     Raises UsageError for an address that webdataset would open by a command of its own, such as
     `pipe:`, and InputError where `webdataset` is not installed, or where a file is not there.
     """
+    if _most(spec) > MAX_SHARDS:
+        raise UsageError(
+            f"{spec!r:.80} names more than {MAX_SHARDS:,} shards; give fewer in one run"
+        )
     urls = [str(url) for url in _webdataset().shardlists.expand_urls(spec)]
     for url in urls:
         _check_address(url)
@@ -67,6 +76,21 @@ def expand(spec: str) -> list[str]:
             f"no such shard: {missing[0]} ({len(missing)} of the {len(urls)} that {spec} names)"
         )
     return urls
+
+
+def _most(spec: str) -> int:
+    """At least as many shards as the braces of a SPEC stand for, without naming them."""
+    total, group = 1, _BRACES.search(spec)
+    while group is not None:
+        ends = group[1].split("..")
+        if len(ends) > 1 and all(end.lstrip("-").isdecimal() for end in ends[:2]):
+            step = abs(int(ends[2])) if len(ends) > 2 and ends[2].isdecimal() else 1
+            total *= abs(int(ends[1]) - int(ends[0])) // (step or 1) + 1
+        else:
+            total *= 26 if len(ends) > 1 else group[1].count(",") + 1
+        spec = spec[: group.start()] + spec[group.end() :]
+        group = _BRACES.search(spec)
+    return total
 
 
 def _check_address(url: str) -> None:
@@ -108,7 +132,8 @@ def read(url: str, left: Left) -> Iterator[Sample]:
     opened = list(tars.url_opener([{"url": url}], handler=go_on))
     for one in opened:
         one["stream"] = _Watched(one["stream"])
-    for members in tars.group_by_keys(tars.tar_file_expander(opened, handler=go_on), handler=go_on):
+    files = (file for one in opened for file in _files(one["stream"], url, problems))
+    for members in tars.group_by_keys(files, handler=go_on):
         given += 1
         sample = _sample(url, members, left)
         if sample is not None:
@@ -128,6 +153,23 @@ def read(url: str, left: Left) -> Iterator[Sample]:
             reason,
             given,
         )
+
+
+def _files(stream: Any, url: str, problems: list[Exception]) -> Iterator[dict[str, Any]]:
+    """The members of a shard as webdataset groups them, an empty one at the end; what ends it early is added
+    to `problems`. A header may claim any size, and a sparse member unpacks to it."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as shard:
+            for member in shard:
+                shard.members = []  # type: ignore[attr-defined]  # which tarfile would keep
+                if not member.isreg() or member.issparse() or member.size > MAX_BYTES:
+                    continue
+                content = shard.extractfile(member)
+                if content is not None and not _META.match(member.name):
+                    yield {"fname": member.name, "data": content.read(), "__url__": url}
+    except Exception as error:  # each kind of compression has its own
+        problems.append(error)
+    yield {}
 
 
 class _Watched:
@@ -153,8 +195,8 @@ def count(urls: Sequence[str]) -> int:
                     key, _, ending = member.name.rpartition("/")[2].partition(".")
                     folder = member.name.rpartition("/")[0]
                     kinds.setdefault(f"{folder}/{key}", set()).add(ending.lower())
-        except (tarfile.TarError, EOFError, OSError):
-            pass  # `read` says so
+        except Exception:  # each kind of compression has its own, and `read` says so
+            pass
         total += sum(
             bool(found & set(IMAGES)) and bool(found & {CAPTION, RECORD})
             for found in kinds.values()

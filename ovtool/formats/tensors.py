@@ -193,7 +193,7 @@ def _open(path: Path, framework: str = "numpy") -> Any:
         raise InputError(f"no such file: {path}") from None
     except safetensors.SafetensorError as error:
         raise InputError(
-            f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]}); "
+            f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]:.200}); "
             "make or copy it again"
         ) from None
     except OSError as error:
@@ -210,11 +210,12 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
         header = strict_json.loads(text)
     except ValueError:
         header = None
-    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+    kind = header.get("kind") if isinstance(header, dict) else None
+    if not isinstance(kind, str) or len(kind) > 60:
         raise InputError(f"{path}: its metadata key ovtool is damaged; make the file again")
     if header.get("format") != FORMAT:
         raise InputError(
-            f"{path} has format {header.get('format')}, but this version reads {FORMAT}: "
+            f"{path} has format {header.get('format')!r:.40}, but this version reads {FORMAT}: "
             "upgrade ovtool, or make the file again"
         )
     schema.check(header, _HEADER, f"{path}: its header")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # it imports torch
 _logger = logging.getLogger("ovtool")
 _ENDS = 1 << 20  # bytes at both ends of a file that tell it from others of its size
 _LONGEST_HEADER = 1 << 30
+_PAGE_HEAD = 1000  # bytes of a report, which has the digest before its title
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,13 @@ def is_newer(target: Path, files: Sequence[Path]) -> bool:
 
 
 def digest_in(path: Path) -> str | None:
-    """The digest in the provenance of a COCO JSON, another JSON or a safetensors file; None without one."""
+    """The digest in the provenance of a COCO JSON, another JSON, a safetensors file or a report; None without
+    one."""
     with open(path, "rb") as handle:
         head = handle.read(8)
+        if head[:1] == b"<":
+            known = re.search(rb'name="ovtool-asked" content="(\w+)"', handle.read(_PAGE_HEAD))
+            return known[1].decode() if known else None
         length = int.from_bytes(head, "little")
         is_json = head.lstrip()[:1] in (b"{", b"[")
         text = head + handle.read() if is_json else handle.read(min(length, _LONGEST_HEADER))

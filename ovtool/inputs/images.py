@@ -93,7 +93,7 @@ def data_set_of(inputs: Inputs) -> tuple[str, ...]:
 
 def _from_coco(source: Path, images: Path | None) -> list[ImageItem]:
     folder = file_matching.folder_of(images, source)
-    listed = coco.read(source, need_masks=False, root=folder).images
+    listed = coco.read_images(source, folder)
     if not listed:
         raise InputError(f"{source} lists no images")
     return [

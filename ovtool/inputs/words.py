@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ovtool.datasets import registry, related_words, vocabularies
 from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
@@ -13,6 +14,9 @@ from ovtool.formats import coco, labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
 from ovtool.settings.words import Words
+
+if TYPE_CHECKING:
+    from ovtool.models.word_table import WordTable
 
 _NO_WORDS = Words()
 
@@ -36,26 +40,22 @@ class WordSet:
     default_background: bool = False
     ids: tuple[int, ...] | None = None
 
-    def before(
-        self, own: tuple[str, ...], row: Callable[[str], int | None] = lambda word: None
-    ) -> WordSet:
+    def before(self, own: tuple[str, ...], table: WordTable | None = None) -> WordSet:
         """The same classes; a default background gives way to that of a model which has one of its own, less
         the words that mean the same as one of the classes, a kind of it, or something more general.
 
         Args:
             own: The background words of the model, none for one without.
-            row: The row of a word in the model's table of words; words of one row mean the same.
+            table: The model's table of words, in which words of one row mean the same.
         """
         if not self.default_background:
             return self
-        rows = {row(name) for name in self.names} - {None}
-        kept = tuple(
-            word
-            for word in own or self.background
-            if row(word) not in rows
-            and not any(related_words.are_related(name, word) for name in self.names)
-        )
-        return replace(self, background=kept)
+        kept = []
+        for word in own or self.background:
+            is_related = any(related_words.are_related(name, word) for name in self.names)
+            if not is_related and not (table and table.is_same(word, self.names)):
+                kept.append(word)
+        return replace(self, background=tuple(kept))
 
     def of_image(self, name: str) -> tuple[int, ...]:
         """The class indices of one image."""

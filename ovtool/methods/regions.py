@@ -9,6 +9,8 @@ Every node of the tree of merges is a region; its quality is how unlike its neig
 from __future__ import annotations
 
 import heapq
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +46,21 @@ class Regions:
         return Regions(self.superpixels, self.members[indices], self.quality[indices])
 
 
-def superpixels(lab: NDArray[np.float32], scale: float = 80) -> NDArray[np.int32]:
+def superpixels(
+    lab: NDArray[np.float32], scale: float = 80, min_size: int = 25
+) -> NDArray[np.int32]:
     """Superpixels of a Lab image, numbered from 0 without gaps: int32 (h, w). A larger scale makes larger
-    ones."""
+    ones, and each has `min_size` pixels or more."""
     from skimage.segmentation import felzenszwalb
 
-    labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=25, channel_axis=-1)
+    labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=min_size, channel_axis=-1)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
 
-def _histograms(
-    lab: NDArray[np.float32], superpixels: NDArray[np.int32], count: int
-) -> NDArray[np.float64]:
-    """Pixel counts of each superpixel in each colour bin: float64 (S, sum of bins)."""
+def _histograms(lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The share of each superpixel's pixels in each colour bin: float64 (S, sum of bins)."""
+    areas = np.bincount(superpixels.ravel())
+    count = len(areas)
     scaled = np.clip((lab - _LAB_LOW) / (_LAB_HIGH - _LAB_LOW), 0, 0.999)
     columns = []
     for channel, bins in enumerate(_BINS):
@@ -71,13 +75,31 @@ def _histograms(
             owner + high, weight, total
         )
         columns.append(table.reshape(count, bins))
-    return np.concatenate(columns, axis=1)
+    return np.concatenate(columns, axis=1) / areas[:, None]
 
 
-def _borders(
-    lab: NDArray[np.float32], superpixels: NDArray[np.int32]
-) -> dict[tuple[int, int], tuple[float, int]]:
-    """For each pair of neighbours (a < b): the summed Lab contrast along the border, and its length."""
+def _colour_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Half the L1 distance of two sets of histograms, in [0, 1]."""
+    return 0.5 * float(np.abs(first - second).sum()) / len(_BINS)
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The pairs of neighbouring superpixels, E of them.
+
+    Attributes:
+        ends: int64 (E, 2), the two superpixels, the smaller number first.
+        contrasts: float64 (E,), the Lab contrast summed along the border.
+        lengths: int64 (E,), in pixel edges.
+    """
+
+    ends: NDArray[np.int64]
+    contrasts: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+
+def borders_of(lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> Borders:
+    """The borders between the superpixels of a Lab image."""
     pairs, contrasts = [], []
     for axis in (0, 1):
         near = superpixels[:-1] if axis == 0 else superpixels[:, :-1]
@@ -86,52 +108,61 @@ def _borders(
         cut = near != far
         pairs.append(np.stack([near[cut], far[cut]], 1))
         contrasts.append(step[cut])
-    ends = np.sort(np.concatenate(pairs), axis=1)
-    unique, inverse = np.unique(ends, axis=0, return_inverse=True)
-    sums = np.bincount(inverse.ravel(), np.concatenate(contrasts))
-    lengths = np.bincount(inverse.ravel())
-    return {
-        (int(a), int(b)): (float(total), int(length))
-        for (a, b), total, length in zip(unique, sums, lengths, strict=True)
-    }
+    ends = np.sort(np.concatenate(pairs).astype(np.int64), axis=1)
+    count = int(superpixels.max()) + 1
+    unique, inverse = np.unique(ends[:, 0] * count + ends[:, 1], return_inverse=True)
+    return Borders(
+        np.stack([unique // count, unique % count], 1),
+        np.bincount(inverse.ravel(), np.concatenate(contrasts), len(unique)).astype(np.float64),
+        np.bincount(inverse.ravel(), minlength=len(unique)),
+    )
+
+
+Distance = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 
 
 class _Merging:
-    """The state of the merging: histograms, areas, borders and neighbours of the living regions."""
+    """The state of the merging: mean vectors, areas, borders and neighbours of the living regions."""
 
-    def __init__(self, lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> None:
-        self.count = int(superpixels.max()) + 1
+    def __init__(
+        self,
+        superpixels: NDArray[np.int32],
+        borders: Borders,
+        vectors: NDArray[np.floating[Any]],
+        distance: Distance,
+    ) -> None:
+        self.count, self.distance = len(vectors), distance
         nodes = 2 * self.count - 1
-        self.histogram = np.zeros((nodes, sum(_BINS)))
-        self.histogram[: self.count] = _histograms(lab, superpixels, self.count)
         self.area = np.zeros(nodes)
         self.area[: self.count] = np.bincount(superpixels.ravel(), minlength=self.count)
+        self.mean = np.zeros((nodes, vectors.shape[1]))
+        self.mean[: self.count] = vectors
         self.pixels = float(superpixels.size)
         self.borders: list[dict[int, tuple[float, int]]] = [{} for _ in range(nodes)]
-        for (a, b), border in _borders(lab, superpixels).items():
-            self.borders[a][b] = self.borders[b][a] = border
+        rows = (borders.ends.tolist(), borders.contrasts.tolist(), borders.lengths.tolist())
+        for (a, b), contrast, length in zip(*rows, strict=True):
+            self.borders[a][b] = self.borders[b][a] = (contrast, length)
         # the length of a region's border with others, in pixel edges
-        self.perimeter = [sum(length for _, length in borders.values()) for borders in self.borders]
+        self.perimeter = [sum(length for _, length in known.values()) for known in self.borders]
 
     def contrast(self, a: int, b: int) -> float:
-        """How unlike two neighbours are, 0 to 3.2: half the L1 distance of their histograms plus the
-        contrast of their border, where 1 is 40 Lab units, less where one encloses the other."""
-        first = self.histogram[a] / self.area[a]
-        second = self.histogram[b] / self.area[b]
-        colour = 0.5 * float(np.abs(first - second).sum()) / len(_BINS)
+        """How unlike two neighbours are: the distance of their means plus the contrast of their border, where
+        1 is 40 Lab units, less where one encloses the other."""
         total, length = self.borders[a][b]
         perimeter = min(self.perimeter[a], self.perimeter[b])
-        return (colour + min(1.0, total / length / 40.0)) * (1.6 - length / perimeter)
+        unlike = self.distance(self.mean[a], self.mean[b]) + min(1.0, total / length / 40.0)
+        return unlike * (1.6 - length / perimeter)
 
     def urgency(self, a: int, b: int) -> float:
         """What orders the merges: the contrast, less for small regions, which should merge first."""
         smaller = min(self.area[a], self.area[b]) / self.pixels
-        return self.contrast(a, b) * (0.25 + min(1.0, float(np.sqrt(smaller / 0.02))))
+        return self.contrast(a, b) * (0.25 + min(1.0, math.sqrt(smaller / 0.02)))
 
     def merge(self, a: int, b: int, new: int) -> None:
         """Puts `new` in the place of two neighbours."""
-        self.histogram[new] = self.histogram[a] + self.histogram[b]
         self.area[new] = self.area[a] + self.area[b]
+        weighted = self.mean[a] * self.area[a] + self.mean[b] * self.area[b]
+        self.mean[new] = weighted / self.area[new]
         shared = self.borders[a][b][1]
         self.perimeter[new] = self.perimeter[a] + self.perimeter[b] - 2 * shared
         for old in (a, b):
@@ -145,14 +176,47 @@ class _Merging:
             self.borders[old] = {}
 
 
-def _tree(state: _Merging) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Merges to the root: members (2S - 1, S), and the contrast at which each node is merged away
-    (the root, which never is, keeps the last)."""
+@dataclass(frozen=True)
+class Tree:
+    """Merges of neighbours up to the whole image: the S superpixels, then each merged region, N = 2S - 1 in all.
+
+    Attributes:
+        members: bool (N, S), the superpixels of each node.
+        parents: int64 (N,), the node that each is merged into, which has a greater number; the root is its own.
+        areas: float64 (N,), in pixels.
+        perimeters: int64 (N,), the border with other regions, in pixel edges.
+        made: float64 (N,), the contrast of the two that were merged into it; 0 for a superpixel.
+        ended: float64 (N,), the contrast at which it is merged away; the root, which never is, keeps `made`.
+    """
+
+    members: NDArray[np.bool_]
+    parents: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    perimeters: NDArray[np.int64]
+    made: NDArray[np.float64]
+    ended: NDArray[np.float64]
+
+
+def merged(
+    superpixels: NDArray[np.int32],
+    borders: Borders,
+    vectors: NDArray[np.floating[Any]],
+    distance: Distance,
+) -> Tree:
+    """The tree in which the most alike neighbours are merged first.
+
+    Args:
+        superpixels: int32 (h, w), 0 to S - 1.
+        borders: between them.
+        vectors: floating (S, D), of each superpixel; a merged region has their mean over its pixels.
+        distance: of two means.
+    """
+    state = _Merging(superpixels, borders, vectors, distance)
     count = state.count
     nodes = 2 * count - 1
     members = np.zeros((nodes, count), np.bool_)
     members[:count] = np.eye(count, dtype=np.bool_)
-    ended = np.zeros(nodes)
+    made, ended, parents = np.zeros(nodes), np.zeros(nodes), np.arange(nodes)
     alive = np.zeros(nodes, np.bool_)
     alive[:count] = True
     queue = [(state.urgency(a, b), a, b) for a in range(count) for b in state.borders[a] if a < b]
@@ -162,15 +226,19 @@ def _tree(state: _Merging) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         _, a, b = heapq.heappop(queue)
         if not (alive[a] and alive[b]):
             continue
-        ended[[a, b, new]] = state.contrast(a, b)
+        ended[[a, b, new]] = made[new] = state.contrast(a, b)
         state.merge(a, b, new)
         members[new] = members[a] | members[b]
+        parents[[a, b]] = new
         alive[[a, b]] = False
         alive[new] = True
         for other in state.borders[new]:
             heapq.heappush(queue, (state.urgency(new, other), other, new))
         new += 1
-    return members[:new], ended[:new]
+    perimeters = np.array(state.perimeter)
+    return Tree(
+        members[:new], parents[:new], state.area[:new], perimeters[:new], made[:new], ended[:new]
+    )
 
 
 def _best(
@@ -212,14 +280,12 @@ def propose_regions(
 
     lab = rgb2lab(rgb).astype(np.float32)
     labels = superpixels(lab)
-    state = _Merging(lab, labels)
-    members, ended = _tree(state)
-    areas = state.area[: len(members)]
-    share = areas / labels.size
-    quality = np.minimum(1, ended / 2) * np.minimum(1, np.sqrt(share / 0.05))
+    tree = merged(labels, borders_of(lab, labels), _histograms(lab, labels), _colour_distance)
+    share = tree.areas / labels.size
+    quality = np.minimum(1, tree.ended / 2) * np.minimum(1, np.sqrt(share / 0.05))
     order = np.argsort(-quality, kind="stable")
-    best = _best(order[share[order] >= min_area], members, areas, max_regions)
-    return Regions(labels, members[best], quality[best].astype(np.float32))
+    best = _best(order[share[order] >= min_area], tree.members, tree.areas, max_regions)
+    return Regions(labels, tree.members[best], quality[best].astype(np.float32))
 
 
 def from_masks(masks: NDArray[np.bool_], quality: NDArray[np.floating[Any]]) -> Regions:

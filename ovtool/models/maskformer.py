@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ovtool.errors import InputError, ModelError
 from ovtool.formats import tensors
-from ovtool.models import artefacts, hub
+from ovtool.models import artefacts, hub, photo
 
 if TYPE_CHECKING:
     from transformers import MaskFormerConfig
@@ -58,6 +58,8 @@ class MaskFormer(nn.Module):
 
         self.config, self.embed_dim = config, embed_dim
         self.model = MaskFormerModel(config)
+        if getattr(config, "stem", None) == "photo":  # in the place of a network of its widths
+            self.model.pixel_level_module.encoder = photo.Pyramid()
         decoder: Any = config.decoder_config
         hidden = decoder.hidden_size
         self.mask_embedder = MaskformerMLPPredictionHead(hidden, hidden, config.mask_feature_size)
@@ -242,10 +244,11 @@ def propose(
 
 
 # --- architectures ---------------------------------------------------------------------------------------
-ARCHITECTURES = ("tiny", "resnet50", "swin-base")
+ARCHITECTURES = ("tiny", "resnet50", "swin-base", "photo")
 BACKBONES: Mapping[str, str] = {  # what an architecture's backbone begins with, where it is cached
     "resnet50": "microsoft/resnet-50",
     "swin-base": "microsoft/swin-base-patch4-window12-384-in22k",
+    "photo": "the stem of the bundled model photo",
 }
 
 
@@ -254,7 +257,8 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
 
     `resnet50` and `swin-base` have MaskFormer's own decoders: a feature pyramid of 256 channels, 6
     decoder layers of 8 heads and 2048 hidden units. `tiny` is for 256 pixels on a CPU: three stages of
-    a narrow ResNet, so that the decoder sees a grid of 16 x 16.
+    a narrow ResNet, so that the decoder sees a grid of 16 x 16. `photo` has the stem of the bundled model
+    photo in place of that ResNet.
     """
     import transformers
     from transformers import MaskFormerConfig
@@ -268,10 +272,11 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
     if architecture == "resnet50":
         decoder = MaskFormerDetrConfig(encoder_layers=0, num_queries=queries)
         return MaskFormerConfig(backbone_config=resnet(out_features=stages), decoder_config=decoder)
+    on_stem = architecture == "photo"
     backbone = resnet(
         embedding_size=32,
-        hidden_sizes=[32, 64, 160],
-        depths=[1, 2, 3],
+        hidden_sizes=list(photo.Pyramid.channels) if on_stem else [32, 64, 160],
+        depths=[1, 1, 1] if on_stem else [1, 2, 3],
         layer_type="basic",
         out_features=stages[:3],
     )
@@ -289,6 +294,7 @@ def configuration(architecture: str, queries: int = 100) -> MaskFormerConfig:
         decoder_config=decoder,
         fpn_feature_size=64,
         mask_feature_size=64,
+        **({"stem": "photo"} if on_stem else {}),
     )
 
 
@@ -331,8 +337,13 @@ def start_decoder(network: MaskFormer) -> None:
 
 def start_backbone(network: MaskFormer, architecture: str) -> str | None:
     """Puts pretrained weights into the backbone where they are in the cache; the name they have on
-    the hub, or None where the backbone stays as it was drawn."""
+    the hub, or of their file, or None where the backbone stays as it was drawn."""
     name = BACKBONES.get(architecture)
+    if architecture == "photo":
+        if photo.stem_weights() is None:
+            return None
+        network.model.pixel_level_module.encoder.stem = photo.stem(pretrained=True)
+        return "photo.safetensors"
     if name is None or not hub.is_cached(name):
         return None
     from transformers import AutoModel

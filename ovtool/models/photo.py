@@ -39,6 +39,7 @@ plurals included, in small letters, and ``rows`` the row of each in `word_table`
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ from ovtool.models.network import (
 )
 
 MEAN, DEVIATION = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1], as the stem takes them
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation, as other backbones take pixels
 _STEM = "visual.stem."
 
 
@@ -191,6 +196,15 @@ def stem(*, pretrained: bool) -> EfficientNetLite:
     return network
 
 
+def from_imagenet(pixels: Tensor) -> Tensor:
+    """Images (B, 3, H, W) that were normalised by `IMAGENET`, as the stem takes them."""
+    given, taken = (
+        [pixels.new_tensor(three).view(1, 3, 1, 1) for three in pair]
+        for pair in (IMAGENET, (MEAN, DEVIATION))
+    )
+    return (pixels * given[1] + given[0] - taken[0]) / taken[1]
+
+
 class Stem(nn.Module):
     """The stem as the backbone of a segmenter: low from every eighth pixel, high from every sixteenth."""
 
@@ -201,3 +215,25 @@ class Stem(nn.Module):
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         low = self.stem.third_stage(pixels)
         return {"low": low, "high": self.stem.after_third(low)[0]}
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """What a backbone of transformers answers, as far as MaskFormer reads it."""
+
+    feature_maps: tuple[Tensor, ...]
+
+
+class Pyramid(nn.Module):
+    """The stem as the backbone of a MaskFormer: maps of strides 4, 8 and 16 of images normalised by `IMAGENET`."""
+
+    channels = (LITE2.widths[1], LITE2.widths[2], LITE2.local)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = stem(pretrained=False)
+
+    def forward(self, pixels: Tensor) -> FeatureMaps:
+        """Pixels (B, 3, H, W) to maps (B, channels[i], H / 4, W / 4) and so on."""
+        stages = self.stem.stages(from_imagenet(pixels))
+        return FeatureMaps((stages[1], stages[2], torch.cat([stages[4], stages[6]], dim=1)))

@@ -53,7 +53,7 @@ def settled(
         clip: The model.
         settings: An object of a class of settings, such as `LabelMatching()`.
         published: The paper's values of fields that are None by default.
-        without: Fields in whose place another was given, which are not taken from the model.
+        without: Fields in whose place another was given, which are left open.
 
     Returns:
         The settings, and where the value of each field came from: given, model or default.
@@ -62,8 +62,11 @@ def settled(
         UsageError: The model recommends a field that cannot be set so, or a value that is not allowed.
     """
     own = clip.recommended.get(_snake(type(settings).__name__), {})
-    taken = {name: value for name, value in own.items() if name not in without}
-    return layers.layered(settings, published=published, recommended=taken)
+    taken, known = (
+        {name: value for name, value in layer.items() if name not in without}
+        for layer in (own, published)
+    )
+    return layers.layered(settings, published=known, recommended=taken)
 
 
 def _snake(name: str) -> str:

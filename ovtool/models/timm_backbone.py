@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 from ovtool.errors import UsageError
 from ovtool.models import photo
 from ovtool.models.efficientnet import STRIDE
+from ovtool.models.photo import IMAGENET
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 PREFIX = "timm:"
 PHOTO = "photo"
 _CNN_DIVISOR = 32
@@ -56,7 +56,7 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.name == PHOTO:
-            deep: Tensor = self.network(_for_stem(pixels))[0]
+            deep: Tensor = self.network(photo.from_imagenet(pixels))[0]
             return deep
         features: Tensor = self.network.forward_features(pixels)
         if features.ndim == 4:
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         size = [max(1, round(side / self.divisor)) * self.divisor for side in pixels.shape[2:]]
         fitting = interpolate(pixels, size=size, mode="bilinear", antialias=True)
         if self.name == PHOTO:
-            return list(self.network.stages(_for_stem(fitting)))
+            return list(self.network.stages(photo.from_imagenet(fitting)))
         maps: list[Tensor] = self.network.forward_intermediates(
             fitting, output_fmt="NCHW", intermediates_only=True
         )
@@ -119,14 +119,8 @@ def say_start(backbone: Backbone) -> None:
 def normalise(rgb: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) by ImageNet's mean and deviation."""
     pixels = rgb.permute(0, 3, 1, 2).float() / 255
-    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in (MEAN, STD))
+    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in IMAGENET)
     return (pixels - mean) / std
-
-
-def _for_stem(pixels: Tensor) -> Tensor:
-    """Images that `normalise` made, as the stem of `photo` takes them: (x - 127) / 128 of 8 bits."""
-    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in (MEAN, STD))
-    return ((pixels * std + mean) * 255 - 127) / 128
 
 
 def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Words that a model knows by heart: texts that are one of them have its embedding, without the text tower."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ovtool.datasets.vocabularies import folded
@@ -45,6 +45,11 @@ class WordTable:
                 if form in self.rows:
                     return self.rows[form]
         return None
+
+    def is_same(self, text: str, others: Iterable[str]) -> bool:
+        """Whether a text has the row of one of the others."""
+        row = self.row(text)
+        return row is not None and row in map(self.row, others)
 
 
 def _after(beginning: re.Pattern[str], text: str) -> str:

@@ -1,6 +1,7 @@
 """Proposers by name: the function from an image to class-agnostic masks.
 
 regions                  merged superpixels; nothing to load
+merging                  superpixels merged and ranked by what the stem of the bundled model photo sees
 maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
 sam[:ID]                 Segment Anything, a grid of points
 FILE.safetensors         what `ovtool train-proposer` wrote
@@ -24,7 +25,8 @@ from PIL import Image
 
 from ovtool.errors import UsageError
 from ovtool.methods import mask_nms, regions
-from ovtool.models import hub, resolve, sources
+from ovtool.methods.regions import Regions
+from ovtool.models import hub, objectness, resolve, sources
 from ovtool.proposers.proposals import Proposals, bounded, completed
 from ovtool.settings.layers import known
 from ovtool.settings.propose import Propose
@@ -35,6 +37,7 @@ if TYPE_CHECKING:  # heavy, and `regions` needs none of it
 Rgb = NDArray[np.uint8]
 
 WORKING_SIDE = 512  # longer side at which `regions` looks; larger images are reduced
+MERGING_SIDE = 640  # that of `merging`
 MASKFORMER = "facebook/maskformer-swin-base-coco"
 SAM = "facebook/sam-vit-base"
 
@@ -66,7 +69,7 @@ class Proposer:
 def choices() -> tuple[str, ...]:
     """The names that a proposer can have here."""
     tiny = ("tiny",) if tiny_weights().is_file() else ()
-    return ("regions", *tiny, "maskformer[:ID]", "sam[:ID]", "FILE.safetensors")
+    return ("regions", "merging", *tiny, "maskformer[:ID]", "sam[:ID]", "FILE.safetensors")
 
 
 def tiny_weights() -> Path:
@@ -78,19 +81,23 @@ def default_name(model: str | None = None) -> str:
     """The proposer for a CLIP where none is named.
 
     On `tiny` it is the bundled proposer where that is installed; on any other `maskformer` where its weights
-    are cached; else `regions`. One warning says so where `regions` is taken for a CLIP that was named.
+    are cached; else `merging` on `photo`, and `regions` on others. One warning says so where `regions` is taken for a CLIP that was named.
 
     Args:
         model: the CLIP's name, None for the one that would be used.
     """
     named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
     has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
-    if named is None and not (has_tiny or has_maskformer):
+    has_merging = objectness.bundled().is_file()
+    if named is None and not (has_tiny or has_maskformer or has_merging):
         return "regions"  # for every CLIP, so that the hub need not be asked which it is
-    if (named or resolve.choose(None)) == "tiny":
+    clip = named or resolve.choose(None)
+    if clip == "tiny":
         return "tiny" if has_tiny else "regions"
     if has_maskformer:
         return "maskformer"
+    if clip == "photo" and has_merging:
+        return "merging"
     _warn_of_regions(named or resolve.PREFERRED)
     return "regions"
 
@@ -107,7 +114,9 @@ def _warn_of_regions(model: str) -> None:
 
 def check_name(name: str) -> None:
     """Raises UsageError for a name that means no proposer here; nothing is loaded."""
-    known = name in ("regions", "maskformer", "sam") or name.startswith(("maskformer:", "sam:"))
+    known = name in ("regions", "merging", "maskformer", "sam") or name.startswith(
+        ("maskformer:", "sam:")
+    )
     is_tiny = name == "tiny" and tiny_weights().is_file()
     if not (known or is_tiny or Path(name).suffix == ".safetensors"):
         raise UsageError(f"unknown proposer '{name}'; choose from {', '.join(choices())}")
@@ -139,7 +148,9 @@ def load(
     kind, _, network = name.partition(":")
     place = device or torch.device("cpu")
     if name == "regions":
-        return Proposer("regions", lambda rgb: _by_merging(rgb, settings))
+        return Proposer("regions", lambda rgb: Proposals.of(_regions(rgb, settings)))
+    if name == "merging":
+        return _merging(settings, place)
     if kind == "maskformer":
         return _hub_maskformer(network or MASKFORMER, settings, place)
     if kind == "sam":
@@ -147,23 +158,45 @@ def load(
     return _trained(name, settings, clip, place)
 
 
-def _by_merging(rgb: Rgb, settings: Propose) -> Proposals:
-    """The regions of an image, merged at a longer side of `WORKING_SIDE` and enlarged to its size."""
+def _at_side(rgb: Rgb, side: int, find: Callable[[Rgb], Regions]) -> Regions:
+    """What is found in an image at a longer side of at most `side`, enlarged to the image's size."""
     height, width = rgb.shape[:2]
-    scale = WORKING_SIDE / max(height, width)
-    if scale < 1:
-        small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        rgb = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX))
-    merged = regions.propose_regions(rgb, settings.max_proposals, settings.min_area)
-    if scale < 1:
-        labels = Image.fromarray(merged.superpixels)
-        labels = labels.resize((width, height), Image.Resampling.NEAREST)
-        merged = replace(merged, superpixels=np.asarray(labels))
-    if settings.nms is not None:
-        merged = merged.kept(
-            mask_nms.suppress(merged.masks(), merged.quality, settings.nms, settings.max_proposals)
-        )
-    return Proposals.of(merged)
+    scale = side / max(height, width)
+    if scale >= 1:
+        return find(rgb)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    found = find(np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX)))
+    labels = Image.fromarray(found.superpixels).resize((width, height), Image.Resampling.NEAREST)
+    return replace(found, superpixels=np.asarray(labels))
+
+
+def _regions(rgb: Rgb, settings: Propose) -> Regions:
+    """The regions of an image, merged at a longer side of `WORKING_SIDE`."""
+    merged = _at_side(
+        rgb,
+        WORKING_SIDE,
+        lambda small: regions.propose_regions(small, settings.max_proposals, settings.min_area),
+    )
+    if settings.nms is None:
+        return merged
+    return merged.kept(
+        mask_nms.suppress(merged.masks(), merged.quality, settings.nms, settings.max_proposals)
+    )
+
+
+def _merging(settings: Propose, device: torch.device) -> Proposer:
+    """Superpixels merged and ranked by what the stem of `photo` sees of them."""
+    from ovtool.proposers import merging
+
+    stem, network, weights = objectness.load(objectness.bundled(), device)
+
+    def find(rgb: Rgb) -> Proposals:
+        def of_small(small: Rgb) -> Regions:
+            return merging.propose(stem, network, small, settings)
+
+        return Proposals.of(_at_side(rgb, MERGING_SIDE, of_small))
+
+    return Proposer("merging", find, weights)
 
 
 def _trained(name: str, settings: Propose, clip: Clip | None, device: torch.device) -> Proposer:
@@ -178,7 +211,7 @@ def _trained(name: str, settings: Propose, clip: Clip | None, device: torch.devi
         soft, quality, embeddings = maskformer.propose(loaded, rgb)
         if not is_tiny:
             return bounded(soft, quality, settings, embeddings)
-        merged = _by_merging(rgb, replace(settings, nms=None))
+        merged = _regions(rgb, replace(settings, nms=None))
         return completed(merged, soft, quality, embeddings, settings)
 
     model, no_object = (

@@ -16,6 +16,7 @@ from ovtool.methods.regions import Regions
 from ovtool.settings.propose import Propose
 
 MAX_IOU = 0.85  # of two masks of a network that are both kept, where the settings name none
+MERGING_MAX_IOU = 0.75  # the same of `merging`
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,5 @@ def completed(
 
 def max_iou(settings: Propose) -> float:
     """The greatest IoU of two masks of a network that are both kept."""
-    return MAX_IOU if settings.nms is None else settings.nms
+    default = MERGING_MAX_IOU if settings.proposer == "merging" else MAX_IOU
+    return default if settings.nms is None else settings.nms

@@ -55,8 +55,7 @@ def embed(
     from ovtool.models import text
 
     own = clip.recommended.get("words", {}).get("background")
-    row = (lambda word: None) if clip.table is None else clip.table.row
-    words = words.before(vocabularies.background_words(own, clip.stuff), row)
+    words = words.before(vocabularies.background_words(own, clip.stuff), clip.table)
     everything = tuple(dict.fromkeys((*words.names, *words.background)))
     embedded = text.embed_words(clip, everything, templates)
     text.warn_unlearned(clip, words.names)

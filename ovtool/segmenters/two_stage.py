@@ -234,7 +234,7 @@ def prepared(
     """What loads the segmenter; the files that it reads are there.
 
     Raises:
-        UsageError: The proposer is unknown.
+        UsageError: The proposer is unknown, or a bound of its masks is given for those of a file.
         InputError: A file is not there or is broken.
         MismatchError: The proposals are those of other images.
     """
@@ -245,6 +245,10 @@ def prepared(
     device, proposer, file = devices.choose(compute.device), method.proposer, method.proposals
     if file is None and proposer is not None:
         by_name.check_name(proposer)
+    if file is not None and method.max_proposals is not None and method.recipe is None:
+        raise UsageError(
+            "--max-proposals bounds the masks that a proposer makes; leave it out with --proposals"
+        )
     embeddings = None if file is None else method.embeddings
     if embeddings is not None and not embeddings.is_file():
         raise InputError(f"no such file: {embeddings}")
@@ -281,8 +285,9 @@ def load(
 
     place = devices.choose(compute.device)
     clip = door.load(compute.model, place, devices.precision(compute.precision, place))
-    asked, origins = recommendations.settled(clip, method, PUBLISHED)
-    regions = source(clip, known(asked.max_proposals))
+    replaced = () if method.proposals is None else ("max_proposals",)
+    asked, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
+    regions = source(clip, asked.max_proposals or 0)  # a file has the masks that it has
     if regions.no_object is None:
         if known(asked.ensemble) < 1:
             _say_clip_alone()

@@ -65,7 +65,10 @@ class Pacl(Training):
         ),
     ] = "all"
     nouns: Annotated[
-        bool, Option("Take the nouns of captions as texts of their own, in templates.")
+        bool,
+        Option(
+            "Take the nouns of captions as texts of their own too, in templates, as in the paper."
+        ),
     ] = False
     noun_weight: Annotated[float, Option("The weight of the loss of nouns.", min=0)] = 1.0
     naming: Annotated[
@@ -79,7 +82,7 @@ class Pacl(Training):
     templates: Templates = "pacl"
     start: Annotated[
         Literal["projection", "random"],
-        Option("How the head begins; projection is as the CLIP's own."),
+        Option("How the head begins: as the CLIP's own projection, or at random, as in the paper."),
     ] = "projection"
     last_block: Annotated[
         str,

@@ -32,7 +32,7 @@ class Propose:
     nms: Annotated[
         float | None,
         Option(
-            "The greatest IoU of two masks that are both kept; 1 keeps all. Default: 0.85.",
+            "The greatest IoU of two masks that are both kept; 1 keeps all. Default: 0.85, or 0.75 of merging.",
             min=0,
             max=1,
             metavar="IOU",

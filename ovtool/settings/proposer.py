@@ -33,9 +33,10 @@ class ProposerTraining(Training):
     validate_every: ValidateEvery = 5000
     save_every: SaveEvery = 500
     architecture: Annotated[
-        Literal["tiny", "resnet50", "swin-base"],
+        Literal["tiny", "resnet50", "swin-base", "photo"],
         Option(
-            "The network. tiny: 4 million parameters, for a CPU. resnet50, swin-base: MaskFormer's.",
+            "The network. tiny: 4 million parameters, for a CPU. photo: as small, on the stem of the bundled "
+            "model photo. resnet50, swin-base: MaskFormer's.",
             flag="--arch",
         ),
     ] = "resnet50"

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_SCLIP = "code of SCLIP, its protocol for data without background"
-
 
 @dataclass(frozen=True)
 class Published:
@@ -23,6 +21,12 @@ class Published:
 
 
 Values = Mapping[str, Published]
+_SCLIP = "code of SCLIP, its protocol for data without background"
+_PLAIN: Values = {  # of patches that are shown once, and whose scores are taken as they are
+    "scales": Published((1.0,), "the paper has one size"),
+    "image_prior": Published(0.0, "the paper has none"),
+    "crf": Published("none", "the paper's own figures have none"),
+}
 
 
 def _dense(last_block: str, source: str, side: int, window: int, scale: float) -> Values:
@@ -35,6 +39,7 @@ def _dense(last_block: str, source: str, side: int, window: int, scale: float) -
         "window": Published(window, source),
         "logit_scale": Published(scale, source),
         "pacl": Published("none", source),
+        **_PLAIN,
     }
 
 
@@ -92,6 +97,7 @@ RECIPES: Mapping[str, Mapping[str, Values]] = {
             "templates": Published("pacl", "PACL A.2.2: seven sentences"),
             "window": Published(0, "PACL 4"),
             "patch_stride": Published(4, "PACL 4: a stride of 4 when it is tested"),
+            **_PLAIN,
         },
     },
     "semples": {

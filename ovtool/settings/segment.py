@@ -209,11 +209,6 @@ class TwoStage:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
-        is_bounded = self.max_proposals is not None and self.recipe is None
-        if self.proposals is not None and is_bounded:
-            raise UsageError(
-                "--max-proposals bounds the masks that a proposer makes; leave it out with --proposals"
-            )
         if self.embeddings is not None and self.proposals is None:
             raise UsageError("--embeddings go with the masks of --proposals; give that file too")
         if self.region_features == "tokens":

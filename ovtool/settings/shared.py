@@ -154,15 +154,18 @@ PaclHead = Annotated[
 Proposer = Annotated[
     str | None,
     Option(
-        "Where class-agnostic masks come from: regions, tiny, maskformer[:ID], sam[:ID], or a file of "
+        "Where class-agnostic masks come from: regions, merging, tiny, maskformer[:ID], sam[:ID], or a file of "
         "train-proposer. Default: regions for fused, else tiny on the model tiny, and on others "
-        "maskformer if it is cached, else regions.",
+        "maskformer if it is cached, else merging on photo and regions on the rest.",
         metavar="NAME",
     ),
 ]
 MaxProposals = Annotated[
     int | None,
-    Option("The most masks of an image. Default: what the model recommends, else 100.", min=1),
+    Option(
+        "The most masks of an image that --proposer makes. Default: what the model recommends, else 100.",
+        min=1,
+    ),
 ]
 Proposals = Annotated[
     Path | None, Option("Class-agnostic masks in place of --proposer, as COCO JSON.")
@@ -267,7 +270,14 @@ class Run:
     resume: Resume = False
     overwrite: Overwrite = False
     update: Update = False
-    strict: Annotated[bool, Option("Stop at the first image that fails.", shapes=False)] = False
+    strict: Annotated[
+        bool,
+        Option(
+            "Stop at the first image that fails. Otherwise it is left out and listed; the exit status is "
+            "then 3, but 0 after a training, whose output is whole without it.",
+            shapes=False,
+        ),
+    ] = False
     dry_run: DryRun = False
     workers: Annotated[
         int,

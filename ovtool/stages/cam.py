@@ -63,6 +63,7 @@ class Made:
         is_plan: whether nothing was made (a dry run).
         plan: how a dry run would share the images out, None for a run.
         shard: which shard this was, such as `3/16`; its parts are in `out`.
+        is_first: whether this process is the one that writes and speaks, among those of torchrun.
     """
 
     out: str
@@ -77,6 +78,7 @@ class Made:
     is_plan: bool = False
     plan: Mapping[str, Any] | None = None
     shard: str | None = None
+    is_first: bool = True
 
 
 def run(
@@ -121,8 +123,11 @@ def run(
     compute = resolve.for_data(compute, labels)
     devices.set_threads(compute.threads)
     source, folder = str(labels), None if images is None else Path(images)
-    if distributed.is_many():
-        raise UsageError("cam is one process; start it without torchrun")
+    if distributed.is_many() and not (isinstance(method, LabelMatching) and method.trains):
+        raise UsageError(
+            "under torchrun cam trains --method matching alone; start it without torchrun, and share the images "
+            "out with --workers or --shard"
+        )
     place = devices.choose(compute.device)
     target = str(out or f"{_stem(source)}.cams.safetensors")
     outputs = _checked_outputs(target, method, run)
@@ -149,25 +154,29 @@ def run(
         categories=len(listed.categories),
         is_plan=True,
     )
-    clip = None
-    if spread.affinity or isinstance(method, Gradcam | LabelMatching | PaclMaps):
-        from ovtool.models import clip as door
+    with distributed.joined(place) as ranks:
+        plan = replace(plan, is_first=ranks.is_first)
+        clip = None
+        if spread.affinity or isinstance(method, Gradcam | LabelMatching | PaclMaps):
+            from ovtool.models import clip as door
 
-        clip = door.load(compute.model, place, torch.float32)
-    if run.dry_run:
-        return replace(plan, plan=runs.plan_of(len(listed.images), run, place))
-    frame = training_run.Frame(
-        outputs=outputs,
-        shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
-        title=f"cam --method {plan.method}",
-        resume=run.resume,
-        overwrite=run.overwrite,
-        ranks=distributed.alone(place),
-        progress=progress,
-        update=run.update,
-        asked=asked.digest,
-    )
-    maker = _maker(method, spread, usable, clip, frame)
+            clip = door.load(compute.model, ranks.device, torch.float32)
+        if run.dry_run:
+            return replace(plan, plan=runs.plan_of(len(listed.images), run, place))
+        frame = training_run.Frame(
+            outputs=outputs,
+            shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
+            title=f"cam --method {plan.method}",
+            resume=run.resume,
+            overwrite=run.overwrite,
+            ranks=ranks,
+            progress=progress,
+            update=run.update,
+            asked=asked.digest,
+        )
+        maker = _maker(method, spread, usable, clip, frame)
+    if not ranks.is_first:
+        return plan  # the first process makes the maps
     settings = {**as_data(spread), **maker.settings}
     settings |= {"method": plan.method, "labels": listed.digest}
     made = _map(_Maps(listed, maker.source, settings, clip, frame), run)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, coco, merge
 from ovtool.formats.merge import Output
+from ovtool.inputs import asked as requests
 from ovtool.outputs.crops import PairCrops
 from ovtool.runtime.runs import Outcome
 from ovtool.settings.shared import Run
@@ -38,7 +39,8 @@ def run(
     Args:
         folders: folders of parts, `OUT.parts`, which hold all parts of one run between them.
         out: where to write; `-` is stdout, None is the name of the one folder without `.parts`.
-        run: `overwrite` replaces what is there.
+        run: `overwrite` replaces what is there, `update` only what is older than the parts; `dry_run` writes
+            nothing.
 
     Returns:
         The data set, and the images that failed.
@@ -48,12 +50,17 @@ def run(
         InputError: a part is missing, damaged or there twice.
         MismatchError: parts of different runs.
         OutputExistsError: an output exists, without `run.overwrite`.
+        UpToDate: with `run.update` the output is newer than all parts.
     """
     given = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
     if not given:
         raise UsageError("no parts are named; give the folders that the shards left, OUT.parts")
     target = str(out or _default_output(given))
-    atomic.check_output(Path(target), run.overwrite)
+    atomic.check_output(Path(target), run.replaces)
+    if run.update and requests.is_newer(
+        Path(target), [part for folder in given for part in folder.glob("*")]
+    ):
+        raise UpToDate(target)
     pieces = merge.collected(given)
     header, where = pieces.header, str(given[0])
     if not isinstance(header.preface, Mapping) or "output" not in header.settings:
@@ -63,9 +70,11 @@ def run(
     places = _places(header.settings["beside"], target)
     for place in places.values():
         if not Path(place).is_dir():
-            atomic.check_output(Path(place), run.overwrite)
+            atomic.check_output(Path(place), run.replaces)
     categories = coco.parse_categories(header.preface, where)
     dataset = merge.dataset_of(pieces, info, categories, output)
+    if run.dry_run:
+        return Outcome(dataset, target, files=places, planned=len(dataset.images))
     tensors = pieces.tensors()
     command = info["ovtool"]["command"]
     if command in FINISH:

@@ -20,6 +20,7 @@ from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, labelled, report_page
 from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
+from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions, report_files
 from ovtool.inputs.report_files import Layer, Opened
 from ovtool.methods import metrics
@@ -62,13 +63,15 @@ def run(
         images: the folder that the names of the images start from. None: the data set's own, or the current folder.
         out: the file.
         limit: the number of images after which the report ends.
-        run: `overwrite` replaces the file.
+        run: `overwrite` replaces the file, `update` only where it is out of date; `dry_run` opens the files, and
+            writes nothing.
         progress: opens a bar.
 
     Raises:
         UsageError: no file, or two are stdin.
         InputError: a file is broken or has nothing to see, an image is not there, or nothing could be read.
         OutputExistsError: the file to write exists.
+        UpToDate: with `run.update` there is nothing to do.
     """
     sources = [str(file) for file in files]
     if not sources:
@@ -76,7 +79,13 @@ def run(
     if sources.count("-") > 1:
         raise UsageError("only one of the files can be read from stdin")
     target = Path(out)
-    atomic.check_output(target, run.overwrite)
+    if run.update and "-" in (*sources, str(out)):
+        raise UsageError("--update compares the times of files; name one in place of -")
+    atomic.check_output(target, run.replaces)
+    asked = requests.of(
+        "report", page, limit, sources=(*sources, ground_truth), folder=images, outputs=(target,)
+    )
+    requests.begin(asked, target, run)
     truth = None if ground_truth is None else str(ground_truth)
     opened = report_files.opened(
         sources, None if truth is None else predictions.truth_file(truth, instances=False)
@@ -88,6 +97,8 @@ def run(
         items = labelled.images_of(opened.layers[0].labels, folder)
         place = {word: k for k, word in enumerate(_words(opened))}
         matched = report_files.matched(opened.layers)[:limit]
+        if run.dry_run:
+            return Written(target, 0, len(matched), ())
         with progress(len(matched), "drawing") as advance:
             for name, own in matched:
                 try:
@@ -99,6 +110,8 @@ def run(
                 advance()
         if not made:
             raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
+    if run.dry_run:
+        return Written(target, 0, 0, ())
     content = Content(
         page.title or ", ".join(opened.made_by),
         [layer.name for layer in opened.layers],
@@ -106,6 +119,7 @@ def run(
         [*comparison.tables(), *opened.tables],
         opened.curves,
         opened.made_by,
+        asked.digest,
     )
     size = report_page.write(target, content, made)
     if size > MAX_BYTES:

@@ -11,7 +11,6 @@ import torch
 from ovtool.batches import maps as map_batches
 from ovtool.batches import pairs as pair_batches
 from ovtool.batches.readable import Check
-from ovtool.errors import UsageError
 from ovtool.formats import cams as maps_file
 from ovtool.formats import tensors
 from ovtool.inputs import asked as requests
@@ -27,6 +26,7 @@ from ovtool.trainers.background_prompts import MaskedImages
 from ovtool.trainers.mask_prompts import NamedCrops
 from ovtool.training import distributed
 from ovtool.training import run as training
+from ovtool.training.distributed import Ranks
 from ovtool.training.run import Place, Trained
 
 NEAREST = 5  # words of a background prompt that are kept
@@ -43,6 +43,8 @@ def run(
     progress: Progress = no_progress,
 ) -> Trained:
     """Trains prompts and writes them, with the loss curve as PNG beside them.
+
+    Alone or under torchrun, whose first process writes.
 
     Args:
         pairs: Masks with names: a COCO JSON, a folder of parts, or a data set `NAME[:SPLIT]`. For
@@ -66,8 +68,6 @@ def run(
         MismatchError: A generator that does not belong to the maps, a checkpoint of another training.
         TrainingError: A loss that is not finite; the checkpoint stays.
     """
-    if distributed.is_many():
-        raise UsageError("tune-prompts is one process; start it without torchrun")
     source, folder = str(pairs), None if images is None else Path(images)
     compute = resolve.for_data(compute, source)
     place = training.opened(out or _default_out(source, kind), compute, run, progress)
@@ -82,13 +82,19 @@ def run(
         outputs=place.outputs.places,
     )
     place = requests.begin_training(asked, place)
-    if isinstance(kind, BackgroundPrompts):
-        return _background_prompts(place, source, folder, compute.model, kind)
-    return _mask_prompts(place, source, folder, compute.model, kind)
+    with distributed.joined(place.device) as ranks:
+        if isinstance(kind, BackgroundPrompts):
+            return _background_prompts(place, ranks, source, folder, compute.model, kind)
+        return _mask_prompts(place, ranks, source, folder, compute.model, kind)
 
 
 def _mask_prompts(
-    place: Place, source: str, images: Path | None, model: str | None, settings: MaskPrompts
+    place: Place,
+    ranks: Ranks,
+    source: str,
+    images: Path | None,
+    model: str | None,
+    settings: MaskPrompts,
 ) -> Trained:
     """Trains a tower, prompts, or both in turn, on pairs of a mask and a noun."""
     from ovtool.models import clip as door
@@ -96,7 +102,7 @@ def _mask_prompts(
 
     check = Check(place.run.strict, settings.loader_workers, place.progress)
     pairs = pair_batches.read(source, images, settings.seed, settings.held_out, check)
-    clip = door.load(model, place.device, torch.float32)
+    clip = door.load(model, ranks.device, torch.float32)
     visual = region_clip.require_mask_prompts(clip)
     settings = mask_prompts.settled(settings, clip, pairs)
     parameters = mask_prompts.parameters(clip, settings)
@@ -106,16 +112,24 @@ def _mask_prompts(
         "nouns": len(pairs.nouns),
     }
     steps = known(settings.steps) * len(parameters)
-    plan = Trained(place.outputs, parameters, counts, steps, failures=pairs.failures, is_plan=True)
+    plan = Trained(
+        place.outputs,
+        parameters,
+        counts,
+        steps,
+        failures=pairs.failures,
+        is_plan=True,
+        is_first=ranks.is_first,
+    )
     if place.run.dry_run:
         return plan
     own = {"kind": "mask", "pairs": pairs.digest, "model": clip.fingerprint}
     shapes, title = {**layers.as_data(settings), **own}, f"tune-prompts --train {settings.train}"
-    frame = place.frame(shapes, title, distributed.alone(place.device), pairs.failures)
+    frame = place.frame(shapes, title, ranks, pairs.failures)
     # both are looked at before any work
     of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
     with training.plain_errors(frame, "naming the crops held out"):
-        crops = NamedCrops.of(clip, pairs, settings, place.dtype)
+        crops = NamedCrops.of(clip, pairs, settings, place.dtype, ranks)
         before = crops.accuracy(visual, None)
     learned, curves = None, []
     if "tower" in parameters:
@@ -145,7 +159,12 @@ def _mask_prompts(
 
 
 def _background_prompts(
-    place: Place, source: str, images: Path | None, model: str | None, settings: BackgroundPrompts
+    place: Place,
+    ranks: Ranks,
+    source: str,
+    images: Path | None,
+    model: str | None,
+    settings: BackgroundPrompts,
 ) -> Trained:
     """Trains a sentence for each class, on images in which the class is blanked out."""
     from ovtool.models import background_prompts as prompts_file
@@ -158,7 +177,7 @@ def _background_prompts(
     folder = images or Path(source).resolve().parent
     check = Check(place.run.strict, settings.loader_workers, place.progress)
     cams, failures = map_batches.readable_maps(cams, folder, source, check)
-    clip = door.load(model or cams.model, place.device, torch.float32)
+    clip = door.load(model or cams.model, ranks.device, torch.float32)
     reader = LearnedText.of(clip, settings.length)
     settings = background_prompts.settled(settings, cams, reader, source)
     generator, contents = None, {}
@@ -168,7 +187,7 @@ def _background_prompts(
         generator = mask_generator.load(settings.generator, clip)
         mask_generator.require_categories(generator, cams.categories, source)
         contents["generator"] = tensors.fingerprint(tensors.load(settings.generator)[1])
-    masked = MaskedImages.of(cams, folder, reader, generator, settings, place.dtype)
+    masked = MaskedImages.of(cams, folder, reader, generator, settings, place.dtype, ranks)
     counts = {
         "images": len(masked.batches.images),
         "held_out": len(masked.held_out.images),
@@ -178,14 +197,20 @@ def _background_prompts(
     notes: dict[str, Any] = {"length": reader.length}
     steps = known(settings.steps)
     plan = Trained(
-        place.outputs, parameters, counts, steps, notes=notes, failures=failures, is_plan=True
+        place.outputs,
+        parameters,
+        counts,
+        steps,
+        notes=notes,
+        failures=failures,
+        is_plan=True,
+        is_first=ranks.is_first,
     )
     if place.run.dry_run:
         return plan
     own = {"kind": "background", "cams": digest, "model": clip.fingerprint}
     shapes = {**layers.as_data(settings, contents), **own}
-    title, ranks = "tune-prompts --kind background", distributed.alone(place.device)
-    frame = place.frame(shapes, title, ranks, failures)
+    frame = place.frame(shapes, "tune-prompts --kind background", ranks, failures)
     begun = training.begin(frame)
     with training.plain_errors(frame, "encoding images"):
         vectors = masked.initial()

@@ -30,7 +30,8 @@ from ovtool.runtime import device as devices
 from ovtool.settings import layers
 from ovtool.settings.layers import known
 from ovtool.settings.prompts import BackgroundPrompts
-from ovtool.training import loop
+from ovtool.training import distributed, loop
+from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
 if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
@@ -108,6 +109,7 @@ class MaskedImages:
         batches: crops, by step.
         held_out: images that are not trained on, whole.
         texts: of the classes, (C, D).
+        ranks: this process among those that share each batch.
     """
 
     clip: Clip
@@ -118,6 +120,7 @@ class MaskedImages:
     batches: CamBatches
     held_out: CamBatches
     texts: Tensor
+    ranks: Ranks
     _kept: dict[int, Seen] = field(default_factory=dict)
 
     @classmethod
@@ -129,6 +132,7 @@ class MaskedImages:
         generator: Generator | None,
         settings: BackgroundPrompts,
         dtype: torch.dtype,
+        ranks: Ranks,
     ) -> MaskedImages:
         """Those of a file of maps, whose images lie below a folder; settings must be settled."""
         clip, side, seed = reader.clip, reader.clip.image_size, settings.seed
@@ -138,7 +142,7 @@ class MaskedImages:
         others = frozenset(image.id for image in cams.images) - held
         held_out = CamBatches(cams, folder, batch, side, seed, 1.0, left_out=others)
         texts = category_texts.embed(clip, cams.categories)
-        return cls(clip, reader, generator, settings, dtype, batches, held_out, texts)
+        return cls(clip, reader, generator, settings, dtype, batches, held_out, texts, ranks)
 
     def initial(self) -> nn.Parameter:
         """Vectors (C, K, width) that learn, at their start."""
@@ -227,14 +231,18 @@ def task(images: MaskedImages, vectors: nn.Parameter, similarity: str) -> Task:
     """The training of vectors as the frame runs it."""
     settings = images.settings
     batches = Loader(images.batches, known(settings.steps), settings.loader_workers)
+    rows = distributed.own_rows(known(settings.batch_size), images.ranks)
 
     def seen(number: int) -> Seen:
         if settings.crop_scale >= 1:
-            return images.whole(images.batches, images.batches.drawn(number))
-        return images.seen(batches(number))
+            drawn = images.batches.drawn(number)
+            return images.whole(images.batches, drawn[rows.start : rows.stop])
+        return images.seen(batches(number).of_rows(rows))
 
     def step(number: int) -> dict[str, float]:
-        loss, terms = images.loss(seen(number), vectors, similarity)
+        # the images are shared out; the vectors, which are few, learn from all of them in every process
+        every = Seen(*(distributed.gather_inside(part, images.ranks) for part in seen(number)))
+        loss, terms = images.loss(every, vectors, similarity)
         loss.backward()
         return {"loss": float(loss.detach()), **terms}
 

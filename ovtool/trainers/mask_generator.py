@@ -30,7 +30,8 @@ from ovtool.methods import activation_maps, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.cam import LabelMatching
 from ovtool.settings.layers import known
-from ovtool.training import run
+from ovtool.training import distributed, run
+from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Plan, Record, Task
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
@@ -55,7 +56,8 @@ class Matching:
     """One training: a generator, the labelled images and the classes' text embeddings (C, D).
 
     refine, refine_weight: a further loss on the foreground (`Refine`) and its weight. label_steps: None for
-    those of the settings; 0 where the head comes from elsewhere.
+    those of the settings; 0 where the head comes from elsewhere. ranks: this process among those that share
+    each batch.
 
     Once made, `background_weight`, `label_steps` and `similarity` are what is taken.
     """
@@ -68,6 +70,7 @@ class Matching:
     refine: Refine | None = None
     refine_weight: float = 0.0
     label_steps: int | None = None
+    ranks: Ranks = field(default_factory=distributed.alone)
     background_weight: float = field(init=False)
     best: _Best = field(init=False)
     _features: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class Matching:
             self.settings.seed,
             self.settings.least_share,
         )
+        self._rows = distributed.own_rows(self.batches.size, self.ranks)
         if self.label_steps is None:
             self.label_steps = self.settings.label_steps
         if self.label_steps is None:
@@ -146,24 +150,28 @@ class Matching:
         return curve
 
     def _step(self, step: int) -> dict[str, float]:
-        batch = self.loader(step)
+        rows = slice(self._rows.start, self._rows.stop)
+        batch = LabelBatch(*(part[rows] for part in vars(self.loader(step)).values()))
         torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for networks that drop something
         on_labels = step < (self.label_steps or 0)
         losses = self.label_losses(batch) if on_labels else self.losses(batch)
-        losses["loss"].backward()
+        (losses["loss"] * self.ranks.world).backward()
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def label_losses(self, batch: LabelBatch) -> dict[str, Tensor]:
         """The multi-label soft-margin loss of the means of the maps, before their ReLU."""
-        logits = self.generator.logits(self.features_of(batch)).mean(dim=(2, 3))
-        truth = batch.labels.to(logits.device).float()
+        own = self.generator.logits(self.features_of(batch)).mean(dim=(2, 3))
+        logits = self._gathered(own)
+        truth = self._gathered(batch.labels.to(own.device)).float()
         return {"loss": multilabel_soft_margin_loss(logits, truth)}
 
     def losses(self, batch: LabelBatch) -> dict[str, Tensor]:
         """L_match and by choice the weighted `refine` loss, and their sum as `loss`."""
         raw = self.generator.maps(self.features_of(batch))
         rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)  # (P,) pairs
-        foreground, background = self._pair(batch.rgb, raw[rows, classes], rows)
+        pair = self._pair(batch.rgb, raw[rows, classes], rows)
+        foreground, background = (self._gathered(features) for features in pair)
+        classes = self._gathered(classes)
         text = self.text[classes]
         match = label_matching.match_loss(
             label_matching.similarity(foreground, text, self.similarity),
@@ -174,6 +182,9 @@ class Matching:
             return {"loss": match}
         refined = self.refine(foreground, classes)
         return {"loss": match + self.refine_weight * refined, "match": match, "refine": refined}
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        return distributed.gather_inside(rows, self.ranks)
 
     def _pair(self, rgb: Tensor, raw: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The unit embeddings of X_f and X_b, each (P, D), of raw maps (P, h, w)."""

@@ -24,7 +24,8 @@ from ovtool.runtime import device as devices
 from ovtool.settings import layers
 from ovtool.settings import prompts as prompt_settings
 from ovtool.settings.layers import known
-from ovtool.training import loop
+from ovtool.training import distributed, loop
+from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
 
 if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
@@ -122,6 +123,7 @@ class NamedCrops:
         batches: by step.
         held_out: crops of images that are not trained on.
         texts: of all nouns of the pairs, (N, D) of length 1.
+        ranks: this process among those that share each batch.
     """
 
     clip: Clip
@@ -130,9 +132,12 @@ class NamedCrops:
     batches: Batches
     held_out: Batch
     texts: Tensor
+    ranks: Ranks
 
     @classmethod
-    def of(cls, clip: Clip, pairs: Pairs, settings: Settings, dtype: torch.dtype) -> NamedCrops:
+    def of(
+        cls, clip: Clip, pairs: Pairs, settings: Settings, dtype: torch.dtype, ranks: Ranks
+    ) -> NamedCrops:
         """Those of a file of pairs; one warning names nouns that the model never learned."""
         from ovtool.models import text
 
@@ -142,7 +147,7 @@ class NamedCrops:
         batches = Batches(pairs.train, cutter, known(settings.batch_size), settings.seed)
         every = max(1, len(pairs.held_out) // VALIDATED)
         held_out = cutter.batch(pairs.held_out[::every][:VALIDATED])
-        return cls(clip, settings, dtype, batches, held_out, texts)
+        return cls(clip, settings, dtype, batches, held_out, texts, ranks)
 
     def embed(self, batch: Batch, visual: NativeTower, prompts: MaskPrompts | None) -> Tensor:
         """The unit embeddings of a batch, float32 (B, D), crops alike in their blank patches together."""
@@ -235,12 +240,15 @@ def _task(
 ) -> Task:
     settings = crops.settings
     batches = Loader(crops.batches, known(settings.steps), settings.loader_workers)
+    ranks = crops.ranks
+    rows = distributed.own_rows(known(settings.batch_size), ranks)
 
     def step(number: int) -> dict[str, float]:
         batch = batches(number)
-        regions = crops.embed(batch, *current())
+        own = Batch(*(part[rows.start : rows.stop] for part in vars(batch).values()))
+        regions = distributed.gather_inside(crops.embed(own, *current()), ranks)
         loss = crops.loss(regions, batch.nouns.to(crops.clip.device))
-        loss.backward()
+        (loss * ranks.world).backward()
         return {"loss": float(loss.detach())}
 
     return Task(

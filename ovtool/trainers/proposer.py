@@ -26,6 +26,7 @@ from ovtool.settings.layers import Origin, known
 from ovtool.settings.propose import Propose
 from ovtool.settings.proposer import ProposerTraining
 from ovtool.trainers import pixel_networks
+from ovtool.trainers.pixel_networks import Recipe
 from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
@@ -38,7 +39,10 @@ STEPS = 120_000
 UNLABELLED = -1
 
 
-RECIPES = pixel_networks.MASKFORMER
+RECIPES: Mapping[str, Recipe] = {
+    **pixel_networks.MASKFORMER,
+    "photo": Recipe(lr=5e-4, crop_size=384, warmup=200, backbone_multiplier=0.1, clip_norm=0.01),
+}
 
 
 def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, dict[str, Origin]]:
@@ -79,7 +83,7 @@ def start(
     def build() -> MaskFormer:
         configuration = maskformer.configuration(architecture, training.queries)
         network = MaskFormer(configuration, embed_dim)
-        if architecture == "tiny":
+        if architecture in ("tiny", "photo"):
             maskformer.start_queries(network)
         else:
             maskformer.start_decoder(network)

@@ -140,6 +140,24 @@ def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:
     return torch.cat(gathered)
 
 
+def gather_inside(own: Tensor, ranks: Ranks) -> Tensor:
+    """The rows of all ranks, however many of each, in their order; this rank's stay inside the graph.
+
+    A loss of all rows, times the number of ranks, then has gradients whose mean over the ranks is the gradient
+    of one process.
+    """
+    if ranks.world == 1:
+        return own
+    counts = gather_objects(len(own), ranks)
+    padded = own.detach().new_zeros((max(counts), *own.shape[1:]))
+    padded[: len(own)] = own.detach()
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    rows = [some[:count] for some, count in zip(gathered, counts, strict=True)]
+    rows[ranks.rank] = own
+    return torch.cat(rows)
+
+
 def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
     """Plain data of all ranks, in the order of the ranks."""
     if ranks.world == 1:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures mined pairs on the collage, where the truth is known.
 
-    scripts/measure/pairs.py [--model tiny] [--split train] [--images 500] [--proposals FILE]
+    scripts/measure/pairs.py [--model tiny] [--split test] [--images 200] [--recipe ovseg]
 
 Of the pairs whose noun is in the scene (matched by its head noun, the table's names and synonyms), the
 share whose mask overlaps an object or a ground of that name with IoU above 0.5; strays, nouns that are
@@ -87,15 +87,16 @@ def measure(pairs: coco.Dataset, truths: list[coco.Dataset]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--captions-per-image", default="1")
     parser.add_argument("--proposer", help="default: that of `ovtool mine-pairs`")
     parser.add_argument("--proposals", type=Path, help="masks from a file")
-    parser.add_argument("--matching", default="cosine")
-    parser.add_argument("--quality-weight", type=float, default=0.0)
-    parser.add_argument("--templates", default="one")
+    parser.add_argument("--recipe", help="ovseg: the published way")
+    parser.add_argument("--matching", help="default: what the model recommends, and so below")
+    parser.add_argument("--quality-weight", type=float)
+    parser.add_argument("--templates")
     parser.add_argument("--min-similarity", type=float)
     parser.add_argument("--data", type=Path, help="folder for the pictures; default: a scratch one")
     options = parser.parse_args()
@@ -109,21 +110,25 @@ def main() -> None:
         outcome = mine_pairs.run(
             data.captions,
             data.images,
-            Nouns(captions_per_image=options.captions_per_image),
-            Matching(
-                proposer=options.proposer,
-                proposals=options.proposals,
-                matching=options.matching,
-                quality_weight=options.quality_weight,
-                templates=options.templates,
-                min_similarity=options.min_similarity,
-            ),
+            _nouns(options),
+            _matching(options),
             limit=options.images,
             out=Path(scratch) / "pairs.json",
             compute=Compute(model=options.model),
         )
         truths = [coco.read(data.instances), coco.read(data.semantic)]
-    print(json.dumps(measure(outcome.dataset, truths), indent=2))
+    print(json.dumps({"split": options.split, **measure(outcome.dataset, truths)}, indent=2))
+
+
+def _nouns(options: argparse.Namespace) -> Nouns:
+    return Nouns(captions_per_image=options.captions_per_image, recipe=options.recipe)
+
+
+def _matching(options: argparse.Namespace) -> Matching:
+    """The settings of the matching that were given."""
+    names = ("recipe", "proposer", "proposals", "matching", "quality_weight", "templates")
+    given = {name: getattr(options, name) for name in (*names, "min_similarity")}
+    return Matching(**{name: value for name, value in given.items() if value is not None})
 
 
 if __name__ == "__main__":

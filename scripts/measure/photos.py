@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import photos_default
 import ridge
 import torch
 from numpy.typing import NDArray
@@ -55,8 +54,7 @@ COMPETITORS = (
 
 COLUMNS = (
     "twenty_accuracy", "twenty_miou", "everything_accuracy", "everything_miou", "whole_top1", "whole_map",
-    "absent_share", "precision", "recall", "default_accuracy", "default_minus_patch_accuracy", "default_miou",
-    "default_minus_patch_miou", "cat_share",
+    "absent_share", "precision", "recall",
 )  # fmt: skip
 Figures = Mapping[str, Interval]
 
@@ -292,13 +290,6 @@ def main() -> None:
     label = f"{Path(options.model).stem} `{model.clip.fingerprint}`"
     label += " and ridge regression" if model.ridge else ""
     result = dict(figures(outcomes))
-    if model.ridge is None:
-        result |= photos_default.figures(
-            options.model,
-            names,
-            [(truth.rgb, truth.labels, truth.words) for truth in photographs[: options.limit]],
-            torch.stack([outcome.twenty for outcome in outcomes]),
-        )
     lines = [log_line(label, result)]
     document = {label: {name: asdict(interval) for name, interval in result.items()}}
     if options.left_out:

@@ -44,3 +44,8 @@ def shown(values: Sequence[float], factor: float = 100) -> str:
     if len(values) == 1:
         return mean
     return f"{mean} ({', '.join(f'{factor * value:.1f}' for value in values)})"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A difference in per cent with its interval."""
+    return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

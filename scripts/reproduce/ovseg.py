@@ -7,8 +7,10 @@
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
 drawings), lambda is chosen on `collage:val`, all figures are of `collage:test`, in per cent, each
-picture with its own 20 words and its best 40 proposals. Prints Markdown tables: mean over the seeds,
-and every seed.
+picture with its own 20 words and its best 40 proposals. mIoU is given over the classes of the truth, and
+over those of truth or prediction. Prints Markdown tables: mean over the repetitions of a training (`--seeds`),
+which share scenes and test pictures, and each of them; and differences with the intervals of the paired
+bootstrap over pictures.
 """
 
 import argparse
@@ -20,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ovseg_photographs
+import ovseg_sweep
 import photographs
-import torch
-from cells import Cells, Figures, shown
+from cells import Cells, Figures, shown, with_interval
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
@@ -30,7 +32,6 @@ from ovtool.formats import coco, labelled
 from ovtool.formats import images as pictures
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
-from ovtool.methods import class_maps, metrics
 from ovtool.proposers import by_name
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.proposers.proposals import Proposals
@@ -180,10 +181,16 @@ class Bench(Cells):
         return self.source
 
     def lambdas(
-        self, prompts: Path | None, split: str, limit: int | None = None, features: str = "crops"
+        self,
+        prompts: Path | None,
+        split: str,
+        limit: int | None = None,
+        features: str = "crops",
+        keep: Path | None = None,
     ) -> Figures:
-        """mIoU of `segment --method two-stage` at every lambda, of all classes and of the nouns outside
-        the base set, from one pass over a split; features: `--region-features`.
+        """mIoU of `segment --method two-stage` at every lambda, of all classes (of truth or prediction, and
+        of the truth alone) and of the nouns outside the base set, from one pass over a split; features:
+        `--region-features`; keep: where the counts of each picture are kept, at every lambda.
 
         These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
         """
@@ -200,29 +207,13 @@ class Bench(Cells):
         compute = Compute(model="tiny", device="cpu", precision="float32")
         ready = two_stage.load(method, looked_for, self.regions, compute)
         truth = labelled.from_dataset(coco.read(data.semantic, root=data.images), split)
-        index = {name: row for row, (name, *_) in enumerate(truth.classes)}
-        names = [category.name for category in looked_for.categories]
         weights = LAMBDAS if self.regions(ready.clip).no_object is not None else (0.0, 1.0)
-        counts = {weight: np.zeros((len(index), len(index) + 1), np.int64) for weight in weights}
-        encode = ready.encoder()
-        for item in items:
-            rgb = pictures.read_rgb(item.path)
-            named = ready.named(item, rgb, encode)
-            own = looked_for.of_image(item.name)
-            table = torch.tensor([index[names[row]] for row in own] + [-1])
-            true = torch.from_numpy(truth.decode(item.name)).long()
-            for weight in weights:
-                rows, classes = named.rows(weight)
-                found = class_maps.label_blocks(rows, true.shape, classes, len(own))
-                counts[weight] += metrics.confusion(table[found.label.long()], true, len(index))
-        figures = {}
-        new = np.array([name not in BASE for name in index])
-        for weight, count in counts.items():
-            iou = metrics.scores(count).iou
-            there = ~np.isnan(iou)
-            figures[f"{weight}"] = float(iou[there].mean())
-            figures[f"{weight} new"] = float(iou[there & new].mean())
-        return figures
+        counts = ovseg_sweep.sweep(ready, items, truth, weights)
+        if keep is not None:
+            np.savez_compressed(keep, **counts)
+        return ovseg_sweep.figures(
+            counts, np.array([name not in BASE for name, *_ in truth.classes])
+        )
 
     def oracle(self, prompts: Path | None) -> Figures:
         """The rows of `probe oracle`."""
@@ -249,6 +240,10 @@ class Bench(Cells):
                 figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
         return figures
 
+    def counts_of(self, kind: str) -> Path:
+        """Where the counts of each picture of `test` are kept, by features and tuning."""
+        return self.work / f"counts-{kind.replace('/', '-')}.npz"
+
     def system(self, name: str, prompts: Path | None, features: str) -> tuple[float, Figures]:
         """The lambda that val chooses, and the figures of test at every lambda."""
         kind = f"{features}/{name}"
@@ -256,7 +251,8 @@ class Bench(Cells):
             f"val/{kind}", lambda: self.lambdas(prompts, "val", self.chosen_on, features)
         )
         tested = self.cell(
-            f"test/{kind}", lambda: self.lambdas(prompts, "test", self.tested, features)
+            f"test/{kind}",
+            lambda: self.lambdas(prompts, "test", self.tested, features, self.counts_of(kind)),
         )
         weights = [each for each in LAMBDAS if f"{each}" in chosen]
         return max(weights, key=lambda each: chosen[f"{each}"]), tested
@@ -300,7 +296,8 @@ def measure(bench: Bench, tuning: Tuning | None, features: str, seed: int) -> Fi
     named = bench.cell(f"oracle/{name}", lambda: bench.oracle(prompts))
     weight, tested = bench.system(name, prompts, features)
     return {
-        "two-stage": tested[f"{weight}"],
+        "two-stage": tested[f"{weight} of the truth"],
+        "classes of truth or prediction": tested[f"{weight}"],
         "of nouns outside the base": tested[f"{weight} new"],
         "proposals alone": tested["0.0"],
         "CLIP alone": tested["1.0"],
@@ -323,6 +320,20 @@ def systems(bench: Bench, seeds: Sequence[int], only: str | None) -> list[str]:
     rows = [f"| tuned | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for title, several in found.items():
         cells = [shown([one[head] for one in several]) for head in heads]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def differences(bench: Bench, seed: int) -> list[str]:
+    """How much higher each system is than the CLIP as it is, of one training each."""
+    rows = ["| against the CLIP as it is, crops | mIoU | truth or prediction |", "|---|---|---|"]
+    plain = bench.counts_of("crops/none"), bench.system("none", None, "crops")[0]
+    for title, tuning, features in SYSTEMS[1:]:
+        name = "none" if tuning is None else f"{tuning.name}.{seed}"
+        prompts = None if tuning is None else bench.tuned(tuning, seed)
+        weight, _ = bench.system(name, prompts, features)
+        found = ovseg_sweep.paired(plain, (bench.counts_of(f"{features}/{name}"), weight))
+        cells = [with_interval(one.value, one.low, one.high) for one in found.values()]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -353,7 +364,7 @@ def main() -> None:
         args.proposer or by_name.default_name("tiny"),
         args.chosen_on,
         args.tested,
-        Matching() if args.paper_pairs else MATCHING,
+        Matching(recipe="ovseg") if args.paper_pairs else MATCHING,
     )
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = bench.cell("oracle/none", lambda: bench.oracle(None))
@@ -368,6 +379,7 @@ def main() -> None:
     )
     print("\n".join(systems(bench, seeds, args.only)), flush=True)
     if args.only is None:
+        print("\n" + "\n".join(differences(bench, seeds[0])), flush=True)
         tuning = Tuning("tower-then-prompts")
         best = bench.tuned(tuning, seeds[0])
         weight, _ = bench.system(f"{tuning.name}.{seeds[0]}", best, "both")

@@ -7,8 +7,10 @@
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Heads are trained by `ovtool train-pacl` on the
 captions of `collage:train` (other drawings), all figures are of `collage:test`, in per cent, each picture with
-its own 20 words; of everything, of objects, and of grounds. Prints Markdown tables: mean over the seeds, and
-every seed.
+its own 20 words; of everything, of objects, and of grounds. mIoU is given over the classes of the truth, and
+over those of truth or prediction. Prints Markdown tables: mean over the repetitions of a training (`--seeds`),
+which share scenes and test pictures, and each of them; and differences from the best last block, with the
+intervals of the paired bootstrap over pictures.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from typing import Any
 
 import pacl_photographs
 import photographs
-from cells import Cells, Figures, shown
+from cells import Cells, Figures, shown, with_interval
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
@@ -113,9 +115,9 @@ class Bench(Cells):
         few = max(1, len(curve) // 20)
         return {"start": statistics.mean(curve[:few]), "end": statistics.mean(curve[-few:])}
 
-    def segmented(self, **options: Any) -> Figures:
-        """mIoU of `segment --method patch`, and its seconds a picture."""
-        data, out = self.data("test"), self.work / "segments.json"
+    def segmented(self, name: str, **options: Any) -> Figures:
+        """mIoU of `segment --method patch`, and its seconds a picture; the masks stay, by the name."""
+        data, out = self.data("test"), self.segments(name)
         began = time.perf_counter()
         segment.run(
             data.images,
@@ -134,7 +136,21 @@ class Bench(Cells):
             "grounds": [one["iou"] for one in rows if one["name"] in GROUNDS],
         }
         apart = {name: statistics.mean(values) for name, values in parts.items()}
-        return {"all": found["miou_union"], **apart, "seconds_a_picture": round(spent, 3)}
+        whole = {"all": found["miou"], "union": found["miou_union"]}
+        return {**whole, **apart, "seconds_a_picture": round(spent, 3)}
+
+    def segments(self, name: str) -> Path:
+        """Where the masks of a way to read patches are."""
+        return self.work / f"segments.{name.replace('/', '-')}.json"
+
+    def paired(self, first: str, second: str) -> dict[str, dict[str, float]]:
+        """How much higher the masks of the second way are, with intervals."""
+        data = self.data("test")
+        counted = MeanIou(classes_per_image=data.classes_per_image)
+        masks = [self.segments(name) for name in (first, second)]
+        compared = evaluate.run(masks[0], str(data.semantic), counted, other=masks[1])
+        difference: dict[str, dict[str, float]] = compared["difference"]
+        return difference
 
     def aligned(self, head: Path | None, last_block: str) -> Figures:
         """The shares of patches named right, of the head or of a last block."""
@@ -208,8 +224,9 @@ def trained(bench: Bench, names: Sequence[str], seeds: list[int]) -> list[Way]:
 def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
     """Patch accuracy and mIoU of ways to read patches."""
     rows = [
-        "| patches read by | patches named right | objects | grounds | mIoU | objects | grounds |",
-        "|---|---|---|---|---|---|---|",
+        "| patches read by | patches named right | objects | grounds | mIoU | of truth or prediction | objects | "
+        "grounds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for title, heads, block in ways:
         accuracy, miou = [], []
@@ -219,12 +236,15 @@ def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
                 bench.cell(f"alignment/{name}", lambda h=head, b=block: bench.aligned(h, b))
             )
             options = {"last_block": block, "pacl": "none"} if head is None else {"pacl": str(head)}
-            miou.append(bench.cell(f"miou/{name}", lambda o=options: bench.segmented(**o)))
-        cells = [
-            shown([one[key] for one in measured])
-            for measured in (accuracy, miou)
-            for key in ("all", "objects", "grounds")
-        ]
+            miou.append(
+                bench.cell(f"miou/{name}", lambda n=name, o=options: bench.segmented(n, **o))
+            )
+        keys = {
+            "accuracy": ("all", "objects", "grounds"),
+            "miou": ("all", "union", "objects", "grounds"),
+        }
+        cells = [shown([one[key] for one in accuracy]) for key in keys["accuracy"]]
+        cells += [shown([one[key] for one in miou]) for key in keys["miou"]]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -281,10 +301,25 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
         for title, (stem, options) in ways.items():
             name = f"miou/{stem}" if stride == STRIDES[0] else f"miou/{stem}/stride-{stride}"
             given = {**options, "patch_stride": stride}
-            found = bench.cell(name, lambda o=given: bench.segmented(**o))
+            kept = name.removeprefix("miou/")
+            found = bench.cell(name, lambda n=kept, o=given: bench.segmented(n, **o))
             cells = [shown([found[key]]) for key in ("all", "objects", "grounds")]
             spent = found["seconds_a_picture"]
             rows.append(f"| {stride} | {title} | {' | '.join(cells)} | {spent:.2f} |")
+    return rows
+
+
+def differences(bench: Bench, seeds: list[int]) -> list[str]:
+    """How much higher heads are than the best last block, `naclip`, on the same pictures."""
+    rows = ["| against last block naclip | mIoU | of truth or prediction |", "|---|---|---|"]
+    for title, heads, _ in [
+        ("the bundled head", [BUNDLED], ""),
+        *trained(bench, list(HEADS), seeds),
+    ]:
+        for head in heads:
+            found = bench.paired("naclip", Path(str(head)).stem)
+            cells = [with_interval(**found[key]) for key in ("miou", "miou_union")]
+            rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
 
@@ -308,7 +343,7 @@ def main() -> None:
             print("\n".join(readings(bench, trained(bench, chosen, own))), flush=True)
         return
     print("\n".join(readings(bench, [*untrained(), *trained(bench, list(HEADS), seeds)])))
-    for table in (classification, coherences, bounds, grids):
+    for table in (differences, classification, coherences, bounds, grids):
         print("\n" + "\n".join(table(bench, seeds)), flush=True)
     print("\n" + "\n".join(readings(bench, trained(bench, list(ABLATED), seeds[:1]))))
 

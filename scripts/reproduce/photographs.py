@@ -2,19 +2,19 @@
 
 PHOTOS is a folder with `coco/images/{train,val}`, `coco/annotations/{semantic,instances,classes}_{train,val}.json` of
 COCO's names, and `flickr/images` with `flickr/captions.json`. A command names files below PHOTOS, WORK and TWIN by
-these variables; it runs as `python -m ovtool`, and its answer is kept in WORK/answers by its text.
+these variables; it runs in this process, and its answer is kept in WORK/answers by its text.
 
 A claim is a difference with its 95 % interval (the bootstrap over photographs; both sides on the same ones). It
 holds where the interval lies above 0, does not hold where it lies below, and is not shown where it holds 0.
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
-import os
 import shlex
 import string
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,12 +121,17 @@ class Photographs:
         return shlex.split(string.Template(line).substitute(places))
 
     def _run(self, words: Sequence[str]) -> str:
+        """What a command prints; it runs in this process, which has loaded torch already."""
+        from ovtool.cli import errors
+
         print("ovtool " + shlex.join(words), file=sys.stderr, flush=True)
         self.work.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ovtool", *words]
-        return subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ
-        ).stdout
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            status = errors.run(words)
+        if status:
+            raise SystemExit(f"ovtool {words[0]} ended with status {status}")
+        return printed.getvalue()
 
 
 def between_rows(answer: Mapping[str, Any], name: str, measure: str) -> Difference:

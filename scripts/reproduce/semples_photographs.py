@@ -11,23 +11,22 @@ from photographs import IMAGES, Claim, Photographs, between_files
 
 LABELS = "$PHOTOS/coco/annotations/instances_{0}.json"
 TRAIN, VAL = "coco/train, 100", "coco/val, 50"
-CAM = f"cam --labels {LABELS} --images {IMAGES} --model $TWIN --short-side 480".format("train")
-MATCHING = "--steps 12 --batch-size 4"
+CAM = f"cam --labels {LABELS} --images {IMAGES}".format("train")
+OF_CLIP = f"{CAM} --model $TWIN --short-side 480"
+MATCHING = "--steps 12 --batch-size 2"
 GENERATOR = "$WORK/matched.generator.safetensors"
 MAPS = {
-    "gradcam": f"{CAM} --method gradcam",
-    "classifier": f"{CAM} --method classifier --arch photo --epochs 8 --batch-size 8".replace(
-        "--short-side 480", "--short-side 224"
-    ),
-    "begun": f"{CAM} --method matching --steps 0",
-    "matched": f"{CAM} --method matching {MATCHING} --save-generator {GENERATOR}",
+    "gradcam": f"{OF_CLIP} --method gradcam",
+    "classifier": f"{CAM} --method classifier --arch photo --epochs 8 --batch-size 8",
+    "begun": f"{OF_CLIP} --method matching --steps 0",
+    "matched": f"{OF_CLIP} --method matching {MATCHING} --save-generator {GENERATOR}",
 }
 PUSHES = {"text": "--push text", "foreground": "--push foreground --push-weight 0.5"}
 SEGMENTER = (
-    f"--images {IMAGES.format('train')} --arch clip --model $TWIN --steps 200 --batch-size 4 --crop-size 320 "
+    f"--images {IMAGES.format('train')} --arch clip --model $TWIN --steps 150 --batch-size 4 --crop-size 320 "
     "--validate-every 0 --held-out 0"
 )
-CHAIN = "refined-text"  # whose masks go on to the CRF and the segmenter: the published push
+CHAIN = "gradcam"  # whose masks go on to the CRF and the segmenter: maps without any training
 
 
 def prompts(push: str) -> str:
@@ -131,7 +130,7 @@ def nearest(bench: Photographs) -> Iterator[str]:
         answers = [bench.answer(f"{prompts(push)} --update") for push in PUSHES]
     except KeyError:
         return
-    words = [answer["notes"]["nearest"] for answer in answers]
+    words = [answer["nearest"] for answer in answers]
     for name in words[0]:
         cells = [", ".join(word for word, _ in own[name][:5]) for own in words]
         yield f"| {name} | {' | '.join(cells)} |"

@@ -86,11 +86,19 @@ def test_every_option_reaches_the_function(parsed, name):
         "o",
         "--limit",
         "2",
+        "--workers",
+        "2",
+        "--shard",
+        "3/16",
     ]
     assert run(["cam", "--labels", "l", "--method", name, *line, *more, "--resume"]) == 0
     assert parsed["method"] == kind(**given, **dict.fromkeys(switches, True))
     assert parsed["spread"] == Spread(affinity=True, box_threshold=0.2, affinity_side=64)
-    assert (parsed["out"], parsed["limit"], parsed["run"]) == ("o", 2, Run(resume=True))
+    assert (parsed["out"], parsed["limit"], parsed["run"]) == (
+        "o",
+        2,
+        Run(resume=True, workers=2, shard="3/16"),
+    )
 
 
 def test_labels_become_maps(desk, said, capsys):

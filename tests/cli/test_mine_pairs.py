@@ -50,6 +50,7 @@ def test_every_option_reaches_the_function(handed):
     line += " --crop-size 96"
     line += " -o x.json --batch-size 3 --part-size 9 --resume --overwrite --strict --dry-run"
     line += " --model tiny --device cpu --precision float32 --threads 2"
+    line += " --workers 2 --shard 3/16 --engine ray --ray-address auto"
     assert run(line.split()) == 0
     assert seen == {
         "captions": "c.json",
@@ -76,7 +77,16 @@ def test_every_option_reaches_the_function(handed):
         "limit": 7,
         "out": "x.json",
         "run": Run(
-            batch_size=3, part_size=9, resume=True, overwrite=True, strict=True, dry_run=True
+            batch_size=3,
+            part_size=9,
+            resume=True,
+            overwrite=True,
+            strict=True,
+            dry_run=True,
+            workers=2,
+            shard="3/16",
+            engine="ray",
+            ray_address="auto",
         ),
         "compute": Compute(model="tiny", device="cpu", precision="float32", threads=2),
     }
@@ -205,7 +215,9 @@ def test_a_data_set_is_a_whole_command(desk, monkeypatch, photos, captioned, tmp
 def test_a_dry_run_writes_nothing(mining, desk, capsys):
     assert run([*mining, "--dry-run"]) == 0
     said = capsys.readouterr().err
-    assert said == "would mine pairs from 3 images, into said.pairs.json\n"
+    first, second = said.splitlines()
+    assert first == "would mine pairs from 3 images, into said.pairs.json"
+    assert second.startswith("1 part of up to 256 images, on cpu with ")
     assert list(desk.iterdir()) == []
 
 

@@ -25,6 +25,7 @@ def test_every_option_reaches_the_function(handed):
     line += " --device cpu --threads 2 --save-embeddings e.safetensors --limit 7 -o x.json"
     line += " --coco i.json --images i --format results"
     flags = " --resume --overwrite --strict --dry-run --part-size 9"
+    flags += " --workers 2 --shard 3/16 --engine ray --ray-address auto"
     assert run((line + flags).split()) == 0
     assert seen == {
         "inputs": ("x.jpg",),
@@ -33,7 +34,17 @@ def test_every_option_reaches_the_function(handed):
         "format": "results",
         "save_embeddings": Path("e.safetensors"),
         "source": Source(coco="i.json", images="i", limit=7),
-        "run": Run(part_size=9, resume=True, overwrite=True, strict=True, dry_run=True),
+        "run": Run(
+            part_size=9,
+            resume=True,
+            overwrite=True,
+            strict=True,
+            dry_run=True,
+            workers=2,
+            shard="3/16",
+            engine="ray",
+            ray_address="auto",
+        ),
         "compute": Compute(model="tiny", device="cpu", threads=2),
     }
     assert run(["propose", "x.jpg"]) == 0
@@ -111,7 +122,9 @@ def test_standard_output_gets_the_json_alone(desk, photos, capsys):
 
 def test_a_dry_run_writes_nothing(desk, photos, capsys):
     assert run(["propose", str(photos / "a.png"), "--dry-run"]) == 0
-    assert capsys.readouterr().err == "would propose 1 image, into a.proposals.json\n"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "would propose 1 image, into a.proposals.json"
+    assert second.startswith("1 part of up to 256 images, on cpu with ")
     assert list(desk.iterdir()) == []
 
 

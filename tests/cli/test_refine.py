@@ -104,9 +104,11 @@ def test_every_option_reaches_the_function(handed):
             value = getattr(settings, name)
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             line += [f"--{name.replace('_', '-')}", text]
-    assert run(["refine", "c.safetensors", *line, "--images", "i", "--strict"]) == 0
+    assert (
+        run(["refine", "c.safetensors", *line, "--images", "i", "--strict", "--workers", "2"]) == 0
+    )
     assert (seen["apply"], seen["prompts"], seen["masks"]) == (steps, prompts, masks)
-    assert seen["images"] == Path("i") and seen["run"] == Run(strict=True)
+    assert seen["images"] == Path("i") and seen["run"] == Run(strict=True, workers=2)
 
 
 def test_bad_input_is_told_in_one_line(fails, maps, photos):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovtool.cli import output
+from ovtool.cli import cheap_checks, output
 from ovtool.cli.app import COMMANDS, made
 from ovtool.cli.errors import run
 from ovtool.cli.segment import segment as segment_command
@@ -62,6 +62,7 @@ def parsed(monkeypatch, tmp_path):
         return Outcome(coco.Dataset({}, (), (), ()), "x.json", planned=0)
 
     monkeypatch.setattr(stage, "run", record)
+    monkeypatch.setattr(cheap_checks, "check", lambda values: None)  # its files are not there
     return seen
 
 
@@ -162,7 +163,8 @@ def test_every_option_reaches_the_function(parsed, method):
     left_out = [name for name in naming if name != naming[list(METHODS).index(method)]]
     arguments = {name: value for name, value in arguments.items() if name not in left_out}
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
-    flags += ["--update", "--format", "results"]
+    flags += ["--update", "--format", "results", "--workers", "2", "--shard", "3/16"]
+    flags += ["--engine", "ray", "--ray-address", "auto"]
     assert run(["segment", "--method", method, *as_line(arguments), *flags]) == 0
     assert name_of(type(parsed["method"])) == method and parsed.pop("inputs") == ()
     parsed.pop("progress")
@@ -170,7 +172,11 @@ def test_every_option_reaches_the_function(parsed, method):
     assert parsed.pop("format") == "results"
     seen = {name: value for given in parsed.values() for name, value in vars(given).items()}
     how = {name: True for name in ("resume", "overwrite", "update", "strict", "dry_run")} | {
-        "part_size": 9
+        "part_size": 9,
+        "workers": 2,
+        "shard": "3/16",
+        "engine": "ray",
+        "ray_address": "auto",
     }
     expected = {name: value for name, (_, value) in arguments.items()} | how
     expected |= dict.fromkeys([*left_out, "threads"])
@@ -188,6 +194,10 @@ def test_no_option_is_left_out_of_the_test():
         "--dry-run",
         "--part-size",
         "--format",
+        "--workers",
+        "--shard",
+        "--engine",
+        "--ray-address",
     }
     others = {"--method", "--output", "--json", "--threads", "--verbose", "--quiet"}
     assert declared == (tested - {"-o"}) | run_flags | others
@@ -335,7 +345,9 @@ def test_a_dry_run_writes_nothing_and_loads_no_model(desk, photos, capsys, monke
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen", "--dry-run"]
     assert run([*line, "--json"] if json_too else line) == 0
     said = capsys.readouterr()
-    assert said.err == "would segment 3 images by 3 classes, into o.json, seen\n"
+    first, second = said.err.splitlines()
+    assert first == "would segment 3 images by 3 classes, into o.json, seen"
+    assert second.startswith("1 part of up to 256 images, on cpu with ")
     assert files(desk) == [] and list(desk.iterdir()) == []
     if json_too:
         assert json.loads(said.out)["dry_run"] is True
@@ -498,3 +510,21 @@ def test_nothing_is_imported_that_is_not_needed(desk, photos, arguments, expecte
         [sys.executable, "-c", IMPORTS, *arguments], cwd=photos, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == expected, done.stderr
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"], ids=["lines", "windows", "print0"])
+@pytest.mark.parametrize("command", ["segment", "propose"])
+def test_a_list_on_stdin_may_name_what_is_not_there(
+    command, mark, end, desk, photos, monkeypatch, capsys
+):
+    names = [f"{photos}/b.jpg", f"{photos}/gone.jpg", f"{photos}/a.png"]
+    data = mark + b"".join(name.encode() + end for name in names)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    words = ["--classes", "cow"] if command == "segment" else ["--proposer", "regions"]
+    assert run([command, "-", *words, "-o", "x.json"]) == 3
+    assert "gone.jpg" in capsys.readouterr().err
+    written = coco.read(Path("x.json"))
+    assert [Path(image.file_name).name for image in written.images] == ["b.jpg", "a.png"]
+    (failure,) = written.info["ovtool"]["failures"]
+    assert failure["file_name"].endswith("gone.jpg") and "gone.jpg" in failure["reason"]

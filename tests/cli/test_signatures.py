@@ -12,6 +12,7 @@ STAGES = {
     "mine-pairs": "mine_pairs",
     "cam": "cam",
     "refine": "refine",
+    "merge": "merge",
     "evaluate": "evaluate",
     "probe oracle": "probe_oracle",
     "probe alignment": "probe_alignment",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ovtool.cli import app as app_commands
 from ovtool.cli.errors import run
-from ovtool.formats import coco, images
+from ovtool.formats import coco, images, tensors
 from ovtool.inputs import asked
 from ovtool.settings.shared import Compute, Run
 
@@ -93,6 +94,15 @@ COMMANDS = {
 }
 
 
+def every_command(rows=app_commands.COMMANDS, before=()):
+    """The words of every command, with the command."""
+    for row in rows:
+        if isinstance(row.target, tuple):
+            yield from every_command(row.target, (*before, row.name))
+        else:
+            yield (*before, row.name), app_commands.made(row)
+
+
 @pytest.fixture
 def scenes(desk):
     """Four scenes in `scenes/`, and maps of their objects in `maps.safetensors`."""
@@ -134,6 +144,33 @@ def test_an_output_is_made_again_only_for_newer_inputs_and_other_settings(name, 
     assert says([*line, *other]) == f"{out} is up to date\n"
     os.utime(source, (time.time() + 100, time.time() + 100))
     assert "up to date" not in says([*line, *other])
+
+
+TRAININGS = [name for name in COMMANDS if name.startswith("t")]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_that_leaves_an_image_out_is_done(name, scenes, capsys):
+    """Its output is whole, unlike that of a command that makes something of each image (status 3)."""
+    command, out, _, _ = COMMANDS[name]
+    Path("scenes/images/demo/000002.jpg").write_bytes(b"no image")
+    assert run([*command, "-o", out]) == 0
+    assert "left out 1 of the 4 images of" in capsys.readouterr().err
+    failures = tensors.read_header(Path(out))["settings"]["failures"]
+    assert [failure["file_name"] for failure in failures] == ["000002.jpg"]
+    assert run([*command, "-o", out, "--overwrite", "--strict"]) == 1
+
+
+def test_every_command_that_writes_can_be_planned_and_updated():
+    walked = {name.split()[0] for name in COMMANDS}
+    for words, command in every_command():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        if "--output" in flags or words == ("data", "make"):
+            assert {"--dry-run", "--update", "--overwrite"} <= flags, words
+            elsewhere = (("evaluate",), ("report",), ("merge",), ("check",), ("data", "make"))
+            assert words in elsewhere or words[0] in walked, words
+        if words[0] in ("evaluate", "probe"):
+            assert "there is no --resume" in " ".join(command.text.paragraphs)
 
 
 def test_a_new_image_and_one_that_is_gone_are_seen(scenes):
@@ -246,6 +283,25 @@ def test_a_file_is_repaired_only_where_it_is_newer(desk, capsys):
     past(Path("b.json"))
     assert run([*line, "--update"]) == 0
     assert Path("b.json").stat().st_mtime_ns > stamp
+
+
+def test_parts_are_merged_only_where_one_is_newer(scenes, capsys):
+    line = ["propose", "scenes/images/demo", "--proposer", "regions", "-o", "p.json"]
+    for shard in ("1/2", "2/2"):
+        assert run([*line, "--part-size", "2", "--shard", shard]) == 0
+    merge = ["merge", "p.json.parts", "--update"]
+    assert run([*merge, "--dry-run"]) == 0
+    assert "would merge 4 images, into p.json" in capsys.readouterr().err
+    assert not Path("p.json").exists()
+    assert run(merge) == 0
+    stamp = Path("p.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(merge) == 0
+    assert capsys.readouterr().err == "p.json is up to date\n"
+    assert Path("p.json").stat().st_mtime_ns == stamp
+    past(Path("p.json"))
+    assert run(merge) == 0
+    assert Path("p.json").stat().st_mtime_ns > stamp
 
 
 def test_it_needs_a_file(scenes, fails):

@@ -403,9 +403,11 @@ def test_no_class_of_a_label_map_is_black_and_unlabelled_is_like_none() -> None:
 
 def test_background_stands_in_the_legend_without_a_colour() -> None:
     labels = np.zeros((450, 450), int)
-    result = overlays.overlay(picture(450, 450), labels, ["Background", "cat"])
+    rgb = picture(450, 450)
+    result = overlays.overlay(rgb, labels, ["Background", "cat"])
     entry = legend.entry("Background", 0, 1.0, None, None)
     assert (result[450:] == legend.draw([entry], 450, 450)).all()
+    assert (result[:450] == rgb).all()  # nor is the image tinted
 
 
 def test_the_legend_has_headings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND
 from ovtool.errors import InputError, UsageError
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
+from ovtool.models.word_table import WordTable
 from ovtool.settings.words import Words
 
 ITEMS = [ImageItem(Path(f"/x/{name}"), name) for name in ("a.jpg", "b.jpg")]
@@ -141,7 +142,7 @@ def test_a_default_background_does_not_compete_with_related_words():
     default = word_inputs.gather([], words=Words(classes="man|puppet,desk,cat"))
     own = ("person", "table", "sky", "kitty")
     assert default.before(own).background == ("sky", "kitty")
-    assert default.before(own, {"cat": 7, "kitty": 7}.get).background == ("sky",)
+    assert default.before(own, WordTable.of(["cat", "kitty"], [7, 7])).background == ("sky",)
     chosen = word_inputs.gather([], words=Words(classes="man", background="person"))
     assert chosen.before(own).background == ("person",)
 

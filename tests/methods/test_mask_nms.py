@@ -45,3 +45,16 @@ def test_large_masks_are_compared_in_small():
     masks[0, :, :700], masks[1, :, :690], masks[2, :, 700:] = True, True, True
     quality = np.array([0.9, 0.8, 0.7], np.float32)
     assert mask_nms.suppress(masks, quality, 0.85, 9).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sets_of_superpixels_are_suppressed_as_their_masks_are(seed):
+    rng = np.random.default_rng(seed)
+    superpixels = rng.integers(0, 30, (40, 50))
+    members = rng.random((25, 30)) < rng.uniform(0.2, 0.9, (25, 1))
+    quality = rng.random(25)
+    areas = np.bincount(superpixels.ravel(), minlength=30)
+    for max_iou in (0.3, 0.6):
+        found = mask_nms.suppress_members(members, areas, quality, max_iou, 20)
+        expected = mask_nms.suppress(members[:, superpixels], quality, max_iou, 20)
+        assert np.array_equal(found, expected) and 1 < len(found) < 25

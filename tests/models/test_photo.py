@@ -13,7 +13,7 @@ from ovtool.cli.errors import run
 from ovtool.errors import ModelError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import build, masked_tower, photo, segmenter, text, timm_backbone
+from ovtool.models import build, masked_tower, maskformer, photo, segmenter, text, timm_backbone
 from ovtool.models import clip as door
 
 WORDS = ["cat", "kitten", "dog", "grass", "sky", "apple", "couch", "sofa", "mouse", "mice"]
@@ -363,6 +363,30 @@ def test_a_segmenter_begins_with_the_bundled_stem(tmp_path, monkeypatch):
     assert segmenter.start_backbone(network, "photo") == "photo.safetensors"
     begun = network.backbone.stem.state_dict()
     assert all(torch.equal(begun[name], value) for name, value in state.items())
+
+
+def test_a_proposer_begins_with_the_bundled_stem(tmp_path, monkeypatch):
+    monkeypatch.setattr(photo.sources, "bundled_folder", lambda: tmp_path)
+    network = maskformer.MaskFormer(maskformer.configuration("photo", 4), 8)
+    assert maskformer.start_backbone(network, "photo") is None
+    state = photo.stem(pretrained=False).state_dict()
+    named = {f"visual.stem.{name}": value for name, value in state.items()}
+    tensors.save(tmp_path / "photo.safetensors", named, {"kind": "clip"})
+    assert maskformer.start_backbone(network, "photo") == "photo.safetensors"
+    encoder = network.model.pixel_level_module.encoder
+    assert all(torch.equal(encoder.stem.state_dict()[name], value) for name, value in state.items())
+    pixels = torch.rand(1, 3, 64, 96)
+    maps = encoder(pixels).feature_maps
+    assert [m.shape[1:] for m in maps] == [(24, 16, 24), (48, 8, 12), (472, 4, 6)]
+    torch.testing.assert_close(maps[2], encoder.stem(photo.from_imagenet(pixels))[1])
+
+
+def test_a_proposer_on_the_stem_is_trained_and_used(ovtool):
+    ovtool(
+        "train-proposer masks.json --images images --arch photo --steps 1 --batch-size 2 "
+        "--crop-size 64 --queries 4 -o on_stem_proposer.safetensors"
+    )
+    assert run("propose images --proposer on_stem_proposer.safetensors -o found.json".split()) == 0
 
 
 def test_a_segmenter_on_the_stem_is_trained_and_used(desk, monkeypatch):

@@ -26,6 +26,7 @@ def test_the_bundled_clip_recommends_what_was_measured_on_it():
         (PromptStep(), {"refine_weight": 0.05}, "refine_weight", 2.0),
         (Matching(), {"matching": "cosine"}, "matching", "softmax"),
         (TwoStage(), {"region_features": "crops"}, "region_features", "both"),
+        (TwoStage(), {"ensemble": 0.7}, "ensemble", 0.8),
     )
     for settings, published, name, value in cases:
         taken, origins = recommendations.settled(clip, settings, published)

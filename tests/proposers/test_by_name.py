@@ -242,6 +242,9 @@ def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplo
     by_name._warn_of_regions.cache_clear()
     assert [by_name.default_name(m) for m in (None, "tiny")] == ["regions", "regions"]
     assert not caplog.records and "tiny" not in by_name.choices()
+    monkeypatch.setattr(by_name.objectness, "bundled", lambda: tmp_path / "o.safetensors")
+    (tmp_path / "o.safetensors").write_bytes(b"")
+    assert by_name.default_name("photo") == "merging"
     for _ in range(2):
         assert by_name.default_name("ViT-B-16/openai") == "regions"
     (warning,) = caplog.records
@@ -253,6 +256,7 @@ def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplo
     assert "tiny" in by_name.choices()
     monkeypatch.setattr(hub, "is_cached", lambda name: True)
     assert by_name.default_name("ViT-B-16/openai") == "maskformer"
+    assert by_name.default_name("photo") == "maskformer"
     assert by_name.default_name("tiny") == "tiny"
 
 

@@ -295,6 +295,7 @@ def test_pixels_of_no_mask_have_no_heat(go, tmp_path):
         ({"crop_size": 50}, "--crop-size 50: small has patches of 16 pixels"),
         ({"proposer": "sma"}, "unknown proposer 'sma'; choose from regions"),
         ({"embeddings": "e.safetensors"}, "--embeddings go with the masks of --proposals"),
+        ({"proposer": None, "proposals": "p", "max_proposals": 9}, "leave it out with --proposals"),
     ],
 )
 def test_what_cannot_be_meant(go, options, said):

@@ -516,7 +516,7 @@ def test_the_step_prompts_leaves_out_images_that_cannot_be_read(refined, tmp_pat
     assert "left out 2 of the 12 images of" in caplog.text
     assert len(tensors.read_header(kept)["settings"]["curve"]) == 2 + 10  # of 10 images, 4 a step
     for steps in ("prompts", "pamr"):
-        with pytest.raises(InputError, match="03.png is no image"):
+        with pytest.raises(InputError, match="03.png is not an image"):
             refined("y.json", steps=steps, prompts=request, how={"strict": True})
     assert not (tmp_path / "y.json").exists()
 

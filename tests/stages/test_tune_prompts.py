@@ -222,12 +222,6 @@ def test_validation_may_be_left_out(tune):
     assert without.before == {} == without.after and without.loss == with_it.loss
 
 
-def test_torchrun_is_refused(tune, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="tune-prompts is one process; start it without torchrun"):
-        tune()
-
-
 def test_depth_is_up_to_the_number_of_blocks(tune):
     assert tune(depth="all", dry_run=True).parameters == {"prompts": 3 * 9 * 32}
     assert tune(depth=1, dry_run=True).parameters == {"prompts": 9 * 32}

@@ -1,0 +1,223 @@
+"""Several processes, shards in any order, and one process leave the same files, to the byte."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from srsly import cloudpickle
+
+from ovtool.cli.errors import run
+from ovtool.runtime import engine, runs
+
+COUNT = 5
+SCENES = ["scenes/annotations/instances_demo.json", "--images", "scenes/images/demo"]
+SAYS = "scenes/annotations/captions_demo.json"
+CASES = {
+    "segment": ["segment", "scenes/images/demo", "--classes", "cow,apple", "--overlays", "seen"],
+    "propose": ["propose", "scenes/images/demo", "--proposer", "tiny", "--save-embeddings", "e.st"],
+    "mine-pairs": ["mine-pairs", "--captions", SAYS, *SCENES[1:], "--crops", "crops.tar"],
+    "mine-pairs-folder": ["mine-pairs", "--captions", SAYS, *SCENES[1:], "--crops", "crops"],
+    "cam": ["cam", "--labels", *SCENES],
+    "refine": [
+        "refine",
+        "cams.safetensors",
+        *SCENES[1:],
+        "--apply",
+        "pamr",
+        "--label-maps",
+        "seen",
+    ],
+    "refine-maps": ["refine", "cams.safetensors", *SCENES[1:], "--apply", "pamr"],
+}
+OUT = {"cam": "x.safetensors", "refine-maps": "x.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, text_cache):
+    """Drawn scenes, and maps of them."""
+    folder = tmp_path_factory.mktemp("scenes")
+    here, kept = os.getcwd(), dict(os.environ)
+    os.environ |= {"OVTOOL_CACHE": str(text_cache), "OVTOOL_MODEL": "tiny"}
+    try:
+        os.chdir(folder)
+        make = ["data", "make", "collage", "scenes", "--count", str(COUNT), "--size", "64"]
+        assert run(make) == 0
+        assert run(["cam", "--labels", *SCENES, "-o", "cams.safetensors"]) == 0
+    finally:
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(kept)
+    return folder
+
+
+@pytest.fixture
+def at(desk, scenes, monkeypatch):
+    """Goes to a new folder with the scenes; its files by name, but for the scenes."""
+
+    def go(name):
+        shutil.copytree(scenes, desk / name)
+        monkeypatch.chdir(desk / name)
+
+    return go
+
+
+def content(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parts[len(folder.parts)] not in ("scenes", "cams.safetensors")
+    }
+
+
+class Elsewhere:
+    """Processes that are none: the work travels as it does to them, and the parts come in another order."""
+
+    def __init__(self, workers):
+        assert workers == 2
+
+    def __call__(self, parts, task, advance):
+        engine.in_turn(parts[::-1], cloudpickle.loads(cloudpickle.dumps(task)), advance)
+
+
+def line(case, *more):
+    return [*CASES[case], "--part-size", "2", "-o", OUT.get(case, "x.json"), *more]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_processes_and_shards_leave_what_one_process_leaves(case, at, desk, monkeypatch):
+    monkeypatch.setattr(runs, "Processes", Elsewhere)
+    at("one")
+    assert run(line(case)) == 0
+    expected = content(desk / "one")
+    at("two")
+    assert run(line(case, "--workers", "2")) == 0
+    assert content(desk / "two") == expected
+    at("three")
+    out = OUT.get(case, "x.json")
+    for shard in ("3/3", "1/3"):
+        assert run(line(case, "--shard", shard)) == 0
+    assert run(["merge", f"{out}.parts"]) == 1 and not os.path.exists(out)
+    assert run(line(case, "--shard", "2/3")) == 0
+    assert run(["merge", f"{out}.parts"]) == 0
+    shutil.rmtree(f"{out}.parts")
+    assert content(desk / "three") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_real_processes_leave_what_one_process_leaves(case, at, desk):
+    at("one")
+    assert run(line(case)) == 0
+    at("two")
+    assert run(line(case, "--workers", "2")) == 0
+    assert content(desk / "two") == content(desk / "one")
+
+
+def propose(out, *more):
+    return run(["propose", "scenes/images/demo", "-o", out, "--part-size", "2", *more])
+
+
+def test_what_cannot_be_merged_is_one_line(at, capsys):
+    at("here")
+
+    def refused(*arguments, status):
+        capsys.readouterr()
+        assert run(["merge", *arguments]) == status
+        said = capsys.readouterr().err.strip()
+        assert "\n" not in said
+        return said
+
+    assert propose("x.json", "--shard", "1/2") == 0
+    said = refused("x.json.parts", status=1)
+    assert said.startswith("error: 1 of 3 parts are missing (1); run the shards that make them")
+    assert propose("y.json", "--shard", "2/2", "--min-area", "0.2") == 0
+    said = refused("x.json.parts", "y.json.parts", "-o", "z.json", status=2)
+    assert "is of another run than x.json.parts/part-00000.jsonl: min_area (0.001 and 0.2);" in said
+    assert propose("z.json") == 0 and propose("w.json", "--shard", "1/1") == 0
+    said = refused("x.json.parts", "w.json.parts", "-o", "v.json", status=1)
+    assert said.startswith(
+        "error: part 0 is there twice, as x.json.parts/part-00000.jsonl and as w"
+    )
+    assert "exists; replace it with --overwrite" in refused(
+        "w.json.parts", "-o", "z.json", status=1
+    )
+    assert "no such folder: none.parts" in refused("none.parts", status=1)
+    assert "give it with -o" in refused("x.json.parts", "w.json.parts", status=2)
+    assert run(["merge", "w.json.parts", "-o", "z.json", "--overwrite"]) == 0
+
+
+def test_other_settings_are_named_when_a_run_is_resumed(at, capsys):
+    at("here")
+    assert propose("x.json", "--shard", "1/2") == 0
+    capsys.readouterr()
+    assert propose("x.json", "--resume", "--min-area", "0.2", "--nms", "0.5") == 2
+    assert "(min_area (0.001 and 0.2), nms (0.85 and 0.5))" in capsys.readouterr().err
+
+
+def test_a_shard_says_where_its_parts_are(at, capsys):
+    at("here")
+    capsys.readouterr()
+    assert propose("x.json", "--shard", "2/2", "--json") == 0
+    said = capsys.readouterr()
+    assert "2 images" in said.err and "shard 2/2 in x.json.parts; join all with" in said.err
+    facts = json.loads(said.out)
+    assert (facts["shard"], facts["output"], facts["images"]) == ("2/2", "x.json.parts", 2)
+    assert propose("-", "--shard", "2/2") == 2
+    assert "--shard needs a file as output" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_how_the_images_are_shared(at, capsys):
+    at("here")
+    capsys.readouterr()
+    assert propose("x.json", "--workers", "2", "--shard", "1/2", "--dry-run", "--json") == 0
+    said = capsys.readouterr()
+    assert "2 parts of up to 2 images, 2 workers, on cpu with" in said.err
+    assert "not estimated" in said.err
+    facts = json.loads(said.out)
+    assert {"parts": 2, "part_size": 2, "workers": 2, "device": "cpu"}.items() <= facts.items()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cam", "--labels", *SCENES, "--method", "matching"],
+        ["refine", "cams.safetensors", *SCENES[1:], "--apply", "prompts", "-o", "x.safetensors"],
+    ],
+    ids=["cam", "refine"],
+)
+def test_what_is_trained_is_not_trained_in_every_shard(at, capsys, arguments):
+    at("here")
+    capsys.readouterr()
+    assert run([*arguments, "--shard", "1/2"]) == 2
+    assert "would be trained in every shard" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_a_kill_end_all_processes(at, desk):
+    at("here")
+    command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "1"]
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = subprocess.Popen(
+            [*command, "-o", "x.json", "--workers", "2", "--resume"],
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(desk.parent / "none") + os.pathsep + PACKAGE},
+        )
+        while not (desk / "here" / "x.json.parts").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == expected
+        # the pipe of the messages ends when nobody is left who could write to it
+        said = process.stderr.read().decode()
+        assert number == signal.SIGKILL or said.strip().splitlines()[-1] == "interrupted"
+    assert propose("x.json", "--resume") == 0
+    assert propose("y.json") == 0
+    assert (desk / "here" / "x.json").read_bytes() == (desk / "here" / "y.json").read_bytes()
+
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

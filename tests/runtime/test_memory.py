@@ -1,0 +1,58 @@
+"""The memory of a run does not grow with the number of its images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def peak(folder, arguments):
+    """The most memory that a run of ovtool held, in bytes."""
+    program = (
+        "import resource, sys; from ovtool.cli.errors import run; status = run(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OVTOOL_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env={**os.environ, **own, "OVTOOL_MODEL": "tiny"},
+        capture_output=True,
+        text=True,
+        timeout=3000,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [["propose", "--proposer", "tiny"], ["segment", "--classes", "cow,apple", "--method", "patch"]],
+    ids=lambda line: line[0],
+)
+def test_a_thousand_images_need_the_memory_of_a_hundred(tmp_path, line):
+    """Drawn scenes of 64 pixels, in parts of 50."""
+    make = ["data", "make", "collage", "scenes", "--count", "1000", "--size", "64"]
+    peak(tmp_path, make)
+    peaks = [
+        peak(
+            tmp_path,
+            [
+                *line,
+                "scenes/images/demo",
+                "--limit",
+                count,
+                "--part-size",
+                "50",
+                "-o",
+                f"{count}.json",
+            ],
+        )
+        for count in ("100", "1000")
+    ]
+    assert peaks[1] <= 1.1 * peaks[0], peaks
