@@ -297,9 +297,9 @@ def main() -> None:
         document[label]["left_out"] = asdict(share_right(outcomes, rows))
     for path in options.against:
         kept = torch.load(path, weights_only=False)
-        result = figures(outcomes, kept["outcomes"])
-        lines.append(log_line(f"its difference from {kept['label']}", result, "+"))
-        document[kept["label"]] = {name: asdict(interval) for name, interval in result.items()}
+        gain = figures(outcomes, kept["outcomes"])
+        lines.append(log_line(f"its difference from {kept['label']}", gain, "+"))
+        document[kept["label"]] = {name: asdict(interval) for name, interval in gain.items()}
     print(json.dumps(document, indent=1))
     if options.keep:
         torch.save({"label": label, "outcomes": outcomes}, options.keep)
