@@ -17,7 +17,7 @@ from typing import Any
 from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats.parts import Part
 from ovtool.runtime.engine import Advance, Task
-from ovtool.runtime.processes import environment, prepare, say_idle, sendable
+from ovtool.runtime.processes import environment, packed, prepare, say_idle, sendable, unpacked
 
 _logger = logging.getLogger("ovtool")
 _RETRIES = 3  # how often an actor is started anew
@@ -45,13 +45,11 @@ class Cluster:
             OvtoolError: actors are lost again and again.
             Exception: what a part raised.
         """
-        from srsly import cloudpickle
-
         say_idle(self.workers, len(parts))
         if not parts:
             return
         with _connected(self.address) as ray:
-            work = ray.put(cloudpickle.dumps(task))  # kept here for actors that are started anew
+            work = ray.put(packed(task))  # kept here for actors that are started anew
             actors = _actors(ray, min(self.workers, len(parts)), work, self.on_gpu)
             try:
                 _share(ray, actors, parts, advance)
@@ -108,13 +106,11 @@ class Actor:
     """
 
     def __init__(self, work: bytes, threads: int, level: int, folder: str) -> None:
-        from srsly import cloudpickle
-
         if os.path.isdir(folder):
             os.chdir(folder)
         self._said: list[Any] = []
         prepare(threads, level, self._said.append)
-        self._task: Task = cloudpickle.loads(work)
+        self._task = unpacked(work)
 
     def is_up(self) -> list[Any]:
         """Nothing; that it comes back says that the actor has a place."""

@@ -6,9 +6,12 @@ to. A process computes with as many threads as this one, so that it makes the sa
 
 from __future__ import annotations
 
+import copyreg
+import importlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from ovtool.errors import OvtoolError
 from ovtool.formats.parts import Part
@@ -24,6 +27,7 @@ from ovtool.runtime.engine import Advance, Task, in_turn
 
 _logger = logging.getLogger("ovtool")
 _GRACE = 10.0  # seconds in which a process that is to end removes what it has half written
+_CAPTURING = "transformers.utils.output_capturing"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -88,6 +92,30 @@ def prepare(threads: int, level: int, send: Callable[[Any], None]) -> None:
     _logger.setLevel(level)
 
 
+def packed(task: Task) -> bytes:
+    """The work as bytes, for `unpacked` in another process; what is defined inside functions travels too."""
+    from srsly import cloudpickle
+
+    recorded: dict[str, Any] = {}
+    capturing = sys.modules.get(_CAPTURING)
+    if capturing is not None:  # its models find there which outputs are recorded, and by what
+        recorded = dict(getattr(capturing, "_CAN_RECORD_REGISTRY", {}))
+        collector = getattr(capturing, "_active_collector", None)
+        if collector is not None:
+            copyreg.pickle(type(collector), lambda _: "_active_collector")
+    return bytes(cloudpickle.dumps((recorded, task)))
+
+
+def unpacked(work: bytes) -> Task:
+    """The work that `packed` made bytes of."""
+    from srsly import cloudpickle
+
+    recorded, task = cloudpickle.loads(work)
+    if recorded:
+        dict.update(importlib.import_module(_CAPTURING)._CAN_RECORD_REGISTRY, recorded)
+    return cast(Task, task)
+
+
 @dataclass(frozen=True)
 class _Link:
     """A process, and the pipe to it."""
@@ -132,9 +160,7 @@ def _give(link: _Link, part: Part | None) -> bool:
 @contextmanager
 def _started(count: int, task: Task) -> Iterator[list[_Link]]:
     """Processes that have the work and wait for parts; they are gone when the block ends."""
-    from srsly import cloudpickle  # which takes what is defined inside functions too
-
-    work, links = cloudpickle.dumps(task), []
+    work, links = packed(task), []
     try:
         with _without_interrupts():  # Ctrl-C reaches this process, which ends the others
             for number in range(count):
@@ -195,9 +221,7 @@ def _serve(pipe: Connection, threads: int, level: int, gpus: str | None) -> None
         os.environ[_VISIBLE] = gpus
     try:
         prepare(threads, level, pipe.send)
-        from srsly import cloudpickle
-
-        task: Task = cloudpickle.loads(pipe.recv_bytes())
+        task = unpacked(pipe.recv_bytes())
         while True:
             part: Part = pipe.recv()
             task(part, pipe.send)
@@ -206,6 +230,8 @@ def _serve(pipe: Connection, threads: int, level: int, gpus: str | None) -> None
         return  # nobody is left to answer to
     except Exception as error:
         pipe.send(sendable(error))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
 
 
 def sendable(error: BaseException) -> BaseException:

@@ -9,10 +9,9 @@ import sys
 import time
 
 import pytest
-from srsly import cloudpickle
 
 from ovtool.cli.errors import run
-from ovtool.runtime import engine, runs
+from ovtool.runtime import engine, processes, runs
 
 COUNT = 5
 SCENES = ["scenes/annotations/instances_demo.json", "--images", "scenes/images/demo"]
@@ -81,7 +80,7 @@ class Elsewhere:
         assert workers == 2
 
     def __call__(self, parts, task, advance):
-        engine.in_turn(parts[::-1], cloudpickle.loads(cloudpickle.dumps(task)), advance)
+        engine.in_turn(parts[::-1], processes.unpacked(processes.packed(task)), advance)
 
 
 def line(case, *more):
