@@ -17,7 +17,7 @@ MATCHING = "--steps 12 --batch-size 2"
 GENERATOR = "$WORK/matched.generator.safetensors"
 MAPS = {
     "gradcam": f"{OF_CLIP} --method gradcam",
-    "classifier": f"{CAM} --method classifier --arch photo --epochs 8 --batch-size 8",
+    "classifier": f"{CAM} --method classifier --arch photo --epochs 4 --batch-size 4",
     "begun": f"{OF_CLIP} --method matching --steps 0",
     "matched": f"{OF_CLIP} --method matching {MATCHING} --save-generator {GENERATOR}",
 }
