@@ -93,6 +93,16 @@ def raised(rows: Rows, gains: Tensor) -> Rows:
     return more
 
 
+def joined(rows: Rows, kept: int) -> Rows:
+    """The rows of an image with all classes from `kept` on as one, the best of them."""
+
+    def fewer(start: int, stop: int) -> Tensor:
+        scores = rows(start, stop)
+        return torch.cat([scores[:kept], scores[kept:].amax(0, keepdim=True)])
+
+    return fewer
+
+
 def mirrored(rows: Rows) -> Rows:
     """The rows of an image from those of its mirror image."""
     return lambda start, stop: rows(start, stop).flip(-1)

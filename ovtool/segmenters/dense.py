@@ -9,6 +9,7 @@ in which words name the whole image, and let a CRF follow edges at the end.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +83,11 @@ class DenseSegmenter:
         """Where the CLIP is."""
         return self.clip.device
 
+    @property
+    def _follows_edges(self) -> bool:
+        """Whether scores are averaged in segments, or pass a CRF."""
+        return bool(_segments(self.method)) or self.method.crf not in (None, "none")
+
     def encoder(self) -> Halving[Any, Tensor]:
         """The image tower in batches."""
         return dense_scores.encoder(self.clip, self.view.last_block, self.batch_size, self.head)
@@ -95,6 +101,8 @@ class DenseSegmenter:
             rows = _fused_rows(self.regions, rows, classes, item, rgb)
         rows = edges.followed(rows, rgb, classes, _segments(self.method), self.method.crf)
         kept = len(self.words.of_image(item.name))
+        if classes > kept + 1:
+            rows, classes = class_maps.joined(rows, kept), kept + 1
         size = (rgb.shape[0], rgb.shape[1])
         least, most = self.method.min_score, self.method.max_entropy
         class_map = class_maps.label_blocks(rows, size, classes, kept, least, most)
@@ -120,6 +128,8 @@ class DenseSegmenter:
         """The logits of the image's classes for any rows of its pixels, the classes' number, and, with
         a PACL head, what heat maps show."""
         text, owner = self.embedded.of_image(item.name)
+        if self._follows_edges:
+            owner = _apart(owner, len(self.words.of_image(item.name)))
         size, pixels = (rgb.shape[0], rgb.shape[1]), torch.from_numpy(rgb)
         seen: list[tuple[WindowScores, bool]] = []
         for scores, is_mirrored in dense_scores.views(self.clip, pixels, text, self.view, encode):
@@ -153,6 +163,14 @@ class DenseSegmenter:
             return scaled.reshape(-1, *grid)
 
         return lambda start, stop: upsample_rows(shares(), size, start, stop)
+
+
+def _apart(owner: Sequence[int], kept: int) -> list[int]:
+    """The classes of names, each background word as one of its own. What is averaged and smoothed must be the
+    score of a word: the mean of the best of many is higher than the best of their means, and the background
+    would win where no word of it does."""
+    words = itertools.count(kept)
+    return [k if k < kept else next(words) for k in owner]
 
 
 def _segments(method: Patch | Fused) -> tuple[float, ...]:

@@ -1,5 +1,7 @@
 """Scores that follow edges: against means taken pixel by pixel, and on an image with a clean edge."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -7,7 +9,11 @@ from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 from torch.nn.functional import interpolate
 
-from ovtool.segmenters import edges
+from ovtool.formats.images import ImageItem
+from ovtool.inputs.words import WordSet
+from ovtool.segmenters import dense, edges
+from ovtool.settings.segment import Fused
+from ovtool.settings.shared import Compute
 
 
 def halves(height, width):
@@ -102,3 +108,23 @@ def test_one_class_everywhere_needs_no_crf():
     scores[2] = 1
     rows = edges.refined(rows_of(scores), red_block(), 3, "irn")
     assert torch.equal(rows(0, 48), scores)
+
+
+def test_background_words_are_smoothed_one_by_one():
+    """A pixel is of no class where a background word wins, as it wins when it is asked for."""
+    path = Path(__file__).parents[2] / "examples" / "breakfast.jpg"
+    item = ImageItem(path, path.name)
+    method = Fused(segments=(60.0,), crf="clip-es")
+
+    def labels(words, background):
+        asked = WordSet(tuple((word,) for word in words), background)
+        segmenter = dense.prepared(method, asked, (item,), Compute(model="tiny"), None)()
+        return segmenter.segment(item, item.rgb(), segmenter.encoder()).class_map.label.numpy()
+
+    words, background = (
+        ("teapot", "apple"),
+        ("bread", "wood", "knife", "marble", "carpet", "banana"),
+    )
+    asked = labels(words + background, ())
+    assert len(np.unique(asked)) > 3  # words of both kinds win somewhere
+    np.testing.assert_array_equal(labels(words, background), np.where(asked < 2, asked, -1))
