@@ -18,7 +18,8 @@ from ovtool.settings.cam import (
     PaclMaps,
     Spread,
 )
-from ovtool.settings.option import Option, fields, members
+from ovtool.settings.field import Option
+from ovtool.settings.option import fields, members
 from ovtool.settings.shared import PARTS_OF_RUN, Compute, ImagesFolder, Json, Limit, Out, Run
 
 _FIELDS = Only(

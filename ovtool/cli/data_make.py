@@ -8,7 +8,7 @@ from typing import Annotated
 from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.data import Scenes
-from ovtool.settings.option import Argument
+from ovtool.settings.field import Argument
 from ovtool.settings.shared import Json, Run
 
 

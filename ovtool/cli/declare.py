@@ -35,7 +35,7 @@ from ovtool.cli.parameters import (
 from ovtool.errors import UsageError
 from ovtool.settings import option as settings
 from ovtool.settings import recipes
-from ovtool.settings.option import Argument, Field, Option
+from ovtool.settings.field import Argument, Field, Option
 
 DEFAULT_PANEL = "Options"
 
@@ -149,7 +149,7 @@ class Group:
 
     def _key(self, field: str = "") -> str:
         """The key of a field's value; a recipe is one option of all groups that have it."""
-        return field if field == settings.RECIPE else f"{self.name}__{field}"
+        return field if field == recipes.FIELD else f"{self.name}__{field}"
 
     def value(self, given: Mapping[str, Any]) -> Any:
         """The object that the command gets.
@@ -168,7 +168,7 @@ class Group:
         for name in own:
             if name not in fields:
                 self._refuse(name, member)
-        if type(self.default) is member and settings.RECIPE not in own:
+        if type(self.default) is member and recipes.FIELD not in own:
             return dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         for name, field in fields.items():
             if field.is_required and name not in own:
@@ -204,7 +204,7 @@ class Group:
     @staticmethod
     def _means(member: type, name: str, value: Any) -> bool:
         """Whether a value asks for a member: of a field that it requires, or a recipe that it has."""
-        if name == settings.RECIPE:
+        if name == recipes.FIELD:
             return bool(recipes.values(value, member))
         field = settings.fields(member).get(name)
         return field is not None and field.is_required

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.evaluate import MeanIou, Recall
-from ovtool.settings.option import Argument, Option
+from ovtool.settings.field import Argument, Option
 from ovtool.settings.shared import Json, Out, Run, Source
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ovtool.cli import output
-from ovtool.settings.option import Argument
+from ovtool.settings.field import Argument
 from ovtool.settings.shared import Json
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ovtool.cli import outcomes
 from ovtool.cli.declare import Only
-from ovtool.settings.option import Argument
+from ovtool.settings.field import Argument
 from ovtool.settings.shared import Json, Out, Run
 
 

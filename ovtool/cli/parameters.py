@@ -17,7 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ovtool.cli import cheap_checks, output
 from ovtool.errors import UpToDate, UsageError
-from ovtool.settings.option import Argument, Field
+from ovtool.settings.field import Argument, Field
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 MESSAGES = "Messages and help"

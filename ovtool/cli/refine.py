@@ -8,7 +8,8 @@ from typing import Annotated
 from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
 from ovtool.settings.cam import UNUSED
-from ovtool.settings.option import Argument, fields
+from ovtool.settings.field import Argument
+from ovtool.settings.option import fields
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat
 from ovtool.settings.shared import PARTS_OF_RUN, Compute, ImagesFolder, Json, Out, Run
 

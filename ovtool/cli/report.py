@@ -9,7 +9,7 @@ import typer
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.option import Argument, Option
+from ovtool.settings.field import Argument, Option
 from ovtool.settings.report import Page
 from ovtool.settings.shared import OUTPUT, ImagesFolder, Json, Limit, Run
 

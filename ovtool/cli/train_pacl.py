@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output, trainings
-from ovtool.settings.option import Option
+from ovtool.settings.field import Option
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Run, TrainedOut
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ovtool.cli import trainings
-from ovtool.settings.option import Argument
+from ovtool.settings.field import Argument
 from ovtool.settings.proposer import ProposerTraining
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ovtool.cli import trainings
-from ovtool.settings.option import Argument, Option
+from ovtool.settings.field import Argument, Option
 from ovtool.settings.segmenter import SegmenterTraining
 from ovtool.settings.shared import Compute, ImagesFolder, Json, Run
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.option import Option
+from ovtool.settings.field import Option
 from ovtool.settings.shared import OUTPUT, Run
 
 if TYPE_CHECKING:  # it imports torch

@@ -1,4 +1,4 @@
-"""Images in and out: 8-bit RGB, upright, whatever the file holds; and finding them."""
+"""Images in and out: 8-bit RGB, upright, whatever the file holds."""
 
 import functools
 import importlib.util
@@ -6,9 +6,7 @@ import io
 import logging
 import os
 import stat
-import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,24 +20,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from ovtool.errors import InputError, OvtoolError
 from ovtool.formats import atomic
-from ovtool.formats import coco_checks as checks
 
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
-    ".pgm", ".jp2", ".avif",
-)  # fmt: skip
 RESULT = ("Software", "ovtool")  # the text chunk of a PNG that shows a result
-RESULT_KIND = "drawn by ovtool"
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")  # images where the extra `heic` is installed
-# what people take for images, or take images from; a folder that holds such is worth a warning
-_OTHER_MEDIA = (
-    *HEIC_SUFFIXES, ".jxl", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr", ".dcm", ".pdf", ".dng",
-    ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".mp4", ".mov", ".avi", ".mkv", ".webm",
-)  # fmt: skip
 Exif = Literal[
     "upright", "stored"
 ]  # turned as the EXIF orientation says, or as the pixels are stored
-_HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
+HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
 MAX_PIXELS = 178_956_970  # Pillow's own limit between a warning and an error
 # those that hold pixels; Pillow would also start other programs, for EPS
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -172,139 +159,9 @@ def is_result(path: Path) -> bool:
         return False  # its reader says why
 
 
-def find_images(inputs: Sequence[str]) -> list[ImageItem]:
-    """The images that files, folders and ``-`` stand for: a list of names on stdin, one a line or, as
-    ``find -print0`` writes them, parted by zero bytes.
-
-    Folders are searched with all below them, hidden ones aside, in the order of their names; an
-    image of a folder is named by its path from there, a single file by its own name. Where two
-    would have one name, all are named from the deepest folder that holds them all. An image given
-    twice counts once. One line of the log counts the other files of the folders by their suffix; what
-    ovtool drew itself (`is_result`) is such a file, so that no run reads the results of another. A name
-    on stdin of which there is no file stays in the list, for the run to count as failed.
-
-    Raises:
-        InputError: nothing there, a folder with no image, or a name that COCO JSON cannot hold.
-    """
-    items: list[ImageItem] = []
-    left_out: Counter[str] = Counter()
-    for given, is_listed in _listed(inputs):
-        path = Path(given)
-        if path.is_dir():
-            names = _walk(path, left_out)
-            if not names:
-                rest = f"; it has {_counted(left_out)}" if left_out else ""
-                raise InputError(f"no image in {path}: it holds no {' '.join(_suffixes())}{rest}")
-            items += [ImageItem(path / name, name) for name in sorted(names)]
-        elif is_listed or path.exists():
-            items.append(ImageItem(path, path.name))
-        else:
-            raise InputError(f"no such file or folder: {given}")
-    _say_left_out(left_out)
-    once = {os.path.realpath(item.path): item for item in reversed(items)}
-    if len(once) < len(items):
-        logger.warning("%d images were given more than once", len(items) - len(once))
-        kept = {id(item) for item in once.values()}
-        items = [item for item in items if id(item) in kept]
-    if len({item.name for item in items}) < len(items):
-        items = _named_from_common_folder(items)
-    for item in items:
-        if fault := checks.file_name_fault(item.name):
-            raise InputError(f"{str(item.path)!r} {fault}; rename it")
-    return items
-
-
-def _listed(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """What is given, and whether it is of a list on stdin."""
-    for given in inputs:
-        if str(given) != "-":
-            yield str(given), False
-            continue
-        names = _names_on_stdin()
-        if not names:
-            raise InputError("no image names on standard input; give one a line")
-        yield from ((name, True) for name in names)
-
-
-def _names_on_stdin() -> list[str]:
-    stream = getattr(sys.stdin, "buffer", None)
-    data = sys.stdin.read().encode("utf-8", "surrogateescape") if stream is None else stream.read()
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    lines = (
-        data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
-    )
-    return [os.fsdecode(line) for line in lines if line]
-
-
-def _walk(root: Path, left_out: Counter[str]) -> list[str]:
-    """Relative POSIX names of the images below a folder; links to folders are followed once. Other files
-    are counted in ``left_out`` by suffix."""
-    found: list[str] = []
-    seen = {os.path.realpath(root)}
-    folders = [root]
-    suffixes = _suffixes()
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        except OSError as error:
-            raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
-        for entry in entries:
-            path = folder / entry.name
-            if entry.is_dir():
-                if os.path.realpath(path) not in seen:
-                    seen.add(os.path.realpath(path))
-                    folders.append(path)
-            elif not entry.is_file():
-                left_out["that are no files"] += (
-                    1  # pipes, which would be waited for, and dead links
-                )
-            elif is_result(path):
-                left_out[RESULT_KIND] += 1
-            elif path.suffix.lower() in suffixes:
-                found.append(path.relative_to(root).as_posix())
-            else:
-                left_out[path.suffix.lower()] += 1
-    return found
-
-
-def _say_left_out(left_out: Counter[str]) -> None:
-    """One line of what a search passed over: a warning where it is images or films of another kind."""
-    if not left_out:
-        return
-    media = (*_OTHER_MEDIA, RESULT_KIND)
-    level = logging.WARNING if any(s in media for s in left_out) else logging.INFO
-    hint = f" ({_HEIC_MEND})" if any(s in HEIC_SUFFIXES for s in left_out) else ""
-    logger.log(level, "left out: %s%s", _counted(left_out), hint)
-
-
-def _counted(left_out: Counter[str]) -> str:
-    """Suffixes and how often each is there, as ``3 .heic, 1 .mp4``."""
-    ranked = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in ranked)
-
-
-def _suffixes() -> tuple[str, ...]:
-    """The suffixes of images that can be read here."""
-    return (*SUFFIXES, *HEIC_SUFFIXES) if _has_heic() else SUFFIXES
-
-
-def _has_heic() -> bool:
+def has_heic() -> bool:
+    """Whether the extra `heic` is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
-
-
-def _named_from_common_folder(items: list[ImageItem]) -> list[ImageItem]:
-    absolute = [Path(os.path.abspath(item.path)) for item in items]
-    try:
-        root = os.path.commonpath([path.parent for path in absolute])
-    except ValueError:
-        raise InputError(
-            "images on different drives have the same names; give them in separate runs"
-        ) from None
-    return [
-        ImageItem(item.path, path.relative_to(root).as_posix())
-        for item, path in zip(items, absolute, strict=True)
-    ]
 
 
 @contextmanager
@@ -337,8 +194,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         if data == b"" or (data is None and Path(path).stat().st_size == 0):
             raise InputError(f"{path} is empty; replace or remove it") from None
-        if path.suffix.lower() in HEIC_SUFFIXES and not _has_heic():
-            raise InputError(f"{path} is HEIC; {_HEIC_MEND}, or convert it") from None
+        if path.suffix.lower() in HEIC_SUFFIXES and not has_heic():
+            raise InputError(f"{path} is HEIC; {HEIC_MEND}, or convert it") from None
         raise InputError(
             f"{path} is not an image that can be read ({', '.join(_formats())}); convert or remove it"
         ) from None
@@ -361,7 +218,7 @@ def _formats() -> tuple[str, ...]:
 @functools.cache
 def _register_heic() -> None:
     """Teaches Pillow HEIC, once, where the extra is installed."""
-    if _has_heic():
+    if has_heic():
         importlib.import_module("pillow_heif").register_heif_opener()
         _formats.cache_clear()
 

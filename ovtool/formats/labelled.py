@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, file_matching, images, label_maps, parts, rle
+from ovtool.formats import coco, file_matching, image_search, label_maps, parts, rle
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.file_matching import Names, image_stem
 from ovtool.formats.images import ImageItem
@@ -146,7 +146,7 @@ def images_of(labels: LabelledImages, folder: Path) -> dict[str, ImageItem]:
         maps = {os.path.realpath(path) for path in labels.files}
         there = {
             item.name: item
-            for item in images.find_images([str(folder)])
+            for item in image_search.find_images([str(folder)])
             if os.path.realpath(item.path) not in maps
         }
         wanted = Names(labels.source, labels.names, bare=True)

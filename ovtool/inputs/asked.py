@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, strict_json
-from ovtool.formats.images import SUFFIXES, ImageItem
+from ovtool.formats.image_search import SUFFIXES
+from ovtool.formats.images import ImageItem
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.shared import Compute, Run
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovtool.datasets import registry
-from ovtool.formats import images, labelled
+from ovtool.formats import image_search, labelled
 from ovtool.formats.images import ImageItem
 
 
@@ -41,7 +41,7 @@ def opened(folder: Path) -> DataFolder:
             (path, homes.get(path.stem.partition("_")[2], folder))
             for path in sorted(folder.glob("annotations/*.json"))
         ),
-        tuple(item for home in existing for item in images.find_images([home])),
+        tuple(item for home in existing for item in image_search.find_images([home])),
         tuple(labelled.label_map_files(folder / "label_maps")),
     )
 
@@ -53,6 +53,6 @@ def _voc(folder: Path) -> DataFolder:
         "VOC",
         tuple(sorted(path.stem for path in lists)),
         tuple((path, home) for path in sorted(folder.glob("Annotations/*.xml"))),
-        tuple(images.find_images([str(home)])),
+        tuple(image_search.find_images([str(home)])),
         tuple(labelled.label_map_files(folder / "SegmentationClass")),
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, file_matching
+from ovtool.formats import coco, file_matching, image_search
 from ovtool.formats import images as image_files
 from ovtool.formats.images import Exif, ImageItem
 
@@ -67,14 +67,14 @@ def find(
     elif is_data_set(inputs):
         items = of_data_set(registry.locate(inputs[0]))
     else:
-        items = image_files.find_images(inputs)
+        items = image_search.find_images(inputs)
     return [replace(item, exif=exif) for item in items[:limit]]
 
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     """The images of a data set, in the order of its list, or of their names where it has no list."""
     if files.file_names is None:
-        items = image_files.find_images([str(files.images)])
+        items = image_search.find_images([str(files.images)])
     else:
         items = [ImageItem(files.images / name, name) for name in files.file_names]
     return [replace(item, id=registry.image_id(files, item.name)) for item in items]

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import RECIPE, Option, fields, settings
+from ovtool.settings import recipes
+from ovtool.settings.field import Option
+from ovtool.settings.option import fields, settings
 from ovtool.settings.shared import (
     OUTPUT,
     PUBLISHED_WAY,
@@ -227,7 +229,7 @@ class LabelMatching(Training):
         _refuse_held_out(self)
         if self.generator_file is None:
             return
-        recipe_first = sorted(fields(type(self)).items(), key=lambda item: item[0] != RECIPE)
+        recipe_first = sorted(fields(type(self)).items(), key=lambda item: item[0] != recipes.FIELD)
         for name, field in recipe_first:
             if name not in _OF_USE and getattr(self, name) != field.default:
                 raise UsageError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ovtool.settings.option import Option, settings
+from ovtool.settings.field import Option
+from ovtool.settings.option import settings
 from ovtool.settings.shared import Seed
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from ovtool.errors import UsageError
 from ovtool.settings import recipes
-from ovtool.settings.option import RECIPE, fields, is_settings
+from ovtool.settings.option import fields, is_settings
 
 T = TypeVar("T")
 Origin = Literal["default", "recipe", "model", "given"]
@@ -49,7 +49,7 @@ def layered(
                 raise UsageError(f"the {origin} sets '{name}', which it cannot set in {kind}")
     filled: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
-    asked = recipes.values(getattr(settings, RECIPE, None), type(settings))
+    asked = recipes.values(getattr(settings, recipes.FIELD, None), type(settings))
     for name, field in known.items():
         value = getattr(settings, name)
         origins[name] = "default" if not field.is_required and value == field.default else "given"
@@ -102,7 +102,7 @@ def as_data(value: Any, contents: Mapping[str, str] | None = None) -> Any:
     if is_settings(type(value)):
         data: dict[str, Any] = {"class": type(value).__name__}
         for name, field in fields(type(value)).items():
-            is_no_recipe = name == RECIPE and getattr(value, name) is None
+            is_no_recipe = name == recipes.FIELD and getattr(value, name) is None
             if field.option.shapes and not is_no_recipe:
                 own = contents[name] if name in contents else getattr(value, name)
                 data[name] = as_data(own)

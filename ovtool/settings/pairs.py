@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import Option, settings
+from ovtool.settings.field import Option
+from ovtool.settings.option import settings
 from ovtool.settings.propose import check_regions
 from ovtool.settings.shared import (
     OUTPUT,

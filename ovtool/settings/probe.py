@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import Argument, Option, settings
+from ovtool.settings.field import Argument, Option
+from ovtool.settings.option import settings
 from ovtool.settings.propose import check_regions
 from ovtool.settings.segment import LastBlock, check_windows
 from ovtool.settings.shared import (

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+FIELD = "recipe"  # of a class of settings: the name of a published way
+
 
 @dataclass(frozen=True)
 class Published:

@@ -15,7 +15,8 @@ from ovtool.settings.cam import (
     SemplesRecipe,
     Similarity,
 )
-from ovtool.settings.option import Option, fields, settings
+from ovtool.settings.field import Option
+from ovtool.settings.option import fields, settings
 from ovtool.settings.shared import (
     OUTPUT,
     Crf,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import Argument, Option, settings
+from ovtool.settings.field import Argument, Option
+from ovtool.settings.option import settings
 
 OUTPUT = "Output"
 PARTS = "Parts"

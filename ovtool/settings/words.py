@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.option import Option, settings
+from ovtool.settings.field import Option
+from ovtool.settings.option import settings
 
 ClassesPerImage = Annotated[
     Path | None, Option("The words of each image: JSON, file name to list of words.")

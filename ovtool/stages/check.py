@@ -12,6 +12,7 @@ from ovtool.formats import (
     coco_checks,
     coco_repair,
     file_matching,
+    image_search,
     images,
     kinds,
     label_maps,
@@ -118,7 +119,7 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
     elif kind == "image":
         images.read_rgb(path)
     elif kind == "images":
-        for item in images.find_images([source]):
+        for item in image_search.find_images([source]):
             yield from _caught(images.read_rgb, item.path)
     elif kind == "data set":
         yield from _data_set(path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ovtool.errors import InputError
-from ovtool.formats import images, label_maps, labelled, parts, tensors
+from ovtool.formats import image_search, images, label_maps, labelled, parts, tensors
 from ovtool.formats.kinds import classes_of, entries, is_label_map, kind_of
 from ovtool.inputs import data_folders
 
@@ -52,7 +52,7 @@ def run(file: str | Path) -> Facts:
 def _images(folder: str) -> Facts:
     """Images, and label maps among them, counted apart."""
     maps = {str(path) for path in labelled.label_map_files(Path(folder)) if _is_label_map(path)}
-    paths = {str(item.path) for item in images.find_images([folder])}
+    paths = {str(item.path) for item in image_search.find_images([folder])}
     return {"images": len(paths - maps), "label_maps": len(maps)}
 
 

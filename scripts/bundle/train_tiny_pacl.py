@@ -24,8 +24,7 @@ from ovtool.batches import captions as caption_batches
 from ovtool.batches.captions import Batch
 from ovtool.datasets import collage, registry
 from ovtool.datasets.captions import caption
-from ovtool.formats import images as pictures
-from ovtool.formats import parts, plots, tensors
+from ovtool.formats import image_search, parts, plots, tensors
 from ovtool.models import clip as door
 from ovtool.models import pacl
 from ovtool.settings.layers import as_data
@@ -110,7 +109,7 @@ def tokens_of(training: PaclTraining, seed: int, count: int, work: Path) -> Scen
 
 def validation(training: PaclTraining, pictures_of_val: int) -> patch_validation.Validation | None:
     """Pictures of `collage:val` with their masks."""
-    items = pictures.find_images([str(registry.locate("collage:val").images)])[:pictures_of_val]
+    items = image_search.find_images([str(registry.locate("collage:val").images)])[:pictures_of_val]
     return patch_validation.load("collage:val", items, training.features.clip)
 
 

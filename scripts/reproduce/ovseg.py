@@ -28,8 +28,7 @@ from cells import Cells, Figures, shown, with_interval
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
-from ovtool.formats import coco, labelled
-from ovtool.formats import images as pictures
+from ovtool.formats import coco, image_search, labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import words as word_inputs
 from ovtool.proposers import by_name
@@ -195,7 +194,7 @@ class Bench(Cells):
         These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
         """
         data = self.data(split)
-        items = pictures.find_images([str(data.images)])[:limit]
+        items = image_search.find_images([str(data.images)])[:limit]
         looked_for = word_inputs.gather(
             items, data.images, Words(classes_per_image=data.classes_per_image)
         )

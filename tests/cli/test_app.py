@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ovtool.cli import output
 from ovtool.cli.app import COMMANDS, Row, app, program
-from ovtool.settings.option import Argument
+from ovtool.settings.field import Argument
 from ovtool.settings.shared import Limit, Seed
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from ovtool.cli import cheap_checks, declare
 from ovtool.cli.declare import Only
 from ovtool.cli.parameters import DeclaredCommand
 from ovtool.errors import UsageError
-from ovtool.settings.option import Argument, Option, settings
+from ovtool.settings.field import Argument, Option
+from ovtool.settings.option import settings
 
 ROOT = Path(__file__).parents[2]
 Side = Annotated[int | None, Option("A side. Default: the model's.", min=8)]

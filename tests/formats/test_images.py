@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, images, label_maps, plots
+from ovtool.formats import coco, image_search, images, label_maps, plots
 
 RNG = np.random.default_rng(0)
 RGB = np.kron(RNG.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 32 x 48
@@ -38,10 +38,10 @@ def test_a_search_of_folders_leaves_out_what_was_drawn(
     label_maps.write(tmp_path / "maps" / "b.png", np.zeros((3, 4), int), 300)
     plots.losses(tmp_path / "a.loss.png", [{"step": 1, "loss": 1.0}], "a loss")
     images.save_png(tmp_path / "crop.png", Image.fromarray(RGB), is_drawn=False)
-    found = images.find_images([str(tmp_path)])
+    found = image_search.find_images([str(tmp_path)])
     assert [item.name for item in found] == ["a.png", "b.jpg", "crop.png"]
     assert "left out: 4 drawn by ovtool" in caplog.text
-    (item,) = images.find_images([str(tmp_path / "a.overlay.png")])  # asked for by its name
+    (item,) = image_search.find_images([str(tmp_path / "a.overlay.png")])  # asked for by its name
     assert (images.read_rgb(item.path) == RGB).all()
 
 
@@ -273,7 +273,7 @@ def touch(*paths: Path) -> None:
 
 
 def found(*inputs: object) -> list[str]:
-    return [item.name for item in images.find_images([str(value) for value in inputs])]
+    return [item.name for item in image_search.find_images([str(value) for value in inputs])]
 
 
 def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(*(folder / name for name in names), folder / "x.txt", folder / ".h.jpg")
     touch(folder / ".cache" / "t.jpg", tmp_path / "one.heic")
     assert found(folder) == ["a.jpg", "a/10.png", "a/2.webp", "b.JPG", "c/d/e.tiff"]
-    assert images.find_images([str(folder)])[1].path == folder / "a" / "10.png"
+    assert image_search.find_images([str(folder)])[1].path == folder / "a" / "10.png"
     assert found(folder / "b.JPG", tmp_path / "one.heic") == ["b.JPG", "one.heic"]
     assert found(folder / "b.JPG", folder) == [
         "b.JPG",
@@ -368,7 +368,7 @@ NAMES = [
 def test_every_name_that_is_found_is_written_and_read(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "photos" / "a:1"
     touch(folder / name, folder / "plain.png")
-    items = images.find_images([str(tmp_path / "photos")])
+    items = image_search.find_images([str(tmp_path / "photos")])
     assert {item.name for item in items} == {f"a:1/{name}", "a:1/plain.png"}
     listed = [coco.Image(number, item.name, 8, 6) for number, item in enumerate(items, start=1)]
     coco.write(coco.Dataset({}, listed, [], []), tmp_path / "x.json")

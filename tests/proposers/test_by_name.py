@@ -7,7 +7,7 @@ from transformers import MaskFormerConfig, ResNetConfig
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
-from ovtool.formats import coco, tensors
+from ovtool.formats import coco, image_search, tensors
 from ovtool.formats import images as image_files
 from ovtool.methods.regions import Regions
 from ovtool.models import clip as door
@@ -96,7 +96,7 @@ def test_more_suppression_leaves_fewer_regions(photos):
 
 def test_a_trained_proposer_gives_soft_masks_and_embeddings(trained, small, photos):
     source = proposal_sources.from_proposer(str(trained), clip=small)
-    item = image_files.find_images([str(photos / "a.png")])[0]
+    item = image_search.find_images([str(photos / "a.png")])[0]
     found = source.find(item, image_files.read_rgb(item.path))
     count = len(found.quality)
     assert count and source.proposer == "proposer.safetensors"
@@ -121,7 +121,7 @@ def kept(trained, photos, tmp_path):
 def test_embeddings_lie_beside_the_masks(kept, trained, small, photos):
     out, path = kept
     dataset = coco.read(out)
-    items = image_files.find_images([str(photos)])
+    items = image_search.find_images([str(photos)])
     rows, no_object = proposal_sources.read_embeddings(path, dataset, small)
     assert rows.shape == (len(dataset.annotations), small.embed_dim) and len(rows) >= 3
     live = proposal_sources.from_proposer(str(trained), clip=small)
@@ -228,7 +228,7 @@ def test_a_image_in_which_nothing_is_found(trained, photos, small, tmp_path):
     if not dataset.annotations:  # unless a mask covers everything
         rows, _ = proposal_sources.read_embeddings(vectors, dataset, small)
         assert rows.shape == (0, small.embed_dim)
-    items = image_files.find_images([str(photos)])
+    items = image_search.find_images([str(photos)])
     source = proposal_sources.of_masks(dataset, out, embeddings=vectors, clip=small)
     found = source.find(items[0], image_files.read_rgb(items[0].path))
     assert found.embeddings.shape == (len(found.quality), small.embed_dim)

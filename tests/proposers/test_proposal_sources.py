@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, rle
+from ovtool.formats import coco, image_search, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.methods import regions
@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 40, 64
 
 @pytest.fixture
 def items(photos):
-    return image_files.find_images([str(photos)])
+    return image_search.find_images([str(photos)])
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
-from ovtool.formats import coco, parts
-from ovtool.formats import images as image_files
+from ovtool.formats import coco, image_search, parts
 from ovtool.runtime import runs
 from ovtool.runtime.engine import PartOutput
 from ovtool.runtime.progress import no_progress
@@ -19,7 +18,7 @@ CATEGORIES = (coco.Category(1, "thing", synonyms=("object",)),)
 
 @pytest.fixture
 def items(photos):
-    return image_files.find_images([str(photos)])
+    return image_search.find_images([str(photos)])
 
 
 class Stage:

@@ -11,8 +11,9 @@ import pytest
 
 from ovtool.errors import UsageError
 from ovtool.settings import option, recipes
+from ovtool.settings.field import Option
 from ovtool.settings.layers import as_data, filled, known, layered
-from ovtool.settings.option import Option, settings
+from ovtool.settings.option import settings
 
 Side = Annotated[int | None, Option("A side. Default: the model's.", min=8)]
 

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, OutputExistsError, UsageError
-from ovtool.formats import coco, label_maps, parts, rle
+from ovtool.formats import coco, image_search, label_maps, parts, rle
 from ovtool.formats import images as pictures
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, region_scores, regions
@@ -324,7 +324,7 @@ def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(
 def test_a_part_that_had_its_memory_has_no_note(photos, loads_small):
     looked_for, compute = WordSet((("cow",), ("sky",))), Compute(device="cpu")
     loaded = dense.load(Patch(window=32), looked_for, None, compute)
-    made = records.part_output(pictures.find_images([str(photos)]), loaded, DrawnFiles(()))
+    made = records.part_output(image_search.find_images([str(photos)]), loaded, DrawnFiles(()))
     assert len(list(made.records)) == 3 and made.note == {}
 
 
