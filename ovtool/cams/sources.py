@@ -166,7 +166,7 @@ def pacl(clip: Clip, labels: Labelled, settings: PaclMaps) -> Network:
 
 def generator(network: Generator) -> Network:
     """The maps of a mask generator."""
-    return Network(network.shown, lambda pixels, classes: network(pixels)[0, list(classes)])
+    return Network(network.view, lambda pixels, classes: network(pixels)[0, list(classes)])
 
 
 def classifier(network: Classifier) -> Network:
@@ -176,7 +176,7 @@ def classifier(network: Classifier) -> Network:
         weights: Tensor = network.weights[list(classes)]
         return activation_maps.class_maps(network.features(pixels), weights)[0]
 
-    return Network(network.shown, maps)
+    return Network(network.view, maps)
 
 
 def _as_seen_by(clip: Clip, short_side: int | None) -> Callable[[Tensor, float], Tensor]:

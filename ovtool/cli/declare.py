@@ -27,9 +27,9 @@ from typer.core import TyperArgument, TyperOption
 
 from ovtool.cli.parameters import (
     DeclaredCommand,
+    Display,
     FieldArgument,
     FieldOption,
-    Shown,
     verbosity,
 )
 from ovtool.errors import UsageError
@@ -64,8 +64,8 @@ class Plain:
         if self.argument is not None:
             return [FieldArgument(self.field, self.argument)]
         panel = self.field.option.panel or DEFAULT_PANEL
-        shown = Shown(panel, default_text(self.field.default))
-        return [FieldOption(self.field.name, self.field, shown, moved.get(self.field.flag))]
+        display = Display(panel, default_text(self.field.default))
+        return [FieldOption(self.field.name, self.field, display, moved.get(self.field.flag))]
 
     def value(self, given: Mapping[str, Any]) -> Any:
         """What the command gets."""
@@ -134,8 +134,8 @@ class Group:
                     raise TypeError(f"{first.flag} of {self.name} is declared in two ways")
             panel = first.option.panel or settings.panel_of(self.members[0])
             some = tuple(spelled) if len(spelled) < len(self.members) else ()
-            shown = Shown(panel, _default_of(spelled), some)
-            options.append(FieldOption(self._key(name), first, shown, moved.get(first.flag)))
+            display = Display(panel, _default_of(spelled), some)
+            options.append(FieldOption(self._key(name), first, display, moved.get(first.flag)))
         return options
 
     def _choosing(self) -> FieldOption:
@@ -145,7 +145,9 @@ class Group:
         ]
         choice = Field(self.name, Literal[names], Option(" ".join(lines)), None)
         default = "" if self.default is MISSING else settings.name_of(type(self.default))
-        return FieldOption(self._key(), choice, Shown(settings.panel_of(self.members[0]), default))
+        return FieldOption(
+            self._key(), choice, Display(settings.panel_of(self.members[0]), default)
+        )
 
     def _key(self, field: str = "") -> str:
         """The key of a field's value; a recipe is one option of all groups that have it."""

@@ -26,7 +26,7 @@ _NO_DESCRIPTOR = cast(Any, None)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Display:
     """How an option stands in `--help` and in the reference.
 
     Attributes:
@@ -43,18 +43,18 @@ class Shown:
 class FieldOption(TyperOption):
     """An option made from a field; its value is None where it was not given."""
 
-    def __init__(self, name: str, field: Field, shown: Shown, moved: str | None = None) -> None:
+    def __init__(self, name: str, field: Field, display: Display, moved: str | None = None) -> None:
         """Makes the option.
 
         Args:
             name: The key of its value among the parameters of the call.
             field: What it is.
-            shown: How it is shown.
+            display: How it is shown.
             moved: The flag that now has the meaning which this flag had before.
         """
         if field.is_switch and not field.is_required and field.default:
             raise TypeError(f"{field.flag} is a switch, so it must be off by default")
-        self.field, self.shown, self._moved = field, shown, moved
+        self.field, self.display, self._moved = field, display, moved
         short = [field.option.short] if field.option.short else []
         super().__init__(
             param_decls=[name, *short, field.flag],
@@ -87,8 +87,8 @@ class FieldOption(TyperOption):
 
     def notes(self) -> list[str]:
         """Whom it belongs to, its default, its range, and whether it must be given."""
-        notes = [f"for {', '.join(self.shown.owners)}"] if self.shown.owners else []
-        notes += [f"default: {self.shown.default}"] if self.shown.default else []
+        notes = [f"for {', '.join(self.display.owners)}"] if self.display.owners else []
+        notes += [f"default: {self.display.default}"] if self.display.default else []
         notes += [self.field.range] if self.field.range else []
         notes += ["may be repeated"] if self.field.option.repeat else []
         return notes + (["required"] if self.is_needed else [])
@@ -96,7 +96,7 @@ class FieldOption(TyperOption):
     @property
     def is_needed(self) -> bool:
         """Whether it must be given; one of a single member, with that member."""
-        return self.field.is_required and len(self.shown.owners) < 2
+        return self.field.is_required and len(self.display.owners) < 2
 
 
 class FieldArgument(TyperArgument):
@@ -293,7 +293,7 @@ class DeclaredCommand(TyperCommand):
         panels: dict[str, list[FieldOption]] = {}
         for parameter in self.params:
             if isinstance(parameter, FieldOption):
-                panels.setdefault(parameter.shown.panel, []).append(parameter)
+                panels.setdefault(parameter.display.panel, []).append(parameter)
         return panels
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:

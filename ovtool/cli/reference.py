@@ -48,7 +48,7 @@ def _declared(command: DeclaredCommand) -> list[str]:
     lines = []
     if command.text.examples:
         lines += ["```sh", *command.text.examples, "```", ""]
-    arguments = [one for one in command.params if isinstance(one, FieldArgument)]
+    arguments = [parameter for parameter in command.params if isinstance(parameter, FieldArgument)]
     for argument in arguments:
         lines.append(f"- {_code(argument.get_usage_pieces(None)[0])}: {argument.argument.help}")
     lines += [""] if arguments else []
@@ -65,11 +65,11 @@ def _declared(command: DeclaredCommand) -> list[str]:
 
 
 def _line(option: FieldOption) -> str:
-    field, shown = option.field, option.shown
-    default = _code(shown.default) if shown.default else ""
+    field, display = option.field, option.display
+    default = _code(display.default) if display.default else ""
     if option.is_needed:
         default = "required"
-    cells = [_code(option.usage()), ", ".join(shown.owners), default, field.range]
+    cells = [_code(option.usage()), ", ".join(display.owners), default, field.range]
     return "| " + " | ".join([*cells, _cell(field.option.help)]) + " |"
 
 

@@ -14,8 +14,8 @@ def folder() -> Path:
     """``$OVTOOL_CACHE``, else ``$XDG_CACHE_HOME/ovtool``, else ``~/.cache/ovtool``; it need not
     exist.
     """
-    if chosen := os.environ.get("OVTOOL_CACHE"):
-        return Path(chosen).expanduser()
+    if named := os.environ.get("OVTOOL_CACHE"):
+        return Path(named).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared).expanduser() / "ovtool"
     return Path.home() / ".cache" / "ovtool"

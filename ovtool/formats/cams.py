@@ -177,15 +177,15 @@ def _check(cams: Cams, where: str) -> None:
             raise InputError(f"{place}: no category has the id {min(unknown)}; make it again")
         if image.id not in cams.maps:
             raise InputError(f"{place} are missing; make it again")
-        found = cams.maps[image.id]
-        if found.ndim != 3 or len(found) != len(image.category_ids) or 0 in found.shape[1:]:
+        own = cams.maps[image.id]
+        if own.ndim != 3 or len(own) != len(image.category_ids) or 0 in own.shape[1:]:
             raise InputError(
-                f"{place} have the shape {list(found.shape)} for {len(image.category_ids)} categories; "
+                f"{place} have the shape {list(own.shape)} for {len(image.category_ids)} categories; "
                 "make it again"
             )
-        if not found.isfinite().all():
+        if not own.isfinite().all():
             raise InputError(f"{place} hold numbers that are not finite (NaN); make it again")
-        if found.numel() and (found.min() < 0 or found.max() > 1):
+        if own.numel() and (own.min() < 0 or own.max() > 1):
             raise InputError(f"{place} leave the range from 0 to 1; make it again")
     if extra := set(cams.maps) - seen:
         raise InputError(f"{where}: the map cam/{min(extra)} belongs to no image; make it again")

@@ -14,15 +14,15 @@ def listed(header: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
     Empty where the headers do not say.
     """
-    one, two = dict(_settings(header)), dict(_settings(other))
-    if not one or not two:
+    first, second = dict(_settings(header)), dict(_settings(other))
+    if not first or not second:
         return ""
-    names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
-    shown = [
-        f"{name} ({_short(one.get(name))} and {_short(two.get(name))})" for name in names[:_MOST]
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    listed = [
+        f"{name} ({_short(first.get(name))} and {_short(second.get(name))})" for name in names[:_MOST]
     ]
-    rest = len(names) - len(shown)
-    return ", ".join([*shown, f"{rest} more"] if rest else shown)
+    rest = len(names) - len(listed)
+    return ", ".join([*listed, f"{rest} more"] if rest else listed)
 
 
 def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -82,7 +82,7 @@ def _of_stack(
         return stack
     if len(stack) == len(categories):
         place = {category.id: k for k, category in enumerate(categories)}
-        return stack[[place[one] for one in category_ids]]
+        return stack[[place[category_id] for category_id in category_ids]]
     raise InputError(
         f"{path} has {len(stack)} maps, but its image has {len(category_ids)} labels and there are "
         f"{len(categories)} classes; give one map for each of either"
@@ -96,19 +96,19 @@ def _of_names(
     categories: Sequence[coco.Category],
 ) -> NDArray[np.generic]:
     by_id = {category.id: (k, category) for k, category in enumerate(categories)}
-    found = []
-    for one in category_ids:
-        number, category = by_id[one]
+    maps = []
+    for category_id in category_ids:
+        number, category = by_id[category_id]
         array = arrays.get(category.name, arrays.get(str(number)))
         if array is None or array.ndim != 2:
             raise InputError(
                 f"{path} has no map (h, w) named '{category.name}' or {number} for a label of its image; "
                 f"it has {', '.join(f'{k} {list(v.shape)}' for k, v in list(arrays.items())[:4])}"
             )
-        found.append(array)
-    if len({array.shape for array in found}) > 1:
+        maps.append(array)
+    if len({array.shape for array in maps}) > 1:
         raise InputError(f"{path} has maps of several sizes: bring them to one")
-    return np.stack(found)
+    return np.stack(maps)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:

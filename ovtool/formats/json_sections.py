@@ -37,7 +37,7 @@ def read(path: Path, names: Collection[str]) -> dict[str, Any] | None:
 
 
 def _sections(content: Content, names: Collection[str]) -> dict[str, Any] | None:
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     step = _START.match(content)
     while step is not None and step[0][-1:] != b"}":
         key = _KEY.match(content, step.end())
@@ -46,10 +46,10 @@ def _sections(content: Content, names: Collection[str]) -> dict[str, Any] | None
             return None
         name = strict_json.loads(key[1].decode())
         if name in names:
-            found[name] = strict_json.loads(content[key.end() : stop].decode())
+            sections[name] = strict_json.loads(content[key.end() : stop].decode())
         step = _NEXT.match(content, stop)
     is_whole = step is not None and not content[step.end() :].strip()
-    return found if is_whole else None
+    return sections if is_whole else None
 
 
 def _end_of_value(content: Content, start: int) -> int | None:

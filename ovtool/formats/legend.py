@@ -133,9 +133,9 @@ def draw(entries: Sequence[Entry], width: int, picture_height: int) -> Rgb:
         layout = _layout(entries, width, allowed, attempt, longest_name)
         if len(entries) <= layout.places:
             break
-    shown = list(entries)
+    drawn = list(entries)
     if len(entries) > layout.places:
-        shown = shown[: max(0, layout.places - 1)]
+        drawn = drawn[: max(0, layout.places - 1)]
     margin, row = layout.margin, layout.row_height
     strip = Image.new("RGB", (width, (layout.rows + 1) * row + 2 * margin), STRIP)
     canvas = ImageDraw.Draw(strip)
@@ -146,10 +146,10 @@ def draw(entries: Sequence[Entry], width: int, picture_height: int) -> Rgb:
         if line == 0:
             score = _SCORE if layout.score_width else ""
             _draw_numbers(canvas, layout, (_SHARE, score), left, middle - row)
-        if place < len(shown):
-            _draw_entry(canvas, layout, shown[place], left, middle)
+        if place < len(drawn):
+            _draw_entry(canvas, layout, drawn[place], left, middle)
         else:
-            rest = f"+{len(entries) - len(shown)} more"
+            rest = f"+{len(entries) - len(drawn)} more"
             left += 1.5 * layout.font.size
             canvas.text((left, middle), rest, _FAINT, layout.font, anchor="lm")
     return np.array(strip)

@@ -69,10 +69,10 @@ def collected(folders: Sequence[Path]) -> Pieces:
         InputError: a part is missing, damaged, or there twice.
         MismatchError: parts of different runs.
     """
-    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+    by_index: dict[int, tuple[Path, dict[str, Any]]] = {}
     for folder in folders:
         for path, header in parts.listed(folder):
-            first = next(iter(found.values()), (path, header))
+            first = next(iter(by_index.values()), (path, header))
             if header.get("digest") != first[1].get("digest"):
                 differing = (
                     differences.listed(first[1], header) or "other settings, images or model"
@@ -81,23 +81,23 @@ def collected(folders: Sequence[Path]) -> Pieces:
                     f"{path} is of another run than {first[0]}: {differing}; merge the parts of one run"
                 )
             index = int(header["part"])
-            if index in found:
+            if index in by_index:
                 raise InputError(
-                    f"part {index} is there twice, as {found[index][0]} and as {path}; remove one of them"
+                    f"part {index} is there twice, as {by_index[index][0]} and as {path}; remove one of them"
                 )
-            found[index] = (path, header)
-    _check_complete(found)
-    return Pieces(tuple(_piece(*found[index]) for index in sorted(found)))
+            by_index[index] = (path, header)
+    _check_complete(by_index)
+    return Pieces(tuple(_piece(*by_index[index]) for index in sorted(by_index)))
 
 
-def _check_complete(found: Mapping[int, tuple[Path, Mapping[str, Any]]]) -> None:
+def _check_complete(by_index: Mapping[int, tuple[Path, Mapping[str, Any]]]) -> None:
     """Raises InputError where parts are missing, or are of another cut of the images."""
-    path, header = next(iter(found.values()))
+    path, header = next(iter(by_index.values()))
     size, items = header["stop"] - header["start"], header["items"]
     if header["part"]:  # of part 0 it is the size
         size = header["start"] // header["part"]
     whole = parts.cut(items, max(size, 1))
-    missing = [part.index for part in whole if part.index not in found]
+    missing = [part.index for part in whole if part.index not in by_index]
     if missing:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise InputError(
@@ -105,7 +105,7 @@ def _check_complete(found: Mapping[int, tuple[Path, Mapping[str, Any]]]) -> None
             "--resume"
         )
     cuts = {part.index: part for part in whole}
-    for index, (path, header) in found.items():
+    for index, (path, header) in by_index.items():
         if cuts.get(index) != Part(index, header["start"], header["stop"], header["items"]):
             raise MismatchError(f"{path} is from another cut of the images; remove it")
 

@@ -234,13 +234,13 @@ def listed(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     )
     if not paths:
         raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
-    found: list[tuple[Path, dict[str, Any]]] = []
+    known: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
         header, end = _ends(path)
         if header is None or end is None:
             raise InputError(f"{path} is damaged: {_MEND}")
-        found.append((path, header))
-    return found
+        known.append((path, header))
+    return known
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -258,9 +258,9 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
 
     The folder is checked before the first record, and raises as ``read_header`` does.
     """
-    found = _checked(folder)
-    digest = str(found[0][1].get("digest"))
-    return (record for path, _ in found for record in _records(path, digest))
+    known = _checked(folder)
+    digest = str(known[0][1].get("digest"))
+    return (record for path, _ in known for record in _records(path, digest))
 
 
 def document(folder: Path) -> dict[str, Any]:
@@ -297,20 +297,20 @@ def document(folder: Path) -> dict[str, Any]:
 
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The files and headers of the parts of a folder, which must fit together."""
-    found: list[tuple[Path, dict[str, Any]]] = []
+    known: list[tuple[Path, dict[str, Any]]] = []
     stop, items = 0, 0
     for index, (path, header) in enumerate(listed(folder)):
         if path != folder / f"part-{index:05d}.jsonl":
             raise InputError(f"{folder}: part-{index:05d}.jsonl is missing: {_MEND}")
-        if found:
-            _check_digest(header, found[0][1], path)
+        if known:
+            _check_digest(header, known[0][1], path)
         if header.get("part") != index or header.get("start") != stop:
             raise MismatchError(f"{path} is from another cut of the images; remove {folder}")
         stop, items = header["stop"], header["items"]
-        found.append((path, header))
+        known.append((path, header))
     if items and stop < items:
         raise InputError(f"{folder}: the parts end at image {stop} of {items}: {_MEND}")
-    return found
+    return known
 
 
 def _line(value: Any) -> bytes:

@@ -130,9 +130,9 @@ def read(url: str, left: Left) -> Iterator[Sample]:
     given = 0
     tars = _webdataset().tariterators
     opened = list(tars.url_opener([{"url": url}], handler=go_on))
-    for one in opened:
-        one["stream"] = _Watched(one["stream"])
-    files = (file for one in opened for file in _files(one["stream"], url, problems))
+    for shard in opened:
+        shard["stream"] = _Watched(shard["stream"])
+    files = (file for shard in opened for file in _files(shard["stream"], url, problems))
     for members in tars.group_by_keys(files, handler=go_on):
         given += 1
         sample = _sample(url, members, left)
@@ -179,9 +179,9 @@ class _Watched:
         self.stream, self.last = stream, b""
 
     def read(self, size: int = -1) -> bytes:
-        found: bytes = self.stream.read(size)
-        self.last = (self.last + found)[-512:]
-        return found
+        content: bytes = self.stream.read(size)
+        self.last = (self.last + content)[-512:]
+        return content
 
 
 def count(urls: Sequence[str]) -> int:
@@ -198,8 +198,8 @@ def count(urls: Sequence[str]) -> int:
         except Exception:  # each kind of compression has its own, and `read` says so
             pass
         total += sum(
-            bool(found & set(IMAGES)) and bool(found & {CAPTION, RECORD})
-            for found in kinds.values()
+            bool(suffixes & set(IMAGES)) and bool(suffixes & {CAPTION, RECORD})
+            for suffixes in kinds.values()
         )
     return total
 
@@ -221,10 +221,10 @@ def _caption(members: dict[str, Any]) -> str:
     if CAPTION in members:
         return str(members[CAPTION].decode("utf-8", "replace")).strip()
     try:
-        found = strict_json.loads(members.get(RECORD, b"{}").decode())
+        content = strict_json.loads(members.get(RECORD, b"{}").decode())
     except ValueError:
         return ""
-    caption = found.get("caption") if isinstance(found, dict) else None
+    caption = content.get("caption") if isinstance(content, dict) else None
     return caption.strip() if isinstance(caption, str) else ""
 
 

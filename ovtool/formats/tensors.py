@@ -165,11 +165,11 @@ def check_fingerprint(
     Raises:
         MismatchError: the header has another fingerprint, or none; both models are named.
     """
-    found = header.get("fingerprint")
-    if found != fingerprint:
+    own = header.get("fingerprint")
+    if own != fingerprint:
         theirs = header.get("model") or "an unnamed model"
         raise MismatchError(
-            f"{path} was made with {theirs} ({found or 'no fingerprint'}), but the model here is "
+            f"{path} was made with {theirs} ({own or 'no fingerprint'}), but the model here is "
             f"{model_name} ({fingerprint}); use --model {theirs}, or make the file anew"
         )
 
@@ -211,7 +211,7 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
     except ValueError:
         header = None
     kind = header.get("kind") if isinstance(header, dict) else None
-    if not isinstance(kind, str) or len(kind) > 60:
+    if not isinstance(header, dict) or not isinstance(kind, str) or len(kind) > 60:
         raise InputError(f"{path}: its metadata key ovtool is damaged; make the file again")
     if header.get("format") != FORMAT:
         raise InputError(

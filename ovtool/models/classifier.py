@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         """Images uint8 (B, H, W, 3) to (B, 3, H, W), on the network's device."""
         return timm_backbone.normalise(rgb.to(self.head.weight.device))
 
-    def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
+    def view(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
         """An image uint8 (H, W, 3) as it is seen in use, normalised (1, 3, h, w)."""
         return self.normalise(
             timm_backbone.resized(rgb, round(scale * self.side), self.backbone.divisor)

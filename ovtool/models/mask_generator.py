@@ -229,7 +229,7 @@ class Generator(nn.Module):
         """`maps` of `features`."""
         return self.maps(self.features(pixels))
 
-    def shown(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
+    def view(self, rgb: Tensor, scale: float = 1.0) -> Tensor:
         """An image uint8 (H, W, 3) as it is seen in use: its shorter side `scale` times `side`, both sides
         multiples of `divisor`; normalised (1, 3, h, w)."""
         return self.normalise(timm_backbone.resized(rgb, round(scale * self.side), self.divisor))

@@ -165,9 +165,11 @@ def _at_side(rgb: Rgb, side: int, find: Callable[[Rgb], Regions]) -> Regions:
     if scale >= 1:
         return find(rgb)
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    found = find(np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX)))
-    labels = Image.fromarray(found.superpixels).resize((width, height), Image.Resampling.NEAREST)
-    return replace(found, superpixels=np.asarray(labels))
+    proposals = find(np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BOX)))
+    labels = Image.fromarray(proposals.superpixels).resize(
+        (width, height), Image.Resampling.NEAREST
+    )
+    return replace(proposals, superpixels=np.asarray(labels))
 
 
 def _regions(rgb: Rgb, settings: Propose) -> Regions:

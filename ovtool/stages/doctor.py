@@ -84,12 +84,12 @@ def _devices(lacks: Any) -> dict[str, Any]:
     if torch.backends.mps.is_available():
         devices.insert(0, {"name": "mps"})
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
-    found = [torch.cuda.get_device_properties(i) for i in gpus]
+    properties = [torch.cuda.get_device_properties(i) for i in gpus]
     devices[:0] = [
         {"name": f"cuda:{i}", "model": gpu.name, "memory_gb": round(gpu.total_memory / 1e9, 1)}
-        for i, gpu in enumerate(found)
+        for i, gpu in enumerate(properties)
     ]
-    if shutil.which("nvidia-smi") and not found:
+    if shutil.which("nvidia-smi") and not properties:
         lacks("torch sees no GPU, though nvidia-smi is here", "install a CUDA build of torch")
     return {"device": str(devices[0]["name"]).split(":")[0], "devices": devices}
 

@@ -209,10 +209,10 @@ def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipel
     drawn = [
         captioned_images.choose(image, nouns.captions_per_image, nouns.seed) for image in captioned
     ]
-    found = captioned_images.mentions(
+    mentioned = captioned_images.mentions(
         drawn, pipeline, pos=nouns.pos, chunks=nouns.chunks, stop=_stop_words(nouns)
     )
-    return {image.file_name: own for image, own in zip(captioned, found, strict=True)}
+    return {image.file_name: own for image, own in zip(captioned, mentioned, strict=True)}
 
 
 def _stop_words(nouns: Nouns) -> frozenset[str]:

@@ -209,7 +209,7 @@ def _stages(backbone: Backbone, clip: Clip, crops: Tensor) -> dict[str, Tensor]:
 
     mean, std = (crops.new_tensor(three).view(1, 3, 1, 1) for three in (clip.mean, clip.std))
     rgb = ((crops * std + mean) * 255).permute(0, 2, 3, 1).cpu()
-    grid = [side // clip.patch_size for side in crops.shape[2:]]
+    grid = (crops.shape[2] // clip.patch_size, crops.shape[3] // clip.patch_size)
     maps = backbone.stages(timm_backbone.normalise(rgb))
     return {
         f"{backbone.name}, stage {number}": adaptive_avg_pool2d(own, grid).permute(0, 2, 3, 1)

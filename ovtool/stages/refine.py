@@ -301,8 +301,8 @@ def _maps_of_generator(generator: Any) -> MapsOf:
     network = cam_sources.generator(generator)
 
     def maps_of(image: CamImage, rgb: Tensor) -> Tensor:
-        chosen = [place[one] for one in image.category_ids]
-        return cam_sources.maps_of(network, rgb, chosen, flip=True).cpu()
+        indices = [place[category_id] for category_id in image.category_ids]
+        return cam_sources.maps_of(network, rgb, indices, flip=True).cpu()
 
     return maps_of
 

@@ -22,7 +22,7 @@ def rgb(height=48, width=64):
 
 def test_the_clips_own_patches_under_a_small_head(native):
     generator = Generator(Settings(hidden=5), CATEGORIES, native)
-    picture = generator.shown(rgb())
+    picture = generator.view(rgb())
     assert generator.side == 96 and picture.shape == (1, 3, 96, 128)
     features = generator.features(picture)
     assert features.shape == (1, native.embed_dim, 6, 8) and not features.requires_grad
@@ -49,7 +49,7 @@ def test_it_begins_with_the_texts(native, start, words, hidden):
     generator = Generator(
         Settings("clip", False, hidden, start=start), CATEGORIES, native, 3, texts=given
     )
-    picture = generator.shown(rgb())
+    picture = generator.view(rgb())
     patches = door.patch_features(native, picture)[0].double()  # (h, w, D)
     own, others = (patches @ one.double().T for one in given)
     if words:
@@ -85,7 +85,7 @@ def test_windows_where_the_weights_recommend_them(native):
     recommended = {"short_side": 64, "window": 48, "stride": 16}
     clip = dataclasses.replace(native, dense=recommended)
     generator = Generator(Settings(hidden=0), CATEGORIES, clip)
-    picture = generator.shown(rgb())
+    picture = generator.view(rgb())
     assert generator.side == 64 and picture.shape == (1, 3, 64, 80)
     found = generator.features(picture)
     patch = clip.patch_size
@@ -127,7 +127,7 @@ def test_what_is_saved_is_loaded(native, tmp_path, settings):
     mask_generator.save(path, made, {"steps": 3})
     found = mask_generator.load(path, native)
     assert found.categories == made.categories and found.side == made.side
-    picture = made.shown(rgb())
+    picture = made.view(rgb())
     assert torch.equal(found(picture), made(picture))
     header = tensors.read_header(path)
     assert header["fingerprint"] == native.fingerprint and header["settings"]["steps"] == 3

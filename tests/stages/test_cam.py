@@ -183,7 +183,7 @@ def test_without_a_step_maps_are_those_of_the_start(make, source, tmp_path, smal
     for n, image in enumerate(read.images):
         rgb = torch.from_numpy(np.array(Image.open(tmp_path / "pictures" / image.file_name)))
         places = [[one.id for one in found.categories].index(k) for k in image.category_ids]
-        expected = activation_maps.min_max(twin(twin.shown(rgb))[0, places])
+        expected = activation_maps.min_max(twin(twin.view(rgb))[0, places])
         assert torch.allclose(read.of(n + 1), expected, atol=2e-3)
 
 
