@@ -30,6 +30,8 @@ def read(path: Path, names: Collection[str]) -> dict[str, Any] | None:
     """
     try:
         with open(path, "rb") as file:
+            if not path.stat().st_size:
+                return None  # there is nothing to map
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _sections(content, names)
     except (OSError, EOFError):

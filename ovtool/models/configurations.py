@@ -94,7 +94,8 @@ def _check_keys(table: Mapping[str, Any], name: str, where: str) -> None:
         if value is not None and type(value) not in kinds:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise ModelError(f"{where}: '{place}' is {value!r:.60}, not {wanted}; correct it")
-        _check_size(value, place, where)
+        if float not in kinds:
+            _check_size(value, place, where)
         if type(value) is dict:
             _check_keys(value, key, where)
 

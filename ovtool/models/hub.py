@@ -96,6 +96,9 @@ def load(
     return network.eval().requires_grad_(False), processor
 
 
+_LONGEST_REASON = 300  # letters; libraries quote what they read
+
+
 def cannot_load(what: str, error: Exception) -> ModelError:
     """The error, in one line, for whatever a library raised while it loaded `what`."""
     return ModelError(f"cannot load {what}: {reason(error)}")
@@ -108,7 +111,7 @@ def reason(error: Exception) -> str:
         return "it needs code of its own, which ovtool never runs; name another model"
     if "weights_only" in text or isinstance(error, UnpicklingError):
         return "it is broken or holds more than tensors, and code is never unpickled; get it as .safetensors"
-    return text.split("\n")[0] or type(error).__name__
+    return text.split("\n")[0][:_LONGEST_REASON] or type(error).__name__
 
 
 def quiet() -> None:

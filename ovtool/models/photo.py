@@ -156,7 +156,7 @@ class Photo(CLIP):
 
 def is_photo(config: Mapping[str, Any]) -> bool:
     """Whether a model configuration describes a network of this file."""
-    return "stem" in config["vision_cfg"]
+    return "stem" in config.get("vision_cfg", {})
 
 
 def from_config(config: Mapping[str, Any]) -> Photo:

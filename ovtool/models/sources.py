@@ -129,8 +129,8 @@ def _read(path: Path, own: Path | str) -> _Description:
     towers = [config.get(name) for name in ("vision_cfg", "text_cfg")]
     if not complete or not all(isinstance(tower, dict) for tower in towers):
         raise ModelError(f"{path} is no open_clip configuration: it needs model_cfg, whole")
-    check_architecture(str(path), config)
     configurations.check(config, str(path))
+    check_architecture(str(path), config)
     tokenizer = configurations.tokenizer_of(config, own, str(path))
     return _Description(config, tokenizer, configurations.preprocessing(preprocess, str(path)))
 

@@ -44,6 +44,7 @@ class SegmenterTraining(Training):
             "maskformer-tiny",
             "maskformer-resnet50",
             "maskformer-swin-base",
+            "maskformer-photo",
         ],
         Option(
             "The network. deeplabv3_*: torchvision's. maskformer-*: one mask for each class. tiny: a "

@@ -54,7 +54,7 @@ class Recipe:
     clip_norm: float | None = None
 
 
-MASKFORMER: Mapping[str, Recipe] = {  # the larger two as the paper's small and large one
+MASKFORMER: Mapping[str, Recipe] = {  # resnet50 and swin-base as the paper's small and large one
     "tiny": Recipe(lr=1e-3, crop_size=256, warmup=200, clip_norm=0.01),
     "resnet50": Recipe(
         lr=2e-4,
@@ -65,6 +65,7 @@ MASKFORMER: Mapping[str, Recipe] = {  # the larger two as the paper's small and 
         clip_norm=0.01,
     ),
     "swin-base": Recipe(lr=6e-5, crop_size=640, warmup=1500, clip_norm=0.01),
+    "photo": Recipe(lr=5e-4, crop_size=384, warmup=200, backbone_multiplier=0.1, clip_norm=0.01),
 }
 
 

@@ -26,7 +26,6 @@ from ovtool.settings.layers import Origin, known
 from ovtool.settings.propose import Propose
 from ovtool.settings.proposer import ProposerTraining
 from ovtool.trainers import pixel_networks
-from ovtool.trainers.pixel_networks import Recipe
 from ovtool.training import distributed, loop
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Task
@@ -39,12 +38,6 @@ STEPS = 120_000
 UNLABELLED = -1
 
 
-RECIPES: Mapping[str, Recipe] = {
-    **pixel_networks.MASKFORMER,
-    "photo": Recipe(lr=5e-4, crop_size=384, warmup=200, backbone_multiplier=0.1, clip_norm=0.01),
-}
-
-
 def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, dict[str, Origin]]:
     """The settings with nothing left open, and where each value comes from.
 
@@ -52,7 +45,9 @@ def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, 
         training: As they were given.
         images: To learn from, for the steps of `epochs`.
     """
-    return pixel_networks.settled(training, RECIPES[training.architecture], STEPS, images)
+    return pixel_networks.settled(
+        training, pixel_networks.MASKFORMER[training.architecture], STEPS, images
+    )
 
 
 def embedded(model: str | None, names: Sequence[str], templates: str) -> tuple[Clip, Tensor]:
@@ -104,7 +99,7 @@ def optimizer_of(network: MaskFormer, training: ProposerTraining) -> torch.optim
         (parameter, name.startswith("model.pixel_level_module.encoder."), name not in bare)
         for name, parameter in network.named_parameters()
     )
-    multiplier = RECIPES[training.architecture].backbone_multiplier
+    multiplier = pixel_networks.MASKFORMER[training.architecture].backbone_multiplier
     return torch.optim.AdamW(pixel_networks.parameter_groups(parameters, training, multiplier))
 
 
@@ -160,7 +155,7 @@ def task(
         losses = _losses(network, words, batch.pixels, targets, training.class_weight, ranks, dtype)
         return pixel_networks.descend(losses, ranks)
 
-    clip_norm = RECIPES[training.architecture].clip_norm
+    clip_norm = pixel_networks.MASKFORMER[training.architecture].clip_norm
     return Task(
         name="training the proposer",
         modules={"network": network},

@@ -236,7 +236,7 @@ def test_broken_coco_files(fails, desk, photos, defect, message):
     (desk / "x.json").write_text(json.dumps(defect))
     said = fails(1, "segment", photos / "a.png", *WORDS, "--proposals", "x.json")
     assert said.startswith("x.json") and message in said
-    if message != "has no section annotations":  # which a list of images may lack
+    if "images" in message or "list" in message or "file_name" in message:  # all that is read there
         assert fails(1, "segment", "--coco", "x.json", "--images", photos, *WORDS) == said
 
 

@@ -123,7 +123,7 @@ def test_each_noun_of_an_image_once_with_its_place(mining, desk, photos, capsys)
 
 def test_each_noun_takes_the_masked_crop_of_highest_cosine(mining, desk, photos):
     assert run(["propose", str(photos), "-o", "p.json", "--proposer", "regions"]) == 0
-    command = [*mining[:-2], "--proposals", "p.json", "-o", "o.json"]
+    command = [*mining[:-2], "--proposals", "p.json", "-o", "o.json", "--recipe", "ovseg"]
     assert run(command) == 0
     proposals, dataset = coco.read("p.json"), coco.read("o.json")
     clip = door.load("tiny")
@@ -194,8 +194,8 @@ def test_softmax_over_the_nouns_keeps_the_cosine_as_score(mining, desk):
 
 
 def test_the_quality_of_masks_counts_as_much_as_it_is_told(mining, desk):
-    assert run([*mining, "-o", "c.json"]) == 0
-    assert run([*mining, "-o", "q.json", "--quality-weight", "1000"]) == 0
+    assert run([*mining, "-o", "c.json", "--recipe", "ovseg"]) == 0
+    assert run([*mining, "-o", "q.json", "--recipe", "ovseg", "--quality-weight", "1000"]) == 0
     plain, best = coco.read("c.json").annotations, coco.read("q.json").annotations
     assert all(b.score <= a.score for a, b in zip(plain, best, strict=True))
     masks = [one.segmentation for one in best if one.image_id == 1]

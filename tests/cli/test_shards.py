@@ -185,7 +185,17 @@ def test_a_dry_run_says_how_the_images_are_shared(at, capsys):
     "arguments",
     [
         ["cam", "--labels", *SCENES, "--method", "matching"],
-        ["refine", "cams.safetensors", *SCENES[1:], "--apply", "prompts", "-o", "x.safetensors"],
+        [
+            "refine",
+            "cams.safetensors",
+            *SCENES[1:],
+            "--apply",
+            "prompts",
+            "--refine-weight",
+            "0",
+            "-o",
+            "x.safetensors",
+        ],
     ],
     ids=["cam", "refine"],
 )

@@ -66,7 +66,7 @@ def folder_with(save, build, native_config):
         ("text_cfg", "norm_kwargs", {"device": "cuda"}, "'norm_kwargs.device' is not a key"),
         ("text_cfg", "width", "32", "'text_cfg.width' is '32', not int"),
         ("vision_cfg", "timm_model_name", "vit_x:evil/code", "is not the name of a timm network"),
-        ("vision_cfg", "timm_model_name", 3, "not a plain vision transformer"),
+        ("vision_cfg", "timm_model_name", 3, "'vision_cfg.timm_model_name' is 3, not str"),
         ("vision_cfg", "act_kwargs", {"f": 1}, "'act_kwargs.f' is not a key"),
         (None, "cast_dtype", "x", "'cast_dtype' is not a key"),
         (None, "text_cfg", [], "it needs model_cfg, whole"),

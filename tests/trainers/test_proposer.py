@@ -160,14 +160,14 @@ def test_two_ranks_are_one_process(tmp_path):
 
 def test_every_architecture_is_known_on_the_command_line():
     architectures = option.fields(ProposerTraining)["architecture"].choices
-    assert architectures == maskformer.ARCHITECTURES == tuple(proposer_trainer.RECIPES)
+    assert architectures == maskformer.ARCHITECTURES == tuple(pixel_networks.MASKFORMER)
 
 
 @pytest.mark.parametrize("architecture", maskformer.ARCHITECTURES)
 def test_an_architecture_fills_what_was_not_given(architecture):
     training = ProposerTraining(architecture=architecture, weight_decay=0.5)
     settled, origins = proposer_trainer.settled(training, 100)
-    recipe = proposer_trainer.RECIPES[architecture]
+    recipe = pixel_networks.MASKFORMER[architecture]
     assert (settled.steps, settled.lr, settled.crop_size) == (120_000, recipe.lr, recipe.crop_size)
     assert settled.warmup == recipe.warmup and settled.weight_decay == 0.5
     assert origins["weight_decay"] == "given" and origins["lr"] == "default"
