@@ -100,7 +100,9 @@ def claims() -> Sequence[Claim]:
     """The rows of the table."""
     return [
         compared(
-            "a CLIP's gradients beat a classifier of 100 steps", ("classifier", False), ("gradcam", False)
+            "a CLIP's gradients beat a classifier of 100 steps",
+            ("classifier", False),
+            ("gradcam", False),
         ),
         compared(
             "matching masks and labels improves the maps", ("begun", False), ("matched", False)
