@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
 
 SAVE_EVERY = 50  # steps
 VALIDATIONS = 5  # in a training
-IMAGES_AT_ONCE = 256  # through the image tower
+PIXELS_AT_ONCE = 256 * 128**2  # through the image tower: 20 masked images of 448 x 448
 
 
 class Seen(NamedTuple):
@@ -170,10 +170,9 @@ class MaskedImages:
         maps = batch.maps.to(pixels.device)
         if self.generator is not None:
             maps = _generated(self.generator, batch.pixels, owners, classes, maps.shape[1:])
+        at_once = max(1, PIXELS_AT_ONCE // pixels[0, 0].numel())
         both: list[tuple[Tensor, Tensor]] = []
-        for some, mask in zip(
-            torch.split(owners, IMAGES_AT_ONCE), torch.split(maps, IMAGES_AT_ONCE), strict=True
-        ):
+        for some, mask in zip(owners.split(at_once), maps.split(at_once), strict=True):
             foreground, background = label_matching.masked_pair(pixels[some], mask)
             needed = foreground if self.settings.push == "foreground" else foreground[:0]
             with devices.autocast(self.clip.device, self.dtype):

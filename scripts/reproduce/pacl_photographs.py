@@ -29,7 +29,7 @@ HEADS = {  # what each differs in
     "captions": "",
 }
 COHERENCE = (
-    f"probe coherence --coco {TRUTH} --images {IMAGES} --pacl $WORK/head.safetensors ".format("val")
+    f"probe coherence --coco {TRUTH} --images {IMAGES} --pacl none ".format("val")
     + "--backbone photo --model $TWIN"
 )
 
@@ -88,11 +88,10 @@ def claims() -> Sequence[Claim]:
 
 
 def coherence(bench: Photographs) -> Iterator[str]:
-    """The areas under the ROC curves: the tower's blocks, the head, and each stage of the stem."""
+    """The areas under the ROC curves: the tower's blocks, and each stage of the stem."""
     yield f"\n```sh\novtool {COHERENCE}\n```\n"
     yield "| patches of (ROC AUC, coco/val, 50) | one photograph | two photographs |\n|---|---|---|"
     try:
-        bench.make(trained("head"))
         rows = bench.answer(COHERENCE)["rows"]
     except KeyError:
         return

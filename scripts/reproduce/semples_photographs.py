@@ -82,7 +82,7 @@ def segmenters() -> Claim:
         f"train-segmenter {LABELS.format('train')} --with-background {SEGMENTER} -o $WORK/true.segmenter.safetensors",
     ]
     makes += [
-        f"segment {IMAGES.format('val')} --segmenter $WORK/{name}.segmenter.safetensors -o $WORK/{name}.segments.json"
+        f"segment {IMAGES.format('val')} --segmenter $WORK/{name}.segmenter.safetensors --model $TWIN -o $WORK/{name}.segments.json"
         for name in ("pseudo", "true")
     ]
     line = f"evaluate $WORK/pseudo.segments.json $WORK/true.segments.json --ground-truth {LABELS.format('val')}"
@@ -100,7 +100,9 @@ def claims() -> Sequence[Claim]:
     """The rows of the table."""
     return [
         compared(
-            "a CLIP's gradients beat a classifier's maps", ("classifier", False), ("gradcam", False)
+            "a CLIP's gradients beat a classifier of 100 steps",
+            ("classifier", False),
+            ("gradcam", False),
         ),
         compared(
             "matching masks and labels improves the maps", ("begun", False), ("matched", False)
