@@ -23,6 +23,7 @@ _UNSAFE = frozenset(" '\"`$\\|;<>(){}") | {chr(code) for code in (*range(32), 12
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTION, RECORD = "txt", "json"  # a text, or an object with a `caption`
 MAX_SHARDS = 1_000_000
+_MOST_BEYOND = 16  # reads behind the end of a stream
 MAX_BYTES = 1 << 28  # of a member; a larger one is passed over
 _META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -173,13 +174,20 @@ def _files(stream: Any, url: str, problems: list[Exception]) -> Iterator[dict[st
 
 
 class _Watched:
-    """A stream that remembers its last 512 bytes, which are zeros where a tar archive ends."""
+    """A stream that remembers its last 512 bytes, which are zeros where a tar archive ends.
+
+    A member that claims to be larger than the rest of the stream is passed over block by block: `read` raises
+    EOFError where that would go on behind the end.
+    """
 
     def __init__(self, stream: Any) -> None:
-        self.stream, self.last = stream, b""
+        self.stream, self.last, self.beyond = stream, b"", 0
 
     def read(self, size: int = -1) -> bytes:
         content: bytes = self.stream.read(size)
+        self.beyond = 0 if content else self.beyond + 1
+        if self.beyond > _MOST_BEYOND:
+            raise EOFError("a member is cut off")
         self.last = (self.last + content)[-512:]
         return content
 

@@ -220,14 +220,14 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
                 context_length=context_length, **options
             )
             return own
-        others: Callable[..., Tensor] = open_clip.tokenizer.HFTokenizer(
-            files.tokenizer,
-            context_length=context_length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            trust_remote_code=False,
-            **options,
-        )
-        return others
+        try:
+            return _of_hub(
+                files, context_length, local=True
+            )  # a hub that is away is asked for a minute
+        except Exception:
+            if Path(files.tokenizer).is_dir() or not sources.hub_answers():
+                raise
+            return _of_hub(files, context_length, local=False)
     except ImportError as error:
         mend = "install it with `pip install transformers sentencepiece`"
         raise ModelError(f"the tokenizer of {name} needs transformers; {mend}") from error
@@ -241,6 +241,22 @@ def _tokenizer(files: sources.Files, name: str) -> Callable[..., Tensor]:
         raise ModelError(
             f"the tokenizer of {name} is not in {place}, or is broken there; {mend}"
         ) from error
+
+
+def _of_hub(files: sources.Files, context_length: int, local: bool) -> Callable[..., Tensor]:
+    """The tokenizer that a configuration names, of a folder or the hub; local: from the cache alone."""
+    import open_clip
+
+    text = files.config["text_cfg"]
+    own: Callable[..., Tensor] = open_clip.tokenizer.HFTokenizer(
+        files.tokenizer,
+        context_length=context_length,
+        tokenizer_mode=text.get("tokenizer_mode"),
+        trust_remote_code=False,
+        local_files_only=local,
+        **(text.get("tokenizer_kwargs") or {}),
+    )
+    return own
 
 
 def _recommended(weights: Path) -> Recommended:
