@@ -19,7 +19,7 @@ def listed(header: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         return ""
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     listed = [
-        f"{name} ({_short(first.get(name))} and {_short(second.get(name))})"
+        f"{name:.60} ({_short(first.get(name))} and {_short(second.get(name))})"
         for name in names[:_MOST]
     ]
     rest = len(names) - len(listed)

@@ -320,7 +320,7 @@ def _line(value: Any) -> bytes:
 def _check_digest(header: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
     """Raises MismatchError where the part of a header is of another run than that of the other one."""
     if header.get("digest") != other.get("digest"):
-        digests = f"{header.get('digest')}, here {other.get('digest')}"
+        digests = f"{header.get('digest')!s:.20}, here {other.get('digest')!s:.20}"
         raise MismatchError(
             f"{path} comes from other settings, images or model "
             f"({differences.listed(header, _object(_line(other))) or digests}); run without --resume, or remove {path.parent}"

@@ -167,9 +167,9 @@ def check_fingerprint(
     """
     own = header.get("fingerprint")
     if own != fingerprint:
-        theirs = header.get("model") or "an unnamed model"
+        theirs = f"{header.get('model') or 'an unnamed model'!s:.80}"
         raise MismatchError(
-            f"{path} was made with {theirs} ({own or 'no fingerprint'}), but the model here is "
+            f"{path} was made with {theirs} ({own or 'no fingerprint'!s:.20}), but the model here is "
             f"{model_name} ({fingerprint}); use --model {theirs}, or make the file anew"
         )
 
