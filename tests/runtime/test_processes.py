@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,11 +73,14 @@ def test_an_error_in_a_process_ends_all_and_is_the_same_error(tmp_path):
 
 
 def test_a_killed_process_is_one_line_and_resume_goes_on(tmp_path):
+    kept = store(tmp_path / "two")
+
     def die():
+        while not kept.exists(CUTS[0]):  # the other process may begin later than this one
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
     engine.run_parts(CUTS, store(tmp_path / "one"), work_of())
-    kept = store(tmp_path / "two")
     with pytest.raises(OvtoolError, match="was killed by signal 9; run the command again with --r"):
         engine.run_parts(CUTS, kept, work_of(die, 4), engine=Processes(2))
     assert not multiprocessing.active_children()
