@@ -127,10 +127,10 @@ def test_a_hub_that_refuses_is_no_hub(hub, status):
 
 def test_a_hub_that_does_not_answer_in_time_is_no_hub(hub, monkeypatch):
     monkeypatch.setattr(sources, "PROBE_SECONDS", 0.2)
-    hub(delay=1.0)
+    hub(delay=4.0)
     start = time.perf_counter()
     assert not sources.hub_answers()
-    assert time.perf_counter() - start < 0.9
+    assert time.perf_counter() - start < 3.5
 
 
 def test_a_name_look_up_that_hangs_is_cut_off(monkeypatch):
@@ -145,7 +145,7 @@ def test_a_name_look_up_that_hangs_is_cut_off(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://no.where.invalid")
     start = time.perf_counter()
     assert not sources.hub_answers()
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 4
     given_up.set()
 
 
