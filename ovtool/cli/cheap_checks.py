@@ -13,7 +13,7 @@ from ovtool.errors import InputError
 from ovtool.formats import atomic
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.segment import Trained
-from ovtool.settings.shared import Run, Source
+from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
 
 # parameters that name a file, a folder or a data set that is read
@@ -21,6 +21,14 @@ SOURCES: tuple[str, ...] = ("captions", "labels", "cams", "pairs", "truth", "val
 SOURCES += ("prediction", "other", "ground_truth")
 WITH_IMAGES = ("captions", "labels", "truth")  # those whose files lie apart from their images
 MADE_BY = {"pacl": "; --pacl is a file of train-pacl"}
+KINDS = {  # of the files that settings name
+    "pacl": "pacl",
+    "prompts": "mask-prompts",
+    "segmenter": "segmenter",
+    "background_prompts": "background-prompts",
+    "generator": "mask-generator",
+    "embeddings": "proposals",
+}
 LISTS = (".json", ".csv", ".tsv", ".txt")
 
 
@@ -34,6 +42,8 @@ def check(values: Mapping[str, Any]) -> None:
         UsageError: No images, no folder of them, no words, or a data set that is unknown.
         InputError: No file, folder or data set of a name, or an output that cannot be written.
         OutputExistsError: The output exists.
+        MismatchError: A file is of another kind.
+        ModelError: No model of that name.
     """
     _check_outputs(values)
     if str(values.get("out")) == "-" and "inputs" not in values:
@@ -45,12 +55,20 @@ def check(values: Mapping[str, Any]) -> None:
         given = str(values.get(name) or "-")
         if name != "captions" or Path(given).suffix in LISTS:  # not shards, and no address
             _require(given, "file" if Path(given).suffix else "file or folder")
+    for folder in values.get("folders") or ():
+        _require(folder, "folder")
+    if str(values.get("cams") or "-") != "-":
+        _check_kind(Path(values["cams"]), "cams")
     data_set = values.get("data_set")
     if data_set is not None and not Path(data_set).exists():
         from ovtool.datasets import registry
 
         registry.split_name(data_set)
     for value in values.values():
+        if isinstance(value, Compute) and value.model is not None:
+            from ovtool.models import resolve
+
+            resolve.spec(resolve.choose(value.model))
         if is_settings(type(value)):
             _check_settings(value, values)
 
@@ -91,7 +109,8 @@ def _check_images(values: Mapping[str, Any]) -> None:
 
 
 def _check_settings(value: Any, values: Mapping[str, Any]) -> None:
-    """Raises InputError for a file of a setting that is not there, UsageError for words that are missing."""
+    """Raises InputError for a file of a setting that is not there, MismatchError for one of another kind,
+    UsageError for words that are missing and for a proposer that is not known."""
     if isinstance(value, Words) and not isinstance(values.get("method"), Trained):
         from ovtool.inputs import words
 
@@ -100,3 +119,18 @@ def _check_settings(value: Any, values: Mapping[str, Any]) -> None:
         path = getattr(value, name)
         if isinstance(path, Path) and field.option.shapes and not path.exists():
             raise InputError(f"no such file: {path}{MADE_BY.get(name, '')}")
+        if isinstance(path, Path) and name in KINDS:
+            _check_kind(path, KINDS[name])
+        if name == "proposer" and isinstance(path, str):
+            from ovtool.proposers import names
+
+            names.check_name(path)
+            if Path(path).suffix == ".safetensors":
+                _check_kind(Path(path), "proposer")
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    """Raises InputError for no safetensors file, MismatchError for one of another kind."""
+    from ovtool.formats import tensors
+
+    tensors.check_kind(path, kind)

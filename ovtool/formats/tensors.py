@@ -121,18 +121,31 @@ def load(
         InputError: as ``read_header``.
         MismatchError: a file of another kind.
     """
-    kinds = (kind,) if isinstance(kind, str) else kind
-    if kinds is not None and (what := wrong_kind.of_json(Path(path))):
-        raise InputError(f"{path} {what}; {wrong_kind.needed(kinds)}")
-    handle = _open(path, "pt")
-    header = _header(path, handle)
-    if kinds is not None and header["kind"] not in kinds:
-        what = wrong_kind.of_tensors(header["kind"])
-        raise MismatchError(f"{path} {what}; {wrong_kind.needed(kinds)}")
+    handle, header = _opened(path, kind, "pt")
     for name in handle.keys():  # noqa: SIM118 (it is no dictionary)
         if (dtype := handle.get_slice(name).get_dtype()) not in _DTYPES:
             raise InputError(f"{path}: {name} is of type {dtype}; store it as F16 or F32")
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+
+
+def check_kind(path: Path, kind: str | tuple[str, ...]) -> None:
+    """Raises as `load` does for a file that is no safetensors file or of another kind; no tensor is read."""
+    _opened(path, kind, "numpy")
+
+
+def _opened(
+    path: Path, kind: str | tuple[str, ...] | None, framework: str
+) -> tuple[Any, dict[str, Any]]:
+    """An open file, which must be of a kind, and its header."""
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds is not None and (what := wrong_kind.of_json(Path(path))):
+        raise InputError(f"{path} {what}; {wrong_kind.needed(kinds)}")
+    handle = _open(path, framework)
+    header = _header(path, handle)
+    if kinds is not None and header["kind"] not in kinds:
+        what = wrong_kind.of_tensors(header["kind"])
+        raise MismatchError(f"{path} {what}; {wrong_kind.needed(kinds)}")
+    return handle, header
 
 
 def check_settings(header: Mapping[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ovtool.datasets import registry
 from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, strict_json
 from ovtool.formats.image_search import SUFFIXES
-from ovtool.formats.images import ImageItem
+from ovtool.formats.images import ImageItem, is_result
 from ovtool.settings.option import fields, is_settings
 from ovtool.settings.shared import Compute, Run
 
@@ -104,10 +104,7 @@ def begin(
         UsageError: What is written is read too.
     """
     path, needed = Path(target), [Path(place) for place in beside if place is not None]
-    read = {atomic.identity(file) for file in asked.files} - {None}
-    for place in (path, *needed):
-        if place.is_file() and atomic.identity(place) in read:
-            raise UsageError(f"{place} is read by this run; write to another file")
+    refuse_inputs((path, *needed), asked.files)
     if not run.update:
         return run
     if is_answered(asked, path, is_list) and all(place.exists() for place in needed):
@@ -117,6 +114,14 @@ def begin(
             )
         raise UpToDate(path)
     return replace(run, overwrite=True, resume=True)
+
+
+def refuse_inputs(places: Sequence[Path], files: Iterable[Path]) -> None:
+    """Raises UsageError where a place to write to is one of the files that are read, by whatever link."""
+    read = {atomic.identity(file) for file in files} - {None}
+    for place in places:
+        if place.is_file() and atomic.identity(place) in read:
+            raise UsageError(f"{place} is read by this run; write to another file")
 
 
 def begin_training(asked: Asked, place: Place) -> Place:
@@ -194,29 +199,38 @@ class _Read:
         """What tells it from others, whatever its path: sizes, and the ends of a file."""
         path = Path(self.name)
         if path.is_dir():
-            return sorted([str(file.relative_to(path)), _size(file)] for file in self.files())
+            return sorted([os.path.relpath(file, path), _size(file)] for file in self.files())
         return _identity(path) if path.is_file() else self.name
 
     def files(self) -> list[Path]:
-        """Its files; of a folder all below it, hidden ones and those that the command writes aside."""
+        """Its files; of a folder all below it, hidden ones and earlier outputs of the command aside."""
         path = Path(self.name)
+        try:
+            data = None if self.suffixes else registry.of_source(self.name)
+        except InputError:  # which the command says where it reads it
+            return []
+        if data is not None:
+            return _files_of_data_set(data)
         if path.is_dir():
             return [
                 file
                 for file in _files_below(path)
                 if (not self.suffixes or file.suffix.lower() in self.suffixes)
-                and os.path.realpath(file) not in self.written
+                and not self._is_output(file)
             ]
-        if path.exists():
-            return [path]
-        return _files_of_data_set(self.name) if registry.is_name(self.name) else []
+        return [path] if path.exists() else []
+
+    def _is_output(self, file: Path) -> bool:
+        """Whether a file is what the command wrote before. An image among images says that it was drawn; among
+        label maps it is one of them, since each of them is read. Other files have the digest of a request."""
+        if os.path.realpath(file) not in self.written:
+            return False
+        if file.suffix.lower() in SUFFIXES:
+            return bool(self.suffixes) and is_result(file)
+        return digest_in(file) is not None
 
 
-def _files_of_data_set(name: str) -> list[Path]:
-    try:
-        data = registry.locate(name)
-    except InputError:  # which the command says where it reads it
-        return []
+def _files_of_data_set(data: registry.DataSet) -> list[Path]:
     listed = (data.instances, data.semantic, data.captions, data.classes_per_image)
     return [file for file in listed if file is not None and file.exists()] + [
         file for folder in (data.images, data.objects) if folder for file in _files_below(folder)

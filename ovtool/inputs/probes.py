@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ovtool.inputs import truths
+from ovtool.formats import atomic
+from ovtool.inputs import asked, truths
 from ovtool.inputs.truths import Probed
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
 from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
-from ovtool.settings.shared import Compute, Source
+from ovtool.settings.shared import Compute, Run, Source
 
 if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
@@ -53,6 +54,30 @@ class Probe:
         lists = None if isinstance(settings, Coherence) else settings.classes_per_image
         contents = {} if lists is None else {"classes_per_image": lists.name}
         return contents if self.head is None else {**contents, "pacl": self.head.fingerprint}
+
+
+def plot_place(
+    plot: str | Path | None, run: Run, settings: object, data_set: str | Path | None, source: Source
+) -> Path | None:
+    """Where a plot goes; a place that must not be written to is refused before any work.
+
+    Args:
+        plot: what was asked for, None for no plot.
+        run: whether a file may be replaced.
+        settings: those of the probe, which may name files.
+        data_set: what is read, by name or as a folder.
+        source: the same as a COCO JSON with its images.
+
+    Raises:
+        UsageError: the probe reads that file.
+        OutputExistsError, InputError.
+    """
+    if plot is None:
+        return None
+    atomic.check_output(Path(plot), run.overwrite)
+    read = asked.of("probe", settings, sources=(data_set, source.coco), folder=source.images)
+    asked.refuse_inputs([Path(plot)], read.files)
+    return Path(plot)
 
 
 def planned(

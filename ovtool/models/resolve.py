@@ -157,11 +157,11 @@ def _pretrained_spec(name: str) -> ModelSpec:
     """The meaning of ARCH/PRETRAINED; ModelError where open_clip has no such thing."""
     architecture, _, tag = name.partition("/")
     if not _is_architecture(architecture):
-        tables = open_clip_files.module("pretrained")
-        near = _close(architecture, [*sources.BUNDLED, *{a for a, _ in tables.list_pretrained()}])
+        names = {name for name, _ in open_clip_files.weights().list_pretrained()}
+        near = _close(architecture, [*sources.BUNDLED, *names])
         hint = f"did you mean {near}?" if near else "name it as open_clip does: ViT-B-16/openai"
         raise ModelError(f"unknown model '{name}'; {hint}")
-    tags = open_clip_files.module("pretrained").list_pretrained_tags_by_model(architecture)
+    tags = open_clip_files.weights().list_pretrained_tags_by_model(architecture)
     known = {t.casefold().replace("-", "_"): t for t in tags}
     clean = tag.casefold().replace("-", "_")
     if clean not in known:

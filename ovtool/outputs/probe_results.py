@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovtool
-from ovtool.formats import atomic
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
-from ovtool.settings.shared import Run
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
-
-
-def plot_place(plot: str | Path | None, run: Run) -> Path | None:
-    """Where a plot goes; a place that must not be written to is refused before any work.
-
-    Raises:
-        OutputExistsError, InputError.
-    """
-    if plot is None:
-        return None
-    atomic.check_output(Path(plot), run.overwrite)
-    return Path(plot)
 
 
 def sureness(rows: Sequence[Measure], images: int) -> list[dict[str, Any]]:

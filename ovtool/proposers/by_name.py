@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ovtool.errors import UsageError
 from ovtool.methods import mask_nms, regions
 from ovtool.methods.regions import Regions
-from ovtool.models import hub, objectness, resolve, sources
+from ovtool.models import hub, objectness, resolve
+from ovtool.proposers import names
 from ovtool.proposers.proposals import Proposals, bounded, completed
 from ovtool.settings.layers import known
 from ovtool.settings.propose import Propose
@@ -66,17 +66,6 @@ class Proposer:
         return self.find(rgb)
 
 
-def choices() -> tuple[str, ...]:
-    """The names that a proposer can have here."""
-    tiny = ("tiny",) if tiny_weights().is_file() else ()
-    return ("regions", "merging", *tiny, "maskformer[:ID]", "sam[:ID]", "FILE.safetensors")
-
-
-def tiny_weights() -> Path:
-    """Where the bundled proposer lies, if it does."""
-    return sources.bundled_folder() / "tiny_proposer.safetensors"
-
-
 def default_name(model: str | None = None) -> str:
     """The proposer for a CLIP where none is named.
 
@@ -87,7 +76,7 @@ def default_name(model: str | None = None) -> str:
         model: the CLIP's name, None for the one that would be used.
     """
     named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
-    has_tiny, has_maskformer = tiny_weights().is_file(), hub.is_cached(MASKFORMER)
+    has_tiny, has_maskformer = names.tiny_weights().is_file(), hub.is_cached(MASKFORMER)
     has_merging = objectness.bundled().is_file()
     if named is None and not (has_tiny or has_maskformer or has_merging):
         return "regions"  # for every CLIP, so that the hub need not be asked which it is
@@ -112,16 +101,6 @@ def _warn_of_regions(model: str) -> None:
     )
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError for a name that means no proposer here; nothing is loaded."""
-    known = name in ("regions", "merging", "maskformer", "sam") or name.startswith(
-        ("maskformer:", "sam:")
-    )
-    is_tiny = name == "tiny" and tiny_weights().is_file()
-    if not (known or is_tiny or Path(name).suffix == ".safetensors"):
-        raise UsageError(f"unknown proposer '{name}'; choose from {', '.join(choices())}")
-
-
 def is_trained(name: str) -> bool:
     """Whether a proposer of this name belongs to a CLIP, and has embeddings."""
     return name == "tiny" or Path(name).suffix == ".safetensors"
@@ -144,7 +123,7 @@ def load(
         MismatchError: the proposer belongs to another CLIP than `clip`.
     """
     name = known(settings.proposer)
-    check_name(name)
+    names.check_name(name)
     kind, _, network = name.partition(":")
     place = device or torch.device("cpu")
     if name == "regions":
@@ -207,7 +186,7 @@ def _trained(name: str, settings: Propose, clip: Clip | None, device: torch.devi
     from ovtool.models import maskformer
 
     is_tiny = name == "tiny"
-    loaded = maskformer.load(tiny_weights() if is_tiny else Path(name), clip, device)
+    loaded = maskformer.load(names.tiny_weights() if is_tiny else Path(name), clip, device)
 
     def find(rgb: Rgb) -> Proposals:
         soft, quality, embeddings = maskformer.propose(loaded, rgb)

@@ -15,6 +15,10 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = "open_clip"
+_HEAVY = (
+    "huggingface_hub",
+    "safetensors.torch",
+)  # what open_clip.pretrained downloads and reads with
 _ALIAS = "ovtool.runtime._open_clip"
 
 
@@ -31,6 +35,27 @@ def module(name: str) -> ModuleType:
         package.__path__ = [str(_folder())]
         sys.modules[_ALIAS] = package
     return importlib.import_module(f"{_ALIAS}.{name}")
+
+
+def weights() -> ModuleType:
+    """The module `open_clip.pretrained` for what it lists: where torch is not loaded, one that does without it,
+    and cannot download.
+
+    Raises ImportError where open_clip is not installed.
+    """
+    if "torch" in sys.modules:
+        return module("pretrained")
+    modules: dict[str, Any] = sys.modules
+    own = {name: modules.get(name) for name in _HEAVY}
+    try:
+        modules.update(dict.fromkeys(_HEAVY))  # as if they were not installed
+        return module("pretrained")
+    finally:
+        for name, loaded in own.items():
+            del modules[name]
+            if loaded is not None:
+                modules[name] = loaded
+        modules.pop(f"{_ALIAS}.pretrained", None)  # whoever downloads needs a whole one
 
 
 def _folder() -> Path:

@@ -27,7 +27,7 @@ from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
 from ovtool.models import dense_scores, recommendations
 from ovtool.models.maskformer import TEMPERATURE
-from ovtool.proposers import by_name, proposal_sources
+from ovtool.proposers import by_name, names, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
@@ -244,7 +244,7 @@ def prepared(
         )
     device, proposer, file = devices.choose(compute.device), method.proposer, method.proposals
     if file is None and proposer is not None:
-        by_name.check_name(proposer)
+        names.check_name(proposer)
     if file is not None and method.max_proposals is not None and method.recipe is None:
         raise UsageError(
             "--max-proposals bounds the masks that a proposer makes; leave it out with --proposals"

@@ -47,7 +47,7 @@ def run(
         file that was written has no defects, and in `repaired` the line that says what was done.
 
     Raises:
-        UsageError: `fix` without `out` or the reverse, or with several files.
+        UsageError: `fix` without `out` or the reverse, with several files, or into the file that is read.
         OutputExistsError: `out` exists.
         UpToDate: with `run.update` it is newer than the file that is read.
     """
@@ -60,6 +60,7 @@ def run(
         raise UsageError("--fix takes one COCO JSON and writes it again; give -o FILE")
     if str(out) != "-":
         atomic.check_output(Path(out), run.replaces)
+        requests.refuse_inputs([Path(out)], [Path(names[0])])
         if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
             raise UpToDate(out)
     return [_repaired(names[0], str(out), run.dry_run)]

@@ -118,7 +118,7 @@ def run(
         raise UsageError("--update compares the times of files; name files, and one with -o")
     if target is not None:
         atomic.check_output(target, run.replaces)
-        asked = requests.of("evaluate", metric, sources=files)
+        asked = requests.of("evaluate", metric, sources=files, folder=source.images)
         requests.begin(asked, target, run)
     truth = predictions.truth_file(files[-1], isinstance(metric, Recall))
     if run.dry_run:

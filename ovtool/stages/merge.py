@@ -46,7 +46,7 @@ def run(
         The data set, and the images that failed.
 
     Raises:
-        UsageError: there is no name to write to.
+        UsageError: there is no name to write to, or it is that of a part.
         InputError: a part is missing, damaged or there twice.
         MismatchError: parts of different runs.
         OutputExistsError: an output exists, without `run.overwrite`.
@@ -57,9 +57,9 @@ def run(
         raise UsageError("no parts are named; give the folders that the shards left, OUT.parts")
     target = str(out or _default_output(given))
     atomic.check_output(Path(target), run.replaces)
-    if run.update and requests.is_newer(
-        Path(target), [part for folder in given for part in folder.glob("*")]
-    ):
+    parts = [part for folder in given for part in folder.glob("*")]
+    requests.refuse_inputs([Path(target)], parts)
+    if run.update and requests.is_newer(Path(target), parts):
         raise UpToDate(target)
     pieces = merge.collected(given)
     header, where = pieces.header, str(given[0])

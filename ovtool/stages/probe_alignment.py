@@ -99,7 +99,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
-    place = probe_results.plot_place(plot, run)
+    place = probes.plot_place(plot, run, alignment, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, alignment.classes_per_image)
     probe = probes.opened(

@@ -63,7 +63,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, MismatchError, OutputExistsError.
     """
-    place = probe_results.plot_place(plot, run)
+    place = probes.plot_place(plot, run, classify, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, classify.classes_per_image)
     probe = probes.opened(

@@ -108,7 +108,7 @@ def run(
         UsageError, ModelError, MismatchError, OutputExistsError.
         InputError: also where all patches are of one class.
     """
-    place = probe_results.plot_place(plot, run)
+    place = probes.plot_place(plot, run, coherence, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source)
     probe = probes.opened(data_set, source, compute, pacl=coherence.pacl)

@@ -100,6 +100,8 @@ def run(
     shaping = (apply, prompts, masks, compute)
     asked = requests.of("refine", *shaping, sources=(source, apply.proposals), items=items)
     beside = (masks.label_maps, masks.overlays, prompts.save_generator)
+    if kept is not None:
+        requests.refuse_inputs([kept.with_suffix(".png")], asked.files)
     run = requests.begin(asked, target, run, beside)
     _check_maps(given, str(cams))
     categories = given.categories if is_maps else with_background(given.categories)

@@ -82,9 +82,7 @@ def run(
     if run.update and "-" in (*sources, str(out)):
         raise UsageError("--update compares the times of files; name one in place of -")
     atomic.check_output(target, run.replaces)
-    asked = requests.of(
-        "report", page, limit, sources=(*sources, ground_truth), folder=images, outputs=(target,)
-    )
+    asked = requests.of("report", page, limit, sources=(*sources, ground_truth), folder=images)
     requests.begin(asked, target, run)
     truth = None if ground_truth is None else str(ground_truth)
     opened = report_files.opened(

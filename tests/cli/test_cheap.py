@@ -102,6 +102,16 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
         ("train-segmenter gone -o x.safetensors", 1, "no such file or folder: gone"),
         ("evaluate gone.json --ground-truth l.csv", 1, "no such file: gone.json"),
         ("evaluate l.csv", 2, "give the truth as --ground-truth GT"),
+        ("segment a.jpg --classes cow --model tinny", 2, "'tinny'; did you mean tiny?"),
+        ("propose a.jpg --model ViT-B-16/openia", 2, "choose from ViT-B-16/openai"),
+        ("propose a.jpg --model RN50/openai", 2, "RN50 is not a plain vision transformer"),
+        ("probe classify collage --model ./gone", 2, "no model at gone"),
+        ("propose a.jpg --proposer none", 2, "unknown proposer 'none'"),
+        ("propose a.jpg --proposer gone.safetensors", 1, "no such file: gone.safetensors"),
+        ("refine p.json", 1, "p.json is a COCO JSON of pairs, which ovtool tune-prompts reads"),
+        ("segment a.jpg --classes cow --segmenter p.json", 1, "made by ovtool train-segmenter"),
+        ("segment a.jpg --classes cow --pacl a.jpg", 1, "a.jpg is truncated or not a safe"),
+        ("merge gone.parts", 1, "no such folder: gone.parts"),
         ("probe oracle pets", 2, "unknown data set 'pets'"),
         ("probe classify --coco gone.json --images .", 1, "no such file: gone.json"),
         ("probe coherence collage --plot a.jpg", 1, "a.jpg exists"),
@@ -111,6 +121,8 @@ def test_what_is_missing_or_unknown(line, status, said, tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "l.csv").write_text("a.jpg,cow\n")
     (tmp_path / "c.json").write_text("{}")
+    pairs = {"info": {"ovtool": {"command": "mine-pairs"}}, "images": []}
+    (tmp_path / "p.json").write_text(json.dumps(pairs))
     code, out, lines = ran(tmp_path, *line.split())
     assert (code, out, len(lines)) == (status, "", 1)
     assert said in lines[0]

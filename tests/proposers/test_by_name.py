@@ -12,7 +12,7 @@ from ovtool.formats import images as image_files
 from ovtool.methods.regions import Regions
 from ovtool.models import clip as door
 from ovtool.models import hub, maskformer, resolve
-from ovtool.proposers import by_name, proposal_sources, proposals
+from ovtool.proposers import by_name, names, proposal_sources, proposals
 from ovtool.settings.propose import Propose
 from ovtool.settings.shared import Compute, Run
 from ovtool.stages import propose
@@ -237,11 +237,11 @@ def test_a_image_in_which_nothing_is_found(trained, photos, small, tmp_path):
 def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplog):
     monkeypatch.delenv(resolve.ENVIRONMENT, raising=False)
     monkeypatch.setattr(resolve, "_default", lambda: "tiny")
-    monkeypatch.setattr(by_name, "tiny_weights", lambda: tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(names, "tiny_weights", lambda: tmp_path / "tiny.safetensors")
     monkeypatch.setattr(hub, "is_cached", lambda name: False)
     by_name._warn_of_regions.cache_clear()
     assert [by_name.default_name(m) for m in (None, "tiny")] == ["regions", "regions"]
-    assert not caplog.records and "tiny" not in by_name.choices()
+    assert not caplog.records and "tiny" not in names.choices()
     monkeypatch.setattr(by_name.objectness, "bundled", lambda: tmp_path / "o.safetensors")
     (tmp_path / "o.safetensors").write_bytes(b"")
     assert by_name.default_name("photo") == "merging"
@@ -253,7 +253,7 @@ def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplo
         by_name.load(Propose(proposer="tiny"))
     (tmp_path / "tiny.safetensors").write_bytes(b"")
     assert [by_name.default_name(m) for m in (None, "tiny")] == ["tiny", "tiny"]
-    assert "tiny" in by_name.choices()
+    assert "tiny" in names.choices()
     monkeypatch.setattr(hub, "is_cached", lambda name: True)
     assert by_name.default_name("ViT-B-16/openai") == "maskformer"
     assert by_name.default_name("photo") == "maskformer"
