@@ -29,7 +29,8 @@ def pieces(mask: NDArray[np.bool_]) -> list[Points]:
     top, left = int(rows[0]), int(columns[0])
     cut = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1)
     steps = _Steps(cut)
-    return [np.array(path) + (left - 1, top - 1) for path in steps.paths()]
+    corner = np.array([left - 1, top - 1], np.int64)
+    return [np.array(path, np.int64) + corner for path in steps.paths()]
 
 
 def joined(polygons: Sequence[Points]) -> Points:
@@ -107,14 +108,17 @@ class _Steps:
         turns = np.where((self.direction % 2 == 0)[:, None], self._corner(0), self._corner(1))
         is_turn = self.direction != self.direction[self.next]
         inserted: dict[int, list[tuple[int, int]]] = {}
-        holes, outer = [], []
+        holes: list[tuple[int, int, NDArray[np.int64]]] = []
+        outer: list[tuple[int, int, NDArray[np.int64]]] = []
         for loop in loops:
             down = loop[self.direction[loop] == _DOWN]
-            first = down[self.pixel[down, 1].argmin()]
-            (holes if self._is_hole(loop) else outer).append((int(self.pixel[first, 1]), first, loop))
+            first = int(down[self.pixel[down, 1].argmin()])
+            (holes if self._is_hole(loop) else outer).append(
+                (int(self.pixel[first, 1]), first, loop)
+            )
 
         def path(loop: NDArray[np.int64]) -> list[tuple[int, int]]:
-            points = []
+            points: list[tuple[int, int]] = []
             for step in loop.tolist():
                 points += inserted.pop(step, ())
                 if is_turn[step]:
