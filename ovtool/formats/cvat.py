@@ -25,6 +25,15 @@ _ENDS = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}  # which a reader of XML wo
 _logger = logging.getLogger("ovtool")
 
 
+def is_xml(path: Path) -> bool:
+    """Whether a file begins as XML does."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
+    except OSError:
+        return False  # its reader says why
+
+
 def write(dataset: Dataset, target: Path, digest: str) -> list[str]:
     """Writes the XML, or to stdout for ``-``; what could not be kept, a phrase for each kind.
 

@@ -106,12 +106,15 @@ def read(path: Path) -> Dataset:
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
     """The JSON members of a shard, and its head."""
     try:
-        with tarfile.open(shard, "r|*") as stream:
+        with open(shard, "rb") as handle, tarfile.open(fileobj=handle, mode="r:*") as stream:
             for member in stream:
                 is_record = member.name == _HEAD or member.name.endswith(".json")
                 if is_record and member.isreg() and member.size <= MAX_BYTES:
-                    handle = stream.extractfile(member)
-                    yield member.name, b"" if handle is None else handle.read()
+                    content = stream.extractfile(member)
+                    yield member.name, b"" if content is None else content.read()
+            handle.seek(-tarfile.BLOCKSIZE, 2)
+            if shard.suffix == ".tar" and any(handle.read()):  # which tarfile does not mind
+                raise EOFError("it has no end")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{shard} is no whole tar file: {error}; fetch or make it again") from None
 

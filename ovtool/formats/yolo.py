@@ -64,8 +64,9 @@ def read(folder: Path, images: Path | None = None) -> Dataset:
 
     Raises InputError for lines that hold no polygon, classes that have no name, and labels without an image.
     """
-    categories = [Category(k, name) for k, name in _names(folder / NAMES_FILE)]
-    known = {category.id for category in categories}
+    names = _names(folder / NAMES_FILE)
+    categories = [Category(number + 1, name) for number, name in names]  # COCO counts from 1
+    known = {number for number, _ in names}
     place = images or folder / "images"
     if not place.is_dir():
         raise InputError(
@@ -89,7 +90,8 @@ def read(folder: Path, images: Path | None = None) -> Dataset:
         if name not in label_of:
             continue
         for category, mask in _masks(labels / label_of[name], height, width, known):
-            annotations.append(coco.annotation(len(annotations) + 1, number, category, mask, None))
+            own = coco.annotation(len(annotations) + 1, number, category + 1, mask, None)
+            annotations.append(own)
     return Dataset({}, entries, annotations, categories)
 
 

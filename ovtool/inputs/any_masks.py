@@ -53,7 +53,7 @@ def read(
         raise InputError(f"no such file, folder or data set: {source}")
     if source != "-" and path.is_dir() and not parts.is_parts_folder(path):
         return _folder(path, images, colours)
-    if path.suffix.lower() == ".xml":
+    if source != "-" and cvat.is_xml(path):
         return cvat.read(path)
     if mask_shards.is_shards(path):
         return mask_shards.read(path)

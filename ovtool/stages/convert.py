@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ovtool
-from ovtool.errors import UsageError
+from ovtool.errors import UpToDate, UsageError
 from ovtool.formats import atomic, coco, colour_maps, folders, panoptic, rle
 from ovtool.formats.coco_entries import Annotation, by_image
 from ovtool.inputs import any_masks
@@ -85,7 +85,10 @@ def run(
         "convert", how, to, sources=(source, truth), folder=images, outputs=(target,)
     )
     made = Path(target) if is_file else Path(target) / folders.MANIFEST
-    requests.begin(asked, made, run, (beside,), is_list=to == "coco-results")
+    try:
+        requests.begin(asked, made, run, (beside,), is_list=to == "coco-results")
+    except UpToDate:
+        raise UpToDate(target) from None
     dataset = any_masks.read(source, images, truth, how.colours)
     if how.instances is not None:
         dataset = _divided(dataset, _division(how.instances))
