@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
@@ -10,17 +10,23 @@ from ovtool.settings.convert import Conversion, Format
 from ovtool.settings.field import Argument, Option
 from ovtool.settings.shared import OUTPUT, ImagesFolder, Json, Run
 
+if TYPE_CHECKING:
+    from ovtool.stages.convert import Converted
+
 
 def convert(
     file: Annotated[
         str,
         Argument(
             "COCO JSON (masks, results, panoptic; - is stdin), parts, label maps, YOLO's labels, CVAT's XML, "
-            "shards, a submission to VOC, or a data set.",
+            "shards, a submission to VOC, a data set; or a checkpoint of OVSeg.",
             metavar="IN",
         ),
     ],
-    to: Annotated[Format, Option("The format to write.", metavar="FORMAT", panel="Conversion")],
+    to: Annotated[
+        Format | None,
+        Option("The format to write; a checkpoint has none.", metavar="FORMAT", panel="Conversion"),
+    ] = None,
     how: Conversion = Conversion(),
     *,
     images: ImagesFolder = None,
@@ -55,11 +61,18 @@ def convert(
     FORMAT has no place for is said in one line. webdataset needs the images, yolo-seg copies them with
     --images, and label maps are named after them.
 
+    Of a checkpoint of OVSeg (.pth) OUT becomes a folder of its CLIP, mask prompts and proposer, which segment
+    takes: --method two-stage --recipe ovseg --model OUT/model.safetensors --prompts OUT/prompts.safetensors
+    --proposer OUT/proposer.safetensors. Its licence stays that of its authors.
+
     $ ovtool convert photos.segments.json --to yolo-seg --images photos -o photos.yolo
     """
     from ovtool.stages import convert as stage
 
     made = stage.run(file, to, how, images=images, ground_truth=ground_truth, out=out, run=run)
+    if made.licence is not None:
+        _say_weights(made, run.dry_run, json)
+        return
     counts = f"{output.counted(made.images, 'image')}, {output.counted(made.masks, 'mask')}"
     if made.lost:
         output.message(f"{to} does not hold: {'; '.join(made.lost)}")
@@ -78,3 +91,17 @@ def convert(
                 "dry_run": run.dry_run,
             }
         )
+
+
+def _say_weights(made: Converted, is_plan: bool, as_json: bool) -> None:
+    """Says what came of a checkpoint."""
+    for note in made.lost:
+        output.message(f"of this checkpoint: {note}")
+    output.message(
+        f"OVSeg's weights are licensed under {made.licence}: give credit, and make no commercial use of them"
+    )
+    where = ", ".join(made.files.values()) or made.out
+    output.message(f"{'would write' if is_plan else 'written:'} {where}")
+    if as_json:
+        answer = {"output": made.out, **made.files, "licence": made.licence}
+        output.print_json({**answer, "lacking": list(made.lost), "dry_run": is_plan})

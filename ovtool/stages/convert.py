@@ -1,4 +1,4 @@
-"""`convert`: masks from one format to another.
+"""`convert`: masks from one format to another, and the weights that OVSeg's authors published.
 
 What is read becomes a COCO data set, and every format is written from that. A format that cannot hold all of it says
 what it leaves out, in one line.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ovtool
-from ovtool.errors import UpToDate, UsageError
+from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, coco, colour_maps, folders, panoptic, rle
 from ovtool.formats.coco_entries import Annotation, by_image
 from ovtool.inputs import any_masks
@@ -24,6 +24,8 @@ from ovtool.outputs import mask_formats
 from ovtool.outputs.mask_formats import Request
 from ovtool.settings.convert import Conversion, Format
 from ovtool.settings.shared import Run
+
+CHECKPOINTS = (".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Converted:
         images: The number of images.
         masks: The number of masks, after they were divided into instances.
         classes: The number of classes.
-        lost: What the format could not hold, a phrase for each kind.
+        lost: What the format could not hold, a phrase for each kind; of weights, what they lack.
+        licence: Of weights.
     """
 
     out: str
@@ -45,11 +48,12 @@ class Converted:
     masks: int
     classes: int
     lost: Sequence[str]
+    licence: str | None = None
 
 
 def run(
     file: str | Path,
-    to: Format,
+    to: Format | None = None,
     how: Conversion = Conversion(),
     *,
     images: Path | None = None,
@@ -57,11 +61,12 @@ def run(
     out: str | Path | None = None,
     run: Run = Run(),
 ) -> Converted:
-    """Writes masks in another format.
+    """Writes masks in another format, or the parts of a checkpoint of OVSeg.
 
     Args:
-        file: What `inputs.any_masks` reads.
-        to: The format.
+        file: What `inputs.any_masks` reads; or a checkpoint of OVSeg (`.pth`, `.pt`), of which a folder is made with
+            `model.safetensors`, `prompts.safetensors` and `proposer.safetensors`.
+        to: The format; None for a checkpoint.
         how: The table of colours, and what is an instance.
         images: The folder of the images. `webdataset` needs it, `yolo-seg` copies the images where it is given, and
             images that label maps have no endings for are named by it.
@@ -71,12 +76,15 @@ def run(
             and writes nothing.
 
     Raises:
-        UsageError: Options that do not go together.
+        UsageError: Options that do not go together, or no format.
         InputError: What is read is broken, or the place cannot be written.
         OutputExistsError: The output is there.
         UpToDate: With `run.update` there is nothing to do.
     """
     source, truth = str(file), None if ground_truth is None else str(ground_truth)
+    if to is None:
+        _check_checkpoint(source, how, images, truth)
+        return _checkpoint(Path(source), Path(out or Path(source).stem), run)
     target = _default_name(source, to) if out is None else str(out)
     beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
     is_file = to in mask_formats.FILES
@@ -113,6 +121,39 @@ def run(
         len(dataset.categories),
         lost,
     )
+
+
+def _check_checkpoint(source: str, how: Conversion, *others: object) -> None:
+    """Refuses what is no checkpoint, and options that one does not take."""
+    if Path(source).suffix not in CHECKPOINTS:
+        raise UsageError(f"the format to write {source} in is not given; name it with --to")
+    if how != Conversion() or any(other is not None for other in others):
+        raise UsageError(
+            "a checkpoint has no masks; leave out --colours, --instances, --images, --ground-truth"
+        )
+    if not Path(source).is_file():
+        raise InputError(f"no such file: {source}")
+
+
+def _checkpoint(path: Path, folder: Path, run: Run) -> Converted:
+    """The files of the parts of a checkpoint, in a folder."""
+    folders.check(folder, run.replaces)
+    asked = requests.of("convert", "checkpoint", sources=(path,), outputs=(folder,))
+    try:
+        requests.begin(asked, folder / folders.MANIFEST, run)
+    except UpToDate:
+        raise UpToDate(folder) from None
+    from ovtool.models import ovseg_checkpoint
+
+    licence = ovseg_checkpoint.LICENCE
+    if run.dry_run:
+        ovseg_checkpoint.read(path)
+        return Converted(str(folder), {}, 0, 0, 0, (), licence)
+    made_by = {"version": ovtool.__version__, "command": "convert"}
+    with folders.writing(folder, made_by | {"asked": asked.digest, "licence": licence}) as place:
+        made = ovseg_checkpoint.convert(path, place, {"source": path.name})
+    files = {kind: str(folder / name) for kind, name in made.files.items()}
+    return Converted(str(folder), files, 0, 0, 0, made.notes, licence)
 
 
 def _default_name(source: str, to: Format) -> str:

@@ -78,7 +78,7 @@ def test_a_data_set_and_pipes(desk, capsys):
 
 
 def test_what_cannot_be_meant(desk, fails, capsys):
-    assert "Missing option '--to'" in fails(2, "convert", "x.json")
+    assert "name it with --to" in fails(2, "convert", "x.json")
     assert "'png'" in fails(2, "convert", "x.json", "--to", "png")
     assert (
         fails(1, "convert", "x.json", "--to", "coco") == "no such file, folder or data set: x.json"
