@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PaclMaps,
         Spread,
     )
+    from ovtool.settings.convert import Conversion
     from ovtool.settings.data import Scenes
     from ovtool.settings.evaluate import MeanIou, Recall
     from ovtool.settings.pacl import Pacl
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ovtool.settings.words import Words
     from ovtool.stages.cam import run as cam
     from ovtool.stages.check import run as check
+    from ovtool.stages.convert import run as convert
     from ovtool.stages.data_list import run as data_list
     from ovtool.stages.data_make import run as data_make
     from ovtool.stages.doctor import run as doctor
@@ -82,6 +84,7 @@ __all__ = [
     "Classify",
     "Coherence",
     "Compute",
+    "Conversion",
     "Drawn",
     "Fused",
     "GivenMaps",
@@ -123,6 +126,7 @@ __all__ = [
     "__version__",
     "cam",
     "check",
+    "convert",
     "data_list",
     "data_make",
     "doctor",
@@ -156,6 +160,7 @@ _MODULES = {
     "ProposerTraining": "settings.proposer",
     "SegmenterTraining": "settings.segmenter",
     "Propose": "settings.propose",
+    "Conversion": "settings.convert",
     "Scenes": "settings.data",
     "Page": "settings.report",
     **dict.fromkeys(("MeanIou", "Recall"), "settings.evaluate"),

@@ -64,6 +64,11 @@ COMMANDS: tuple[Row, ...] = (
     ),
     Row("evaluate", "ovtool.cli.evaluate:evaluate", "Compare predictions with a ground truth."),
     Row("report", "ovtool.cli.report:report", "Write one HTML page to look at results."),
+    Row(
+        "convert",
+        "ovtool.cli.convert:convert",
+        "Write masks in the formats of other tools, or read theirs.",
+    ),
     Row("merge", "ovtool.cli.merge:merge", "Join the parts that the shards of a run left."),
     Row("info", "ovtool.cli.info:info", "Print what a file is and what made it."),
     Row("check", "ovtool.cli.check:check", "Validate files; the exit status is the answer."),

@@ -75,7 +75,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 def _check_outputs(values: Mapping[str, Any]) -> None:
     run = values.get("run")
-    if isinstance(run, Run):
+    if isinstance(run, Run) and "to" not in values:  # whose output may be a folder
         for name in ("out", "plot"):
             if values.get(name) is not None:
                 atomic.check_output(Path(values[name]), run.replaces)

@@ -34,7 +34,7 @@ from ovtool.formats.coco_entries import (
 
 __all__ = [
     "Annotation", "Category", "Dataset", "Image", "annotation", "annotation_entry", "category_entry",
-    "check", "digest", "image_entry", "parse", "parse_categories", "parse_images", "read", "read_images",
+    "check", "digest", "image_entry", "of_json", "parse", "parse_categories", "parse_images", "read", "read_images",
     "read_results", "write", "write_results",
 ]  # fmt: skip
 
@@ -64,6 +64,16 @@ def read(
         _check_root(dataset.images, root, str(source))
         return dataset
     where, data = checks.load_json(source)
+    dataset = of_json(where, data, need_masks=need_masks, truth=truth)
+    _check_root(dataset.images, root, where)
+    return dataset
+
+
+def of_json(
+    where: str, data: Any, *, need_masks: bool = True, truth: Dataset | None = None
+) -> Dataset:
+    """A data set from parsed JSON, whatever it holds, repaired and checked as by ``read``; ``where`` names it in
+    messages."""
     if isinstance(data, list):
         if truth is None:
             raise InputError(
@@ -79,7 +89,6 @@ def read(
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
     if dataset.repairs:
         _logger.warning("%s", coco_repair.sentence(where, dataset.repairs))
-    _check_root(dataset.images, root, where)
     return dataset
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ovtool.errors import InputError
 from ovtool.formats import coco, file_matching, image_search, label_maps, parts, rle
 from ovtool.formats import coco_checks as checks
+from ovtool.formats.coco_entries import by_image
 from ovtool.formats.file_matching import Names, image_stem
 from ovtool.formats.images import ImageItem
 
@@ -68,9 +69,7 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     """The images of a COCO data set; where masks overlap, `painting_order` says which lies on top."""
     index = {category.id: k for k, category in enumerate(dataset.categories)}
     by_name = {image.file_name: image for image in dataset.images}
-    masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
-    for annotation in dataset.annotations:
-        masks[annotation.image_id].append(annotation)
+    masks = {image.id: own for image, own in by_image(dataset)}
 
     def decode(name: str) -> NDArray[np.int32]:
         image = by_name[name]
@@ -108,6 +107,21 @@ def _open_folder(folder: Path) -> LabelledImages:
             "put one there, a class a line in the order of the labels"
         )
     classes = label_maps.read_classes(classes_file)
+    paths = label_maps_by_stem(folder)
+    return LabelledImages(
+        str(folder),
+        classes=tuple((name,) for name in classes),
+        names=tuple(paths),
+        decode=lambda name: label_maps.read(paths[name]),
+        by_stem=True,
+        has_values=True,
+        files=tuple(paths.values()),
+    )
+
+
+def label_maps_by_stem(folder: Path) -> dict[str, Path]:
+    """The label maps in a folder and those below it, by their names without the ending. Raises InputError for
+    two of one name, and where there are none."""
     paths: dict[str, Path] = {}
     for path in label_map_files(folder):
         name = image_stem(path.relative_to(folder).as_posix())
@@ -119,15 +133,7 @@ def _open_folder(folder: Path) -> LabelledImages:
         paths[name] = path
     if not paths:
         raise InputError(f"{folder} holds no label map (*.png)")
-    return LabelledImages(
-        str(folder),
-        classes=tuple((name,) for name in classes),
-        names=tuple(paths),
-        decode=lambda name: label_maps.read(paths[name]),
-        by_stem=True,
-        has_values=True,
-        files=tuple(paths.values()),
-    )
+    return paths
 
 
 def images_of(labels: LabelledImages, folder: Path) -> dict[str, ImageItem]:

@@ -13,6 +13,7 @@ STAGES = {
     "cam": "cam",
     "refine": "refine",
     "merge": "merge",
+    "convert": "convert",
     "evaluate": "evaluate",
     "probe oracle": "probe_oracle",
     "probe alignment": "probe_alignment",

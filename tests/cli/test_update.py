@@ -30,6 +30,12 @@ COMMANDS = {
         "scenes/images/demo/000002.jpg",
         ["--max-proposals", "3"],
     ),
+    "convert": (
+        ["convert", f"{D}/instances_demo.json", "--to", "coco"],
+        "out.json",
+        f"{D}/instances_demo.json",
+        ["--instances", "parts"],
+    ),
     "mine-pairs": (
         ["mine-pairs", "--captions", f"{D}/captions_demo.json", *IMAGES, "--proposer", "regions"],
         "out.json",

@@ -1,0 +1,153 @@
+"""YOLO's segmentation labels: a text file an image, a line a mask, `CLASS X Y X Y ...` in shares of the image.
+
+`data.yaml` names the classes; the file of `images/a.jpg` is `labels/a.txt`. A point is the middle of a pixel, and a
+polygon is drawn with its border (`outlines`), which is how Ultralytics draws it. A line holds one polygon:
+the parts of a mask are joined as Ultralytics' own converter joins them, or are a line each (`--instances parts`).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovtool.errors import InputError
+from ovtool.formats import atomic, coco, file_matching, folders, image_search, outlines, rle
+from ovtool.formats import coco_checks as checks
+from ovtool.formats import images as image_files
+from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image, by_image
+
+NAMES_FILE = "data.yaml"
+
+
+def write(dataset: Dataset, folder: Path, names: Mapping[int, str]) -> list[str]:
+    """Writes labels into a folder; what could not be kept, a phrase for each kind.
+
+    names: of each image by its id, the name of its label file without the ending.
+    """
+    index = {category.id: k for k, category in enumerate(dataset.categories)}
+    listed = (
+        f"  {k}: {json.dumps(c.name, ensure_ascii=False)}\n"
+        for k, c in enumerate(dataset.categories)
+    )
+    text = f"train: images\nval: images\nnames:\n{''.join(listed)}"
+    atomic.write_text(folder / NAMES_FILE, text)
+    joined = empty = 0
+    for image, masks in by_image(dataset):
+        lines = []
+        for mask in masks:
+            parts = outlines.pieces(rle.decode(mask.segmentation, image.height, image.width))
+            if not parts:
+                empty += 1
+                continue
+            polygon = outlines.joined(parts)
+            if len(parts) > 1:
+                whole = outlines.drawn(polygon, image.height, image.width)
+                joined += int(whole.sum()) != mask.area
+            shares = (polygon + 0.5) / (image.width, image.height)
+            numbers = " ".join(f"{share:.6f}" for share in shares.ravel())
+            lines.append(f"{index[mask.category_id]} {numbers}\n")
+        atomic.write_text(folders.place(folder, f"labels/{names[image.id]}.txt"), "".join(lines))
+    lost = (
+        [f"{joined:,} masks of parts that do not touch, which are joined by lines"]
+        if joined
+        else []
+    )
+    return lost + ([f"{empty:,} masks without a pixel"] if empty else [])
+
+
+def read(folder: Path, images: Path | None = None) -> Dataset:
+    """The masks of a folder that has `data.yaml` and `labels/`.
+
+    images: The folder of the images, whose sizes are needed; None is `images/` beside the labels.
+
+    Raises InputError for lines that hold no polygon, classes that have no name, and labels without an image.
+    """
+    names = _names(folder / NAMES_FILE)
+    categories = [Category(number + 1, name) for number, name in names]  # COCO counts from 1
+    known = {number for number, _ in names}
+    place = images or folder / "images"
+    if not place.is_dir():
+        raise InputError(
+            f"no folder {place} with the images of {folder}; give it with --images, for their sizes"
+        )
+    labels = folder / "labels"
+    files = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.txt"))
+    items = {item.name: item for item in image_search.find_images([str(place)])}
+    matched = file_matching.match(
+        file_matching.Names(str(labels), files), file_matching.Names(str(place), list(items))
+    )
+    alone = next((file for file in files if file not in matched), None)
+    if alone is not None:
+        raise InputError(f"{labels / alone} has no image in {place}; add it, or remove the labels")
+    label_of = {image: file for file, image in matched.items()}
+    entries: list[Image] = []
+    annotations: list[Annotation] = []
+    for number, (name, item) in enumerate(items.items(), start=1):
+        height, width = image_files.read_size(item.path)
+        entries.append(Image(number, name, width, height))
+        if name not in label_of:
+            continue
+        for category, mask in _masks(labels / label_of[name], height, width, known):
+            own = coco.annotation(len(annotations) + 1, number, category + 1, mask, None)
+            annotations.append(own)
+    return Dataset({}, entries, annotations, categories)
+
+
+def _names(path: Path) -> list[tuple[int, str]]:
+    """The numbers and names of the classes."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no YAML that can be read ({reason:.120})") from None
+    names: Any = content.get("names") if isinstance(content, dict) else None
+    pairs = list(enumerate(names)) if isinstance(names, list) else None
+    pairs = list(names.items()) if isinstance(names, dict) else pairs
+    if not pairs or not all(type(k) is int and k >= 0 and str(name).strip() for k, name in pairs):
+        raise InputError(
+            f"{path} has no names of classes; write `names:` with a number and a name a line"
+        )
+    named = [(k, str(name)) for k, name in sorted(pairs)]
+    checks.check_names(named, "names", "name", str(path))
+    return named
+
+
+def _masks(path: Path, height: int, width: int, known: set[int]) -> Iterator[tuple[int, rle.Rle]]:
+    """The class and the mask of each line."""
+    try:
+        rows = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} as text: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
+        where, cells = f"{path}: line {number}", row.split()
+        try:
+            category, shares = int(cells[0]), np.array([float(cell) for cell in cells[1:]])
+        except ValueError:
+            raise InputError(
+                f"{where} is {checks.short(row)}, not numbers; mend or remove it"
+            ) from None
+        if category not in known:
+            raise InputError(f"{where}: class {category} has no name in {NAMES_FILE}; add it there")
+        if len(shares) == 4:
+            raise InputError(
+                f"{where} is a box, and a polygon is needed; use labels of segmentation"
+            )
+        if len(shares) < 6 or len(shares) % 2:
+            raise InputError(
+                f"{where} has {len(shares)} numbers, which are no polygon of x, y; mend or remove it"
+            )
+        if not ((shares >= 0) & (shares <= 1)).all():
+            raise InputError(
+                f"{where} has points outside 0 to 1, which are shares of the image; mend or remove it"
+            )
+        points = np.floor(shares.reshape(-1, 2) * (width, height) + 1e-6).astype(np.int64)
+        polygon = np.minimum(points, (width - 1, height - 1))
+        yield category, rle.encode(outlines.drawn(polygon, height, width))

@@ -1,0 +1,226 @@
+"""`convert`: masks from one format to another, and the weights that OVSeg's authors published.
+
+What is read becomes a COCO data set, and every format is written from that. A format that cannot hold all of it says
+what it leaves out, in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ovtool
+from ovtool.errors import InputError, UpToDate, UsageError
+from ovtool.formats import atomic, coco, colour_maps, folders, panoptic, rle
+from ovtool.formats.coco_entries import Annotation, by_image
+from ovtool.inputs import any_masks
+from ovtool.inputs import asked as requests
+from ovtool.methods import instances
+from ovtool.outputs import mask_formats
+from ovtool.outputs.mask_formats import Request
+from ovtool.settings.convert import Conversion, Format
+from ovtool.settings.shared import Run
+
+CHECKPOINTS = (".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote, or with `--dry-run` would write.
+
+    Attributes:
+        out: The file or folder.
+        files: What else was written, kind to place.
+        images: The number of images.
+        masks: The number of masks, after they were divided into instances.
+        classes: The number of classes.
+        lost: What the format could not hold, a phrase for each kind; of weights, what they lack.
+        licence: Of weights.
+    """
+
+    out: str
+    files: Mapping[str, str]
+    images: int
+    masks: int
+    classes: int
+    lost: Sequence[str]
+    licence: str | None = None
+
+
+def run(
+    file: str | Path,
+    to: Format | None = None,
+    how: Conversion = Conversion(),
+    *,
+    images: Path | None = None,
+    ground_truth: str | Path | None = None,
+    out: str | Path | None = None,
+    run: Run = Run(),
+) -> Converted:
+    """Writes masks in another format, or the parts of a checkpoint of OVSeg.
+
+    Args:
+        file: What `inputs.any_masks` reads; or a checkpoint of OVSeg (`.pth`, `.pt`), of which a folder is made with
+            `model.safetensors`, `prompts.safetensors` and `proposer.safetensors`.
+        to: The format; None for a checkpoint.
+        how: The table of colours, and what is an instance.
+        images: The folder of the images. `webdataset` needs it, `yolo-seg` copies the images where it is given, and
+            images that label maps have no endings for are named by it.
+        ground_truth: The images and classes of a list of results.
+        out: The file or folder; None is a name made from the input, `-` stdout for a single file.
+        run: `overwrite` replaces what is there, `update` only where it is out of date; `dry_run` reads everything
+            and writes nothing.
+
+    Raises:
+        UsageError: Options that do not go together, or no format.
+        InputError: What is read is broken, or the place cannot be written.
+        OutputExistsError: The output is there.
+        UpToDate: With `run.update` there is nothing to do.
+    """
+    source, truth = str(file), None if ground_truth is None else str(ground_truth)
+    if to is None:
+        _check_checkpoint(source, how, images, truth)
+        return _checkpoint(Path(source), Path(out or Path(source).stem), run)
+    target = _default_name(source, to) if out is None else str(out)
+    beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
+    is_file = to in mask_formats.FILES
+    _check_places(target, beside, is_file, run)
+    asked = requests.of(
+        "convert", how, to, sources=(source, truth), folder=images, outputs=(target,)
+    )
+    made = Path(target) if is_file else Path(target) / folders.MANIFEST
+    try:
+        requests.begin(asked, made, run, (beside,), is_list=to == "coco-results")
+    except UpToDate:
+        raise UpToDate(target) from None
+    dataset = any_masks.read(source, images, truth, how.colours)
+    if how.instances is not None:
+        dataset = _divided(dataset, _division(how.instances))
+    lost = mask_formats.not_held(dataset, to)
+    if not run.dry_run:
+        kind = how.instances if how.instances in (None, "parts") else "proposals"
+        settings = {"to": to, "instances": kind}
+        made_by = {"version": ovtool.__version__, "command": "convert", "settings": settings}
+        request = Request(
+            to,
+            target,
+            made_by | {"asked": asked.digest},
+            images=images or any_masks.images_folder(source),
+            colours=None if how.colours is None else colour_maps.read_table(how.colours),
+        )
+        lost = mask_formats.write(dataset, request)
+    return Converted(
+        target,
+        {} if beside is None else {"segments": str(beside)},
+        len(dataset.images),
+        len(dataset.annotations),
+        len(dataset.categories),
+        lost,
+    )
+
+
+def _check_checkpoint(source: str, how: Conversion, *others: object) -> None:
+    """Refuses what is no checkpoint, and options that one does not take."""
+    if Path(source).suffix not in CHECKPOINTS:
+        raise UsageError(f"the format to write {source} in is not given; name it with --to")
+    if how != Conversion() or any(other is not None for other in others):
+        raise UsageError(
+            "a checkpoint has no masks; leave out --colours, --instances, --images, --ground-truth"
+        )
+    if not Path(source).is_file():
+        raise InputError(f"no such file: {source}")
+
+
+def _checkpoint(path: Path, folder: Path, run: Run) -> Converted:
+    """The files of the parts of a checkpoint, in a folder."""
+    folders.check(folder, run.replaces)
+    asked = requests.of("convert", "checkpoint", sources=(path,), outputs=(folder,))
+    try:
+        requests.begin(asked, folder / folders.MANIFEST, run)
+    except UpToDate:
+        raise UpToDate(folder) from None
+    from ovtool.models import ovseg_checkpoint
+
+    licence = ovseg_checkpoint.LICENCE
+    if run.dry_run:
+        ovseg_checkpoint.read(path)
+        return Converted(str(folder), {}, 0, 0, 0, (), licence)
+    made_by = {"version": ovtool.__version__, "command": "convert"}
+    with folders.writing(folder, made_by | {"asked": asked.digest, "licence": licence}) as place:
+        made = ovseg_checkpoint.convert(path, place, {"source": path.name})
+    files = {kind: str(folder / name) for kind, name in made.files.items()}
+    return Converted(str(folder), files, 0, 0, 0, made.notes, licence)
+
+
+def _default_name(source: str, to: Format) -> str:
+    stem = "stdin" if source == "-" else Path(source.replace(":", "_")).resolve().stem
+    return f"{stem}{mask_formats.FILES.get(to, '.' + to)}"
+
+
+def _check_places(target: str, beside: Path | None, is_file: bool, run: Run) -> None:
+    """Refuses places that cannot or must not be written, before anything is read."""
+    if target == "-" and (beside is not None or not is_file):
+        raise UsageError(
+            "a format of several files cannot go to stdout; name a folder or a file with -o"
+        )
+    if target == "-" and run.update:
+        raise UsageError("--update compares the times of files; name a file in place of -")
+    if beside is not None and beside == Path(target):
+        raise UsageError(
+            f"the PNGs of {target} would have its name; name a file that ends in .json"
+        )
+    if beside is not None:
+        folders.check(beside, run.replaces)
+    if is_file:
+        atomic.check_output(Path(target), run.replaces)
+    else:
+        folders.check(Path(target), run.replaces)
+
+
+Mask = NDArray[np.bool_]
+Division = Callable[[coco.Image, Mask], list[Mask]]
+
+
+def _division(how: Path | str) -> Division:
+    """What divides the mask of an image: parts, or the proposals of a file."""
+    if how == "parts":
+        return lambda image, mask: instances.parts(mask)
+    proposals = coco.read(Path(how))
+    masks = {image.file_name: (image, own) for image, own in by_image(proposals)}
+
+    def divided(image: coco.Image, mask: Mask) -> list[Mask]:
+        other, own = masks.get(image.file_name, (image, []))
+        if (other.height, other.width) != (image.height, image.width):
+            raise UsageError(
+                f"{image.file_name} has another size in {how}; give the proposals of these images"
+            )
+        best = sorted(own, key=lambda entry: -(1.0 if entry.score is None else entry.score))
+        shown = [rle.decode(entry.segmentation, image.height, image.width) for entry in best]
+        return instances.by_proposals(mask, shown)
+
+    return divided
+
+
+def _divided(dataset: coco.Dataset, division: Division) -> coco.Dataset:
+    """The data set with a mask for each instance; crowds stay as they are."""
+    made: list[Annotation] = []
+    for image, masks in by_image(dataset):
+        for mask in masks:
+            pixels = rle.decode(mask.segmentation, image.height, image.width)
+            is_crowd = bool(mask.extra.get("iscrowd"))
+            for part in [pixels] if is_crowd else division(image, pixels):
+                shape = rle.encode(part)
+                made.append(
+                    replace(
+                        mask,
+                        id=len(made) + 1,
+                        segmentation=shape,
+                        bbox=rle.bounding_box(shape),
+                        area=float(rle.area(shape)),
+                    )
+                )
+    return replace(dataset, annotations=made)
