@@ -241,6 +241,11 @@ def test_the_first_steps_are_on_the_labels_alone(make, tmp_path, monkeypatch):
     curve = [record["loss"] for record in header["settings"]["curve"]]
     assert len(calls) == 2 and len(curve) == 32
     assert curve[29] < 0.5 * curve[0] < curve[30]  # labels are learned; then another loss
+    make("y.safetensors", method="matching", begin="random", steps=0, label_steps=30, batch_size=8, lr=5e-3,
+         save_generator=tmp_path / "h.safetensors")  # fmt: skip
+    header, _ = tensors.load(tmp_path / "h.safetensors")
+    alone = [record["loss"] for record in header["settings"]["curve"]]
+    assert len(calls) == 2 and len(alone) == 30 and alone[-1] < 0.5 * alone[0]
 
 
 def test_features_are_kept_only_where_they_never_change(source, tmp_path, small):
