@@ -81,8 +81,8 @@ BackgroundWeight = Annotated[
 LabelSteps = Annotated[
     int | None,
     Option(
-        "Steps on the labels alone, before masks are matched. Default: 200 for a generator that begins at "
-        "random, else 0.",
+        "Steps on the labels alone, before masks are matched; with --steps 0 they are the whole training. "
+        "Default: 200 for a generator that begins at random, else 0.",
         min=0,
     ),
 ]
@@ -213,9 +213,9 @@ class LabelMatching(Training):
 
     @property
     def trains(self) -> bool:
-        """Whether masks are matched, and not the maps taken as the generator begins."""
+        """Whether there is a step on labels or masks, and not the maps taken as the generator begins."""
         length = self.steps if self.steps is not None else self.epochs
-        return self.generator_file is None and length != 0
+        return self.generator_file is None and (length != 0 or bool(self.label_steps))
 
     @property
     def least_share(self) -> float:

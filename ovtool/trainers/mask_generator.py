@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, multilabel_soft_margin_loss, normalize
+from torch.utils.checkpoint import checkpoint
 
 from ovtool.batches.labels import LabelBatch, LabelBatches
 from ovtool.batches.loader import Loader
@@ -44,7 +45,7 @@ CACHE_BYTES = 2 << 30  # of features
 VALIDATED = 64  # images whose labels are looked at
 VALIDATIONS = 5  # in a training
 SAVE_EVERY = 50  # steps
-AT_ONCE = 64  # masked images in the image tower
+PIXELS_AT_ONCE = 16 * 224**2  # with gradients through the image tower: 4 masked images of 448 x 448
 
 # unit features v_f (P, D) of X_f and the class of each (P,) to a further loss
 Refine = Callable[[Tensor, Tensor], Tensor]
@@ -197,12 +198,22 @@ class Matching:
         return foreground, background
 
     def _embed(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings (n, D) of normalised images, with gradients to them."""
+        """Unit embeddings (n, D) of normalised images, with gradients to them.
+
+        What the tower computes on the way is made again in the backward pass where the images are several chunks, so
+        that memory holds the graph of one chunk: a 448-pixel image through the stem of `photo` is 760 MB.
+        """
         from ovtool.models import towers
 
         visual = self.clip.model.visual
-        features = [towers.image_features(visual, chunk).float() for chunk in pixels.split(AT_ONCE)]
-        return normalize(torch.cat(features), dim=-1)
+        chunks = pixels.split(max(1, PIXELS_AT_ONCE // pixels[0, 0].numel()))
+        if len(chunks) == 1:
+            return normalize(towers.image_features(visual, pixels).float(), dim=-1)
+        features = [
+            checkpoint(towers.image_features, visual, chunk, use_reentrant=False)
+            for chunk in chunks
+        ]
+        return normalize(torch.cat(features).float(), dim=-1)
 
     def _clip_pixels(self, rgb: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) as the CLIP sees masked images: normalised, of its own size."""

@@ -26,7 +26,7 @@ MINED = 100  # captioned photographs
 VAL = "coco/val, 50"
 CROPS = "--crop-size 224"  # a quarter of the work of the model's own 448
 PAIRS = (
-    f"propose $PHOTOS/flickr/images --limit {MINED} --proposer regions --max-proposals 20 --model photo -o $WORK/flickr.proposals.json",
+    f"propose $PHOTOS/flickr/images --limit {MINED} --proposer merging --max-proposals 40 --model photo -o $WORK/flickr.proposals.json",
     f"mine-pairs {CAPTIONS} --limit {MINED} --captions-per-image all --proposals $WORK/flickr.proposals.json {CROPS} "
     "--model photo --part-size 50 -o $WORK/flickr.pairs.json",
 )
@@ -36,7 +36,7 @@ TUNED = {  # the published rates; a tower's is 5e-6 for 17,000 steps, which woul
     "tower": "--train tower --steps 25 --tower-lr 3e-5",
     "tower-then-prompts": "--train tower-then-prompts --steps 25 --tower-lr 3e-5",
 }
-PROPOSALS = f"propose {IMAGES.format('val')} --proposer regions --max-proposals 20 --model photo -o $WORK/val.proposals.json"
+PROPOSALS = f"propose {IMAGES.format('val')} --proposer merging --max-proposals 40 --model photo -o $WORK/val.proposals.json"
 ORACLE = f"probe oracle {PROBED} {CROPS} --proposals $WORK/val.proposals.json --model photo"
 
 

@@ -13,14 +13,21 @@ LABELS = "$PHOTOS/coco/annotations/instances_{0}.json"
 TRAIN, VAL = "coco/train, 98 with a label", "coco/val, 50"
 CAM = f"cam --labels {LABELS} --images {IMAGES}".format("train")
 OF_CLIP = f"{CAM} --model $TWIN --short-side 480"
-MATCHING = "--steps 12 --batch-size 2"
+MATCHING = "--steps 12 --batch-size 4"
 GENERATOR = "$WORK/matched.generator.safetensors"
 MAPS = {
     "gradcam": f"{OF_CLIP} --method gradcam",
     "classifier": f"{CAM} --method classifier --arch photo --epochs 4 --batch-size 4",
     "begun": f"{OF_CLIP} --method matching --steps 0",
     "matched": f"{OF_CLIP} --method matching {MATCHING} --save-generator {GENERATOR}",
+    "stem": f"{OF_CLIP} --method matching --generator photo --label-steps 300 --steps 0",
+    "stem-matched": f"{OF_CLIP} --method matching --generator photo --label-steps 300 {MATCHING}",
 }
+PROPOSALS = f"propose {IMAGES.format('train')} --proposer merging --model photo -o $WORK/train.proposals.json"
+VOTED = (
+    f"refine $WORK/gradcam.safetensors --images {IMAGES.format('train')} --apply sam "
+    "--proposals $WORK/train.proposals.json -o $WORK/voted.safetensors"
+)
 PUSHES = {"text": "--push text", "foreground": "--push foreground --push-weight 0.5"}
 SEGMENTER = (
     f"--images {IMAGES.format('train')} --arch clip --model $TWIN --steps 60 --batch-size 4 --crop-size 320 "
@@ -41,6 +48,8 @@ def maps(name: str) -> list[str]:
     """The commands that make maps."""
     if name in MAPS:
         return [f"{MAPS[name]} -o $WORK/{name}.safetensors"]
+    if name == "voted":
+        return [*maps("gradcam"), PROPOSALS, VOTED]
     push = name.removeprefix("refined-")
     refined = (
         f"refine $WORK/matched.safetensors --images {IMAGES.format('train')} --apply prompts "
@@ -116,6 +125,21 @@ def claims() -> Sequence[Claim]:
             "background prompts pushed from the foreground refine them",
             ("matched", False),
             ("refined-foreground", False),
+        ),
+        compared(
+            "a CLIP's gradients beat a classifier on the frozen stem",
+            ("stem", False),
+            ("gradcam", False),
+        ),
+        compared(
+            "matching improves the maps of that classifier",
+            ("stem", False),
+            ("stem-matched", False),
+        ),
+        compared(
+            "votes of proposals improve the maps of the gradients",
+            ("gradcam", False),
+            ("voted", False),
         ),
         compared("a dense CRF sharpens them", (CHAIN, False), (CHAIN, True)),
         segmenters(),

@@ -166,6 +166,31 @@ def test_the_first_loss_is_that_of_the_formula(source, tmp_path, small):
     assert float(matching.losses(batch)["loss"].detach()) == pytest.approx(expected, rel=1e-3)
 
 
+def test_many_masked_images_need_the_memory_of_one_chunk(source, tmp_path, small, monkeypatch):
+    from ovtool.models import towers
+    from ovtool.models.mask_generator import Generator, Settings
+
+    pictures = label_inputs.read(str(source), tmp_path / "pictures")
+    network = Generator(Settings(), pictures.categories, small)
+    text = category_texts.embed(small, pictures.categories)
+    settings = LabelMatching(batch_size=3, similarity="shifted")
+    matching = generator_trainer.Matching(small, network, pictures, text, settings)
+    gradients, sizes = [], []
+    real = towers.image_features
+    monkeypatch.setattr(
+        towers, "image_features", lambda v, chunk: sizes.append(len(chunk)) or real(v, chunk)
+    )
+    for chunk in (64, 2):
+        monkeypatch.setattr(generator_trainer, "PIXELS_AT_ONCE", chunk * 48**2)
+        sizes.clear()
+        network.zero_grad()
+        matching.losses(matching.batches[0])["loss"].backward()
+        gradients.append([value.grad.clone() for value in network.trained()])
+    assert max(sizes) == 2 and len(sizes) % 2 == 0  # each chunk again in the backward pass
+    for whole, in_chunks in zip(*gradients, strict=True):
+        assert torch.allclose(whole, in_chunks, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("start", ["rivals", "text"])
 def test_without_a_step_maps_are_those_of_the_start(make, source, tmp_path, small, start):
     from ovtool.methods import activation_maps
@@ -216,6 +241,11 @@ def test_the_first_steps_are_on_the_labels_alone(make, tmp_path, monkeypatch):
     curve = [record["loss"] for record in header["settings"]["curve"]]
     assert len(calls) == 2 and len(curve) == 32
     assert curve[29] < 0.5 * curve[0] < curve[30]  # labels are learned; then another loss
+    make("y.safetensors", method="matching", begin="random", steps=0, label_steps=30, batch_size=8, lr=5e-3,
+         save_generator=tmp_path / "h.safetensors")  # fmt: skip
+    header, _ = tensors.load(tmp_path / "h.safetensors")
+    alone = [record["loss"] for record in header["settings"]["curve"]]
+    assert len(calls) == 2 and len(alone) == 30 and alone[-1] < 0.5 * alone[0]
 
 
 def test_features_are_kept_only_where_they_never_change(source, tmp_path, small):
