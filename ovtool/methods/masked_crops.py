@@ -54,7 +54,37 @@ def masked_crops(
 
 def bicubic(cut: Tensor, size: int) -> Tensor:
     """A piece of an image, (3, h, w), squeezed to (3, size, size); one of that size stays as it is."""
+    if cut.device.type == "cpu" and cut.dtype == torch.float32:
+        return _separable(cut, size)
     return interpolate(cut[None], size=(size, size), mode="bicubic", align_corners=False)[0]
+
+
+def _separable(cut: Tensor, size: int) -> Tensor:
+    """The same by rows and then by columns, which a CPU computes several times as fast."""
+    height, width = cut.shape[1:]
+    if (height, width) == (size, size):
+        return cut
+    places, weights = _taps(height, size)
+    rows = cut[:, places[0]] * weights[0][:, None]
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        rows.addcmul_(cut[:, place], weight[:, None])
+    places, weights = _taps(width, size)
+    across = torch.zeros(width, size).scatter_add_(0, places, weights)
+    return rows @ across
+
+
+def _taps(length: int, size: int) -> tuple[Tensor, Tensor]:
+    """The four pixels of `length` that each of `size` is made of, int64 (4, size), and their weights, by the cubic
+    convolution with a = -0.75; beyond the border the last pixel goes on."""
+    position = (torch.arange(size) + 0.5) * (length / size) - 0.5
+    first = position.floor()
+    t = position - first
+    a = -0.75
+    near = torch.stack([t, 1 - t])  # to the pixels beside it
+    inner = ((a + 2) * near - (a + 3)) * near * near + 1
+    outer = ((a * (near + 1) - 5 * a) * (near + 1) + 8 * a) * (near + 1) - 4 * a
+    places = first.long() + torch.arange(-1, 3)[:, None]
+    return places.clamp_(0, length - 1), torch.stack([outer[0], inner[0], inner[1], outer[1]])
 
 
 def nearest(mask: Tensor, size: int) -> Tensor:
@@ -62,4 +92,4 @@ def nearest(mask: Tensor, size: int) -> Tensor:
     height, width = mask.shape
     centre = torch.arange(size, device=mask.device) * 2 + 1
     rows, columns = centre * height // (2 * size), centre * width // (2 * size)
-    return mask[rows[:, None], columns]
+    return mask[rows][:, columns]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_AT_ONCE = 1 << 15  # pixels whose intermediate values stay in the processor's cache
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -50,14 +52,21 @@ def confusion(
     predicted, true = np.asarray(prediction), np.asarray(truth)
     if predicted.shape != true.shape:
         raise ValueError(f"prediction {predicted.shape}, truth {true.shape}")
-    counted = true != ignore
-    i = true[counted].astype(np.int64)  # (N,)
-    j = predicted[counted].astype(np.int64)  # (N,)
-    if i.size and (i.min() < 0 or i.max() >= num_classes):
-        raise ValueError(f"truth holds values outside 0..{num_classes - 1} and not {ignore}")
-    j = np.where((j >= 0) & (j < num_classes), j, num_classes)
     columns = num_classes + 1
-    return np.bincount(i * columns + j, minlength=num_classes * columns).reshape(-1, columns)
+    codes = np.empty(true.size, np.int64)  # i (K + 1) + j; what is not counted comes last
+    flat = (predicted.ravel(), true.ravel())
+    for start in range(0, true.size, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        j, i = flat[0][part], flat[1][part]
+        counted = i != ignore
+        if ((i < 0) | (i >= num_classes))[counted].any():
+            raise ValueError(f"truth holds values outside 0..{num_classes - 1} and not {ignore}")
+        none = (j < 0) | (j >= num_classes)
+        np.multiply(i, columns, out=codes[part], dtype=np.int64)
+        codes[part] += np.where(none, num_classes, j)
+        codes[part][~counted] = num_classes * columns
+    counts = np.bincount(codes, minlength=num_classes * columns + 1)
+    return counts[:-1].reshape(-1, columns)
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
