@@ -20,6 +20,7 @@ from ovtool.batches import masked_images, readable
 from ovtool.batches.epochs import Epochs
 from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
+from ovtool.datasets import label_files
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, file_matching, labelled
 from ovtool.formats.images import ImageItem
@@ -170,10 +171,9 @@ def read_truth(
 
 
 def _open(source: str, images: Path | None) -> tuple[LabelledImages, Path]:
-    files = masked_images.data_set_files(source, images)
+    files = masked_images.data_set(source, images)
     if files is not None:
-        masks, folder = files
-        return labelled.open_source(str(masks)), folder
+        return label_files.opened(files), files.images
     folder = file_matching.folder_of(images, source, source)
     return labelled.open_source(source), folder
 

@@ -21,9 +21,13 @@ def data_set_files(
         UsageError: A folder was given for a data set, or the data set is unknown.
         InputError: The data set has no masks, or its folder has several splits.
     """
+    files = data_set(source, images)
+    return None if files is None else (files.masks(only_instances), files.images)
+
+
+def data_set(source: str, images: Path | None) -> registry.DataSet | None:
+    """The data set that a source is; None where it is none. Raises as `data_set_files`, masks aside."""
     files = registry.of_source(source)
-    if files is None:
-        return None
-    if images is not None:
+    if files is not None and images is not None:
         raise UsageError(f"--images is the folder of a COCO JSON, and {source} has its own")
-    return files.masks(only_instances), files.images
+    return files

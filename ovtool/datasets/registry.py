@@ -1,7 +1,7 @@
 """Data sets by name: `NAME[:SPLIT]` to the files it is made of.
 
-`collage` is made in the cache at its first use; `coco`, `coco14` and `voc` lie where detectron2
-keeps them, below `$DETECTRON2_DATASETS` (`./datasets` without it).
+`collage` is made in the cache at its first use; the others lie where `layouts` says, below
+`$DETECTRON2_DATASETS` (`./datasets` without it).
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ovtool.datasets.collage import SPLIT_CODES
+from ovtool.datasets.layouts import DATA_SETS as DATA_SETS
+from ovtool.datasets.layouts import Layout, Maps
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import cache
 
@@ -22,8 +23,13 @@ class DataSet:
     images: the folder that file names start from.
     instances, semantic, captions: COCO JSON files.
     classes_per_image: JSON, file name to list of words.
+    panoptic: a panoptic JSON, and the folder of its PNG files.
+    maps: folders of label maps, with what their values mean; those that have the most are read.
     objects: a folder of VOC's XML files, one an image, with the names of its objects.
     file_names: those of the split, where the folder holds other images too.
+    listed: a COCO JSON whose images are those of the split, where the folder holds other images too.
+    ending: of the images; empty for any.
+    folder: of the data set, from which its label file is found.
     """
 
     name: str
@@ -32,8 +38,18 @@ class DataSet:
     semantic: Path | None = None
     captions: Path | None = None
     classes_per_image: Path | None = None
+    panoptic: tuple[Path, Path] | None = None
+    maps: tuple[tuple[Path, Maps], ...] = ()
     objects: Path | None = None
     file_names: tuple[str, ...] | None = None
+    listed: Path | None = None
+    ending: str = ""
+    folder: Path = Path()
+
+    @property
+    def has_label_files(self) -> bool:
+        """Whether each pixel's class is in PNG files and their like, and in no COCO JSON of masks."""
+        return self.panoptic is not None or bool(self.maps)
 
     def masks(self, only_instances: bool = False) -> Path:
         """The COCO JSON of its masks: of whole classes where it has them, unless those of single objects are
@@ -41,33 +57,12 @@ class DataSet:
         masks = self.instances if only_instances else self.semantic or self.instances
         if masks is None or not masks.exists():
             reason = f"{masks} is not there" if masks else "name another data set"
+            if self.has_label_files:
+                reason = "it has label maps, and here a COCO JSON of masks is needed"
             raise InputError(f"{self.name} has no masks with names; {reason}")
         return masks
 
 
-# name: (splits, the default split, a description)
-DATA_SETS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "collage": (
-        tuple(SPLIT_CODES),
-        "demo",
-        "emoji art on textured grounds: masks, captions, word lists; needs no download but for train",
-    ),
-    "coco": (
-        ("train2017", "val2017"),
-        "val2017",
-        "COCO 2017 with its captions, below $DETECTRON2_DATASETS/coco",
-    ),
-    "coco14": (
-        ("train", "val"),
-        "val",
-        "COCO 2014, the split of weakly supervised work, below $DETECTRON2_DATASETS/coco",
-    ),
-    "voc": (
-        ("train", "train_aug", "val", "trainval"),
-        "val",
-        "Pascal VOC 2012, its segmentation splits, below $DETECTRON2_DATASETS/VOC2012",
-    ),
-}
 # How many images each split of `collage` has when it is used by name, at seed 7 and 256 pixels.
 COLLAGE_IMAGES = {"train": 2000, "val": 200, "test": 200, "demo": 24}
 
@@ -82,10 +77,10 @@ def split_name(text: str) -> tuple[str, str]:
     name, _, split = text.partition(":")
     if name not in DATA_SETS:
         raise UsageError(f"unknown data set '{name}'; choose from {', '.join(DATA_SETS)}")
-    splits, default, _ = DATA_SETS[name]
+    splits = DATA_SETS[name].splits
     if split and split not in splits:
         raise UsageError(f"{name} has no split '{split}'; choose from {', '.join(splits)}")
-    return name, split or default
+    return name, split or DATA_SETS[name].default
 
 
 def locate(text: str) -> DataSet:
@@ -94,11 +89,7 @@ def locate(text: str) -> DataSet:
     Raises UsageError for an unknown name, InputError where its files are not.
     """
     name, split = split_name(text)
-    if name == "voc":
-        return _voc(split)
-    if name == "coco14":
-        return _coco(text=f"coco14:{split}", folder=f"{split}2014")
-    return _collage(split) if name == "collage" else _coco(text=f"coco:{split}", folder=split)
+    return _collage(split) if name == "collage" else _found(name, split)
 
 
 def of_source(text: str) -> DataSet | None:
@@ -113,9 +104,9 @@ def of_source(text: str) -> DataSet | None:
 def image_id(data_set: DataSet, file_name: str) -> int | None:
     """The id that a data set gives an image of its own, so that results can be scored against its annotations
     as they are: COCO and `collage` write it in the file name. None where it has none, as VOC."""
-    numbered = data_set.name.partition(":")[0] in ("coco", "coco14", "collage")
+    known = DATA_SETS.get(data_set.name.partition(":")[0])
     digits = re.fullmatch(r"(?:COCO_\w+2014_)?(\d+)", PurePosixPath(file_name).stem)
-    return int(digits[1]) if numbered and digits else None
+    return int(digits[1]) if known is not None and known.has_numbers and digits else None
 
 
 def collage_in(folder: Path, split: str) -> DataSet:
@@ -178,43 +169,73 @@ def _collage(split: str) -> DataSet:
     return files
 
 
-def _root() -> Path:
+def root() -> Path:
+    """Where data sets are looked for: `$DETECTRON2_DATASETS`, or `./datasets`."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
-def _coco(text: str, folder: str) -> DataSet:
-    root = _root() / "coco"
-    images = root / folder
-    if not images.is_dir():
-        raise InputError(f"{text} is not at {images}; put COCO there, or set DETECTRON2_DATASETS")
-    annotations = root / "annotations"
+def located(name: str, split: str, layout: Layout) -> DataSet:
+    """The files of a split in one layout, whether they are there or not; the list of its images is read where it
+    is there."""
+    folder = root() / layout.folder
+    called = DATA_SETS[name].splits[split]
+
+    def place(path: str) -> Path:
+        return folder / path.format(split=called, joined=called.replace("_", ""))
+
+    lists = [place(path) for path in layout.listed]
+    instances = place(layout.instances) if layout.instances else None
     return DataSet(
-        name=text,
-        images=images,
-        instances=annotations / f"instances_{folder}.json",
-        captions=annotations / f"captions_{folder}.json",
+        name=f"{name}:{split}",
+        images=place(layout.images),
+        instances=instances,
+        captions=place(layout.captions) if layout.captions else None,
+        panoptic=None
+        if layout.panoptic is None
+        else (place(layout.panoptic[0]), place(layout.panoptic[1])),
+        maps=tuple((place(maps.folder), maps) for maps in layout.maps),
+        objects=place(layout.objects) if layout.objects else None,
+        file_names=_names_in(next((path for path in lists if path.is_file()), None), layout),
+        listed=instances if layout.only_listed else None,
+        ending=layout.ending,
+        folder=folder,
     )
 
 
-def _voc(split: str) -> DataSet:
-    """Pascal VOC 2012 as its archive unpacks it, in a folder VOC2012 or VOCdevkit/VOC2012. The list of
-    `train_aug`, of the SBD authors, is no part of it: it goes beside the others."""
-    places = [_root() / "VOC2012", _root() / "VOCdevkit" / "VOC2012"]
-    root = next((place for place in places if place.is_dir()), places[0])
-    if not root.is_dir():
-        raise InputError(
-            f"voc:{split} is not at {root}; put Pascal VOC 2012 there, or set DETECTRON2_DATASETS"
-        )
-    lists = root / "ImageSets" / "Segmentation"
-    named = [lists / f"{name}.txt" for name in dict.fromkeys((split, split.replace("_", "")))]
-    listed = next((path for path in named if path.is_file()), None)
+def lists_of(name: str, split: str, layout: Layout) -> list[Path]:
+    """Where the list of a split's images is looked for in a layout; nowhere where all images of a folder are."""
+    called = DATA_SETS[name].splits[split]
+    return [
+        root() / layout.folder / path.format(split=called, joined=called.replace("_", ""))
+        for path in dict.fromkeys(layout.listed)
+    ]
+
+
+def _names_in(listed: Path | None, layout: Layout) -> tuple[str, ...] | None:
+    """The file names of a list of images; some lists hold paths of images and masks in place of ids."""
     if listed is None:
-        raise InputError(f"voc:{split} needs the list of its images at {named[0]}; put it there")
-    # some lists hold paths of images and masks in place of ids
-    ids = [Path(line.split()[0]).stem for line in listed.read_text().splitlines() if line.strip()]
-    return DataSet(
-        name=f"voc:{split}",
-        images=root / "JPEGImages",
-        objects=root / "Annotations",
-        file_names=tuple(f"{name}.jpg" for name in ids),
-    )
+        return None
+    lines = listed.read_text(encoding="utf-8").splitlines()
+    return tuple(f"{Path(line.split()[0]).stem}{layout.ending}" for line in lines if line.strip())
+
+
+def _found(name: str, split: str) -> DataSet:
+    """The files of a split in the first layout whose images and label maps are there, else whose images are.
+
+    Raises:
+        InputError: No layout has the images, or the list of them is missing.
+    """
+    about = DATA_SETS[name]
+    candidates = [(located(name, split, layout), layout) for layout in about.layouts]
+    there = [(files, layout) for files, layout in candidates if files.images.is_dir()]
+    whole = [(f, layout) for f, layout in there if any(folder.is_dir() for folder, _ in f.maps)]
+    if not there:
+        files = candidates[0][0]
+        raise InputError(
+            f"{name}:{split} is not at {files.images}; {about.get}, or set DETECTRON2_DATASETS"
+        )
+    files, layout = (whole or there)[0]
+    lists = lists_of(name, split, layout)
+    if lists and files.file_names is None:
+        raise InputError(f"{name}:{split} needs the list of its images at {lists[0]}; put it there")
+    return files

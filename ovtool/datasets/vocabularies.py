@@ -1,9 +1,10 @@
 """Vocabularies: the classes that an image is segmented by, their synonyms, and the words they
 compete with.
 
-The named vocabularies hold the class names of four public data sets in their standard order: Pascal
-VOC (Everingham et al. 2010), COCO (Lin et al. 2014), COCO-Stuff (Caesar et al. 2018) and ADE20K
-(Zhou et al. 2017). The first name of a class is the data set's own spelling; where that is no
+The named vocabularies hold the class names of public data sets in their standard order
+(`vocabularies.tsv`): Pascal VOC (Everingham et al. 2010), Pascal Context (Mottaghi et al. 2014), COCO (Lin et
+al. 2014), COCO-Stuff (Caesar et al. 2018), ADE20K (Zhou et al. 2017), Cityscapes (Cordts et al. 2016) and
+CamVid (Brostow et al. 2009). The first name of a class is the data set's own spelling; where that is no
 English (``diningtable``, ``wall-brick``), the plain words follow as a synonym. Each knows the ids that
 the data set itself gives its classes.
 
@@ -14,11 +15,14 @@ away its meaning. A name is kept as it is written; the model reads ``fire_truck`
 (`spoken`).
 """
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from ovtool.errors import InputError, UsageError
 
@@ -188,70 +192,71 @@ def with_background(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
     return Vocabulary(vocabulary.classes, kept, vocabulary.ids)
 
 
-_VOC20 = (
-    "aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable|dining table,dog,horse,"
-    "motorbike,person,pottedplant|potted plant,sheep,sofa,train,tvmonitor|tv monitor|television"
-)
-_COCO80 = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"
-    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,"
-    "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,"
-    "baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,"
-    "banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,"
-    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-_STUFF91 = (
-    "banner,blanket,branch,bridge,building-other|building,bush,cabinet,cage,cardboard,carpet,"
-    "ceiling-other|ceiling,ceiling-tile|tiled ceiling,cloth,clothes,clouds,counter,cupboard,curtain,"
-    "desk-stuff|desk,dirt,door-stuff|door,fence,floor-marble|marble floor,floor-other|floor,"
-    "floor-stone|stone floor,floor-tile|tiled floor,floor-wood|wooden floor,flower,fog,"
-    "food-other|food,fruit,furniture-other|furniture,grass,gravel,ground-other|ground,hill,house,"
-    "leaves,light,mat,metal,mirror-stuff|mirror,moss,mountain,mud,napkin,net,paper,pavement,pillow,"
-    "plant-other|plant,plastic,platform,playingfield|playing field,railing,railroad,river,road,rock,"
-    "roof,rug,salad,sand,sea,shelf,sky-other|sky,skyscraper,snow,solid-other|solid,stairs,stone,"
-    "straw,structural-other|structure,table,tent,textile-other|textile,towel,tree,vegetable,"
-    "wall-brick|brick wall,wall-concrete|concrete wall,wall-other|wall,wall-panel|panelled wall,"
-    "wall-stone|stone wall,wall-tile|tiled wall,wall-wood|wooden wall,water-other|water,"
-    "waterdrops|water drops,window-blind|window blind,window-other|window,wood"
-)
-_ADE150 = (
-    "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,"
-    "door,table,mountain,plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,"
-    "field,armchair,seat,fence,desk,rock,wardrobe,lamp,bathtub,railing,cushion,base,box,column,"
-    "signboard,chest of drawers,counter,sand,sink,skyscraper,fireplace,refrigerator,grandstand,path,"
-    "stairs,runway,case,pool table,pillow,screen door,stairway,river,bridge,bookcase,blind,"
-    "coffee table,toilet,flower,book,hill,bench,countertop,stove,palm,kitchen island,computer,"
-    "swivel chair,boat,bar,arcade machine,hovel,bus,towel,light,truck,tower,chandelier,awning,"
-    "streetlight,booth,television receiver,airplane,dirt track,apparel,pole,land,bannister,"
-    "escalator,ottoman,bottle,buffet,poster,stage,van,ship,fountain,conveyer belt,canopy,washer,"
-    "plaything,swimming pool,stool,barrel,basket,waterfall,tent,bag,minibike,cradle,oven,ball,food,"
-    "step,tank,trade name,microwave,pot,animal,bicycle,lake,dishwasher,screen,blanket,sculpture,"
-    "hood,sconce,vase,traffic light,tray,ashcan,fan,pier,crt screen,plate,monitor,bulletin board,"
-    "shower,radiator,glass,clock,flag"
-)
-VOCABULARIES: dict[str, str] = {
-    "voc20": _VOC20,
-    "coco80": _COCO80,
-    "coco171": f"{_COCO80},{_STUFF91}",
-    "ade150": _ADE150,
-}
-_COCO80_IDS = tuple(  # 1 to 90, less those of classes that were named and never drawn
-    sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-)
-_IDS: dict[str, tuple[int, ...]] = {
-    "voc20": tuple(range(1, 21)),
-    "coco80": _COCO80_IDS,
-    "coco171": (*_COCO80_IDS, *range(92, 183)),
-    "ade150": tuple(range(1, 151)),
+Names = Literal["official", "clip"]
+# name -> the rows of `vocabularies.tsv` that it is made of
+VOCABULARIES: Mapping[str, tuple[str, ...]] = {
+    "voc20": ("voc20",),
+    "pc59": ("pc59",),
+    "coco80": ("coco80",),
+    "coco171": ("coco80", "stuff91"),
+    "ade150": ("ade150",),
+    "cityscapes19": ("cityscapes19",),
+    "camvid11": ("camvid11",),
 }
 
 
-def named(name: str) -> Vocabulary:
-    """The vocabulary of a data set, with its ids: ``voc20``, ``coco80``, ``coco171`` or ``ade150``;
-    UsageError for others.
+def named(name: str, names: Names = "official") -> Vocabulary:
+    """The vocabulary of a data set, with the ids that the data set gives its classes.
+
+    Args:
+        name: One of `VOCABULARIES`.
+        names: `official` takes the names of the data set, with the plain words as synonyms where a name is no
+            English; `clip` what published code shows to a CLIP in their place: the names of SCLIP's files for VOC
+            and COCO, elsewhere the plain words alone.
+
+    Raises:
+        UsageError: The vocabulary is unknown.
     """
     if name not in VOCABULARIES:
         choices = ", ".join(VOCABULARIES)
         raise UsageError(f"unknown vocabulary '{name}'; choose one of {choices}")
-    return replace(parse_classes(VOCABULARIES[name]), ids=_IDS[name])
+    rows = [row for part in VOCABULARIES[name] for row in _rows()[part]]
+    classes = tuple(row.clip if names == "clip" else row.official for row in rows)
+    return Vocabulary(classes, ids=tuple(row.id for row in rows))
+
+
+def all_names(name: str) -> Vocabulary:
+    """The classes of a vocabulary by their official names, with all other names that are known as synonyms: what a
+    prediction may have called them. A name of two classes belongs to the one whose own name it is."""
+    official = named(name)
+    owned = {folded(word) for synonyms in official.classes for word in synonyms}
+    classes = []
+    for own, other in zip(official.classes, named(name, "clip").classes, strict=True):
+        classes.append(own + tuple(word for word in other if folded(word) not in owned))
+    return replace(official, classes=tuple(classes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A class: its official id, its names, and those that a CLIP is shown."""
+
+    id: int
+    official: tuple[str, ...]
+    clip: tuple[str, ...]
+
+
+def package_text(name: str) -> str:
+    """A text file of this folder."""
+    return resources.files("ovtool.datasets").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _rows() -> Mapping[str, tuple[_Row, ...]]:
+    """The rows of `vocabularies.tsv`, which are a vocabulary, an id, official names and those for a CLIP."""
+    rows: dict[str, list[_Row]] = {}
+    for line in package_text("vocabularies.tsv").splitlines():
+        vocabulary, number, official, *clip = line.split("\t")
+        own = split_synonyms(official)
+        plain = split_synonyms(clip[0]) if clip else own[1:] or own
+        rows.setdefault(vocabulary, []).append(_Row(int(number), own, plain))
+    return {vocabulary: tuple(listed) for vocabulary, listed in rows.items()}

@@ -140,6 +140,8 @@ def parse_images(data: Mapping[str, Any], where: str) -> list[Image]:
     """The checked section ``images`` of parsed JSON."""
     images = []
     for place, id, entry in checks.entries_with_ids(data, "images", where):
+        if "file_name" not in entry and isinstance(entry.get("coco_url"), str):  # of LVIS
+            entry = {**entry, "file_name": "/".join(entry["coco_url"].split("/")[-2:])}
         file_name = checks.text(entry, "file_name", place)
         checks.check_file_name(file_name, place)
         width, height = checks.side(entry, "width", place), checks.side(entry, "height", place)

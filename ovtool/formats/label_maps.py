@@ -65,12 +65,25 @@ def read(path: Path) -> NDArray[np.int32]:
     Raises:
         InputError: no such file, damaged, not a PNG (a JPEG changes labels), or a colour image.
     """
+    labels, depth = read_values(path, ("PNG",))
+    labels[labels == (65535 if depth == 16 else 255 if depth == 8 else -1)] = UNLABELLED
+    return labels
+
+
+def read_values(
+    path: Path, formats: Sequence[str] = ("PNG", "TIFF")
+) -> tuple[NDArray[np.int32], int]:
+    """The values of a label map as they are, int32 (H, W), and the bits of each; palette colours are ignored.
+
+    Raises:
+        InputError: as `read`; the file is of none of the formats.
+    """
     with images.opened(path) as image:
-        if image.format != "PNG":
+        if image.format not in formats:
             raise InputError(
-                f"{path} is {image.format}, not PNG: a label map must keep every value"
+                f"{path} is {image.format}, not {' or '.join(formats)}: a label map must keep every value"
             )
-        depth = _bit_depth(path)
+        depth = _bit_depth(path) if image.format == "PNG" else 16 if image.mode != "L" else 8
         if image.mode not in ("P", "L", "1", "I", "I;16"):
             raise InputError(
                 f"{path} is an image in {image.mode}, and a label map has one class index a pixel"
@@ -79,9 +92,8 @@ def read(path: Path) -> NDArray[np.int32]:
         labels = np.array(image).astype(np.int32)
         if depth < 8 and image.mode in ("L", "1"):  # Pillow stretches small grey values to 0..255
             stretch = 1 if image.mode == "1" else 255 // (2**depth - 1)
-            return labels // stretch
-    labels[labels == (65535 if depth == 16 else 255)] = UNLABELLED
-    return labels
+            return labels // stretch, depth
+    return labels, depth
 
 
 def palette(n: int) -> NDArray[np.uint8]:

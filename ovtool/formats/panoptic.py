@@ -122,6 +122,12 @@ def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> 
     return Dataset(info, listed, annotations, categories, licences)
 
 
+def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The ids of the segments that the colours of pixels (H, W, 3) say, int64 (H, W)."""
+    ids: NDArray[np.int64] = rgb.astype(np.int64) @ np.array([1, 256, 65536])
+    return ids
+
+
 def _ids(masks: list[Annotation]) -> dict[int, int]:
     """The id of the segment of each mask: its own, or a number where an id has no colour."""
     if all(mask.id <= MAX_ID for mask in masks):
@@ -156,13 +162,13 @@ def _canvas(
     ids = [id for id in given if type(id) is int and 0 < id <= MAX_ID]
     if len(ids) < len(given):
         raise InputError(f"{spot} has no list of segments with ids from 1 to {MAX_ID:,}; mend it")
-    rgb = images.read_rgb(path).astype(np.int64)
+    rgb = images.read_rgb(path)
     if rgb.shape[:2] != (image.height, image.width):
         raise InputError(
             f"{path} has {rgb.shape[1]} x {rgb.shape[0]} pixels, but its image {image.width} x "
             f"{image.height}; write it at the size of the image"
         )
-    canvas = rgb @ np.array([1, 256, 65536])
+    canvas = segment_ids(rgb)
     strange = np.setdiff1d(canvas, [0, *ids])
     if strange.size:
         raise InputError(

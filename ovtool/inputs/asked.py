@@ -231,9 +231,13 @@ class _Read:
 
 
 def _files_of_data_set(data: registry.DataSet) -> list[Path]:
-    listed = (data.instances, data.semantic, data.captions, data.classes_per_image)
+    listed = [data.instances, data.semantic, data.captions, data.classes_per_image]
+    folders = [data.images, data.objects, *(folder for folder, _ in data.maps)]
+    if data.panoptic is not None:
+        listed.append(data.panoptic[0])
+        folders.append(data.panoptic[1])
     return [file for file in listed if file is not None and file.exists()] + [
-        file for folder in (data.images, data.objects) if folder for file in _files_below(folder)
+        file for folder in folders if folder for file in _files_below(folder)
     ]
 
 

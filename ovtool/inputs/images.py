@@ -73,8 +73,11 @@ def find(
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     """The images of a data set, in the order of its list, or of their names where it has no list."""
+    if files.listed is not None:
+        return _from_coco(files.listed, files.images)
     if files.file_names is None:
-        items = image_search.find_images([str(files.images)])
+        found = image_search.find_images([str(files.images)])
+        items = [item for item in found if item.name.endswith(files.ending)]
     else:
         items = [ImageItem(files.images / name, name) for name in files.file_names]
     return [replace(item, id=registry.image_id(files, item.name)) for item in items]

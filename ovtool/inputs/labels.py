@@ -10,7 +10,9 @@ import logging
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ovtool.datasets import registry, vocabularies
+import numpy as np
+
+from ovtool.datasets import label_files, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
@@ -86,6 +88,8 @@ def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:
     files = registry.locate(spec)
     if files.objects is not None:
         return _voc(files, files.objects)
+    if files.has_label_files:
+        return _label_maps(files)
     if files.instances is None or not files.instances.exists():
         raise InputError(f"{spec} has no labels: {files.instances} is not there")
     by_name, categories = _coco(str(files.instances))
@@ -136,6 +140,21 @@ def _voc(files: registry.DataSet, objects: Path) -> tuple[list[LabelledImage], C
             raise InputError(f"{path} names '{unknown[0]}', which is no class of VOC")
         listed.append(LabelledImage(item, tuple(sorted(ids[name] for name in present))))
     return listed, WordSet(names).categories
+
+
+def _label_maps(files: registry.DataSet) -> tuple[list[LabelledImage], Categories]:
+    """The classes in each label map, whose ids are their places from 1; background is none of them."""
+    opened = label_files.opened(files)
+    listed: LabelsByName = {}
+    for name in opened.names:
+        present = np.unique(opened.decode(name)).tolist()
+        listed[name] = {k + 1 for k in present if k >= 0}
+    background = {
+        k + 1 for k, names in enumerate(opened.classes) if names == (label_files.BACKGROUND,)
+    }
+    kept = {name: ids - background for name, ids in listed.items()}
+    categories = WordSet(opened.classes).categories
+    return _below(files.images, kept), tuple(c for c in categories if c.id not in background)
 
 
 def _columns(path: Path, classes: str | None) -> tuple[LabelsByName, Categories]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovtool.datasets import registry, vocabularies
+from ovtool.datasets import label_files, registry, vocabularies
 from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
@@ -68,15 +68,32 @@ class LabelledPair:
 
 
 def truth_file(ground_truth: str, instances: bool) -> str:
-    """The file that holds a truth: for a data set, by name or as a folder that `data make` wrote, its COCO
-    JSON of instances or of all pixels; else what was given.
+    """What holds a truth, for `open_truth` or `open_masks`: for a data set, by name or as a folder that `data make`
+    wrote, its COCO JSON of instances or of all pixels, or its name where label maps hold these; else what was
+    given.
 
     Raises:
         UsageError: the data set has no such split.
         InputError: its files are not there, or the folder has several splits.
     """
     data_set = registry.of_source(ground_truth)
-    return ground_truth if data_set is None else str(data_set.masks(instances))
+    if data_set is None:
+        return ground_truth
+    return (
+        data_set.name
+        if data_set.has_label_files and not instances
+        else str(data_set.masks(instances))
+    )
+
+
+def open_truth(source: str) -> LabelledImages:
+    """The label maps of a truth: those of a data set that has some, by its name, else of any kind of file.
+
+    Raises:
+        InputError: files are missing or broken.
+    """
+    data_set = registry.of_source(source) if registry.is_name(source) else None
+    return labelled.open_source(source) if data_set is None else label_files.opened(data_set)
 
 
 def images_folder(ground_truth: str) -> Path | None:
@@ -92,7 +109,7 @@ def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledP
         InputError: a file is broken, or images of the truth have no prediction and `missing` is
             `refuse`.
     """
-    truth = labelled.open_source(ground_truth)
+    truth = open_truth(ground_truth)
     predicted = labelled.open_source(prediction, truth)
     names = match_images(truth, predicted)
     present = set(names.values())

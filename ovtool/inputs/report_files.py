@@ -14,6 +14,7 @@ from ovtool.errors import InputError
 from ovtool.formats import cams, kinds, labelled, rle, tensors
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
+from ovtool.inputs.predictions import open_truth
 
 _READS = "COCO masks, folders of label maps or parts, class activation maps, trainings and measures"
 SHARES = ("iou", "accuracy")
@@ -120,7 +121,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
             a truth to say its images.
     """
     layers, tables, curves, made_by = [], [], [], {}
-    true = None if truth is None else labelled.open_source(truth)
+    true = None if truth is None else open_truth(truth)
     if true is not None:
         layers.append(Layer("truth", true, made_by=_provenance(true)))
     for source in files:

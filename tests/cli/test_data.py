@@ -60,13 +60,23 @@ def listed():
 def test_list_names_every_split():
     sets = listed()
     assert list(sets) == [
-        f"{name}:{split}" for name, (splits, _, _) in registry.DATA_SETS.items() for split in splits
+        f"{name}:{split}" for name, about in registry.DATA_SETS.items() for split in about.splits
     ]
     assert [name for name, one in sets.items() if one["default"]] == [
         "collage:demo",
         "coco:val2017",
         "coco14:val",
+        "coco-panoptic:val2017",
+        "coco-stuff:val2017",
+        "coco-stuff-only:val2017",
+        "ade20k:val",
+        "ade20k-full:val",
+        "pascal-context:val",
+        "pascal-context-459:val",
         "voc:val",
+        "lvis:val",
+        "cityscapes:val",
+        "camvid:test",
     ]
     assert all(one["what"] and one["state"] for one in sets.values())
 
@@ -88,6 +98,10 @@ def test_list_says_what_is_at_hand(tmp_path):
     assert sets["coco:val2017"]["at_hand"] is True
     assert sets["coco:val2017"]["folder"] == str(tmp_path / "datasets" / "coco" / "val2017")
     assert sets["coco:train2017"]["at_hand"] is False
+    captions = sets["coco:val2017"]["files"][-1]
+    assert captions["what"] == "captions" and captions["there"] is False
+    assert captions["path"].endswith("coco/annotations/captions_val2017.json")
+    assert f"not there: masks of objects ({tmp_path}" in sets["coco:val2017"]["state"]
     assert sets["collage:demo"]["folder"] == str(words.parents[1])
     assert sets["collage:val"]["folder"] is None
 
@@ -112,12 +126,8 @@ def test_list_for_people():
     done = CliRunner().invoke(app, ["data", "list"])
     assert done.exit_code == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == [
-        "collage:",
-        "coco:",
-        "coco14:",
-        "voc:",
-    ]
+    names = [line for line in lines if not line.startswith(" ")]
+    assert names == [f"{name}:" for name in registry.DATA_SETS]
     assert "    demo (default): 24 images, made when first used" in lines
 
 
@@ -127,7 +137,10 @@ def test_list_for_people():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pets"], "error: unknown data set 'pets'; choose from collage, coco, coco14, voc"),
+        (
+            ["pets"],
+            f"error: unknown data set 'pets'; choose from {', '.join(registry.DATA_SETS)}",
+        ),
         (["coco"], "error: coco cannot be made, only found; `ovtool data list` says where"),
         (
             ["collage:test"],

@@ -44,7 +44,11 @@ def test_names_alone_mean_the_default_split():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ade", "unknown data set 'ade'; choose from collage, coco, coco14, voc"),
+        (
+            "ade",
+            "unknown data set 'ade'; choose from collage, coco, coco14, coco-panoptic, coco-stuff, "
+            "coco-stuff-only, ade20k, ade20k-full, pascal-context, pascal-context-459, voc, lvis, cityscapes, camvid",
+        ),
         ("collage:tset", "collage has no split 'tset'; choose from train, val, test, demo"),
         ("coco:test", "coco has no split 'test'; choose from train2017, val2017"),
     ],
@@ -57,7 +61,7 @@ def test_unknown_names(text, message):
 
 
 def test_every_split_of_collage_has_a_size():
-    assert set(registry.COLLAGE_IMAGES) == set(registry.DATA_SETS["collage"][0])
+    assert set(registry.COLLAGE_IMAGES) == set(registry.DATA_SETS["collage"].splits)
     assert registry.COLLAGE_IMAGES["test"] == 200
 
 

@@ -1,0 +1,226 @@
+"""Data sets whose every pixel has a class, opened: label maps in the ways of their authors, panoptic files and
+COCO masks; and the classes that a data set names in a file of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.datasets import registry, vocabularies
+from ovtool.datasets.layouts import LABEL_FILES, Maps
+from ovtool.datasets.registry import DataSet
+from ovtool.datasets.vocabularies import Vocabulary, folded
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import coded_maps, image_search, labelled, panoptic_maps
+from ovtool.formats.labelled import LabelledImages
+
+BACKGROUND = "background"
+UNLABELLED = -1
+_UNKNOWN = -2
+_READERS: dict[str, Callable[[Path], NDArray[np.int32]]] = {
+    "index": coded_maps.read_index,
+    "mat": coded_maps.read_matlab,
+    "ade": coded_maps.read_ade,
+    "colour": coded_maps.read_colours,
+}
+
+
+# --- vocabularies -----------------------------------------------------------------------------------
+def vocabulary(name: str, names: vocabularies.Names = "official") -> Vocabulary:
+    """A vocabulary by its name: those of `vocabularies`, and `pc459` and `ade847`, which are read from the data
+    set's own label file.
+
+    Raises:
+        UsageError: It is unknown.
+        InputError: The label file is not there or is broken.
+    """
+    if name not in LABEL_FILES:
+        return vocabularies.named(name, names)
+    places = [registry.root() / place for place in LABEL_FILES[name]]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise InputError(
+            f"the names of {name} are read from the data set's own file, which is not at {places[0]}; put it "
+            "there, or set DETECTRON2_DATASETS"
+        )
+    labels = coded_maps.read_label_file(path)
+    ids = _ade_ids() if name == "ade847" else tuple(sorted(number for number in labels if number))
+    missing = [number for number in ids if number not in labels]
+    if missing:
+        raise InputError(
+            f"{path} lacks the class {missing[0]} of {name}; unpack the data set again"
+        )
+    listed = [_parts(labels[number]) for number in ids]
+    return Vocabulary(tuple(unlike(listed)), ids=ids)
+
+
+def all_names(name: str) -> Vocabulary:
+    """The classes of a vocabulary with every name that is known for them."""
+    return vocabulary(name) if name in LABEL_FILES else vocabularies.all_names(name)
+
+
+def _ade_ids() -> tuple[int, ...]:
+    """The 847 classes of ADE20K in the order of MaskFormer's table, as numbers of the index's objectnames."""
+    text = vocabularies.package_text("ade847.tsv")
+    return tuple(int(number) for number in text.split())
+
+
+def _parts(label: str) -> tuple[str, ...]:
+    """The names in a label of WordNet's: `door, double door`."""
+    return tuple(dict.fromkeys(name.strip() for name in label.split(",") if name.strip())) or (
+        label,
+    )
+
+
+def unlike(classes: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Classes of which no two share a name. Classes of a single name keep it; of several, the first that no other
+    class has is the name, and a class that has none left is called `name (2)`."""
+    taken: set[str] = set()
+    first: dict[int, str] = {}
+    for k, names in sorted(enumerate(classes), key=lambda item: len(item[1]) > 1):
+        numbered = (f"{names[0]} ({number})" for number in itertools.count(2))
+        first[k] = next(
+            name for name in itertools.chain(names, numbered) if folded(name) not in taken
+        )
+        taken.add(folded(first[k]))
+    listed = []
+    for k, names in enumerate(classes):
+        others = [other for other in names if folded(other) not in taken]
+        taken.update(folded(other) for other in others)
+        listed.append((first[k], *others))
+    return listed
+
+
+# --- images -----------------------------------------------------------------------------------------
+def opened(files: DataSet) -> LabelledImages:
+    """The label maps of a data set: of files, of panoptic ones, or of the masks of a COCO JSON.
+
+    Raises:
+        InputError: Files are missing or broken.
+    """
+    if files.panoptic is not None:
+        return panoptic_maps.opened(*files.panoptic)
+    if not files.maps:
+        return labelled.open_source(str(files.masks()))
+    names = image_names(files)
+    candidates = [(maps, _paths(folder, maps, names)) for folder, maps in files.maps]
+    missing = {id(maps): [p for p in paths if not p.is_file()] for maps, paths in candidates}
+    maps, paths = min(candidates, key=lambda candidate: len(missing[id(candidate[0])]))
+    if lacking := missing[id(maps)]:
+        raise InputError(
+            f"{files.name} lacks the label maps of {len(lacking)} of its {len(names)} images (the first is "
+            f"{lacking[0]}); {registry.DATA_SETS[files.name.partition(':')[0]].get}"
+        )
+    classes, table = _values(maps, files.folder)
+    place = dict(zip(names, paths, strict=True))
+    return LabelledImages(
+        files.name,
+        classes=tuple(classes),
+        names=tuple(names),
+        decode=lambda name: _labels(place[name], maps, table, files.name),
+        has_values=True,
+        files=tuple(paths),
+    )
+
+
+def image_names(files: DataSet) -> list[str]:
+    """The names of a data set's images, of a list or of all in its folder."""
+    if files.file_names is not None:
+        return list(files.file_names)
+    found = image_search.find_images([str(files.images)])
+    return [item.name for item in found if item.name.endswith(files.ending)]
+
+
+def _paths(folder: Path, maps: Maps, names: Iterable[str]) -> list[Path]:
+    """The label map of each image."""
+    stems = (name.rpartition(".")[0] for name in names)
+    return [folder / f"{stem.removesuffix(maps.cut)}{maps.ending}" for stem in stems]
+
+
+def _values(maps: Maps, folder: Path) -> tuple[list[tuple[str, ...]], dict[int, int]]:
+    """The classes of label maps, and the class of each value; -1 for what is not counted."""
+    if maps.vocabulary:
+        known = all_names(maps.vocabulary)
+        classes, ids = list(known.classes), known.ids or ()
+    else:
+        labels = coded_maps.read_label_file(folder / maps.names)
+        labels = {key: name for key, name in labels.items() if key not in maps.ignored}
+        classes, ids = unlike([(name,) for name in labels.values()]), tuple(labels)
+    table = {value: UNLABELLED for value in maps.ignored}
+    rest = len(classes)
+    if maps.background is not None or (maps.vocabulary and maps.names):
+        classes.append((BACKGROUND,))
+    if maps.background is not None:
+        table[maps.background] = rest
+    if maps.vocabulary and maps.names:
+        place = {folded(name): k for k, names in enumerate(classes) for name in names}
+        for number, name in coded_maps.read_label_file(folder / maps.names).items():
+            table[number - maps.offset] = place.get(folded(name), rest)
+    elif maps.in_order:
+        table |= {k: k for k in range(len(ids))}
+    else:
+        table |= {number - maps.offset: k for k, number in enumerate(ids)}
+    return classes, table
+
+
+def _labels(path: Path, maps: Maps, table: dict[int, int], source: str) -> NDArray[np.int32]:
+    """The classes of a label map, int32 (H, W). Raises InputError for a value that is none."""
+    values = _READERS[maps.coding](path)
+    present, place = np.unique(values, return_inverse=True)
+    rest = UNLABELLED if maps.is_open else _UNKNOWN
+    classes = np.array([table.get(int(value), rest) for value in present], np.int32)
+    if (classes == _UNKNOWN).any():
+        strange = int(present[classes == _UNKNOWN][0])
+        said = coded_maps.colour_text(strange) if maps.coding == "colour" else str(strange)
+        raise InputError(
+            f"{path} holds the value {said}, which is no class of {source}; correct the file, or take it from the "
+            "data set again"
+        )
+    labels: NDArray[np.int32] = classes[place].reshape(values.shape)
+    return labels
+
+
+# --- protocols --------------------------------------------------------------------------------------
+def restricted(truth: LabelledImages, known: Vocabulary, with_background: bool) -> LabelledImages:
+    """A truth with the classes of a vocabulary alone: all others are the class `background`, or are not counted.
+
+    Pixels without a class are background too where the truth has no class of that name, as with COCO's masks; where
+    it has one, they are in doubt, and are not counted.
+
+    Raises:
+        UsageError: The truth has none of the classes.
+    """
+    place = {folded(name): k for k, names in enumerate(known.classes) for name in names}
+    for k, names in enumerate(
+        known.classes
+    ):  # a class's own name counts more than a synonym of another
+        place[folded(names[0])] = k
+    rest = len(known.classes) if with_background else UNLABELLED
+    table = [place.get(folded(names[0]), rest) for names in truth.classes]
+    has_own = any(folded(names[0]) == BACKGROUND for names in truth.classes)
+    if all(k == rest for k in table):
+        raise UsageError(
+            f"{truth.source} has none of the {len(known.classes)} classes of the protocol, such as "
+            f"{known.names[0]}; give the truth of its data set"
+        )
+    unlabelled = UNLABELLED if has_own or truth.has_values else rest
+    lookup = np.array([*table, unlabelled], np.int32)
+    beyond = len(table)
+
+    def decode(name: str) -> NDArray[np.int32]:
+        labels = truth.decode(name)
+        if labels.max(initial=UNLABELLED) >= beyond:
+            raise InputError(
+                f"{truth.source}: {name} holds the label {labels.max()}, but there are only {beyond} classes; "
+                "complete classes.txt"
+            )
+        decoded: NDArray[np.int32] = lookup[labels]
+        return decoded
+
+    classes = known.classes + (((BACKGROUND,),) if with_background else ())
+    return dataclasses.replace(truth, classes=classes, decode=decode, has_values=True)

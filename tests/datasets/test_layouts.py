@@ -1,0 +1,225 @@
+"""Public data sets in the layouts of their authors, from the folder to the class of each row of pixels."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovtool.datasets import label_files, layouts, registry
+from ovtool.errors import InputError, UsageError
+from ovtool.formats import labelled
+from ovtool.inputs import images, predictions
+
+_spec = importlib.util.spec_from_file_location("sets", Path(__file__).with_name("sets.py"))
+sets = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sets)
+
+VOC = ["background", "boat", "person", None]
+MADE = [
+    (sets.voc, "voc", VOC),
+    (functools.partial(sets.voc, folder="VOCdevkit/VOC2012"), "voc:val", VOC),
+    (functools.partial(sets.voc, kind="grey"), "voc:val", VOC),
+    (functools.partial(sets.voc, kind="colours"), "voc:val", VOC),
+    (sets.coco_stuff, "coco-stuff", ["boat", "person", "sea", None]),
+    (sets.coco_stuff_mmseg, "coco-stuff", ["boat", "person", "sea", None]),
+    (sets.coco, "coco-panoptic", ["boat", "boat", "sea", None]),
+    (sets.coco, "coco", ["boat", "person", None, None]),
+    (sets.coco, "coco-stuff-only", [None, None, "sea", "sea"]),
+    (functools.partial(sets.coco, split="val2014", name="COCO_val2014_000000000139.jpg"),
+     "coco14", ["boat", "person", None, None]),
+    (sets.ade20k, "ade20k", ["wall", "flag", "boat", None]),
+    (sets.ade20k_full, "ade20k-full", ["wall", "building", "thing 3148", None]),
+    (functools.partial(sets.ade20k_full, prepared=True), "ade20k-full",
+     ["wall", "building", "thing 3148", None]),
+    (sets.pascal_context, "pascal-context", ["aeroplane", "wood", "background", "background"]),
+    (functools.partial(sets.pascal_context, layout="mmseg"), "pascal-context",
+     ["aeroplane", "wood", "background", "background"]),
+    (functools.partial(sets.pascal_context, layout="ovseg"), "pascal-context",
+     ["aeroplane", "wood", None, None]),
+    (sets.pascal_context, "pascal-context-459", ["aeroplane", "wood", "accordion", "yoga mat"]),
+    (functools.partial(sets.pascal_context, layout="ovseg"), "pascal-context-459",
+     ["aeroplane", "wood", "accordion", "yoga mat"]),
+    (sets.lvis, "lvis", ["boat", "boat", None, None]),
+    (sets.cityscapes, "cityscapes", ["road", "bicycle", "building", None]),
+    (sets.camvid, "camvid", ["sky", "bicyclist", "road", None]),
+    (functools.partial(sets.camvid, colours=True), "camvid", ["Sky", "Road", "Road", None]),
+]  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+    return tmp_path / "sets"
+
+
+def truth_of(name):
+    return predictions.open_truth(predictions.truth_file(name, instances=False))
+
+
+def classes_of_rows(truth):
+    """The class of each row of the first image."""
+    labels = truth.decode(truth.names[0])
+    assert labels.shape == sets.SIZE and (labels == labels[:, :1]).all()
+    return [truth.classes[k][0] if k >= 0 else None for k in labels[:, 0]]
+
+
+@pytest.mark.parametrize(("make", "name", "classes"), MADE)
+def test_a_data_set_is_read_as_its_authors_lay_it_out(root, make, name, classes):
+    make(root)
+    truth = truth_of(name)
+    assert classes_of_rows(truth) == classes
+    items = images.find([name])
+    assert len(items) == len(truth.names) == 1
+    assert items[0].name == truth.names[0] and items[0].rgb().shape == (*sets.SIZE, 3)
+    if registry.DATA_SETS[name.partition(":")[0]].has_numbers:
+        assert items[0].id == 139
+
+
+def test_there_is_a_test_of_every_data_set():
+    tested = {name.partition(":")[0] for _, name, _ in MADE}
+    assert tested == set(layouts.DATA_SETS) - {"collage"}
+
+
+def test_train_aug_reads_the_maps_that_have_its_images(root):
+    sets.voc(root)
+    truth = truth_of("voc:train_aug")
+    assert truth.names == ("2007_000002.jpg", "2008_000003.jpg")
+    assert classes_of_rows(truth) == ["background", "background", "aeroplane", None]
+
+
+# --- what is missing or broken -----------------------------------------------------------------------
+@pytest.mark.parametrize("name", [name for name in layouts.DATA_SETS if name != "collage"])
+def test_a_root_that_is_missing_is_said_with_what_to_get(root, name):
+    with pytest.raises(InputError) as caught:
+        images.find([name])
+    line = str(caught.value)
+    assert f"is not at {root}" in line and line.endswith("or set DETECTRON2_DATASETS")
+    assert layouts.DATA_SETS[name].get in line
+
+
+def test_a_data_set_that_is_half_there(root):
+    sets.voc(root)
+    home = root / "VOC2012"
+    (home / "SegmentationClass" / "2007_000001.png").unlink()
+    with pytest.raises(InputError) as caught:
+        truth_of("voc:val")
+    assert str(caught.value) == (
+        f"voc:val lacks the label maps of 1 of its 1 images (the first is "
+        f"{home / 'SegmentationClass' / '2007_000001.png'}); put Pascal VOC 2012 there"
+    )
+    (home / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    with pytest.raises(InputError, match="voc:val needs the list of its images at .*val.txt"):
+        truth_of("voc:val")
+    sets.coco(root)
+    (root / "coco" / "panoptic_val2017" / "000000000139.png").unlink()
+    with pytest.raises(InputError, match="lacks the PNG files of 1 of its 1 images"):
+        truth_of("coco-panoptic")
+    (root / "coco" / "annotations" / "panoptic_val2017.json").unlink()
+    with pytest.raises(InputError, match="panoptic_val2017.json"):
+        truth_of("coco-panoptic")
+    (root / "coco" / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(InputError, match="instances_val2017.json is not there"):
+        truth_of("coco")
+
+
+def test_a_value_that_is_no_class(root):
+    sets.ade20k(root)
+    path = root / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000001.png"
+    sets.label_map(path, sets.rows(1, 151, 0, 0))
+    truth = truth_of("ade20k")
+    with pytest.raises(InputError) as caught:
+        truth.decode(truth.names[0])
+    assert str(caught.value).startswith(
+        f"{path} holds the value 151, which is no class of ade20k:val; correct the file"
+    )
+    sets.camvid(root, colours=True)
+    path = root / "CamVid" / "test_labels" / "0001TP_008550_L.png"
+    sets.label_map(path, np.full((4, 6, 3), 7))
+    truth = truth_of("camvid")
+    with pytest.raises(InputError, match=r"holds the value \(7, 7, 7\), which is no class"):
+        truth.decode(truth.names[0])
+
+
+def test_colours_that_are_not_those_of_voc(root):
+    sets.voc(root)
+    path = root / "VOC2012" / "SegmentationClass" / "2007_000001.png"
+    sets.label_map(path, np.full((4, 6, 3), 9))
+    truth = truth_of("voc")
+    with pytest.raises(
+        InputError, match=r"has the colour \(9, 9, 9\), which is none of the palette"
+    ):
+        truth.decode(truth.names[0])
+
+
+def test_label_maps_of_16_bit(root):
+    sets.ade20k(root)
+    path = root / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000001.png"
+    sets.label_map(path, sets.rows(1, 150, 77, 0), np.uint16)
+    assert classes_of_rows(truth_of("ade20k")) == ["wall", "flag", "boat", None]
+
+
+def test_a_segment_that_the_panoptic_json_does_not_list(root):
+    sets.coco(root)
+    path = root / "coco" / "panoptic_val2017" / "000000000139.png"
+    sets.label_map(path, np.full((4, 6, 3), 1))
+    truth = truth_of("coco-panoptic")
+    with pytest.raises(InputError, match="has the segment 65793, which its JSON does not list"):
+        truth.decode(truth.names[0])
+
+
+def test_a_command_that_needs_masks_says_that_there_are_label_maps(root):
+    sets.ade20k(root)
+    with pytest.raises(InputError, match="ade20k:val has no masks with names; it has label maps"):
+        predictions.truth_file("ade20k", instances=True)
+
+
+# --- classes that the data set's own file names ------------------------------------------------------
+def test_the_classes_of_pascal_context_come_from_its_file(root):
+    with pytest.raises(
+        InputError, match="the names of pc459 are read from .*labels.txt; put it there"
+    ):
+        label_files.vocabulary("pc459")
+    sets.pascal_context(root)
+    known = label_files.vocabulary("pc459")
+    assert dict(zip(known.names, known.ids, strict=True))["yoga mat"] == 459
+
+
+def test_the_classes_of_the_whole_ade20k_come_from_its_index(root):
+    with pytest.raises(InputError, match="the names of ade847 are read from .*index_ade20k.mat"):
+        label_files.vocabulary("ade847")
+    sets.ade20k_full(root)
+    known = label_files.vocabulary("ade847")
+    assert len(set(known.names)) == len(known.ids) == 847
+    assert known.classes[:2] == (("wall",), ("building", "edifice")) and known.ids[:2] == (
+        2978,
+        312,
+    )
+    bags = {id: name for id, name in zip(known.ids, known.names, strict=True) if id in (95, 96, 97)}
+    assert bags == {95: "bag", 97: "grip", 96: "purse"}
+    (root / "ADE20K_2021_17_01" / "index_ade20k.mat").write_bytes(b"no index")
+    with pytest.raises(InputError, match="is no MATLAB file that can be read"):
+        label_files.vocabulary("ade847")
+    with pytest.raises(UsageError, match="unknown vocabulary"):
+        label_files.vocabulary("ade")
+
+
+def test_names_that_several_classes_have():
+    listed = [("pot", "flowerpot"), ("pot",), ("pot",), ("toilet", "pot"), ("pot",)]
+    assert label_files.unlike(listed) == [
+        ("flowerpot",), ("pot",), ("pot (2)",), ("toilet",), ("pot (3)",)
+    ]  # fmt: skip
+
+
+def test_a_restricted_truth_has_the_classes_of_the_vocabulary(root):
+    sets.voc(root)
+    known = label_files.all_names("voc20")
+    truth = truth_of("voc")
+    assert classes_of_rows(label_files.restricted(truth, known, with_background=False)) == [
+        None, "boat", "person", None
+    ]  # fmt: skip
+    assert classes_of_rows(label_files.restricted(truth, known, with_background=True)) == VOC
+    other = labelled.LabelledImages("t", (("teapot",),), ("a",), lambda name: np.zeros((2, 2), int))
+    with pytest.raises(UsageError, match="t has none of the 20 classes of the protocol"):
+        label_files.restricted(other, known, with_background=False)
