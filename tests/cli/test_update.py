@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ovtool.cli import app as app_commands
 from ovtool.cli.errors import run
@@ -356,7 +357,7 @@ def test_what_a_command_writes_into_a_folder_that_it_reads_is_not_its_input(tmp_
     (tmp_path / "a.png").write_bytes(b"a")
     curve = tmp_path / "out.png"
     before = asked.of("x", folder=tmp_path, outputs=(curve,))
-    curve.write_bytes(b"curve")
+    images.save_png(curve, Image.new("RGB", (2, 2)))
     (tmp_path / ".hidden.png").write_bytes(b"hidden")
     after = asked.of("x", folder=tmp_path, outputs=(curve,))
     assert before == after
