@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     )
     from ovtool.settings.convert import Conversion
     from ovtool.settings.data import Scenes
-    from ovtool.settings.evaluate import MeanIou, Recall
+    from ovtool.settings.evaluate import (
+        AveragePrecision,
+        BoundaryIou,
+        MeanIou,
+        Panoptic,
+        Recall,
+        Seeds,
+    )
     from ovtool.settings.pacl import Pacl
     from ovtool.settings.pairs import Matching, Nouns
     from ovtool.settings.probe import Alignment, Classify, Coherence, Oracle
@@ -79,7 +86,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Alignment",
     "Apply",
+    "AveragePrecision",
     "BackgroundPrompts",
+    "BoundaryIou",
     "ClassifierMaps",
     "Classify",
     "Coherence",
@@ -104,6 +113,7 @@ __all__ = [
     "Pacl",
     "PaclMaps",
     "Page",
+    "Panoptic",
     "Patch",
     "PromptStep",
     "Propose",
@@ -112,6 +122,7 @@ __all__ = [
     "Recall",
     "Run",
     "Scenes",
+    "Seeds",
     "Segmenter",
     "SegmenterTraining",
     "Source",
@@ -163,7 +174,10 @@ _MODULES = {
     "Conversion": "settings.convert",
     "Scenes": "settings.data",
     "Page": "settings.report",
-    **dict.fromkeys(("MeanIou", "Recall"), "settings.evaluate"),
+    **dict.fromkeys(
+        ("MeanIou", "BoundaryIou", "Panoptic", "AveragePrecision", "Recall", "Seeds"),
+        "settings.evaluate",
+    ),
     **dict.fromkeys(("Matching", "Nouns"), "settings.pairs"),
     **dict.fromkeys(("Alignment", "Classify", "Coherence", "Oracle"), "settings.probe"),
     **dict.fromkeys(

@@ -160,7 +160,8 @@ class Segmenter:
         item, rgb = read
         segmented = self._segmenter.segment(item, rgb, self._encode)
         words = self._segmenter.words
-        labels, scores = records.labels_and_scores(segmented, words.of_image(item.name))
+        own = words.of_image(item.name)
+        labels, scores = records.labels_and_scores(segmented, own, words.only)
         record = records.record_of(item, labels, scores, words)
         return Masks(
             merge.merge_records([record], self._info, words.categories), labels, scores, rgb

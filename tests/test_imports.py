@@ -15,7 +15,7 @@ PACKAGE = ROOT / "ovtool"
 ROWS = (
     ("cli",),
     ("stages",),
-    ("cams",),
+    ("cams", "measures"),
     ("trainers", "segmenters"),
     ("batches", "inputs", "outputs", "proposers"),
     ("training",),

@@ -43,6 +43,7 @@ class Classes:
     Attributes:
         names: of the K classes; `background` is added as the last one where `with_background` asks for it
             and the truth has no class of that name.
+        matches: the true class of each predicted class, -1 for none.
         respelled: the predicted names that are true names in another spelling, each with the true name.
         unmatched: the predicted names that are none of the truth, each with the true name most alike, if any.
     """
@@ -65,6 +66,7 @@ class Classes:
         for label in ignore_label:
             self._ignore(label)
         matches = self._match_all(predicted.classes)
+        self.matches = tuple(matches)
         self._matches = np.array([*matches, self._background], dtype=np.int64)
         pairs = [(words[0], k) for words, k in zip(predicted.classes, matches, strict=True)]
         self.respelled = tuple(
@@ -146,6 +148,18 @@ class Classes:
         """Whether a predicted name is a true one in another spelling, and not by a declared synonym."""
         return name != self.names[k] and KnownNames([(self.names[k],)]).of_word(name) == {0}
 
+    def named(self, words: Sequence[str], flag: str) -> set[int]:
+        """The true classes of these names. Raises UsageError, which names the flag, for one that is none."""
+        classes = set[int]()
+        for word in words:
+            if not (own := self._known.of_word(word)):
+                raise UsageError(
+                    f"{flag}: {self._truth.source} has no class '{word}'; it has "
+                    + labelled.shortened(self.names)
+                )
+            classes |= own
+        return classes
+
     def _ignore(self, label: str) -> None:
         """Leaves a class of the truth, or a value of its label maps, out of the count."""
         classes = self._known.of_word(label)
@@ -166,7 +180,7 @@ class Classes:
             )
 
     def truth(
-        self, labels: NDArray[np.int32], name: str, words: Sequence[str] | None
+        self, labels: NDArray[np.int32], name: str, words: Sequence[str] | None = None
     ) -> NDArray[np.int64]:
         """True labels (H, W) in 0..K-1, -1 where they are not counted.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ovtool.errors import InputError, MismatchError
 from ovtool.formats import coco, coco_checks, parts, tensors
+from ovtool.formats.labelled import LabelledImages
 
 KIND = "cams"
 _FIELDS = ("id", "file_name", "height", "width", "category_ids")
@@ -141,6 +142,20 @@ def read(path: Path) -> Cams:
     cams = Cams(images, categories, maps, method, model, fingerprint, failures)
     _check(cams, str(path))
     return cams
+
+
+def as_labelled(cams: Cams, source: str) -> LabelledImages:
+    """The images and classes of maps, to be matched with those of other files; they have no label maps."""
+
+    def refuse(image: str) -> Any:
+        raise InputError(f"{source} holds activation maps, and no classes of pixels")
+
+    return LabelledImages(
+        source,
+        classes=tuple((category.name, *category.synonyms) for category in cams.categories),
+        names=tuple(image.file_name for image in cams.images),
+        decode=refuse,
+    )
 
 
 def check_images(cams: Cams, sizes: Mapping[str, tuple[int, int]], where: str) -> None:

@@ -38,6 +38,33 @@ class LabelledPair:
     absent: Sequence[str]
     empty: Sequence[str]
 
+    @property
+    def images(self) -> list[str]:
+        """The true names of the images that count, sorted."""
+        return sorted([*self.names.values(), *self.empty])
+
+    @property
+    def predicted_name(self) -> dict[str, str]:
+        """True image name to predicted image name, of the images that have a prediction."""
+        return {true: own for own, true in self.names.items()}
+
+    def counts(self) -> dict[str, int]:
+        """How many images count, and how many do not, as results say it."""
+        return {
+            "images": len(self.names) + len(self.empty),
+            "images_missing": len(self.absent),
+            "images_without_truth": len(self.predicted.names) - len(self.names),
+        }
+
+    def check_size(self, name: str, own: tuple[int, ...], true: tuple[int, ...]) -> None:
+        """Raises InputError where a prediction (H, W) of an image has another size than its truth."""
+        if own != true:
+            sizes = " and ".join(f"{w} x {h}" for h, w in (own, true))
+            raise InputError(
+                f"{name}: prediction and truth differ in size ({sizes} pixels); "
+                f"predict on images of the size that {self.truth.source} has"
+            )
+
     def words(self, path: Path) -> dict[str, list[str]]:
         """The words (and their synonyms) that the prediction of each true image could choose from.
 
@@ -110,7 +137,12 @@ def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledP
             `refuse`.
     """
     truth = open_truth(ground_truth)
-    predicted = labelled.open_source(prediction, truth)
+    return pair(truth, labelled.open_source(prediction, truth), missing)
+
+
+def pair(truth: LabelledImages, predicted: LabelledImages, missing: str) -> LabelledPair:
+    """Brings the images of two together. Raises InputError for images of the truth that have no prediction
+    where `missing` is `refuse`."""
     names = match_images(truth, predicted)
     present = set(names.values())
     absent = [name for name in truth.names if name not in present]
@@ -128,12 +160,14 @@ class MaskPair:
     """Masks of a prediction and of its truth, by the file names of the images that count.
 
     Attributes:
+        datasets: the data sets of truth and prediction.
         truth: the true masks.
         proposed: the proposed masks, without the images that have no prediction.
         absent: the number of true images with no prediction.
         extra: the number of predicted images with no truth.
     """
 
+    datasets: tuple[coco.Dataset, coco.Dataset]
     truth: Masks
     proposed: Masks
     absent: int
@@ -169,7 +203,7 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
     extra = len(set(proposed) - set(true))
     if missing == "skip":
         true = {name: masks for name, masks in true.items() if name in proposed}
-    return MaskPair(true, proposed, len(absent), extra)
+    return MaskPair((truth, proposals), true, proposed, len(absent), extra)
 
 
 def _by_image(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:

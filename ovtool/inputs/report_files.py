@@ -166,17 +166,7 @@ def matched(layers: Sequence[Layer]) -> list[tuple[str, list[str | None]]]:
 
 def _activation_maps(name: str, path: Path) -> Layer:
     maps = cams.read(path)
-
-    def refuse(image: str) -> Any:
-        raise InputError(f"{path} holds activation maps, and no classes of pixels")
-
-    labels = LabelledImages(
-        str(path),
-        classes=tuple((category.name, *category.synonyms) for category in maps.categories),
-        names=tuple(image.file_name for image in maps.images),
-        decode=refuse,
-    )
-    return Layer(name, labels, maps, maps.settings)
+    return Layer(name, cams.as_labelled(maps, str(path)), maps, maps.settings)
 
 
 def _provenance(labels: LabelledImages) -> Mapping[str, Any]:

@@ -164,13 +164,14 @@ def open_probed(
     return Probed(name, str(file), items, words, _groups(dataset.categories))
 
 
+def is_stuff(category: coco.Category) -> bool:
+    """Whether a category is of stuff, by `isthing` or by its supercategory; others are of things."""
+    return category.supercategory in STUFF or category.extra.get("isthing") == 0
+
+
 def _groups(categories: Sequence[coco.Category]) -> dict[str, frozenset[int]]:
     everything = frozenset(range(len(categories)))
-    stuff = frozenset(
-        index
-        for index, category in enumerate(categories)
-        if category.supercategory in STUFF or category.extra.get("isthing") == 0
-    )
+    stuff = frozenset(index for index, category in enumerate(categories) if is_stuff(category))
     groups = {"all": everything, "things": everything - stuff, "stuff": stuff}
     base = {noun.name: noun.base for noun in nouns.table()}
     names = {index: categories[index].name for index in everything - stuff}

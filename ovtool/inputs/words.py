@@ -32,6 +32,7 @@ class WordSet:
             where every image takes all.
         default_background: Whether the background is the default, since no other was asked for.
         ids: The official ids of the classes, where their source has any.
+        only: The indices of the classes that are written; None where all are.
     """
 
     classes: tuple[tuple[str, ...], ...]
@@ -39,6 +40,21 @@ class WordSet:
     per_image: Mapping[str, tuple[int, ...]] | None = None
     default_background: bool = False
     ids: tuple[int, ...] | None = None
+    only: frozenset[int] | None = None
+
+    def writing(self, words: Sequence[str]) -> WordSet:
+        """The same classes, of which those of these words are written; all without any. Raises UsageError for a
+        word that is none of them."""
+        if not words:
+            return self
+        index = {vocabularies.folded(n): k for k, names in enumerate(self.classes) for n in names}
+        for word in words:
+            if vocabularies.folded(word) not in index:
+                listed = labelled.shortened([names[0] for names in self.classes])
+                raise UsageError(
+                    f"--only '{word}' is none of the words that are looked for; they are {listed}"
+                )
+        return replace(self, only=frozenset(index[vocabularies.folded(word)] for word in words))
 
     def before(self, own: tuple[str, ...], table: WordTable | None = None) -> WordSet:
         """The same classes; a default background gives way to that of a model which has one of its own, less
@@ -125,7 +141,8 @@ def gather(
     if (words.classes, words.classes_file, words.vocabulary, per_image) == 4 * (None,):
         per_image = _words_of_data_set(inputs)
     if per_image is not None:
-        return _per_image(items, per_image, vocabularies.background_words(words.background))
+        background = vocabularies.background_words(words.background)
+        return _per_image(items, per_image, background).writing(words.only)
     default: tuple[str, ...] = ()
     if words.vocabulary is not None:
         vocabulary = vocabularies.named(words.vocabulary)
@@ -134,7 +151,8 @@ def gather(
     competing = vocabularies.background_words(words.background, default)
     whole = vocabularies.with_background(vocabulary, competing)
     by_default = words.background is None and bool(default)
-    return WordSet(whole.classes, whole.background, default_background=by_default, ids=whole.ids)
+    own = WordSet(whole.classes, whole.background, default_background=by_default, ids=whole.ids)
+    return own.writing(words.only)
 
 
 def of_classes(words: Words) -> Vocabulary:

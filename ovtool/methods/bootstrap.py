@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ovtool.methods import metrics, panoptic
+
 Measure = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 LEVEL = 0.95
 _MOST_NUMBERS = 2**24  # float64 held at once: 128 MB
@@ -55,9 +57,11 @@ def image_counts(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([n.diagonal(), n.sum(axis=1), n[:, : len(n)].sum(axis=0)])
 
 
-def mean_ious(counts: ImageCounts) -> Measure:
+def mean_ious(counts: ImageCounts, novel: NDArray[np.bool_] | None = None) -> Measure:
     """The mean IoU of the summed matrices by both conventions of `methods.metrics`: `miou`, over the classes
-    of the truth, and `miou_union`, over those of truth or prediction."""
+    of the truth, and `miou_union`, over those of truth or prediction. With `novel`, bool (K,), also
+    `miou_seen` and `miou_novel`, of the classes of the truth that are novel and that are not, and their
+    harmonic mean `hiou`."""
 
     def measure(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         # sums of whole numbers below 2**53, hence exact
@@ -67,11 +71,45 @@ def mean_ious(counts: ImageCounts) -> Measure:
         )
         union = truth + predicted - hits
         iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
+        groups = {"miou": truth > 0, "miou_union": union > 0}
+        if novel is not None:
+            groups |= {"miou_seen": (truth > 0) & ~novel, "miou_novel": (truth > 0) & novel}
         with np.errstate(invalid="ignore"):
-            means = [
-                iou.sum(axis=1, where=there) / there.sum(axis=1) for there in (truth > 0, union > 0)
-            ]
-        return dict(zip(("miou", "miou_union"), means, strict=True))
+            means = {
+                name: iou.sum(axis=1, where=there) / there.sum(axis=1)
+                for name, there in groups.items()
+            }
+        if novel is not None:
+            means["hiou"] = metrics.harmonic_mean(means["miou_seen"], means["miou_novel"])
+        return means
+
+    return measure
+
+
+def panoptic_qualities(
+    counts: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool_]]
+) -> Measure:
+    """The means of PQ, SQ and RQ over the classes of each group that have a segment: `pq`, `sq` and `rq` of the
+    group with an empty name, `pq_things` of `things`.
+
+    Args:
+        counts: float64 (N, 4, K), of each image (`methods.panoptic`).
+        groups: name to the classes, bool (K,).
+    """
+    flat = counts.reshape(len(counts), -1)
+
+    def measure(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        sums = (times @ flat).reshape(len(times), 4, -1)
+        values = panoptic.qualities(sums)  # (S, 3, K)
+        there = ~np.isnan(values[:, 0])
+        means: dict[str, NDArray[np.float64]] = {}
+        for group, members in groups.items():
+            own = there & members
+            for place, name in enumerate(("pq", "sq", "rq")):
+                total = np.sum(values[:, place], axis=1, where=own)
+                with np.errstate(invalid="ignore"):
+                    means[f"{name}_{group}" if group else name] = total / own.sum(axis=1)
+        return means
 
     return measure
 

@@ -87,11 +87,14 @@ def scores(confusion: NDArray[np.int64]) -> Scores:
     """
     if confusion.ndim != 2 or confusion.shape[1] < confusion.shape[0]:
         raise ValueError(f"a confusion matrix is (K, K) or (K, K + 1), not {confusion.shape}")
-    n = confusion.astype(np.float64)
-    num_classes = len(n)
-    hits = n.diagonal()  # (K,) n_ii
-    t = n.sum(axis=1)  # (K,) t_i
-    union = t + n[:, :num_classes].sum(axis=0) - hits  # (K,) t_i + sum_j n_ji - n_ii
+    n = confusion
+    return scores_of_counts(n.diagonal(), n.sum(axis=1), n[:, : len(n)].sum(axis=0))
+
+
+def scores_of_counts(hits: ArrayLike, truth: ArrayLike, predicted: ArrayLike) -> Scores:
+    """The same from what they need of the matrix, (K,) each: n_ii, t_i and sum_j n_ji."""
+    hits, t, predicted = (np.asarray(part, np.float64) for part in (hits, truth, predicted))
+    union = t + predicted - hits
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: neither truth nor prediction
         iou, accuracy = hits / union, hits / t
         total = t.sum()
@@ -104,6 +107,14 @@ def scores(confusion: NDArray[np.int64]) -> Scores:
             mean_accuracy=_mean(accuracy[t > 0]),
             frequency_weighted_iou=float((t * np.nan_to_num(iou)).sum() / total),
         )
+
+
+def harmonic_mean(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """2ab / (a + b), 0 where both are 0: of the mIoUs of seen and of novel classes it is called hIoU (Xian et
+    al., "Semantic Projection Network", CVPR 2019, section 4)."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    total = a + b
+    return np.where(total == 0, 0.0, 2 * a * b / np.where(total == 0, 1.0, total))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

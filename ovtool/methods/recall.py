@@ -42,16 +42,12 @@ class Recalled:
 def measure(truth: Masks, proposals: Masks) -> Recalled:
     """The recall of the images of `truth`, in its order; an image that `proposals` lacks has no proposal.
     A proposal without a score counts as 1; of equals the first is best."""
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     names = list(truth)
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints
-        true, proposed = COCO(), COCO()
-        true.dataset = _as_coco([truth[name] for name in names], with_scores=False)
-        proposed.dataset = _as_coco([proposals.get(name, ()) for name in names], with_scores=True)
-        true.createIndex()
-        proposed.createIndex()
+        true = as_coco([truth[name] for name in names], with_scores=False)
+        proposed = as_coco([proposals.get(name, ()) for name in names], with_scores=True)
         counted = COCOeval(true, proposed, "segm")
         counted.params.useCats = 0
         counted.params.maxDets = list(LIMITS)
@@ -82,8 +78,21 @@ def measure(truth: Masks, proposals: Masks) -> Recalled:
     )
 
 
-def _as_coco(images: Sequence[Sequence[coco.Annotation]], with_scores: bool) -> dict[str, Any]:
-    """Masks of images, numbered from 1, as pycocotools keeps them."""
+def as_coco(
+    images: Sequence[Sequence[coco.Annotation]],
+    with_scores: bool,
+    category_ids: Sequence[int] | None = None,
+) -> Any:
+    """Masks of images, numbered from 1, as pycocotools keeps them.
+
+    Args:
+        images: the masks of each image.
+        with_scores: whether they are predictions. One without a score counts as 1.
+        category_ids: of the classes that count; None takes all masks as one class.
+    """
+    from pycocotools.coco import COCO
+
+    ids = (1,) if category_ids is None else category_ids
     annotations: list[dict[str, Any]] = []
     listed: list[dict[str, Any]] = []
     for image_id, masks in enumerate(images, start=1):
@@ -93,7 +102,7 @@ def _as_coco(images: Sequence[Sequence[coco.Annotation]], with_scores: bool) -> 
             entry: dict[str, Any] = {
                 "id": len(annotations) + 1,
                 "image_id": image_id,
-                "category_id": 1,
+                "category_id": 1 if category_ids is None else mask.category_id,
                 "segmentation": dict(mask.segmentation),
                 "area": mask.area,
                 "iscrowd": int(mask.extra.get("iscrowd", 0)),
@@ -101,8 +110,11 @@ def _as_coco(images: Sequence[Sequence[coco.Annotation]], with_scores: bool) -> 
             if with_scores:
                 entry |= {"score": 1.0 if mask.score is None else mask.score, "iscrowd": 0}
             annotations.append(entry)
-    return {
+    made = COCO()
+    made.dataset = {
         "images": listed,
         "annotations": annotations,
-        "categories": [{"id": 1, "name": "object"}],
+        "categories": [{"id": number, "name": str(number)} for number in ids],
     }
+    made.createIndex()
+    return made

@@ -1,4 +1,4 @@
-"""The images that a run writes beside its JSON: label maps, overlays, heat maps."""
+"""The images that a run writes beside its JSON: label maps, overlays, heat maps, cut-outs."""
 
 import os
 from collections import Counter
@@ -42,7 +42,7 @@ class DrawnFiles:
     @property
     def folders(self) -> dict[str, Path]:
         """The folders that are written to, by kind."""
-        kinds = ("label_maps", "overlays", "heatmaps")
+        kinds = ("label_maps", "overlays", "heatmaps", "cut_outs")
         return {kind: getattr(self.drawn, kind) for kind in kinds if getattr(self.drawn, kind)}
 
     @property
@@ -59,7 +59,7 @@ class DrawnFiles:
         where a folder cannot be made or written to.
         """
         if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
-            raise UsageError("label maps, overlays and heat maps need a folder each")
+            raise UsageError("label maps, overlays, heat maps and cut-outs need a folder each")
         read = {identity for item in items if (identity := atomic.identity(item.path))}
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
@@ -88,7 +88,7 @@ class DrawnFiles:
         labels: NDArray[np.int32],
         scores: Mapping[int, float],
     ) -> None:
-        """Writes label map and overlay of an image.
+        """Writes label map, overlay and cut-outs of an image.
 
         Args:
             item: The image.
@@ -107,6 +107,11 @@ class DrawnFiles:
             drawn = overlays.overlay(rgb, labels, self.names, by_index)
             for target in targets:
                 image_files.write_png(target, drawn)
+        if self.drawn.cut_outs is not None:
+            folder = self._made(self.drawn.cut_outs, item, "")
+            atomic.make_folder(folder)
+            for index in np.unique(labels[labels >= 0]).tolist():
+                image_files.write_png(folder / self._file_of(index), cut_out(rgb, labels == index))
 
     def write_heatmaps(
         self,
@@ -116,6 +121,7 @@ class DrawnFiles:
         classes: int,
         indices: Sequence[int],
         heat: Rows | None = None,
+        only: Set[int] | None = None,
     ) -> None:
         """Writes the probability of each of an image's words as an image of its own.
 
@@ -126,6 +132,7 @@ class DrawnFiles:
             classes: The number of all classes.
             indices: The place of each of the image's words in `names`.
             heat: What is drawn in place of the probabilities, in [0, 1].
+            only: The places of the words that are drawn; None draws all of the image.
         """
         if self.drawn.heatmaps is None:
             return
@@ -139,10 +146,9 @@ class DrawnFiles:
             for start, stop, values in _heat_blocks(rows, heat, size, classes):
                 maps[:, start:stop] = values[first : first + len(group)].cpu().numpy()
             for index, score in zip(group, maps, strict=True):
-                name = f"{index + 1:03d}-{_plain(self.names[index])}.png"
-                image_files.write_png(
-                    folder / name, overlays.heatmap(rgb, score.astype(np.float32))
-                )
+                if only is None or index in only:
+                    drawn = overlays.heatmap(rgb, score.astype(np.float32))
+                    image_files.write_png(folder / self._file_of(index), drawn)
 
     def _check_targets(
         self, folder: Path, items: Sequence[ImageItem], read: Set[tuple[int, int]]
@@ -158,6 +164,10 @@ class DrawnFiles:
                 )
             _check_no_input(target, read)
 
+    def _file_of(self, index: int) -> str:
+        """The name of the file of a word in the folder of an image."""
+        return f"{index + 1:03d}-{_plain(self.names[index])}.png"
+
     def _target(self, folder: Path, item: ImageItem, ending: str = ".png") -> Path:
         """The file for an image below a folder: for `a/b.jpg`, `a/b` and the ending."""
         stem = image_stem(item.name)
@@ -168,6 +178,16 @@ class DrawnFiles:
         target = self._target(folder, item, ending)
         atomic.make_folder(target.parent)
         return target
+
+
+def cut_out(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """What a mask bool (H, W), which is not empty, covers of an image uint8 (H, W, 3), in the box of the mask:
+    uint8 (h, w, 4), of which all is 0 outside the mask and alpha is 255 inside."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside = mask[box][..., None]
+    alpha = np.full((*inside.shape[:2], 1), 255, np.uint8)
+    return np.where(inside, np.concatenate([rgb[box], alpha], axis=2), np.uint8(0))
 
 
 def _heat_blocks(

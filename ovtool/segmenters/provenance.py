@@ -59,12 +59,17 @@ def of_clip_run(
 
 def of_words(words: WordSet) -> dict[str, Any]:
     """What shapes the result beside the categories: the background, and the lists of each image."""
-    shapes: dict[str, Any] = {"background": list(words.background)}
+    shapes: dict[str, Any] = {"background": list(words.background), **of_only(words)}
     if words.per_image is not None:
         shapes["classes_per_image"] = parts.settings_digest(
             {name: list(indices) for name, indices in words.per_image.items()}
         )
     return shapes
+
+
+def of_only(words: WordSet) -> dict[str, list[str]]:
+    """The words that are written, where not all are."""
+    return {} if words.only is None else {"only": [words.classes[k][0] for k in sorted(words.only)]}
 
 
 def of_clip(clip: Clip) -> dict[str, str]:

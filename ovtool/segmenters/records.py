@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from ovtool.segmenters.protocol import Segmented, Segmenter
 
 
 def labels_and_scores(
-    segmented: Segmented, indices: Sequence[int]
+    segmented: Segmented, indices: Sequence[int], only: Set[int] | None = None
 ) -> tuple[NDArray[np.int32], dict[int, float]]:
     """The result over all words of a run.
 
     Args:
         segmented: The result over the words of one image.
         indices: The place of each of these words among all.
+        only: The words that are kept; pixels of others have no word. None keeps all.
 
     Returns:
         The index of each pixel's word, int32 (H, W), -1 where it has none; and the mean probability
@@ -33,7 +34,11 @@ def labels_and_scores(
     local = segmented.class_map.label.numpy()
     means = segmented.class_map.mean_probability.tolist()
     scores = {int(k): round(mean, 6) for k, mean in zip(places, means, strict=True)}
-    return np.where(local >= 0, places[local], -1).astype(np.int32), scores
+    labels = np.where(local >= 0, places[local], -1).astype(np.int32)
+    if only is not None:
+        labels[~np.isin(labels, list(only))] = -1
+        scores = {k: score for k, score in scores.items() if k in only}
+    return labels, scores
 
 
 def record_of(
@@ -66,9 +71,11 @@ def part_output(
         if encode.was_halved:
             note["batch_size"] = encode.batch_size
         indices = words.of_image(item.name)
-        labels, scores = labels_and_scores(segmented, indices)
+        labels, scores = labels_and_scores(segmented, indices, words.only)
         files.write(item, rgb, labels, scores)
-        files.write_heatmaps(item, rgb, segmented.rows, segmented.classes, indices, segmented.heat)
+        files.write_heatmaps(
+            item, rgb, segmented.rows, segmented.classes, indices, segmented.heat, words.only
+        )
         return record_of(item, labels, scores, words)
 
     return engine.PartOutput(runs.image_records(items, record), note=note)

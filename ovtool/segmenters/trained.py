@@ -90,6 +90,7 @@ class TrainedSegmenter:
         trained = self.trained
         settled = {"segmenter": trained.weights, "short_side": self.short_side}
         more = {
+            **provenance.of_only(self.words),
             "architecture": trained.architecture,
             "precision": provenance.of_precision(self.dtype),
         }
@@ -162,4 +163,4 @@ def classes_of(trained: networks.Trained, words: Words) -> tuple[WordSet, tuple[
                 )
             order.append(known[0])
     others = [index for index in range(len(names)) if index not in order]
-    return WordSet(classes), (*order, *others)
+    return WordSet(classes).writing(words.only), (*order, *others)

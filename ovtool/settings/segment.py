@@ -256,6 +256,14 @@ class Drawn:
         Path | None,
         Option("Write the score of each word here, as PNG.", metavar="DIR", shapes=False),
     ] = None
+    cut_outs: Annotated[
+        Path | None,
+        Option(
+            "Write what each word covers here, cut out of the image, as PNG with alpha.",
+            metavar="DIR",
+            shapes=False,
+        ),
+    ] = None
 
 
 def check_windows(window: int | None, stride: int | None) -> None:

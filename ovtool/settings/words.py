@@ -42,6 +42,15 @@ class Words:
         ),
     ] = None
 
+    only: Annotated[
+        tuple[str, ...],
+        Option(
+            "Write masks of this word only, while the others compete with it. Default: all.",
+            metavar="WORD",
+            repeat=True,
+        ),
+    ] = ()
+
     def check(self) -> None:
         """Raises UsageError for words that are named in two ways."""
         names = ("classes", "classes_file", "vocabulary", "classes_per_image")

@@ -1,6 +1,6 @@
 """`evaluate`: a prediction measured by a ground truth.
 
-For recall of masks see `methods.recall`. For mIoU this is counted, in this order:
+The measures are in `measures`, their formulas in `methods`. For mIoU this is counted, in this order:
 
 1. Images are matched by file name; where one side is a folder of label maps, by the name without
    its ending. If not one name agrees, a name that ends the other's path counts (`a.jpg` for
@@ -13,7 +13,7 @@ For recall of masks see `methods.recall`. For mIoU this is counted, in this orde
 5. With `classes_per_image`, pixels whose true class is not among the words listed for their image
    are not counted there: nobody could have found it. The prediction is taken as it is.
 6. All else goes into one confusion matrix over all images (`methods.metrics`). Pixels without a
-   prediction are misses of their true class.
+   prediction are misses of their true class. Boundary IoU takes of these pixels those near a contour.
 
 Intervals are of the bootstrap over images (`methods.bootstrap`). Two predictions of one truth are compared
 on the same images and the same samples.
@@ -22,51 +22,40 @@ on the same images and the same samples.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import ovtool
-from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, file_matching
 from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions
-from ovtool.inputs.predictions import LabelledPair
-from ovtool.methods import bootstrap, metrics, recall
-from ovtool.methods.bootstrap import ImageCounts, Measure
+from ovtool.measures import label_maps, masks, panoptic, seeds
+from ovtool.measures.measured import Measured
+from ovtool.methods import bootstrap
+from ovtool.methods.bootstrap import Measure
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings import layers
-from ovtool.settings.evaluate import MeanIou, Recall
+from ovtool.settings.evaluate import (
+    AveragePrecision,
+    BoundaryIou,
+    MeanIou,
+    Metric,
+    Panoptic,
+    Recall,
+    Seeds,
+)
 from ovtool.settings.option import name_of
 from ovtool.settings.shared import Run, Source
 
-_logger = logging.getLogger("ovtool")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One prediction.
-
-    result: what JSON holds of it, without intervals.
-    measure: the measures that get intervals, as the bootstrap takes them.
-    images: the true names of the images that count, in the order of `measure`.
-    """
-
-    result: dict[str, Any]
-    measure: Measure
-    images: tuple[str, ...]
+_SHARED = (MeanIou, BoundaryIou, Panoptic)  # the metrics whose images several processes can share
 
 
 def run(
     prediction: str | Path,
     ground_truth: str | Path | None = None,
-    metric: MeanIou | Recall = MeanIou(),
+    metric: Metric = MeanIou(),
     *,
     other: str | Path | None = None,
     out: str | Path | None = None,
@@ -91,7 +80,8 @@ def run(
 
     Returns:
         The result as JSON holds it, all measures as fractions in [0, 1], None where there is nothing to
-        divide by. For `Recall` the measures of `methods.recall`. For `MeanIou`: `miou`, over the classes
+        divide by. For `Recall` the measures of `methods.recall`, for `AveragePrecision` those of
+        `methods.average_precision`. For `MeanIou`: `miou`, over the classes
         that the truth holds, `miou_union`, over those that truth or prediction holds (where a class that is
         predicted and nowhere true counts as 0), `pixel_accuracy`, `mean_accuracy`,
         `frequency_weighted_iou`, `pixels` and `pixels_not_counted`, and `classes` (those that truth or
@@ -120,7 +110,12 @@ def run(
         atomic.check_output(target, run.replaces)
         asked = requests.of("evaluate", metric, sources=files, folder=source.images)
         requests.begin(asked, target, run)
-    truth = predictions.truth_file(files[-1], isinstance(metric, Recall))
+    if run.workers > 1 and not isinstance(metric, _SHARED):
+        names = ", ".join(name_of(kind) for kind in _SHARED)
+        raise UsageError(
+            f"--workers is for --metric {names}; leave it out with {name_of(type(metric))}"
+        )
+    truth = predictions.truth_file(files[-1], isinstance(metric, Recall | AveragePrecision | Seeds))
     if run.dry_run:
         images = [_planned(file, truth, metric) for file in files[:-1]]
         return {
@@ -129,10 +124,14 @@ def run(
             "output": out,
             "dry_run": True,
         }
-    measured = [_measured(file, truth, metric, progress) for file in files[:-1]]
+    measured = [_measured(file, truth, metric, run.workers, progress) for file in files[:-1]]
     first, last = measured[0], measured[-1]
     results = [
-        {**side.result, **_intervals("intervals", side.measure, side, metric.bootstrap)}
+        {
+            **side.result,
+            **_intervals("intervals", side.measure, side, metric.bootstrap),
+            **({"per_image": side.per_image()} if side.of_image else {}),
+        }
         for side in measured
     ]
     result = {"metric": name_of(type(metric)), **results[0]}
@@ -163,27 +162,29 @@ def _truth_given(ground_truth: str | Path | None, source: Source) -> str:
     return str(source.coco or ground_truth)
 
 
-def _planned(prediction: str, ground_truth: str, metric: MeanIou | Recall) -> int:
+def _planned(prediction: str, ground_truth: str, metric: Metric) -> int:
     """How many images would be measured. Raises as the measuring does for files that do not go together."""
-    if isinstance(metric, Recall):
-        return len(predictions.open_masks(prediction, ground_truth, metric.missing).truth)
-    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
-    _classes(pair, metric)
-    return len(pair.names) + len(pair.empty)
-
-
-def _classes(pair: LabelledPair, metric: MeanIou) -> Classes:
-    classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
-    classes.check_in_common()
-    return classes
+    if isinstance(metric, Panoptic):
+        return panoptic.planned(prediction, ground_truth, metric)
+    if isinstance(metric, Seeds):
+        return seeds.planned(prediction, ground_truth, metric)
+    if isinstance(metric, MeanIou):
+        return label_maps.planned(prediction, ground_truth, metric)
+    return len(predictions.open_masks(prediction, ground_truth, metric.missing).truth)
 
 
 def _measured(
-    prediction: str, ground_truth: str, metric: MeanIou | Recall, progress: Progress
+    prediction: str, ground_truth: str, metric: Metric, workers: int, progress: Progress
 ) -> Measured:
-    if isinstance(metric, Recall):
-        return _recall(prediction, ground_truth, metric, progress)
-    return _mean_iou(prediction, ground_truth, metric, progress)
+    if isinstance(metric, Panoptic):
+        return panoptic.measure(prediction, ground_truth, metric, workers, progress)
+    if isinstance(metric, Seeds):
+        return seeds.measure(prediction, ground_truth, metric, progress)
+    if isinstance(metric, MeanIou):
+        return label_maps.measure(prediction, ground_truth, metric, workers, progress)
+    if isinstance(metric, AveragePrecision):
+        return masks.measure_precision(prediction, ground_truth, metric, progress)
+    return masks.measure_recall(prediction, ground_truth, metric, progress)
 
 
 def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> dict[str, Any]:
@@ -195,137 +196,12 @@ def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> 
     return {key: {name: i.as_data(with_value=with_value) for name, i in intervals.items()}}
 
 
-def _mean_iou(prediction: str, ground_truth: str, metric: MeanIou, progress: Progress) -> Measured:
-    """The measures of label maps."""
-    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
-    lists = metric.classes_per_image
-    words = None if lists is None else pair.words(lists)
-    classes = _classes(pair, metric)
-    images = sorted([*pair.names.values(), *pair.empty])
-    with progress(len(images), "evaluating") as advance:
-        counted = _count(pair, classes, words, advance)
-    for line in classes.notes():
-        _logger.warning("%s", line)
-    if not counted.confusion.any():
-        raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
-    rows = np.stack([counted.of_image[name] for name in images])  # (N, 3, K)
-    result = {
-        **_measures(counted.confusion, classes.names),
-        "pixels_not_counted": counted.left_out,
-        "images": len(images),
-        "images_missing": len(pair.absent),
-        "images_without_truth": len(pair.predicted.names) - len(pair.names),
-    }
-    counts = ImageCounts(rows[:, 0], rows[:, 1], rows[:, 2])
-    return Measured(result, bootstrap.mean_ious(counts), tuple(images))
-
-
-@dataclass
-class _Counts:
-    """All images: their summed confusion matrix int64 (K, K + 1), what the bootstrap keeps of each (3, K),
-    by its true name, and how many pixels were not counted."""
-
-    confusion: NDArray[np.int64]
-    of_image: dict[str, NDArray[np.int64]]
-    left_out: int = 0
-
-
-def _count(
-    pair: LabelledPair,
-    classes: Classes,
-    words: Mapping[str, Sequence[str]] | None,
-    advance: Callable[..., None],
-) -> _Counts:
-    """The counts of all images; those of `empty` count as unlabelled."""
-    truth, num_classes = pair.truth, len(classes.names)
-    counts = _Counts(np.zeros((num_classes, num_classes + 1), np.int64), {})
-
-    def add(name: str, labels: NDArray[np.int32] | None) -> None:
-        true = truth.decode(name)
-        if labels is None:
-            labels = np.full_like(true, UNLABELLED)
-        if labels.shape != true.shape:
-            sizes = " and ".join(f"{w} x {h}" for h, w in (labels.shape, true.shape))
-            raise InputError(
-                f"{name}: prediction and truth differ in size ({sizes} pixels); "
-                f"predict on images of the size that {truth.source} has"
-            )
-        counted = classes.truth(true, name, None if words is None else words[name])
-        predicted = classes.prediction(labels, name)
-        confusion = metrics.confusion(predicted, counted, num_classes, UNLABELLED)
-        counts.confusion += confusion
-        counts.of_image[name] = bootstrap.image_counts(confusion)
-        counts.left_out += int((counted == UNLABELLED).sum())
-        advance()
-
-    for predicted_name, name in pair.names.items():
-        add(name, pair.predicted.decode(predicted_name))
-    for name in pair.empty:
-        add(name, None)
-    return counts
-
-
-def _number(value: float) -> float | None:
-    """As JSON can hold it: None for NaN."""
-    return None if value != value else float(value)
-
-
-def _measures(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """All measures; classes that are nowhere are left out."""
-    scores = metrics.scores(confusion)
-    hits = confusion.diagonal().tolist()
-    true = confusion.sum(axis=1).tolist()
-    predicted = confusion[:, : len(names)].sum(axis=0).tolist()
-    return {
-        "miou": _number(scores.miou_truth),
-        "miou_union": _number(scores.miou_union),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
-        "mean_accuracy": _number(scores.mean_accuracy),
-        "frequency_weighted_iou": _number(scores.frequency_weighted_iou),
-        "classes": [
-            {
-                "name": name,
-                "iou": _number(scores.iou[k]),
-                "accuracy": _number(scores.accuracy[k]),
-                "truth_pixels": true[k],
-                "predicted_pixels": predicted[k],
-                "hits": hits[k],
-            }
-            for k, name in enumerate(names)
-            if true[k] or predicted[k]
-        ],
-        "classes_in_truth": sum(t > 0 for t in true),
-        "classes_in_neither": sum(not (t or p) for t, p in zip(true, predicted, strict=True)),
-        "pixels": sum(true),
-    }
-
-
-def _recall(prediction: str, ground_truth: str, metric: Recall, progress: Progress) -> Measured:
-    """The measures of proposals."""
-    pair = predictions.open_masks(prediction, ground_truth, metric.missing)
-    masks = sum(not mask.extra.get("iscrowd") for own in pair.truth.values() for mask in own)
-    if not masks:
-        raise InputError(f"{ground_truth}: no mask to find in the images that count")
-    with progress(None, "measuring recall"):
-        recalled = recall.measure(pair.truth, pair.proposed)
-    proposals = sum(len(pair.proposed.get(name, ())) for name in pair.truth)
-    result = {
-        **recalled.measures,
-        "truth_masks": masks,
-        "proposals": proposals,
-        "proposals_per_image": proposals / len(pair.truth),
-        "images": len(pair.truth),
-        "images_missing": pair.absent,
-        "images_without_truth": pair.extra,
-    }
-    measure = bootstrap.ratio("average_recall", recalled.hits, recalled.masks)
-    return Measured(result, measure, tuple(pair.truth))
-
-
-def _provenance(files: Sequence[str], metric: MeanIou | Recall) -> dict[str, Any]:
+def _provenance(files: Sequence[str], metric: Metric) -> dict[str, Any]:
     """What made the result; files by their names, without their folders."""
     lists = getattr(metric, "classes_per_image", None)
     settings = layers.as_data(metric, {} if lists is None else {"classes_per_image": lists.name})
+    if settings.get("novel") and Path(settings["novel"]).is_file():
+        settings["novel"] = Path(settings["novel"]).name
     settings["metric"] = name_of(type(metric))
     del settings["class"]
     roles = (

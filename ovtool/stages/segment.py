@@ -56,7 +56,7 @@ def run(
             input in the current folder, with an overlay beside it where there is one image.
         format: `"results"` writes COCO's bare list of results, which pycocotools takes with `loadRes`, in
             place of a data set.
-        drawn: Folders for label maps, overlays and heat maps of the images.
+        drawn: Folders for label maps, overlays, heat maps and cut-outs of the images.
         source: A COCO JSON whose images are taken, and how many at most.
         run: How the run goes: resumed, overwriting, in which parts.
         compute: The model, the device, the precision, the threads.
@@ -82,7 +82,7 @@ def run(
     overlay = _overlay_beside(target) if is_alone else None
     named = (*image_inputs.data_set_of(inputs), source.coco)
     asked = requests.of("segment", method, words, compute, run, format, sources=named, items=items)
-    beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps)
+    beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps, drawn.cut_outs)
     run = requests.begin(asked, target, run, beside, is_list=format == "results")
     ready = prepared(method, words, items, inputs, compute, run.batch_size)
     files = DrawnFiles(

@@ -50,9 +50,13 @@ def test_output_file(files, desk):
 
 def test_bad_requests(files, desk, fails):
     said = fails(2, *files, "--with-background")
-    assert said.startswith("--with-background belongs to --metric miou, not to recall")
+    assert said.startswith(
+        "--with-background belongs to --metric miou or boundary-iou, not to recall"
+    )
     said = fails(2, *files, "--ignore-label", "cow")
-    assert said.startswith("--ignore-label belongs to --metric miou, not to recall")
+    assert said.startswith(
+        "--ignore-label belongs to --metric miou or boundary-iou or seeds, not to recall"
+    )
     gone = ("evaluate", "gone.json", *files[2:])
     assert fails(1, *gone) == "no such file: gone.json"
     (desk / "maps").mkdir()

@@ -95,6 +95,8 @@ EVERY = {
     "label_maps": ("--label-maps", Path("l")),
     "overlays": ("--overlays", Path("o")),
     "heatmaps": ("--heatmaps", Path("h")),
+    "cut_outs": ("--cut-outs", Path("c")),
+    "only": ("--only", ("cow",)),
     "coco": ("--coco", Path("i.json")),
     "images": ("--images", Path("i")),
     "limit": ("--limit", 7),

@@ -67,7 +67,9 @@ def _cached(setup: Setup, clip: Any, words: list[str], theirs: float, count: int
     kept = disk.entry("text", key, ".safetensors")
     generator = torch.Generator().manual_seed(0)
     embedded = torch.randn(len(words), clip.embed_dim, generator=generator)
-    text._write(kept, embedded, {"kind": "text", "model": clip.name, "fingerprint": clip.fingerprint})
+    text._write(
+        kept, embedded, {"kind": "text", "model": clip.name, "fingerprint": clip.fingerprint}
+    )
     cost = medians({"ours": lambda: text.embed_words(clip, words, "imagenet")}, setup.repeats(7))
     return Row(
         "text-cached", f"the same for all 847 names x {count} templates, from the cache", cost["ours"],

@@ -1,0 +1,229 @@
+"""The tables of `evaluate`: what each metric prints of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ovtool.cli import output
+from ovtool.settings import option
+from ovtool.settings.evaluate import Metric, Recall, Seeds
+
+LOWEST = 10  # images that the table of --per-image shows
+Rows = list[tuple[str, ...]]
+Names = tuple[tuple[str, str], ...]  # what the table calls a measure, and its key in the result
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a metric prints.
+
+    Attributes:
+        measures: Of the whole.
+        of_class: Of each class; empty for a metric without classes.
+        count: What is counted of each class.
+        of_image: Of each image; the first one orders them.
+    """
+
+    measures: Names
+    of_class: Names = ()
+    count: tuple[str, str] = ("pixels", "truth_pixels")
+    of_image: Names = ()
+
+
+_PIXELS: Names = (
+    ("mIoU, classes of the truth", "miou"),
+    ("mIoU, classes of truth or prediction", "miou_union"),
+    ("mIoU, seen classes", "miou_seen"),
+    ("mIoU, novel classes", "miou_novel"),
+    ("hIoU, harmonic mean of the two", "hiou"),
+    ("mean accuracy", "mean_accuracy"),
+    ("frequency-weighted IoU", "frequency_weighted_iou"),
+    ("pixel accuracy", "pixel_accuracy"),
+)
+_IOU: Names = (("IoU", "iou"), ("accuracy", "accuracy"))
+_IMAGE_IOU: Names = (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy"))
+_QUALITIES: Names = (("PQ", "pq"), ("SQ", "sq"), ("RQ", "rq"))
+TABLES: Mapping[str, Tables] = {
+    "miou": Tables(_PIXELS, _IOU, of_image=_IMAGE_IOU),
+    "boundary-iou": Tables(
+        tuple((f"boundary {name}", f"boundary_{key}") for name, key in _PIXELS[:5]),
+        (("boundary IoU", "boundary_iou"),),
+        ("pixels near contours", "truth_pixels"),
+        (("boundary mIoU", "boundary_miou"),),
+    ),
+    "panoptic": Tables(
+        tuple(
+            (f"{name}{of}", f"{key}{ending}")
+            for of, ending in (("", ""), (", things", "_things"), (", stuff", "_stuff"))
+            for name, key in _QUALITIES
+        ),
+        _QUALITIES,
+        ("segments", "segments"),
+        (("PQ", "pq"),),
+    ),
+    "ap": Tables(
+        (
+            ("AP, IoU .50:.95", "ap"),
+            ("AP, IoU .50", "ap_50"),
+            ("AP, IoU .75", "ap_75"),
+            ("AP, small masks", "ap_small"),
+            ("AP, medium masks", "ap_medium"),
+            ("AP, large masks", "ap_large"),
+            ("AR, 1 mask of a class", "ar_1"),
+            ("AR, 10 masks of a class", "ar_10"),
+            ("AR, 100 masks of a class", "ar_100"),
+            ("AR, small masks", "ar_small"),
+            ("AR, medium masks", "ar_medium"),
+            ("AR, large masks", "ar_large"),
+        ),
+        (("AP", "ap"),),
+        ("masks", "truth_masks"),
+    ),
+    "recall": Tables(
+        (
+            ("average recall, 100 proposals, IoU .50:.95", "average_recall"),
+            ("  small masks", "average_recall_small"),
+            ("  medium masks", "average_recall_medium"),
+            ("  large masks", "average_recall_large"),
+            ("average recall, 10 proposals, IoU .50:.95", "average_recall_10"),
+            ("recall, 100 proposals, IoU .50", "recall_50"),
+        ),
+        of_image=(("average recall", "average_recall"),),
+    ),
+    "seeds": Tables(
+        (
+            *_PIXELS[:2],
+            ("mIoU, at the best threshold for all", "best_miou"),
+            *_PIXELS[5:],
+        ),
+        _IOU,
+        of_image=_IMAGE_IOU,
+    ),
+}
+
+
+def say(result: Mapping[str, Any], metric: Metric, as_json: bool) -> None:
+    """Prints the tables of a result, and what was counted."""
+    tables = TABLES[option.name_of(type(metric))]
+    if tables.of_class:
+        output.answer(*_classes(result, tables), "", as_json=as_json)
+    if "per_image" in result:
+        header, rows = _images(result, tables)
+        more = len(result["per_image"]) - len(rows)
+        notes = [f"and {output.counted(more, 'image')} above; --json lists all"] if more else []
+        output.answer(header, rows, *notes, "", as_json=as_json)
+    output.answer(*_measures(result, tables), *counted(result, metric), as_json=as_json)
+
+
+def _classes(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+    """The classes in the order of the truth; of two predictions the first share of either."""
+    count, key = tables.count
+    if "other" not in result:
+        header = ("class", *(f"{name} %" for name, _ in tables.of_class), count)
+        return header, [
+            (
+                _name(row),
+                *(output.per_cent(row[share]) for _, share in tables.of_class),
+                str(row[key]),
+            )
+            for row in result["classes"]
+        ]
+    name, share = tables.of_class[0]
+    rows = {row["name"]: row for row in result["classes"]}
+    others = {row["name"]: row for row in result["other"]["classes"]}
+    return ("class", f"{name} %", f"other's {name} %", count), [
+        (
+            _name(rows.get(own) or others[own]),
+            output.per_cent(rows.get(own, {}).get(share)),
+            output.per_cent(others.get(own, {}).get(share)),
+            str((rows.get(own) or others[own])[key]),
+        )
+        for own in dict.fromkeys([*rows, *others])
+    ]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """The name of a class in one line, novel ones marked."""
+    return " ".join(row["name"].splitlines()) + (" (novel)" if row.get("novel") else "")
+
+
+def _images(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+    """The images with the lowest measure; those without one are left out."""
+    key = tables.of_image[0][1]
+    there = [row for row in result["per_image"] if row[key] is not None]
+    lowest = sorted(there, key=lambda row: row[key])[:LOWEST]
+    others = {row["file_name"]: row for row in result.get("other", {}).get("per_image", ())}
+    header = ["lowest images", *(f"{name} %" for name, _ in tables.of_image)]
+    rows = [
+        [row["file_name"], *(output.per_cent(row[share]) for _, share in tables.of_image)]
+        for row in lowest
+    ]
+    if others:
+        header.append(f"other's {tables.of_image[0][0]} %")
+        for cells, row in zip(rows, lowest, strict=True):
+            cells.append(output.per_cent(others[row["file_name"]][key]))
+    return tuple(header), [tuple(cells) for cells in rows]
+
+
+def _measures(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+    """The measures of the whole; of two predictions also how much higher the other's are."""
+    rows: Rows = []
+    other = result.get("other")
+    for name, key in tables.measures:
+        if key not in result:
+            continue
+        value = result[key]
+        cells = [output.per_cent(value)]
+        intervals = result.get("intervals", {})
+        if other is not None:
+            known = value is not None and other[key] is not None
+            cells += [output.per_cent(other[key])]
+            cells += [output.per_cent(other[key] - value if known else None)]
+            intervals = result.get("difference", {})
+        rows.append((name, *cells, output.interval(intervals.get(key))))
+    if other is None:
+        return ("measure", "%", "95 % interval"), rows
+    return ("measure", "%", "other's %", "difference", "95 % interval"), rows
+
+
+def counted(result: Mapping[str, Any], metric: Metric) -> list[str]:
+    """What was counted, and what was not."""
+    lines = [f"{result['images']} images are counted"]
+    if result["images_missing"]:
+        how = {"empty": "count as all wrong", "skip": "are left out"}[metric.missing]
+        lines.append(f"{result['images_missing']} images of the truth have no prediction and {how}")
+    if result["images_without_truth"]:
+        lines.append(
+            f"{result['images_without_truth']} predicted images have no truth and are left out"
+        )
+    if "truth_masks" in result:
+        masks = "proposals" if isinstance(metric, Recall) else "predicted masks"
+        lines[0] += f", with {result['truth_masks']} true masks and {result['proposals']} {masks}"
+    elif "segments" in result:
+        lines[0] += f", with {result['segments']} true segments"
+    else:
+        lines[0] += f", with {result['pixels']} pixels"
+        lines += _left_out(result, metric)
+    if isinstance(metric, Seeds):
+        first, second = result["thresholds"]
+        lines.append(
+            f"thresholds: {first:.2f} for one half of the images and {second:.2f} for the other, each the "
+            f"best of the half that it does not score; {result['best_threshold']:.2f} is the best for all"
+        )
+    return lines
+
+
+def _left_out(result: Mapping[str, Any], metric: Metric) -> Sequence[str]:
+    """The pixels that are not counted, and why."""
+    left_out = result.get("pixels_not_counted", 0)
+    if not left_out:
+        return []
+    reasons = [] if getattr(metric, "with_background", False) else ["unlabelled in the truth"]
+    reasons += ["of a label to ignore"] if getattr(metric, "ignore_label", ()) else []
+    reasons += (
+        ["of none of the image's words"] if getattr(metric, "classes_per_image", None) else []
+    )
+    share = 100 * left_out / (result["pixels"] + left_out)
+    return [f"{left_out} pixels ({share:.1f} %) are not counted: {' or '.join(reasons)}"]

@@ -1,0 +1,123 @@
+"""Masks that may overlap: recall of proposals, and average precision of masks with classes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from ovtool.datasets.matching import UNLABELLED, Classes
+from ovtool.errors import InputError
+from ovtool.formats import labelled
+from ovtool.inputs import predictions
+from ovtool.inputs.predictions import MaskPair
+from ovtool.measures.measured import Measured, number
+from ovtool.methods import average_precision, bootstrap, recall
+from ovtool.runtime.progress import Progress
+from ovtool.settings.evaluate import AveragePrecision, Recall
+
+_logger = logging.getLogger("ovtool")
+
+
+def measure_recall(
+    prediction: str, ground_truth: str, metric: Recall, progress: Progress
+) -> Measured:
+    """The recall of proposals. Raises InputError for broken files, and a truth without masks."""
+    pair = predictions.open_masks(prediction, ground_truth, metric.missing)
+    counts = _counts(pair, ground_truth)
+    with progress(None, "measuring recall"):
+        recalled = recall.measure(pair.truth, pair.proposed)
+    result = {
+        **recalled.measures,
+        **counts,
+        "proposals_per_image": counts["proposals"] / len(pair.truth),
+    }
+    of_image = {}
+    if metric.per_image:
+        with np.errstate(invalid="ignore"):
+            of_image["average_recall"] = recalled.hits / recalled.masks
+    measure = bootstrap.ratio("average_recall", recalled.hits, recalled.masks)
+    return Measured(result, measure, tuple(pair.truth), of_image)
+
+
+def measure_precision(
+    prediction: str, ground_truth: str, metric: AveragePrecision, progress: Progress
+) -> Measured:
+    """The average precision of masks with classes; predicted classes that the truth does not know are
+    errors of no class, and change nothing.
+
+    Raises:
+        InputError: a file is broken, or the truth has no mask.
+        MismatchError: there is no class in common.
+    """
+    pair = predictions.open_masks(prediction, ground_truth, metric.missing)
+    counts = _counts(pair, ground_truth)
+    truth = labelled.from_dataset(pair.datasets[0], ground_truth)
+    predicted = labelled.from_dataset(pair.datasets[1], prediction)
+    classes = Classes(truth, predicted, False, ())
+    classes.check_in_common()
+    true_number = {category.id: k for k, category in enumerate(pair.datasets[0].categories)}
+    own_number = {
+        category.id: classes.matches[k] for k, category in enumerate(pair.datasets[1].categories)
+    }
+    with progress(None, "measuring precision"):
+        precision = average_precision.measure(
+            _numbered(pair.truth, true_number),
+            _numbered(pair.proposed, own_number),
+            len(classes.names),
+        )
+    for line in classes.notes():
+        _logger.warning("%s", line)
+    masks, proposals = (
+        _by_class(own, numbers)
+        for own, numbers in ((pair.truth, true_number), (pair.proposed, own_number))
+    )
+    rows = [
+        {
+            "name": name,
+            "ap": number(precision.classes[k]),
+            "truth_masks": masks.get(k, 0),
+            "predicted_masks": proposals.get(k, 0),
+        }
+        for k, name in enumerate(classes.names)
+        if k in masks or k in proposals
+    ]
+    result = {**precision.measures, "classes": rows, **counts}
+    return Measured(result, precision.sampled, tuple(pair.truth))
+
+
+def _counts(pair: MaskPair, ground_truth: str) -> dict[str, int]:
+    """How many masks and images count. Raises InputError where there is no true mask."""
+    masks = sum(not mask.extra.get("iscrowd") for own in pair.truth.values() for mask in own)
+    if not masks:
+        raise InputError(f"{ground_truth}: no mask to find in the images that count")
+    return {
+        "truth_masks": masks,
+        "proposals": sum(len(pair.proposed.get(name, ())) for name in pair.truth),
+        "images": len(pair.truth),
+        "images_missing": pair.absent,
+        "images_without_truth": pair.extra,
+    }
+
+
+def _numbered(masks: predictions.Masks, numbers: dict[int, int]) -> predictions.Masks:
+    """The masks with the number of their class in place of its id; without those of no class."""
+    return {
+        name: [
+            replace(mask, category_id=numbers[mask.category_id])
+            for mask in own
+            if numbers[mask.category_id] != UNLABELLED
+        ]
+        for name, own in masks.items()
+    }
+
+
+def _by_class(masks: predictions.Masks, numbers: dict[int, int]) -> dict[int, int]:
+    """How many masks each class has, crowds aside."""
+    counts: dict[int, int] = {}
+    for mask in (mask for own in masks.values() for mask in own):
+        if not mask.extra.get("iscrowd"):
+            k = numbers[mask.category_id]
+            counts[k] = counts.get(k, 0) + 1
+    return counts

@@ -1,0 +1,82 @@
+"""One prediction, measured; and the images of a prediction counted by several processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.formats import parts
+from ovtool.formats.parts import Part
+from ovtool.methods.bootstrap import Measure
+from ovtool.runtime.engine import Advance
+from ovtool.runtime.processes import Processes
+
+_PARTS_OF_WORKER = 4  # so that the last worker is not waited for long
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One prediction.
+
+    Attributes:
+        result: What JSON holds of it, without intervals and images.
+        measure: The measures that get intervals, as the bootstrap takes them.
+        images: The true names of the images that count, in the order of `measure`.
+        of_image: Name to the measure of each image, float64 (N,), NaN where there is nothing to divide by.
+    """
+
+    result: dict[str, Any]
+    measure: Measure
+    images: tuple[str, ...]
+    of_image: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def per_image(self) -> list[dict[str, Any]]:
+        """Each image with its measures, as JSON holds them."""
+        return [
+            {"file_name": name}
+            | {measure: number(values[place]) for measure, values in self.of_image.items()}
+            for place, name in enumerate(self.images)
+        ]
+
+
+def number(value: float) -> float | None:
+    """As JSON can hold it: None for NaN."""
+    return None if value != value else float(value)
+
+
+def count_images(
+    names: Sequence[str],
+    count: Callable[[str], NDArray[Any]],
+    workers: int,
+    advance: Callable[..., None],
+) -> NDArray[Any]:
+    """What `count` makes of each image, stacked in the order of the names.
+
+    Args:
+        names: Of the images, at least one.
+        count: An image's name to an array, of one shape and dtype for all images.
+        workers: The processes that share the images.
+        advance: Called with the number of images done since its last call.
+    """
+    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
+        folder = Path(scratch)
+
+        def task(part: Part, done: Advance) -> None:
+            rows = []
+            for name in names[part.start : part.stop]:
+                rows.append(count(name))
+                done(1)
+            np.save(folder / f"{part.index}.npy", np.stack(rows))
+
+        share = len(names) if workers == 1 else -(-len(names) // (_PARTS_OF_WORKER * workers))
+        cuts = parts.cut(len(names), share)
+        Processes(workers)(cuts, task, advance)
+        stored = [np.load(os.fspath(folder / f"{part.index}.npy")) for part in cuts]
+        return np.concatenate(stored)

@@ -1,0 +1,171 @@
+"""Average precision and average recall of masks with classes and scores, as COCO has them.
+
+pycocotools matches predictions to true masks (Lin et al., ECCV 2014; COCO's detection evaluation): class by
+class, image by image, the better score first, at each IoU from .50 to .95 in steps of .05. The precision at a
+recall is the best at that recall or a higher one, and AP is its mean over 101 recalls, over the IoUs and over
+the classes that the truth holds. AR is the mean of the greatest recalls. Images are matched by file name.
+
+For intervals the same matches are counted again with each image as often as a sample draws it (`Matches`).
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovtool.methods import recall
+from ovtool.methods.recall import Masks
+
+RECALLS = np.linspace(0, 1, 101)
+MOST = 100  # predictions of an image and a class
+_SAMPLES = 2**22  # numbers held at once by the bootstrap
+_NEAR_ZERO = np.spacing(1)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """How the predictions of a class fared, the best score first.
+
+    Attributes:
+        images: int64 (D,), the image of each prediction.
+        hits: bool (T, D), whether it has a true mask at each IoU.
+        ignored: bool (T, D), whether it is left out, since it lies on a crowd.
+        masks: int64 (N,), the true masks of each image.
+    """
+
+    images: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    masks: NDArray[np.int64]
+
+    def precision(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """AP at each IoU where each image counts so often.
+
+        Args:
+            times: float64 (S, N), samples by images.
+
+        Returns:
+            float64 (S, T); NaN where a sample has no true mask.
+        """
+        totals = times @ self.masks.astype(np.float64)  # (S,)
+        weights = times[:, self.images]  # (S, D)
+        columns = [
+            _interpolated(weights, hits, ignored, totals)
+            for hits, ignored in zip(self.hits, self.ignored, strict=True)
+        ]
+        values = np.stack(columns, axis=1)
+        values[totals == 0] = np.nan
+        return values
+
+
+def _interpolated(
+    weights: NDArray[np.float64],
+    hits: NDArray[np.bool_],
+    ignored: NDArray[np.bool_],
+    totals: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The mean precision over `RECALLS` of each sample, (S,)."""
+    samples, count = weights.shape
+    if not count:
+        return np.zeros(samples)
+    true = np.cumsum(weights * (hits & ~ignored), axis=1)
+    false = np.cumsum(weights * (~hits & ~ignored), axis=1)
+    reached = true / np.maximum(totals, 1)[:, None]  # recalls, rising along a row
+    precision = true / (true + false + _NEAR_ZERO)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    best = np.concatenate([best, np.zeros((samples, 1))], axis=1)  # recalls that are not reached
+    place = np.stack([np.searchsorted(row, RECALLS) for row in reached])
+    values: NDArray[np.float64] = np.take_along_axis(best, place, axis=1).mean(axis=1)
+    return values
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What `measure` returns.
+
+    Attributes:
+        measures: fractions in [0, 1], None where there is no true mask of that size: `ap`, `ap_50`, `ap_75`,
+            `ap_small`, `_medium`, `_large`, and `ar_1`, `ar_10`, `ar_100`, `ar_small`, `_medium`, `_large`.
+        classes: the AP of each class, NaN for one that the truth lacks.
+        matches: those of each class, for the bootstrap.
+    """
+
+    measures: Mapping[str, float | None]
+    classes: Sequence[float]
+    matches: Sequence[Matches]
+
+    def sampled(self, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """`ap` and `ap_50` of samples (`methods.bootstrap.Measure`): float64 (S,) each."""
+        most = max((len(one.images) for one in self.matches), default=0)
+        step = max(1, _SAMPLES // max(most, 1))
+        blocks = [
+            self._sampled(times[start : start + step]) for start in range(0, len(times), step)
+        ]
+        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _sampled(self, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        values = np.stack([own.precision(times) for own in self.matches])  # (K, S, T)
+        there = ~np.isnan(values[:, :, 0])
+        with np.errstate(invalid="ignore"):
+            means = np.nansum(values, axis=0) / there.sum(axis=0)[:, None]
+        return {"ap": means.mean(axis=1), "ap_50": means[:, 0]}
+
+
+def measure(truth: Masks, predicted: Masks, num_classes: int) -> Precision:
+    """The precision and recall of the images of `truth`; an image that `predicted` lacks has no prediction.
+
+    Args:
+        truth: the true masks, whose `category_id` is 0 to K - 1.
+        predicted: the predicted ones, of the same numbers. One without a score counts as 1.
+        num_classes: K.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    names, ids = list(truth), range(num_classes)
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints
+        counted = COCOeval(
+            recall.as_coco([truth[name] for name in names], False, ids),
+            recall.as_coco([predicted.get(name, ()) for name in names], True, ids),
+            "segm",
+        )
+        counted.params.catIds = list(ids)
+        counted.evaluate()
+        counted.accumulate()
+        counted.summarize()
+    keys = (
+        *("ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large"),
+        *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
+    )
+    stats = [None if value < 0 else float(value) for value in counted.stats]
+    precision = counted.eval["precision"][..., 0, -1]  # (IoU, recall, class), -1 without truth
+    of_class = np.where((precision < 0).any((0, 1)), np.nan, precision.mean((0, 1)))
+    sizes = len(counted.params.areaRng)
+    entries = counted.evalImgs  # by class, size and image; None where an image has none of a class
+    count = len(names)
+    matches = [
+        _matches(entries[k * sizes * count : k * sizes * count + count]) for k in range(num_classes)
+    ]
+    return Precision(dict(zip(keys, stats, strict=True)), of_class.tolist(), matches)
+
+
+def _matches(entries: Sequence[Mapping[str, NDArray[np.generic]] | None]) -> Matches:
+    """The matches of a class from those of each image."""
+    there = [(number, entry) for number, entry in enumerate(entries) if entry is not None]
+    masks = np.zeros(len(entries), np.int64)
+    for number, entry in there:
+        masks[number] = int((np.asarray(entry["gtIgnore"]) == 0).sum())
+    scores = np.concatenate([np.asarray(e["dtScores"])[:MOST] for _, e in there] or [np.zeros(0)])
+    order = np.argsort(-scores, kind="mergesort")  # equals stay in the order of the images
+    images = np.repeat([n for n, _ in there], [len(e["dtScores"][:MOST]) for _, e in there])
+    hits = [np.asarray(e["dtMatches"])[:, :MOST] != 0 for _, e in there]
+    ignored = [np.asarray(e["dtIgnore"])[:, :MOST] != 0 for _, e in there]
+    none = [np.zeros((10, 0), bool)]
+    return Matches(
+        images.astype(np.int64)[order],
+        np.concatenate(hits or none, axis=1)[:, order],
+        np.concatenate(ignored or none, axis=1)[:, order],
+        masks,
+    )
