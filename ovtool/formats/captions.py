@@ -43,7 +43,7 @@ def read(source: Path | str) -> Captions:
     Raises InputError with file, section, id and mend: no JSON, no captions, doubled or missing ids,
     an image that is not listed.
     """
-    where, data = checks.load_json(source)
+    where, data = checks.load_long(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
     data, repairs = coco_repair.repaired(data, need_masks=False)

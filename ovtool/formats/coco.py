@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, coco_repair, json_sections, parts, rle
+from ovtool.formats import atomic, coco_annotations, coco_repair, json_sections, parts
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.coco_entries import (
-    ANNOTATION_FIELDS,
     CATEGORY_FIELDS,
     IMAGE_FIELDS,
     Annotation,
@@ -31,6 +30,8 @@ from ovtool.formats.coco_entries import (
     extra_fields,
     image_entry,
 )  # fmt: skip
+from ovtool.formats.coco_repair import Annotations
+from ovtool.formats.json_sections import Entries
 
 __all__ = [
     "Annotation", "Category", "Dataset", "Image", "annotation", "annotation_entry", "category_entry",
@@ -63,7 +64,7 @@ def read(
         dataset = parse(parts.document(Path(source)), str(source))
         _check_root(dataset.images, root, str(source))
         return dataset
-    where, data = checks.load_json(source)
+    where, data = checks.load_long(source)
     dataset = of_json(where, data, need_masks=need_masks, truth=truth)
     _check_root(dataset.images, root, where)
     return dataset
@@ -74,7 +75,7 @@ def of_json(
 ) -> Dataset:
     """A data set from parsed JSON, whatever it holds, repaired and checked as by ``read``; ``where`` names it in
     messages."""
-    if isinstance(data, list):
+    if isinstance(data, list | Entries):
         if truth is None:
             raise InputError(
                 f"{where} is a bare list of results, without images and categories; "
@@ -123,16 +124,14 @@ def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Da
     if not need_masks:
         data = {"annotations": [], **data}
     for name in ("images", "annotations", "categories"):
-        checks.section(data, name, where)
+        checks.section(data, name, where)  # is there
     images = parse_images(data, where)
     categories = parse_categories(data, where)
     by_id = {image.id: image for image in images}
     known = {category.id: category for category in categories}
     repairs: Counter[str] = Counter()
-    annotations = [
-        _annotation(place, id, entry, by_id, known, need_masks, repairs)
-        for place, id, entry in checks.entries_with_ids(data, "annotations", where)
-    ]
+    entries = checks.entries_with_ids(data, "annotations", where)
+    annotations = coco_annotations.parsed(entries, by_id, known, need_masks, repairs)
     return Dataset(info, images, annotations, categories, licenses, dict(repairs))
 
 
@@ -167,7 +166,7 @@ def parse_categories(data: Mapping[str, Any], where: str) -> list[Category]:
 
 
 def read_results(
-    results: Sequence[Any], truth: Dataset, *, where: str = "the list of results"
+    results: Annotations, truth: Dataset, *, where: str = "the list of results"
 ) -> Dataset:
     """A bare COCO list of results as a data set with the images and categories of its truth.
 
@@ -178,7 +177,12 @@ def read_results(
     results, repairs = coco_repair.repaired_results(results)
     images = {image.id: image for image in truth.images}
     categories = {category.id: category for category in truth.categories}
-    annotations = []
+    entries = _results(results, where)
+    annotations = coco_annotations.parsed(entries, images, categories, True, Counter())
+    return Dataset({}, truth.images, annotations, truth.categories, truth.licenses, repairs)
+
+
+def _results(results: Annotations, where: str) -> Iterator[coco_annotations.Placed]:
     for index, entry in enumerate(results):
         place = f"{where}: entry {index}"
         if not isinstance(entry, dict):
@@ -186,8 +190,7 @@ def read_results(
         if "score" not in entry:
             raise InputError(f"{place} has no score: results need one each, so add it")
         bare = {key: value for key, value in entry.items() if key not in ("id", "bbox", "area")}
-        annotations.append(_annotation(place, index + 1, bare, images, categories, True, Counter()))
-    return Dataset({}, truth.images, annotations, truth.categories, truth.licenses, repairs)
+        yield place, index + 1, bare
 
 
 def write(dataset: Dataset, target: Path | str) -> None:
@@ -258,55 +261,6 @@ def digest(dataset: Dataset) -> str:
     for entry in dataset.annotations:
         content.update(atomic.canonical_json(annotation_entry(entry)).encode())
     return content.hexdigest()[:16]
-
-
-def _annotation(
-    place: str,
-    id: int,
-    entry: Mapping[str, Any],
-    images: Mapping[int, Image],
-    categories: Mapping[int, Category],
-    need_masks: bool,
-    repairs: Counter[str],
-) -> Annotation:
-    """A checked annotation; ``place`` names it in messages, and ``repairs`` counts areas and boxes that
-    are not those of the mask."""
-    image_id, category_id = entry.get("image_id"), entry.get("category_id")
-    checks.check_reference(image_id, "image_id", images, "images", place)
-    checks.check_reference(category_id, "category_id", categories, "categories", place)
-    image = images[entry["image_id"]]
-    segmentation = entry.get("segmentation")
-    if not segmentation and need_masks:
-        said = "is missing" if "segmentation" not in entry else f"is {checks.short(segmentation)}"
-        raise InputError(f"{place}: segmentation {said}; give it polygons or an RLE, or remove it")
-    try:
-        mask = rle.compress(segmentation or [], image.height, image.width)
-    except InputError as error:
-        raise InputError(f"{place}: {error}; write the mask again, or remove it") from None
-    box = checks.box(entry["bbox"], place) if entry.get("bbox") else None
-    area = checks.number(entry["area"], "area", place) if entry.get("area") is not None else None
-    score = entry.get("score")
-    crowd = entry.get("iscrowd") or 0
-    if crowd not in (0, 1):
-        raise InputError(f"{place}: iscrowd is {checks.short(crowd)}: it must be 0 or 1")
-    extra = extra_fields(entry, ANNOTATION_FIELDS) | ({"iscrowd": 1} if crowd else {})
-    if segmentation or box is None:
-        tight, pixels = rle.bounding_box(mask), float(rle.area(mask))
-        if area is not None and not checks.is_near_area(area, pixels, tight):
-            repairs[coco_repair.AREAS] += 1
-        if box is not None and not checks.is_near_box(box, tight):
-            repairs[coco_repair.BOXES] += 1
-        box, area = tight, pixels
-    return Annotation(
-        id,
-        image.id,
-        entry["category_id"],
-        mask,
-        box,
-        0.0 if area is None else area,
-        None if score is None else checks.number(score, "score", place),
-        extra,
-    )
 
 
 def _check_root(images: Sequence[Image], root: Path | None, where: str) -> None:

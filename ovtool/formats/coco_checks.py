@@ -10,11 +10,13 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError
-from ovtool.formats import schema, strict_json, wrong_kind
+from ovtool.formats import json_sections, schema, strict_json, wrong_kind
+from ovtool.formats.json_sections import Entries
 
 _DRIVE = re.compile("[A-Za-z]:/")
 
@@ -25,7 +27,45 @@ def load_json(source: Path | str) -> tuple[str, Any]:
     Raises:
         InputError: no such file, not UTF-8, not JSON (with line and column), or a value that no file should hold (`strict_json`).
     """
-    name, data = _read(source)
+    return _parsed(*_read(source))
+
+
+def load_long(source: Path | str) -> tuple[str, Any]:
+    """As `load_json`, but a list of annotations is never held: it, or a file that is one list, comes as
+    `Entries`, which raise InputError when they are drawn.
+
+    Raises:
+        InputError: as `load_json`, for all but the annotations.
+    """
+    name, content = _read(source) if str(source) == "-" else (str(source), Path(source))
+    try:
+        sections = json_sections.read_long(content, "annotations")
+    except ValueError:  # the parser of the whole says where
+        sections = None
+    if sections is None:
+        return _whole(name, content)
+
+    def drawn(entries: Entries) -> Iterator[Any]:
+        try:
+            yield from entries
+        except strict_json.Fault as error:
+            raise InputError(f"{name}: {error}") from None
+        except (ValueError, OSError):
+            _whole(name, content)
+            raise InputError(f"{name} changed while it was read; run the command again") from None
+
+    if isinstance(sections, Entries):
+        return name, Entries(partial(drawn, sections))
+    if isinstance(entries := sections.get("annotations"), Entries):
+        sections["annotations"] = Entries(partial(drawn, entries))
+    return name, sections
+
+
+def _whole(name: str, content: Path | bytes) -> tuple[str, Any]:
+    return _parsed(name, content) if isinstance(content, bytes) else load_json(content)
+
+
+def _parsed(name: str, data: bytes) -> tuple[str, Any]:
     try:
         value = strict_json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -45,32 +85,36 @@ def load_json(source: Path | str) -> tuple[str, Any]:
     return name, value
 
 
-def section(data: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]]:
-    """A section that must be there as a list of objects."""
+def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:
+    """A section that must be there as a list; each entry is checked to be an object as it is drawn."""
     if name not in data:
         raise InputError(
             f"{where} has no section {name}: a COCO file holds images, annotations and categories"
         )
     entries = data[name]
-    if not isinstance(entries, list):
+    if not isinstance(entries, list | Entries):
         raise InputError(f"{where}: {name} is {short(entries)}, not a list; put it in [ ]")
+    return _objects(entries, name, where)
+
+
+def _objects(entries: Iterable[Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(
                 f"{where}: {name}[{index}] is {short(entry)}, not an object; remove it"
             )
-    return entries
+        yield entry
 
 
 def entries_with_ids(
     data: Mapping[str, Any], name: str, where: str
 ) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     """The entries of a section, each with its place for messages and its checked, unique id."""
-    entries = section(data, name, where)
+    seen: dict[int, int] = {}
     least = 1 if name == "annotations" else 0
-    check_ids((entry.get("id") for entry in entries), name, where, least)
-    for entry in entries:
-        yield f"{where}: {name} id {entry['id']}", entry["id"], entry
+    for index, entry in enumerate(section(data, name, where)):
+        id = _checked_id(entry.get("id"), index, seen, f"{where}: {name}", least)
+        yield f"{where}: {name} id {id}", id, entry
 
 
 def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None:
@@ -78,25 +122,28 @@ def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None
     no match; images and categories may have 0, as the classes of Cityscapes do."""
     seen: dict[int, int] = {}
     for index, value in enumerate(ids):
-        if value is None:
-            raise InputError(f"{where}: {name}[{index}] has no id: number the entries from 1")
-        if type(value) is not int:
-            raise InputError(
-                f"{where}: {name}[{index}]: id is {short(value)}, not an integer: "
-                "number the entries from 1"
-            )
-        if value < least:
-            why = " (COCO tools read 0 as no match)" if least else ""
-            raise InputError(
-                f"{where}: {name}[{index}]: id is {value}, but ids start at {least}{why}: number the "
-                "entries from 1"
-            )
-        if value in seen:
-            raise InputError(
-                f"{where}: {name}: id {value} is there twice (entries {seen[value]} and {index}); "
-                "give each an id of its own"
-            )
-        seen[value] = index
+        _checked_id(value, index, seen, f"{where}: {name}", least)
+
+
+def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least: int) -> int:
+    if value is None:
+        raise InputError(f"{place}[{index}] has no id: number the entries from 1")
+    if type(value) is not int:
+        raise InputError(
+            f"{place}[{index}]: id is {short(value)}, not an integer: number the entries from 1"
+        )
+    if value < least:
+        why = " (COCO tools read 0 as no match)" if least else ""
+        raise InputError(
+            f"{place}[{index}]: id is {value}, but ids start at {least}{why}: number the entries from 1"
+        )
+    if value in seen:
+        raise InputError(
+            f"{place}: id {value} is there twice (entries {seen[value]} and {index}); "
+            "give each an id of its own"
+        )
+    seen[value] = index
+    return value
 
 
 def check_reference(

@@ -9,8 +9,12 @@ be meant in two ways is left as it is, and `coco.parse` refuses it.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ovtool.formats.json_sections import Entries
+
+Annotations: TypeAlias = "list[Any] | Entries"
 
 NUMBERS = "numbers"
 ANNOTATION_IDS = "annotation ids"
@@ -59,30 +63,23 @@ def repaired(
     """
     counts: Counter[str] = Counter()
     sections = dict(data)
-    for name, fields in _INTEGERS.items():
+    for name in ("images", "categories"):
         entries = data.get(name)
         if isinstance(entries, list):
-            sections[name] = [_with_integers(entry, fields, counts) for entry in entries]
+            sections[name] = [_with_integers(entry, _INTEGERS[name], counts) for entry in entries]
     images = sections.get("images")
     if isinstance(images, list):
         sections["images"] = [_with_slashes(entry, counts) for entry in images]
     annotations = sections.get("annotations")
-    if isinstance(annotations, list):
-        annotations = [_with_polygons(entry, counts) for entry in annotations]
-        if need_masks:
-            annotations = _with_masks(annotations, counts)
-        sections["annotations"] = _numbered(annotations, counts)
+    if isinstance(annotations, list | Entries):
+        sections["annotations"] = _annotations(annotations, counts, need_masks, is_numbered=True)
     return sections, dict(counts)
 
 
-def repaired_results(results: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
+def repaired_results(results: Annotations) -> tuple[Annotations, dict[str, int]]:
     """A bare list of results, as ``repaired`` does with annotations; ids are not looked at."""
     counts: Counter[str] = Counter()
-    entries = [
-        _with_polygons(_with_integers(entry, _INTEGERS["annotations"], counts), counts)
-        for entry in results
-    ]
-    return _with_masks(entries, counts), dict(counts)
+    return _annotations(results, counts, need_masks=True, is_numbered=False), dict(counts)
 
 
 def sentence(where: str, counts: Mapping[str, int], how: str = " in memory") -> str:
@@ -136,29 +133,47 @@ def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
     return {**entry, "segmentation": [polygon]}
 
 
-def _with_masks(annotations: list[Any], counts: Counter[str]) -> list[Any]:
-    """The annotations less those that have a box alone, if any has a mask."""
-    is_mask = [isinstance(entry, dict) and bool(entry.get("segmentation")) for entry in annotations]
-    if not any(is_mask):
-        return annotations
-    kept = [
-        entry
-        for entry, masked in zip(annotations, is_mask, strict=True)
-        if masked or not isinstance(entry, dict) or not entry.get("bbox")
-    ]
-    if len(kept) < len(annotations):
-        counts[BOX_ONLY] += len(annotations) - len(kept)
-    return kept
+def _annotations(
+    given: Annotations, counts: Counter[str], need_masks: bool, is_numbered: bool
+) -> Annotations:
+    """The annotations, each repaired; less those that have a box alone, if any has a mask (``need_masks``);
+    and numbered from 1 in their order where one has the id 0, which COCO tools read as no match
+    (``is_numbered``). Other faults are left for `coco.parse`. What is no list in memory is looked through
+    once here, and repaired again when it is drawn."""
+
+    def repaired(counts: Counter[str]) -> Iterator[Any]:
+        for entry in given:
+            yield _with_polygons(_with_integers(entry, _INTEGERS["annotations"], counts), counts)
+
+    ids: list[Any] = []
+    is_bare = bytearray()
+    has_masks = False
+    for entry in repaired(counts):
+        ids.append(entry.get("id") if isinstance(entry, dict) else None)
+        is_bare.append(_is_bare(entry))
+        has_masks = has_masks or (isinstance(entry, dict) and bool(entry.get("segmentation")))
+    is_left_out = need_masks and has_masks and any(is_bare)
+    if is_left_out:
+        counts[BOX_ONLY] += sum(is_bare)
+        ids = [id for id, bare in zip(ids, is_bare, strict=True) if not bare]
+    is_from_zero = is_numbered and 0 in ids and _are_sound(ids)
+    counts.update({ANNOTATION_IDS: 1} if is_from_zero else {})
+
+    def kept() -> Iterator[Any]:
+        entries = repaired(Counter())
+        if is_left_out:
+            entries = (entry for entry in entries if not _is_bare(entry))
+        for number, entry in enumerate(entries, start=1):
+            yield {**entry, "id": number} if is_from_zero else entry
+
+    return list(kept()) if isinstance(given, list) else Entries(kept)
 
 
-def _numbered(annotations: list[Any], counts: Counter[str]) -> list[Any]:
-    """The annotations, numbered from 1 in their order where one has the id 0, which COCO tools read as no
-    match. Other faults of ids are left for `coco.parse`."""
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in annotations]
-    is_sound = all(type(number) is int and number >= 0 for number in ids) and len(set(ids)) == len(
-        ids
-    )
-    if 0 not in ids or not is_sound:
-        return annotations
-    counts[ANNOTATION_IDS] += 1
-    return [{**entry, "id": number} for number, entry in enumerate(annotations, start=1)]
+def _is_bare(entry: Any) -> bool:
+    """Whether an annotation has a box and no mask."""
+    is_entry = isinstance(entry, dict)
+    return is_entry and bool(entry.get("bbox")) and not entry.get("segmentation")
+
+
+def _are_sound(ids: Sequence[Any]) -> bool:
+    return all(type(id) is int and id >= 0 for id in ids) and len(set(ids)) == len(ids)

@@ -1,21 +1,50 @@
-"""Some sections of a large JSON object, without parsing the others: a list of images beside a million masks."""
+"""A large JSON object by its sections: one long list in it, such as a million masks, is never held."""
 
+import json
 import mmap
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ovtool.formats import strict_json
 
 Content: TypeAlias = bytes | mmap.mmap
+Span: TypeAlias = tuple[int, int]  # the first byte, and the one after the last
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"\s*(" + _STRING + rb")\s*:\s*", re.DOTALL)
 _NEXT = re.compile(rb"\s*([,}])")
-_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+_LIST = re.compile(rb"\[\s*(\])?")
+_NEXT_ENTRY = re.compile(rb"\s*([,\]])\s*")
+_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*([{\[])\s*")
 _SCALAR = re.compile(_STRING + rb'|[^\s,\]}"]++', re.DOTALL)
 _TO_BRACKET = re.compile(rb'[^"{}\[\]]*+(?:' + _STRING + rb'[^"{}\[\]]*+)*+([{}\[\]])', re.DOTALL)
+
+
+def _nested(depth: int) -> bytes:
+    """The pattern of an object or list with at most so many others in each other."""
+    inner = rb'[^"{}\[\]]++|' + _STRING + (rb"|" + _nested(depth - 1) if depth else b"")
+    return rb"[{\[](?:" + inner + rb")*+[}\]]"
+
+
+# a COCO annotation with its polygons is three deep; what is deeper is walked bracket by bracket
+_SIMPLE = re.compile(_nested(3), re.DOTALL)
+_GROUP = re.compile(_nested(2) + rb"(?:\s*+,\s*+" + _nested(2) + rb"){0,63}", re.DOTALL)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Entries:
+    """A list that is read anew, a few entries at a time, whenever it is iterated over."""
+
+    read: Callable[[], Iterator[Any]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.read()
+
+    def __repr__(self) -> str:
+        return "a list"
 
 
 def read(path: Path, names: Collection[str]) -> dict[str, Any] | None:
@@ -28,30 +57,95 @@ def read(path: Path, names: Collection[str]) -> dict[str, Any] | None:
     Raises:
         ValueError: one of the values is no JSON that can be read (`strict_json`).
     """
+    sections = _opened(path, names, "")
+    return None if isinstance(sections, Entries) else sections
+
+
+def read_long(source: Path | bytes, long: str) -> dict[str, Any] | Entries | None:
+    """All that a file holds, or bytes do; the list under the key `long` comes as `Entries`, and so does a file
+    that is one list. Returns None and raises as `read` does; entries are looked at when they are drawn."""
+    return _opened(source, None, long)
+
+
+def _opened(
+    source: Path | bytes, names: Collection[str] | None, long: str
+) -> dict[str, Any] | Entries | None:
+    if isinstance(source, bytes):
+        return _sections(source, source, names, long)
     try:
-        with open(path, "rb") as file:
-            if not path.stat().st_size:
+        with open(source, "rb") as file:
+            if not source.stat().st_size:
                 return None  # there is nothing to map
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _sections(content, names)
+                return _sections(content, source, names, long)
     except (OSError, EOFError):
         return None
 
 
-def _sections(content: Content, names: Collection[str]) -> dict[str, Any] | None:
+def _sections(
+    content: Content, source: Path | bytes, names: Collection[str] | None, long: str
+) -> dict[str, Any] | Entries | None:
     sections: dict[str, Any] = {}
-    step = _START.match(content)
+    start = _START.match(content)
+    if start is None:
+        return None
+    if start[1] == b"[":
+        listed = _groups(content, start.start(1)) if names is None else None
+        is_whole = listed is not None and not content[listed[1] :].strip()
+        return _entries(source, "", listed[0]) if listed is not None and is_whole else None
+    step: re.Match[bytes] | None = _NEXT.match(content, start.end()) or start
     while step is not None and step[0][-1:] != b"}":
         key = _KEY.match(content, step.end())
-        stop = None if key is None else _end_of_value(content, key.end())
-        if key is None or stop is None:
+        if key is None:
             return None
         name = strict_json.loads(key[1].decode())
-        if name in names:
-            sections[name] = strict_json.loads(content[key.end() : stop].decode())
+        if name == long and (listed := _groups(content, key.end())) is not None:
+            sections[name], stop = _entries(source, name, listed[0]), listed[1]
+        elif (end := _end_of_value(content, key.end())) is None:
+            return None
+        else:
+            stop = end
+            if names is None or name in names:
+                sections[name] = _value(name, content[key.end() : stop])
         step = _NEXT.match(content, stop)
     is_whole = step is not None and not content[step.end() :].strip()
     return sections if is_whole else None
+
+
+def _value(name: str, text: bytes) -> Any:
+    """The value of a key; a fault in it is told with the key."""
+    return strict_json.loads(f"{{{json.dumps(name)}:{text.decode()}}}")[name]
+
+
+def _entries(source: Path | bytes, name: str, groups: list[Span]) -> Entries:
+    """The entries of the groups of a list."""
+
+    def drawn() -> Iterator[Any]:
+        if isinstance(source, bytes):
+            for start, stop in groups:
+                yield from _value(name, b"[" + source[start:stop] + b"]")
+            return
+        with open(source, "rb") as file:
+            for start, stop in groups:
+                file.seek(start)
+                yield from _value(name, b"[" + file.read(stop - start) + b"]")
+
+    return Entries(drawn)
+
+
+def _groups(content: Content, start: int) -> tuple[list[Span], int] | None:
+    """Where the entries of a list are, some in each group, and where it ends; None for what is no list, or a
+    broken one."""
+    groups: list[Span] = []
+    step = _LIST.match(content, start)
+    while step is not None and step[1] != b"]":
+        group = _GROUP.match(content, step.end())
+        stop = _end_of_value(content, step.end()) if group is None else group.end()
+        if stop is None:
+            return None
+        groups.append((step.end(), stop))
+        step = _NEXT_ENTRY.match(content, stop)
+    return None if step is None else (groups, step.end(1))
 
 
 def _end_of_value(content: Content, start: int) -> int | None:
@@ -59,6 +153,8 @@ def _end_of_value(content: Content, start: int) -> int | None:
     if content[start : start + 1] not in (b"{", b"["):
         scalar = _SCALAR.match(content, start)
         return None if scalar is None else scalar.end()
+    if simple := _SIMPLE.match(content, start):
+        return simple.end()
     depth, place = 0, start
     while True:
         bracket = _TO_BRACKET.match(content, place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks, images, label_maps, labelled, parts
+from ovtool.formats.json_sections import Entries
 
 
 def kind_of(source: str) -> tuple[str, Any]:
-    """The kind of a file or folder, and for JSON its parsed content.
+    """The kind of a file or folder, and for JSON its content, of which lists of annotations are not held (`coco_checks.load_long`).
 
     Args:
         source: a path; `-` is stdin.
@@ -35,7 +36,7 @@ def kind_of(source: str) -> tuple[str, Any]:
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         if path.suffix == ".jsonl":
             raise InputError(f"{path} is one part of a run, if anything; give its folder")
-        return _kind_of_json(*coco_checks.load_json(source))
+        return _kind_of_json(*coco_checks.load_long(source))
     if path.suffix == ".safetensors":
         return "safetensors", None  # damaged: its reader says how
     if path.suffix == ".json":
@@ -63,15 +64,15 @@ def _head(path: Path) -> bytes:
 
 
 def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
-    if isinstance(content, list):
+    if isinstance(content, list | Entries):
         return "COCO results", content
     if not isinstance(content, dict):
         raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
     if "metric" in content:
         return "scores", content
     if "images" in content or "annotations" in content:
-        captions = any("caption" in entry for entry in entries(content, "annotations")[:1])
-        return ("COCO captions" if captions else "COCO masks"), content
+        first = next(entries(content, "annotations"), {})
+        return ("COCO captions" if "caption" in first else "COCO masks"), content
     if "model_cfg" in content:
         return "model configuration", content
     if content and all(isinstance(words, list) for words in content.values()):
@@ -103,7 +104,9 @@ def classes_of(path: Path) -> Path | None:
     return next((file for file in above if file.is_file()), None)
 
 
-def entries(content: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
+def entries(content: Mapping[str, Any], section: str) -> Iterator[dict[str, Any]]:
     """The entries of a section that are objects; what else stands there is left out."""
     listed = content.get(section)
-    return [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+    for entry in listed if isinstance(listed, list | Entries) else ():
+        if isinstance(entry, dict):
+            yield entry

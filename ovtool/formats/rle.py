@@ -8,7 +8,7 @@ the end of its buffers for corrupt counts, so counts from files are checked here
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from ovtool.errors import InputError
 
+Box: TypeAlias = tuple[float, float, float, float]  # x and y of the corner, width, height
 MAX_PIXELS = 2**29 - 1  # the COCO API then reads each count within 32 bits
 
 
@@ -138,6 +139,61 @@ def compress(segmentation: Any, height: int, width: int) -> Rle:
     return {"size": [height, width], "counts": text}
 
 
+def are_sound(masks: Sequence[Rle]) -> NDArray[np.bool_]:
+    """Whether ``compress`` would take each mask for an image of its size, (len(masks),): many together are
+    looked at several times faster than one by one. Counts are ASCII, none is empty."""
+    if not masks:
+        return np.zeros(0, dtype=np.bool_)
+    sizes = np.array([len(mask["counts"]) for mask in masks])
+    pixels = np.array([mask["size"][0] * mask["size"][1] for mask in masks])
+    text = "".join(mask["counts"] for mask in masks).encode("ascii")
+    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    starts = np.cumsum(sizes) - sizes
+    is_sound: NDArray[np.bool_] = np.logical_and.reduceat((codes >= 0) & (codes < 64), starts)
+    is_sound &= (codes[starts + sizes - 1] & 32) == 0
+    if not is_sound.all():  # what follows needs whole numbers
+        is_sound[is_sound] = are_sound([masks[i] for i in np.flatnonzero(is_sound).tolist()])
+        return is_sound
+
+    stops = np.flatnonzero((codes & 32) == 0)  # of the digits of a number
+    digits = np.diff(stops, prepend=-1)
+    place = np.arange(codes.size) - np.repeat(stops + 1 - digits, digits)
+    values = np.add.reduceat((codes & 31) << (5 * np.minimum(place, 6)), stops + 1 - digits)
+    values -= np.where(codes[stops] & 16, np.int64(1) << (5 * np.minimum(digits, 6)), 0)
+    firsts = np.searchsorted(stops, starts)  # the first number of each mask
+    counts = np.diff(firsts, append=stops.size)
+    runs = _undo_differences(values, firsts, counts)
+    is_sound &= np.maximum.reduceat(digits, firsts) <= 6
+    is_sound &= np.minimum.reduceat(runs, firsts) >= 0
+    is_sound &= np.maximum.reduceat(runs, firsts) <= pixels
+    is_sound &= np.add.reduceat(runs, firsts) == pixels
+    return is_sound
+
+
+def _undo_differences(
+    values: NDArray[np.int64], firsts: NDArray[np.intp], counts: NDArray[np.intp]
+) -> NDArray[np.int64]:
+    """The runs of masks whose numbers from the fourth on are differences to the one two before.
+
+    Args:
+        values: the numbers of all masks, one mask after another.
+        firsts: the place of each mask's first number.
+        counts: how many it has.
+    """
+    place = np.arange(values.size) - np.repeat(firsts, counts)
+    chain = np.where(
+        place == 0, 0, 1 + (place % 2 == 0)
+    )  # the first, the odd, the even from the third on
+    chain += 3 * np.repeat(np.arange(firsts.size), counts)
+    order = np.argsort(chain, kind="stable")
+    sums = np.cumsum(values[order])
+    starts = np.flatnonzero(np.diff(chain[order], prepend=-1))
+    before = sums[starts] - values[order][starts]
+    runs = np.empty_like(values)
+    runs[order] = sums - np.repeat(before, np.diff(starts, append=values.size))
+    return runs
+
+
 def decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     """Any COCO segmentation as a boolean mask (H, W); accepts and raises what ``compress`` does."""
     runs = _expand(compress(segmentation, height, width)["counts"])
@@ -150,7 +206,16 @@ def area(rle: Rle) -> int:
     return int(coco_mask.area(rle))
 
 
-def bounding_box(rle: Rle) -> tuple[float, float, float, float]:
+def measured(masks: Sequence[Rle]) -> list[tuple[Box, float]]:
+    """The tight box (`bounding_box`) and the number of pixels of each of at most 255 masks (pycocotools
+    counts no more in one call), faster together than one by one."""
+    if not masks:
+        return []
+    boxes, areas = coco_mask.toBbox(list(masks)).tolist(), coco_mask.area(list(masks)).tolist()
+    return [((x, y, w, h), float(area)) for (x, y, w, h), area in zip(boxes, areas, strict=True)]
+
+
+def bounding_box(rle: Rle) -> Box:
     """The tight box of a mask in pixels: x, y of its corner, width, height; zeros if empty."""
     x, y, width, height = (float(value) for value in coco_mask.toBbox(rle))
     return x, y, width, height

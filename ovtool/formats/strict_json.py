@@ -12,7 +12,11 @@ from typing import Any
 
 MAX_DEPTH = 100  # of lists and objects in each other
 _MAX_INTEGER = 2**63 - 1
-_RARE = re.compile(r"[0-9]{17}|[eE]\+?[0-9]{3}|\\u[dD][89a-fA-F]|[\ud800-\udfff]|NaN|Infinity")
+# what a text with a fault has, and others hardly ever: runs of masks are full of digits and of e
+_RARE = re.compile(
+    r"(?:^|[\[,:\s])-?[0-9](?:[0-9]{16}|[0-9]*(?:\.[0-9]+)?[eE]\+?[0-9]{3})"
+    r"|\\u[dD][89a-fA-F]|[\ud800-\udfff]|NaN|Infinity"
+)
 _HALF = re.compile("[\ud800-\udfff]")
 
 

@@ -106,15 +106,14 @@ def _below(folder: Path, by_name: LabelsByName) -> list[LabelledImage]:
 
 def _coco(source: str) -> tuple[LabelsByName, Categories]:
     """The categories of each image of a COCO JSON; masks and boxes are not looked at."""
-    where, data = checks.load_json(source)
+    where, data = checks.load_long(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
-    for name in ("images", "annotations", "categories"):
-        checks.section(data, name, where)
+    annotations = checks.section(data, "annotations", where)
     images, categories = coco.parse_images(data, where), coco.parse_categories(data, where)
     by_image: dict[int, set[int]] = {image.id: set() for image in images}
     known = {category.id: category for category in categories}
-    for index, entry in enumerate(data["annotations"]):
+    for index, entry in enumerate(annotations):
         place = f"{where}: annotations entry {index}"
         checks.check_reference(entry.get("image_id"), "image_id", by_image, "images", place)
         checks.check_reference(entry.get("category_id"), "category_id", known, "categories", place)

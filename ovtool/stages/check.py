@@ -1,14 +1,15 @@
 """`check`: whether files are whole and right. Everything in them is read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ovtool.errors import OvtoolError, UpToDate, UsageError
+from ovtool.errors import InputError, OvtoolError, UpToDate, UsageError
 from ovtool.formats import (
     atomic,
     coco,
+    coco_annotations,
     coco_checks,
     coco_repair,
     file_matching,
@@ -148,7 +149,7 @@ def _data_set(folder: Path) -> Iterator[str]:
 
 def _absent(path: Path, home: Path) -> Iterator[str]:
     """Images that a COCO JSON lists and that are not in their folder, or have another size there."""
-    _, content = coco_checks.load_json(path)
+    _, content = coco_checks.load_long(path)
     listed = coco.parse_images(content, str(path))
     places = [(image, file_matching.place(home, image.file_name)) for image in listed]
     absent = [image.file_name for image, place in places if place is None]
@@ -195,27 +196,15 @@ def _coco(content: Mapping[str, Any], where: str) -> Iterator[str]:
     yield from sections
     if sections:
         return  # what refers to them cannot be judged
-    by_id = {image["id"]: image for image in content["images"]}
-    known = {category["id"]: category for category in content["categories"]}
-    for annotation in content["annotations"]:
-        image = by_id.get(_id(annotation, "image_id"))
-        category = known.get(_id(annotation, "category_id"))
-        alone = {
-            "images": [] if image is None else [image],
-            "categories": [] if category is None else [category],
-            "annotations": [annotation],
-        }
-        defects = _caught(coco.parse, alone, where)
-        yield from defects
-        if not defects:
-            (mask,) = coco.parse(alone, where).annotations
-            place = f"{where}: annotations id {mask.id}"
-            yield from coco_checks.wrong_measures(annotation, mask.area, mask.bbox, place)
-
-
-def _id(annotation: Mapping[str, Any], field: str) -> int | None:
-    value = annotation.get(field)
-    return value if type(value) is int else None
+    by_id = {image.id: image for image in coco.parse_images(content, where)}
+    known = {category.id: category for category in coco.parse_categories(content, where)}
+    entries = coco_checks.entries_with_ids(content, "annotations", where)
+    for entry, result in coco_annotations.judged(entries, by_id, known):
+        if isinstance(result, InputError):
+            yield str(result)
+            continue
+        place = f"{where}: annotations id {result.id}"
+        yield from coco_checks.wrong_measures(entry, result.area, result.bbox, place)
 
 
 def _annotation_ids(content: Mapping[str, Any], where: str) -> None:
@@ -239,7 +228,7 @@ def _captions(content: Mapping[str, Any], where: str) -> Iterator[str]:
         yield from _caught(coco_checks.text, entry, "caption", place)
 
 
-def _results(content: list[Any], where: str) -> Iterator[str]:
+def _results(content: Iterable[Any], where: str) -> Iterator[str]:
     """What can be said of a bare list without its ground truth: each entry has what it needs."""
     for index, entry in enumerate(content):
         place = f"{where}: entry {index}"

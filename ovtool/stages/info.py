@@ -1,7 +1,7 @@
 """`info`: what a file is, what it holds, and what made it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +81,26 @@ def _coco(content: Mapping[str, Any]) -> Facts:
     info = content["info"] if isinstance(content.get("info"), dict) else {}
     made_by = dict(info["ovtool"]) if isinstance(info.get("ovtool"), dict) else {}
     failures = made_by.pop("failures", [])
-    annotations, categories = entries(content, "annotations"), entries(content, "categories")
-    scores = [a["score"] for a in annotations if isinstance(a.get("score"), int | float)]
-    names = {str(c.get("id")): str(c.get("name")) for c in categories}
-    per_category = Counter(
-        names.get(str(a["category_id"]), "?") for a in annotations if "category_id" in a
-    )
+    names = {str(c.get("id")): str(c.get("name")) for c in entries(content, "categories")}
+    shown: Counter[str] = Counter()  # annotations of each image
+    per_category: Counter[str] = Counter()
+    scores: list[float] = []
+    for annotation in entries(content, "annotations"):
+        shown[str(annotation.get("image_id"))] += 1
+        if "category_id" in annotation:
+            per_category[names.get(str(annotation["category_id"]), "?")] += 1
+        if isinstance(score := annotation.get("score"), int | float):
+            scores = [min([*scores, score]), max([*scores, score])]
     facts: Facts = {
-        "images": len(entries(content, "images")),
-        "annotations": len(annotations),
-        "images_with_annotations": len({str(a.get("image_id")) for a in annotations}),
-        "categories": len(categories),
+        "images": sum(1 for _ in entries(content, "images")),
+        "annotations": shown.total(),
+        "images_with_annotations": len(shown),
+        "categories": len(names),
     }
     if per_category:
         facts["annotations_of"] = dict(per_category.most_common(20))
     if scores:
-        facts["scores"] = {"lowest": min(scores), "highest": max(scores)}
+        facts["scores"] = {"lowest": scores[0], "highest": scores[1]}
     if failures:
         facts["failures"] = failures
     if info.get("description"):
@@ -105,12 +109,19 @@ def _coco(content: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def _results(content: list[Any]) -> Facts:
-    entries = [entry for entry in content if isinstance(entry, dict)]
+def _results(content: Iterable[Any]) -> Facts:
+    count = 0
+    images: set[str] = set()
+    categories: set[str] = set()
+    for entry in content:
+        count += 1
+        if isinstance(entry, dict):
+            images.add(str(entry.get("image_id")))
+            categories.add(str(entry.get("category_id")))
     return {
-        "annotations": len(content),
-        "images_with_annotations": len({str(entry.get("image_id")) for entry in entries}),
-        "categories": len({str(entry.get("category_id")) for entry in entries}),
+        "annotations": count,
+        "images_with_annotations": len(images),
+        "categories": len(categories),
         "made_by": None,
     }
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -324,3 +325,48 @@ def test_a_large_list_of_masks_is_not_held(desk, masks):
     for cut in (path.read_text()[:-1], path.read_text() + "x", "[]", ""):
         path.write_text(cut)
         assert json_sections.read(path, ("images",)) is None
+
+
+def test_entries_of_a_long_list_are_those_of_the_file(desk, masks):
+    from ovtool.formats import coco_checks, json_sections
+
+    deep = {"id": 7, "extra": {"a": [{"b": [[[{"c": "]}"}]]]}]}}
+    for listed in (
+        [],
+        [1, "a,]", None, -2.5e3, [], {}],
+        [deep],
+        [*masks["annotations"], deep] * 100,
+    ):
+        for text in (
+            json.dumps({**masks, "annotations": listed}),
+            json.dumps({"annotations": listed}, indent=3),
+            json.dumps(listed),
+        ):
+            (desk / "x.json").write_text("\ufeff" + text)
+            _, content = coco_checks.load_long(desk / "x.json")
+            entries = (
+                content if isinstance(content, json_sections.Entries) else content["annotations"]
+            )
+            assert list(entries) == listed == list(entries)  # as often as they are drawn
+    for text, message in (
+        (
+            '{"annotations": [{"id": 1}, {"id": 2 "b": 1}]}',
+            "not JSON: Expecting ',' delimiter at line 1",
+        ),
+        (
+            '{"annotations": [{"id": 1}, {"id": 2, "b": [1e999]}]}',
+            "annotations id 2: b[0] is Infinity",
+        ),
+        ('[{"id": 1}, {"score": NaN}]', "score is NaN"),
+        ('{"annotations": [{"id": 1},]}', "not JSON"),
+        ('{"annotations": {"id": 1}', "not JSON"),
+    ):
+        (desk / "x.json").write_text(text)
+        with pytest.raises(InputError, match=re.escape(message)):
+            _, content = coco_checks.load_long(desk / "x.json")
+            list(content if isinstance(content, json_sections.Entries) else content["annotations"])
+    (desk / "x.json").write_text(json.dumps({"annotations": [{"id": 1}] * 100}))
+    _, content = coco_checks.load_long(desk / "x.json")
+    (desk / "x.json").write_text(json.dumps({"annotations": [{"id": 123456}] * 100}))
+    with pytest.raises(InputError, match="changed while it was read"):
+        list(content["annotations"])

@@ -236,6 +236,36 @@ def test_damaged_strings_are_refused_or_read_as_what_they_say() -> None:
     assert passed > 10
 
 
+def test_many_masks_are_judged_as_each_one_is() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rle.encode(mask) for mask in random_masks(3)]
+    for mask in masks[:]:
+        text = mask["counts"]
+        for _ in range(20):
+            letters = list(text)
+            place = int(rng.integers(len(letters)))
+            letters[place] = chr(int(rng.integers(40, 120)))
+            cut = letters[: int(rng.integers(1, len(letters) + 1))]
+            masks += [{**mask, "counts": "".join(letters)}, {**mask, "counts": "".join(cut)}]
+        masks.append({**mask, "counts": text + "o" * 40 + "0"})
+
+    def is_taken(mask: rle.Rle) -> bool:
+        try:
+            return rle.compress(mask, *mask["size"]) == mask
+        except InputError:
+            return False
+
+    slow = [is_taken(mask) for mask in masks]
+    assert 40 < sum(slow) < len(slow)
+    assert rle.are_sound(masks).tolist() == slow
+    for place in range(0, len(masks), 7):
+        assert rle.are_sound(masks[place : place + 7]).tolist() == slow[place : place + 7]
+    assert rle.are_sound([]).tolist() == []
+    sound = [mask for mask, is_sound in zip(masks, slow, strict=True) if is_sound][:255]
+    singly = [(rle.bounding_box(mask), float(rle.area(mask))) for mask in sound]
+    assert rle.measured(sound) == singly
+
+
 def test_pictures_too_large_for_the_format_are_refused() -> None:
     with pytest.raises(InputError, match="more than a COCO mask can have"):
         rle.decode({"size": [100_000, 100_000], "counts": "0"}, 100_000, 100_000)
