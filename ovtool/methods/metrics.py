@@ -57,14 +57,12 @@ def confusion(
     flat = (predicted.ravel(), true.ravel())
     for start in range(0, true.size, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        j, i = flat[0][part], flat[1][part]
+        j, i = (labels[part].astype(np.int64) for labels in flat)
         counted = i != ignore
         if ((i < 0) | (i >= num_classes))[counted].any():
             raise ValueError(f"truth holds values outside 0..{num_classes - 1} and not {ignore}")
-        none = (j < 0) | (j >= num_classes)
-        np.multiply(i, columns, out=codes[part], dtype=np.int64)
-        codes[part] += np.where(none, num_classes, j)
-        codes[part][~counted] = num_classes * columns
+        j[(j < 0) | (j >= num_classes)] = num_classes
+        codes[part] = np.where(counted, i * columns + j, num_classes * columns)
     counts = np.bincount(codes, minlength=num_classes * columns + 1)
     return counts[:-1].reshape(-1, columns)
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovtool.methods.lab import of_rgb
+
 MAX_IOU = 0.85  # of two regions that are both kept
 
 _BINS = (6, 8, 8)  # histogram bins of L, a, b
@@ -54,7 +56,9 @@ def superpixels(
     from skimage.segmentation import felzenszwalb
 
     labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=min_size, channel_axis=-1)
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+    if not np.bincount(labels.ravel()).all():  # scikit-image leaves no gaps today
+        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    return labels.astype(np.int32)
 
 
 def _histograms(lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -276,9 +280,7 @@ def propose_regions(
     Quality is half the contrast to the neighbour that the node is merged with, at most 1, times the
     square root of its share of the image over 5 %, at most 1.
     """
-    from skimage.color import rgb2lab
-
-    lab = rgb2lab(rgb).astype(np.float32)
+    lab = of_rgb(rgb)
     labels = superpixels(lab)
     tree = merged(labels, borders_of(lab, labels), _histograms(lab, labels), _colour_distance)
     share = tree.areas / labels.size

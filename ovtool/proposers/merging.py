@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.color import rgb2lab
 
-from ovtool.methods import mask_nms, region_features, regions
+from ovtool.methods import lab, mask_nms, region_features, regions
 from ovtool.methods.regions import Regions
 from ovtool.models import objectness
 from ovtool.models.efficientnet import EfficientNetLite
@@ -42,12 +41,12 @@ def candidates(rgb: NDArray[np.uint8], seen: NDArray[np.float32], min_area: floa
         seen: float32 (TEXTURE + MEANING, H, W), as of `objectness.describe`.
         min_area: the least share of the image that a region has.
     """
-    lab = rgb2lab(rgb).astype(np.float32)
-    maps = np.concatenate([lab.transpose(2, 0, 1) / 40, seen])
+    pixels = lab.of_rgb(rgb)
+    maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen])
     cuts, parts, features = [], [], []
     for scale in SCALES:
-        superpixels = regions.superpixels(lab, scale, LEAST)
-        borders = regions.borders_of(lab, superpixels)
+        superpixels = regions.superpixels(pixels, scale, LEAST)
+        borders = regions.borders_of(pixels, superpixels)
         vectors = region_features.means(superpixels, maps)
         tree = regions.merged(superpixels, borders, vectors, _distance)
         nodes = np.flatnonzero(tree.areas >= min_area * superpixels.size)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ovtool.methods import class_maps, dense_crf, region_scores, regions
+from ovtool.methods import class_maps, dense_crf, lab, region_scores, regions
 from ovtool.methods.class_maps import Rows
 
 WORKING_SIDE = 320  # longer side at which edges are looked for; larger images are reduced
@@ -46,10 +46,8 @@ def followed(
 
 def _cuts(rgb: NDArray[np.uint8], scales: Sequence[float]) -> list[Tensor]:
     """The superpixel of each pixel at each scale, int64 (H, W)."""
-    from skimage.color import rgb2lab
-
-    lab = rgb2lab(rgb).astype(np.float32)
-    return [torch.from_numpy(regions.superpixels(lab, scale)).long() for scale in scales]
+    pixels = lab.of_rgb(rgb)
+    return [torch.from_numpy(regions.superpixels(pixels, scale)).long() for scale in scales]
 
 
 def refined(rows: Rows, rgb: NDArray[np.uint8], classes: int, crf: str | None) -> Rows:
