@@ -1,7 +1,8 @@
 """YOLO's segmentation labels: a text file an image, a line a mask, `CLASS X Y X Y ...` in shares of the image.
 
-`data.yaml` names the classes; the file of `images/a.jpg` is `labels/a.txt`. A point is the middle of a pixel, and a
-polygon is drawn with its border (`outlines`), which is how Ultralytics draws it. A line holds one polygon:
+`data.yaml` names the classes; the file of `images/a.jpg` is `labels/a.txt`. A point lies in its pixel where both who cut
+numbers off (Ultralytics) and who round them (supervision) meet that pixel, and a polygon is drawn with its border
+(`outlines`), as they draw it. A line holds one polygon:
 the parts of a mask are joined as Ultralytics' own converter joins them, or are a line each (`--instances parts`).
 """
 
@@ -19,6 +20,7 @@ from ovtool.formats import images as image_files
 from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image, by_image
 
 NAMES_FILE = "data.yaml"
+_WITHIN = 0.25  # from the corner of a pixel
 
 
 def write(dataset: Dataset, folder: Path, names: Mapping[int, str]) -> list[str]:
@@ -45,7 +47,7 @@ def write(dataset: Dataset, folder: Path, names: Mapping[int, str]) -> list[str]
             if len(parts) > 1:
                 whole = outlines.drawn(polygon, image.height, image.width)
                 joined += int(whole.sum()) != mask.area
-            shares = (polygon + 0.5) / (image.width, image.height)
+            shares = (polygon + _WITHIN) / (image.width, image.height)
             numbers = " ".join(f"{share:.6f}" for share in shares.ravel())
             lines.append(f"{index[mask.category_id]} {numbers}\n")
         atomic.write_text(folders.place(folder, f"labels/{names[image.id]}.txt"), "".join(lines))
