@@ -34,10 +34,11 @@ from ovtool.cli.parameters import (
 )
 from ovtool.errors import UsageError
 from ovtool.settings import option as settings
-from ovtool.settings import recipes
+from ovtool.settings import protocols, recipes
 from ovtool.settings.field import Argument, Field, Option
 
 DEFAULT_PANEL = "Options"
+_PUBLISHED = frozenset({recipes.FIELD, protocols.FIELD})
 
 
 class Only:
@@ -150,8 +151,8 @@ class Group:
         )
 
     def _key(self, field: str = "") -> str:
-        """The key of a field's value; a recipe is one option of all groups that have it."""
-        return field if field == recipes.FIELD else f"{self.name}__{field}"
+        """The key of a field's value; a recipe and a protocol are one option of all groups that have it."""
+        return field if field in _PUBLISHED else f"{self.name}__{field}"
 
     def value(self, given: Mapping[str, Any]) -> Any:
         """The object that the command gets.
@@ -170,7 +171,7 @@ class Group:
         for name in own:
             if name not in fields:
                 self._refuse(name, member)
-        if type(self.default) is member and recipes.FIELD not in own:
+        if type(self.default) is member and not _PUBLISHED & own.keys():
             return dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         for name, field in fields.items():
             if field.is_required and name not in own:

@@ -69,6 +69,9 @@ def evaluate(
     else background; each half of the images is scored at the threshold that is best for the other half. What
     the truth leaves unlabelled is background, unless it has a class of that name.
 
+    --protocol measures as papers do: it says the classes, what is done with background and with pixels in doubt,
+    and the data set where --ground-truth is not given. It is printed with the result.
+
     Intervals of 95 % come from the bootstrap over images. With OTHER the table compares two predictions:
     an interval of the difference that does not hold 0 is no accident of the choice of images.
 
@@ -76,6 +79,8 @@ def evaluate(
     --resume; run it again.
 
     $ ovtool evaluate photos.segments.json --ground-truth truth.json --json > scores.json
+
+    $ ovtool evaluate voc.segments.json --protocol voc21
     """
     from ovtool.stages import evaluate as stage
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovtool.cli import output
-from ovtool.settings import option
+from ovtool.settings import option, protocols
 from ovtool.settings.evaluate import Metric, Recall, Seeds
 
 LOWEST = 10  # images that the table of --per-image shows
@@ -212,6 +212,8 @@ def counted(result: Mapping[str, Any], metric: Metric) -> list[str]:
             f"thresholds: {first:.2f} for one half of the images and {second:.2f} for the other, each the "
             f"best of the half that it does not score; {result['best_threshold']:.2f} is the best for all"
         )
+    if "protocol" in result:
+        lines.append(protocols.sentence(result["protocol"]["name"]))
     return lines
 
 

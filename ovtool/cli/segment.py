@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ovtool.cli import outcomes, output
+from ovtool.settings import protocols
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
 from ovtool.settings.words import Words
@@ -35,6 +36,8 @@ def segment(
 
     $ ovtool segment photo.jpg --classes "teapot,apple" --method two-stage
 
+    $ ovtool segment voc:val --protocol voc21 --recipe naclip -o voc.segments.json
+
     $ ovtool segment photos/ --segmenter s.safetensors --scales 0.75,1,1.25 --flip --crf pydensecrf
     """
     from ovtool.stages import segment as stage
@@ -51,4 +54,7 @@ def segment(
         compute=compute,
         progress=output.progress,
     )
+    protocol = words.protocol if isinstance(words, Words) else None
+    if protocol is not None:
+        output.message(protocols.sentence(protocol))
     outcomes.say(outcome, "segment", as_json=json)

@@ -18,6 +18,7 @@ from ovtool.datasets.vocabularies import Vocabulary, folded
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coded_maps, image_search, labelled, panoptic_maps
 from ovtool.formats.labelled import LabelledImages
+from ovtool.settings.protocols import Protocol
 
 BACKGROUND = "background"
 UNLABELLED = -1
@@ -186,41 +187,38 @@ def _labels(path: Path, maps: Maps, table: dict[int, int], source: str) -> NDArr
 
 
 # --- protocols --------------------------------------------------------------------------------------
-def restricted(truth: LabelledImages, known: Vocabulary, with_background: bool) -> LabelledImages:
-    """A truth with the classes of a vocabulary alone: all others are the class `background`, or are not counted.
+def of_protocol(truth: LabelledImages, protocol: Protocol) -> LabelledImages:
+    """A truth with the classes of a protocol alone: all others are the class `background`, or are not counted.
 
-    Pixels without a class are background too where the truth has no class of that name, as with COCO's masks; where
-    it has one, they are in doubt, and are not counted.
+    Where background counts, pixels without a class are background too, as with COCO's masks, unless the protocol
+    leaves them in doubt and the truth is one of label maps: then they are not counted.
 
     Raises:
         UsageError: The truth has none of the classes.
+        InputError: The file that names the classes is not there.
     """
-    place = {folded(name): k for k, names in enumerate(known.classes) for name in names}
-    for k, names in enumerate(
-        known.classes
-    ):  # a class's own name counts more than a synonym of another
-        place[folded(names[0])] = k
-    rest = len(known.classes) if with_background else UNLABELLED
+    known, is_counted = all_names(protocol.vocabulary), protocol.background == "counted"
+    place = {folded(name): k for k, names in enumerate(known.classes) for name in reversed(names)}
+    place |= {folded(names[0]): k for k, names in enumerate(known.classes)}
+    rest = len(known.classes) if is_counted else UNLABELLED
     table = [place.get(folded(names[0]), rest) for names in truth.classes]
-    has_own = any(folded(names[0]) == BACKGROUND for names in truth.classes)
     if all(k == rest for k in table):
         raise UsageError(
             f"{truth.source} has none of the {len(known.classes)} classes of the protocol, such as "
-            f"{known.names[0]}; give the truth of its data set"
+            f"{known.names[0]}; give the truth of {protocol.data_set}"
         )
-    unlabelled = UNLABELLED if has_own or truth.has_values else rest
-    lookup = np.array([*table, unlabelled], np.int32)
-    beyond = len(table)
+    is_doubtful = protocol.has_doubt and truth.has_values
+    lookup = np.array([*table, UNLABELLED if is_doubtful else rest], np.int32)
 
     def decode(name: str) -> NDArray[np.int32]:
         labels = truth.decode(name)
-        if labels.max(initial=UNLABELLED) >= beyond:
+        if labels.max(initial=UNLABELLED) >= len(table):
             raise InputError(
-                f"{truth.source}: {name} holds the label {labels.max()}, but there are only {beyond} classes; "
-                "complete classes.txt"
+                f"{truth.source}: {name} holds the label {labels.max()}, but there are only {len(table)} "
+                "classes; complete classes.txt"
             )
         decoded: NDArray[np.int32] = lookup[labels]
         return decoded
 
-    classes = known.classes + (((BACKGROUND,),) if with_background else ())
+    classes = known.classes + (((BACKGROUND,),) if is_counted else ())
     return dataclasses.replace(truth, classes=classes, decode=decode, has_values=True)

@@ -16,6 +16,7 @@ from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
+from ovtool.settings import protocols
 
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
 
@@ -129,14 +130,22 @@ def images_folder(ground_truth: str) -> Path | None:
     return None if data_set is None else data_set.images
 
 
-def open_labelled(prediction: str, ground_truth: str, missing: str) -> LabelledPair:
+def open_labelled(
+    prediction: str, ground_truth: str, missing: str, protocol: str | None = None
+) -> LabelledPair:
     """Opens label maps of any kind of file.
 
+    Args:
+        protocol: The published way to measure whose classes the truth is to have.
+
     Raises:
+        UsageError: the truth has no class of the protocol.
         InputError: a file is broken, or images of the truth have no prediction and `missing` is
             `refuse`.
     """
     truth = open_truth(ground_truth)
+    if protocol is not None:
+        truth = label_files.of_protocol(truth, protocols.PROTOCOLS[protocol])
     return pair(truth, labelled.open_source(prediction, truth), missing)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovtool.datasets import registry, related_words, vocabularies
+from ovtool.datasets import label_files, registry, related_words, vocabularies
 from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
@@ -145,7 +145,7 @@ def gather(
         return _per_image(items, per_image, background).writing(words.only)
     default: tuple[str, ...] = ()
     if words.vocabulary is not None:
-        vocabulary = vocabularies.named(words.vocabulary)
+        vocabulary = label_files.vocabulary(words.vocabulary, words.names)
     else:
         vocabulary, default = of_classes(words), DEFAULT_BACKGROUND
     competing = vocabularies.background_words(words.background, default)

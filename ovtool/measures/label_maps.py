@@ -99,7 +99,7 @@ def _opened(
     prediction: str, ground_truth: str, metric: MeanIou
 ) -> tuple[LabelledPair, Classes, NDArray[np.bool_] | None]:
     """The pair, its classes, and which of these are novel, bool (K,), None where none was named."""
-    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
+    pair = predictions.open_labelled(prediction, ground_truth, metric.missing, metric.protocol)
     classes = Classes(pair.truth, pair.predicted, metric.with_background, metric.ignore_label)
     classes.check_in_common()
     if metric.novel is None:

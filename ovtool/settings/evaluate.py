@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from ovtool.settings.field import Option
 from ovtool.settings.option import settings
-from ovtool.settings.words import ClassesPerImage
+from ovtool.settings.words import ClassesPerImage, Protocol
 
 Missing = Annotated[
     Literal["refuse", "empty", "skip"],
@@ -53,6 +53,7 @@ class MeanIou:
             metavar="WORDS",
         ),
     ] = None
+    protocol: Protocol = None
     missing: Missing = "refuse"
     per_image: PerImage = False
     bootstrap: Bootstrap = 1000

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ovtool.errors import UsageError
-from ovtool.settings import recipes
+from ovtool.settings import protocols, recipes
 from ovtool.settings.option import fields, is_settings
 
 T = TypeVar("T")
-Origin = Literal["default", "recipe", "model", "given"]
+Origin = Literal["default", "recipe", "protocol", "model", "given"]
 
 
 def layered(
@@ -21,10 +21,10 @@ def layered(
     published: Mapping[str, Any] | None = None,
     recommended: Mapping[str, Any] | None = None,
 ) -> tuple[T, dict[str, Origin]]:
-    """Fills what was not given, from the lowest layer to the highest: default, model, recipe, given.
+    """Fills what was not given, from the lowest layer to the highest: default, model, recipe, protocol, given.
 
     Only a field whose default is None can be filled: None means not given. A value of None in a
-    layer says nothing. The values of a recipe, which was asked for, are in the settings already.
+    layer says nothing. The values of a recipe and a protocol, which were asked for, are in the settings already.
 
     Args:
         settings: An object of a class of settings.
@@ -49,12 +49,15 @@ def layered(
                 raise UsageError(f"the {origin} sets '{name}', which it cannot set in {kind}")
     filled: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
-    asked = recipes.values(getattr(settings, recipes.FIELD, None), type(settings))
+    recipe = getattr(settings, recipes.FIELD, None)
+    protocol = getattr(settings, protocols.FIELD, None)
+    measured = protocols.values(protocol, type(settings), recipe)
+    asked = recipes.values(recipe, type(settings)) | measured
     for name, field in known.items():
         value = getattr(settings, name)
         origins[name] = "default" if not field.is_required and value == field.default else "given"
         if name in asked and asked[name] == value:
-            origins[name] = "recipe"
+            origins[name] = "protocol" if name in measured else "recipe"
         elif value is None:
             for origin, layer in layers:
                 if layer.get(name) is not None:
@@ -102,8 +105,8 @@ def as_data(value: Any, contents: Mapping[str, str] | None = None) -> Any:
     if is_settings(type(value)):
         data: dict[str, Any] = {"class": type(value).__name__}
         for name, field in fields(type(value)).items():
-            is_no_recipe = name == recipes.FIELD and getattr(value, name) is None
-            if field.option.shapes and not is_no_recipe:
+            is_published = name in (recipes.FIELD, protocols.FIELD)
+            if field.option.shapes and not (is_published and getattr(value, name) is None):
                 own = contents[name] if name in contents else getattr(value, name)
                 data[name] = as_data(own)
         return data

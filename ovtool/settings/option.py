@@ -28,7 +28,7 @@ from typing import (
 )
 
 from ovtool.errors import UsageError
-from ovtool.settings import recipes
+from ovtool.settings import protocols, recipes
 from ovtool.settings.field import Field, Option, union_members
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ def settings(
     float, str, Path, Literal, a tuple of them, and a union of them with None, which means not given.
     A class may inherit one other, such as `Training`: it has its fields, under their own heading, and
     may declare one again to give it another default.
-    A class may have a field `recipe`: the values of that recipe (`settings.recipes`) take the place of the
-    defaults of all fields that are not given.
+    A class may have a field `recipe` or `protocol`: the values of that recipe (`settings.recipes`) and, above them,
+    of that protocol (`settings.protocols`) take the place of the defaults of all fields that are not given.
     A class may have a method `check(self) -> None` that raises UsageError for values that do not go
     together. Its docstring's first line says in `--help` what choosing the class means.
 
@@ -98,8 +98,8 @@ def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
     setattr(cls, "__post_init__", _check)  # noqa: B010
     setattr(cls, "__repr__", _repr)  # noqa: B010
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
-    if recipes.FIELD in options:
-        _follow_recipe(made)
+    if recipes.FIELD in options or protocols.FIELD in options:
+        _follow_published(made, recipes.FIELD in options)
     read = (
         Field(item.name, plain[item.name], _under(options[item.name], panel), item.default)
         for item in dataclasses.fields(made)  # type: ignore[arg-type]
@@ -110,20 +110,21 @@ def _made(cls: type[T], panel: str | None, name: str | None) -> type[T]:
     return made
 
 
-def _follow_recipe(cls: Any) -> None:
-    """Makes a class take what its recipe says for every field that is not given."""
+def _follow_published(cls: Any, has_recipe: bool) -> None:
+    """Makes a class take what its recipe and its protocol say for every field that is not given."""
     plain = cls.__init__
 
     @functools.wraps(plain)
     def begin(self: Any, **given: Any) -> None:
         name = given.get(recipes.FIELD)
-        if name in recipes.RECIPES and not recipes.values(name, cls):
+        if has_recipe and name in recipes.RECIPES and not recipes.values(name, cls):
             listed = ", ".join(own for own in recipes.RECIPES if recipes.values(own, cls))
             raise UsageError(
                 f"--recipe {name} is none of {name_of(cls)}, which has {listed}; give one of them, or leave "
                 f"{name_of(cls)} out"
             )
-        plain(self, **(recipes.values(name, cls) | given))
+        measured = protocols.values(given.get(protocols.FIELD), cls, name)
+        plain(self, **(recipes.values(name, cls) | measured | given))
 
     cls.__init__ = begin
 

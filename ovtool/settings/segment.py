@@ -25,6 +25,7 @@ from ovtool.settings.shared import (
     Templates,
     Window,
 )
+from ovtool.settings.words import Protocol
 
 Recipe = Annotated[
     Literal["ovseg", "pacl", "naclip", "sclip", "clearclip", "maskclip"] | None,
@@ -95,6 +96,7 @@ class Patch:
     """Each patch takes the word that is closest to it."""
 
     recipe: Recipe = None
+    protocol: Protocol = None
     last_block: LastBlock = None
     short_side: ShortSide = None
     window: Window = None
@@ -120,6 +122,7 @@ class Patch:
 class Fused:
     """The scores of patches are pooled in class-agnostic regions."""
 
+    protocol: Protocol = None
     proposer: Proposer = None
     proposals: Proposals = None
     segments: Annotated[
@@ -170,6 +173,7 @@ class TwoStage:
     """Each proposal is named by what the CLIP sees of it (OVSeg)."""
 
     recipe: Recipe = None
+    protocol: Protocol = None
     proposer: Proposer = None
     proposals: Proposals = None
     max_proposals: MaxProposals = None

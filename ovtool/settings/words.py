@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
+from ovtool.settings import protocols
 from ovtool.settings.field import Option
 from ovtool.settings.option import settings
 
 ClassesPerImage = Annotated[
     Path | None, Option("The words of each image: JSON, file name to list of words.")
+]
+
+
+Protocol = Annotated[
+    protocols.Name | None,
+    Option(
+        "A published way to measure: its classes, what is done with background, sizes and thresholds, which a "
+        "--recipe may have as its own; options that are given count more.",
+        panel="Recipe",
+    ),
 ]
 
 
@@ -30,10 +41,29 @@ class Words:
         Path | None, Option("The words of a file, a class a line; ; stands between synonyms.")
     ] = None
     vocabulary: Annotated[
-        Literal["voc20", "coco80", "coco171", "ade150"] | None,
-        Option("The words of a known data set."),
+        Literal[
+            "voc20",
+            "coco80",
+            "coco171",
+            "ade150",
+            "pc59",
+            "cityscapes19",
+            "camvid11",
+            "pc459",
+            "ade847",
+        ]
+        | None,
+        Option("The words of a known data set; pc459 and ade847 are read from its own files."),
     ] = None
+    names: Annotated[
+        Literal["official", "clip"],
+        Option(
+            "The names of --vocabulary: official are those of the data set; clip those that published code shows "
+            "to a CLIP in their place."
+        ),
+    ] = "official"
     classes_per_image: ClassesPerImage = None
+    protocol: Protocol = None
     background: Annotated[
         str | None,
         Option(
@@ -55,5 +85,9 @@ class Words:
         """Raises UsageError for words that are named in two ways."""
         names = ("classes", "classes_file", "vocabulary", "classes_per_image")
         given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
+        if self.protocol is not None and set(given) - {"--vocabulary"}:
+            raise UsageError(f"--protocol {self.protocol} names the words; leave {given[0]} out")
+        if self.names == "clip" and self.vocabulary is None:
+            raise UsageError("--names is for the words of --vocabulary or --protocol; leave it out")
         if len(given) > 1:
             raise UsageError(f"{given[0]} and {given[1]} both name the words; give one of them")

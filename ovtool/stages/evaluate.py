@@ -36,7 +36,7 @@ from ovtool.measures.measured import Measured
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.settings import layers
+from ovtool.settings import layers, protocols
 from ovtool.settings.evaluate import (
     AveragePrecision,
     BoundaryIou,
@@ -69,7 +69,8 @@ def run(
         prediction: a COCO JSON (or a bare results list, whose ids are those of the truth), a folder of
             parts, or a folder of label maps. `-` is stdin.
         ground_truth: the same, without bare lists; or a data set, `NAME[:SPLIT]` or a folder of
-            `data make`, with one split, whose masks are taken. None where `source` names a COCO JSON.
+            `data make`, with one split, whose masks are taken. None where `source` names a COCO JSON, or a
+            protocol its data set.
         metric: what is measured.
         other: a second prediction of the same truth, to be compared with the first.
         out: a file to write the result to, as JSON; it is only returned for None and `-`.
@@ -99,6 +100,9 @@ def run(
         OutputExistsError: the file to write exists.
         UpToDate: with `run.update` there is nothing to do.
     """
+    protocol = getattr(metric, "protocol", None)
+    if protocol is not None and ground_truth is None and source.coco is None:
+        ground_truth = protocols.PROTOCOLS[protocol].data_set
     named = _truth_given(ground_truth, source)
     files = [str(file) for file in (prediction, other, named) if file is not None]
     if files.count("-") > 1:
@@ -135,6 +139,8 @@ def run(
         for side in measured
     ]
     result = {"metric": name_of(type(metric)), **results[0]}
+    if protocol is not None:
+        result["protocol"] = protocols.as_data(protocol)
     if other is not None:
         if first.images != last.images:
             raise InputError(

@@ -86,6 +86,8 @@ EVERY = {
     "classes_file": ("--classes-file", Path("c.txt")),
     "vocabulary": ("--vocabulary", "voc20"),
     "classes_per_image": ("--classes-per-image", Path("w.json")),
+    "names": ("--names", "clip"),
+    "protocol": ("--protocol", "ade150"),
     "background": ("--background", "none"),
     "model": ("--model", "tiny"),
     "device": ("--device", "cpu"),
@@ -163,6 +165,8 @@ def test_every_option_reaches_the_function(parsed, method):
     arguments = EVERY | METHODS[method]
     naming = ("classes", "classes_file", "vocabulary", "classes_per_image")  # one of them at a time
     left_out = [name for name in naming if name != naming[list(METHODS).index(method)]]
+    if "vocabulary" in left_out:  # what goes with it alone
+        left_out += ["names", "protocol"]
     arguments = {name: value for name, value in arguments.items() if name not in left_out}
     flags = ["--resume", "--overwrite", "--strict", "--dry-run", "--part-size", "9"]
     flags += ["--update", "--format", "results", "--workers", "2", "--shard", "3/16"]
@@ -182,6 +186,7 @@ def test_every_option_reaches_the_function(parsed, method):
     }
     expected = {name: value for name, (_, value) in arguments.items()} | how
     expected |= dict.fromkeys([*left_out, "threads"])
+    expected["names"] = expected["names"] or "official"
     assert seen | {"out": out} == expected
 
 

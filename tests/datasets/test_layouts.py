@@ -1,8 +1,6 @@
 """Public data sets in the layouts of their authors, from the folder to the class of each row of pixels."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +9,8 @@ from ovtool.datasets import label_files, layouts, registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import labelled
 from ovtool.inputs import images, predictions
-
-_spec = importlib.util.spec_from_file_location("sets", Path(__file__).with_name("sets.py"))
-sets = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sets)
+from ovtool.settings import protocols
+from tests.datasets import sets
 
 VOC = ["background", "boat", "person", None]
 MADE = [
@@ -212,14 +208,20 @@ def test_names_that_several_classes_have():
     ]  # fmt: skip
 
 
-def test_a_restricted_truth_has_the_classes_of_the_vocabulary(root):
+def test_the_truth_of_a_protocol_has_its_classes(root):
     sets.voc(root)
-    known = label_files.all_names("voc20")
-    truth = truth_of("voc")
-    assert classes_of_rows(label_files.restricted(truth, known, with_background=False)) == [
+    truth, known = truth_of("voc"), protocols.PROTOCOLS
+    assert classes_of_rows(label_files.of_protocol(truth, known["voc20"])) == [
         None, "boat", "person", None
     ]  # fmt: skip
-    assert classes_of_rows(label_files.restricted(truth, known, with_background=True)) == VOC
+    assert classes_of_rows(label_files.of_protocol(truth, known["voc21"])) == VOC
+    sets.coco_stuff(root)
+    assert classes_of_rows(label_files.of_protocol(truth_of("coco-stuff"), known["coco-object81"])) == [
+        "boat", "person", "background", "background"
+    ]  # fmt: skip
+    assert classes_of_rows(label_files.of_protocol(truth_of("coco"), known["coco14-val"])) == [
+        "boat", "person", "background", "background"
+    ]  # fmt: skip
     other = labelled.LabelledImages("t", (("teapot",),), ("a",), lambda name: np.zeros((2, 2), int))
     with pytest.raises(UsageError, match="t has none of the 20 classes of the protocol"):
-        label_files.restricted(other, known, with_background=False)
+        label_files.of_protocol(other, known["voc20"])
