@@ -13,7 +13,13 @@ from ovtool.settings.shared import Json, Run
 
 
 def data_make(
-    name: Annotated[str, Argument("The data set to make: collage.", metavar="NAME")],
+    name: Annotated[
+        str,
+        Argument(
+            "The data set to make: collage, or a folder that Hugging Face's datasets saved.",
+            metavar="NAME",
+        ),
+    ],
     folder: Annotated[Path, Argument("Where: an absent or empty folder.", metavar="DIR")],
     scenes: Scenes = Scenes(),
     *,
@@ -31,15 +37,19 @@ def data_make(
     instances_SPLIT.json, semantic_SPLIT.json, captions_SPLIT.json and classes_SPLIT.json: for each
     image 20 words to segment it with.
 
+    A folder that `datasets` wrote with save_to_disk is unpacked into images/SPLIT/, label_maps/SPLIT/ and
+    annotations/captions_SPLIT.json, whatever it has of these (pip install 'ovtool[datasets]').
+
     $ ovtool data make collage scenes --split test --count 200 --seed 7 --size 256
     """
     from ovtool.stages import data_make as stage
 
     result = stage.run(name, folder, scenes, run=run, progress=output.progress)
     settings = result["settings"]
+    size = f" of {settings['size']} x {settings['size']}" if "size" in settings else ""
     output.message(
-        f"{result['data_set']}: {'would make' if run.dry_run else 'made'} {settings['images']} images "
-        f"of {settings['size']} x {settings['size']} in {result['folder']}"
+        f"{result['data_set']}: {'would make' if run.dry_run else 'made'} {settings['images']} images{size} "
+        f"in {result['folder']}"
     )
     if json:
         output.print_json(result)

@@ -1,4 +1,4 @@
-"""`data make`: the collage world written to a folder."""
+"""`data make`: the collage world written to a folder, or a data set of Hugging Face's `datasets` unpacked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ovtool
-from ovtool.datasets import collage_files, registry
+from ovtool.datasets import collage_files, hugging_face, registry
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.errors import InputError, OutputExistsError, UpToDate, UsageError
 from ovtool.runtime.progress import Progress, no_progress
@@ -33,7 +33,8 @@ def run(
     Where the run does not end well there are no annotations, and so no data set.
 
     Args:
-        name: `collage`, the one that can be made.
+        name: `collage`, the one that can be made; or a folder that `datasets` saved, of which `scenes.split` says the
+            split, where it has several.
         folder: absent or empty, unless `run.overwrite`, which replaces the files of this split and
             touches no others.
         scenes: what is made; its bytes depend on all of these but the number of workers.
@@ -43,7 +44,8 @@ def run(
     Returns:
         `data_set` (`collage:test`), `folder`, `dry_run`, `settings` (what its bytes depend on) and
         `files`: the folders `images` and `label_maps`, and the files `instances`, `semantic`,
-        `captions`, `classes_per_image`.
+        `captions`, `classes_per_image`. Of a folder of `datasets` there are those of `images`, `label_maps` and
+        `captions` that it has, and `settings` holds `split` and the number of `images`.
 
     Raises:
         UsageError: the data set or the split is unknown.
@@ -52,6 +54,8 @@ def run(
         InputError: the art is not at hand, or the folder cannot be written.
     """
     folder = Path(folder)
+    if hugging_face.is_folder(Path(name)):
+        return _unpacked(Path(name), folder, scenes, run, progress)
     spec = _spec(name, scenes)
     if run.update and _is_made(spec, folder):
         raise UpToDate(folder)
@@ -73,6 +77,30 @@ def run(
             "classes_per_image": str(files.classes_per_image),
             "label_maps": str(folder / "label_maps" / spec.split),
         },
+    }
+
+
+def _unpacked(
+    source: Path, folder: Path, scenes: Scenes, run: Run, progress: Progress
+) -> dict[str, Any]:
+    """A folder of `datasets`, written as images, label maps and captions."""
+    if scenes != Scenes(split=scenes.split) or run.update:
+        raise UsageError(
+            f"{source} is unpacked as it is; give no option but --split and --overwrite"
+        )
+    place, split = hugging_face.split_of(source, scenes.split)
+    _check_folder(folder, run.replaces)
+    rows = len(hugging_face.opened(place))
+    files: dict[str, Path] = {}
+    if not run.dry_run:
+        with progress(rows, f"unpacking {source.name}:{split}") as advance:
+            files = hugging_face.unpack(place, split, folder, advance)
+    return {
+        "data_set": f"{source.name}:{split}",
+        "folder": str(folder),
+        "dry_run": run.dry_run,
+        "settings": {"split": split, "images": rows},
+        "files": {what: str(path) for what, path in files.items()},
     }
 
 
