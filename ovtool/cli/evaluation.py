@@ -145,8 +145,8 @@ def _classes(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...]
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """The name of a class in one line, novel ones marked."""
-    return " ".join(row["name"].splitlines()) + (" (novel)" if row.get("novel") else "")
+    """The name of a class; novel ones are marked."""
+    return str(row["name"]) + (" (novel)" if row.get("novel") else "")
 
 
 def _images(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:

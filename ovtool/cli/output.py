@@ -107,9 +107,10 @@ def answer(
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    own = [[plain(re.sub(r"\s", " ", cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in own) for i in range(len(header))]
     lines = []
-    for row in (header, *rows):
+    for row in own:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())

@@ -109,7 +109,9 @@ class Classes:
         seen: set[str] = set()
         for words in classes:
             if _plain(words[0]) in seen:
-                raise InputError(f"{self._truth.source}: the class '{words[0]}' is there twice")
+                raise InputError(
+                    f"{self._truth.source}: the class '{words[0]}' is there twice; rename one of them"
+                )
             seen.add(_plain(words[0]))
         known = list(classes)
         if with_background and BACKGROUND not in seen:
