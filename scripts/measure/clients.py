@@ -146,7 +146,9 @@ def main() -> None:
             print(f"{tool} cannot be installed: pip ended with {error.returncode}", file=sys.stderr)
             continue
         ask = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-        known = subprocess.run([python, "-c", ask, PACKAGES[tool][0]], capture_output=True, text=True)
+        known = subprocess.run(
+            [python, "-c", ask, PACKAGES[tool][0]], capture_output=True, text=True
+        )
         for kind in FORMATS[tool]:
             out = data / f"{tool}_{kind}.npz"
             line = [str(python), str(READERS), f"{tool}_{kind}", str(data), str(out)]

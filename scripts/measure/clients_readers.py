@@ -125,7 +125,10 @@ def fiftyone_coco(folder: Path) -> Read:
         for own in annotations.get(number, ()):
             found = own.to_detection(size, classes_map=classes, load_segmentation=True)
             whole = np.zeros(size[::-1], bool)
-            left, top = round(found.bounding_box[0] * size[0]), round(found.bounding_box[1] * size[1])
+            left, top = (
+                round(found.bounding_box[0] * size[0]),
+                round(found.bounding_box[1] * size[1]),
+            )
             height, width = found.mask.shape
             whole[top : top + height, left : left + width] = found.mask
             yield Path(entry["file_name"]).stem, found.label, whole
