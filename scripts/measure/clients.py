@@ -24,14 +24,14 @@ import ovtool
 from ovtool.formats import coco, rle
 
 READERS = Path(__file__).with_name("clients_readers.py")
-# of each tool, what pip installs
+# of each tool, what pip installs, itself first
 PACKAGES: dict[str, tuple[str, ...]] = {
     "pycocotools": ("pycocotools", "numpy"),
     "supervision": ("supervision", "opencv-python-headless"),
     "datumaro": ("datumaro",),
-    "panopticapi": ("git+https://github.com/cocodataset/panopticapi.git", "pycocotools", "pillow"),
+    "panopticapi": ("panopticapi-lite",),  # panopticapi as a package
     "ultralytics": ("ultralytics",),
-    "fiftyone": ("fiftyone",),
+    "fiftyone": ("fiftyone", "pycocotools"),
 }
 FORMATS: dict[str, tuple[str, ...]] = {
     "pycocotools": ("coco", "results"),
@@ -48,7 +48,7 @@ def make(folder: Path, count: int) -> None:
     scenes = folder / "scenes"
     ovtool.data_make("collage", scenes, ovtool.Scenes(count=count, size=160))
     shutil.move(scenes / "images" / "demo", folder / "images")
-    source, images = scenes / "annotations" / "instances_demo.json", folder / "images"
+    source, images = scenes / "annotations" / "semantic_demo.json", folder / "images"
     parts = ovtool.Conversion(instances="parts")  # which every format can hold
     ovtool.convert(source, "coco", parts, out=folder / "coco.json")
     ovtool.convert(folder / "coco.json", "coco-results", out=folder / "results.json")
@@ -146,7 +146,9 @@ def main() -> None:
             print(f"{tool} cannot be installed: pip ended with {error.returncode}", file=sys.stderr)
             continue
         ask = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-        known = subprocess.run([python, "-c", ask, tool], capture_output=True, text=True)
+        known = subprocess.run(
+            [python, "-c", ask, PACKAGES[tool][0]], capture_output=True, text=True
+        )
         for kind in FORMATS[tool]:
             out = data / f"{tool}_{kind}.npz"
             line = [str(python), str(READERS), f"{tool}_{kind}", str(data), str(out)]

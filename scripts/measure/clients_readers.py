@@ -115,26 +115,23 @@ def ultralytics_yolo(folder: Path) -> Read:
 
 
 def fiftyone_coco(folder: Path) -> Read:
-    import fiftyone
+    """By the functions that its importer of COCO files calls, for a data set of its own needs MongoDB."""
+    from fiftyone.utils import coco
 
-    data = fiftyone.Dataset.from_dir(
-        data_path=str(folder / "images"),
-        labels_path=str(folder / "coco.json"),
-        dataset_type=fiftyone.types.COCODetectionDataset,
-        label_types=["segmentations"],
-    )
-    data.compute_metadata()
-    for sample in data:
-        size = (sample.metadata.height, sample.metadata.width)
-        found = sample["ground_truth" if "ground_truth" in sample else "segmentations"]
-        for own in found.detections if found else ():
-            whole = np.zeros(size, bool)
-            left, top = round(own.bounding_box[0] * size[1]), round(own.bounding_box[1] * size[0])
-            height, width = own.mask.shape
-            whole[top : top + height, left : left + width] = own.mask[
-                : size[0] - top, : size[1] - left
-            ]
-            yield Path(sample.filepath).stem, own.label, whole
+    loaded = coco.load_coco_detection_annotations(str(folder / "coco.json"))
+    _, classes, _, images, annotations = loaded
+    for number, entry in images.items():
+        size = (entry["width"], entry["height"])
+        for own in annotations.get(number, ()):
+            found = own.to_detection(size, classes_map=classes, load_segmentation=True)
+            whole = np.zeros(size[::-1], bool)
+            left, top = (
+                round(found.bounding_box[0] * size[0]),
+                round(found.bounding_box[1] * size[1]),
+            )
+            height, width = found.mask.shape
+            whole[top : top + height, left : left + width] = found.mask
+            yield Path(entry["file_name"]).stem, found.label, whole
 
 
 READERS = {

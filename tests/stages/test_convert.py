@@ -367,6 +367,11 @@ def test_shards_are_read_by_the_reader_of_shards_and_broken_ones_are_refused(dat
         assert opened.getnames()[:3] == ["__ovtool__", "000000000.jpg", "000000000.json"]
         content = opened.extractfile("000000001.png").read()
     assert content == (tmp_path / "photos" / FILES[1]).read_bytes()
+    webdataset = pytest.importorskip("webdataset")
+    samples = list(webdataset.WebDataset(str(shard), shardshuffle=False))
+    assert [set(sample) - {"__key__", "__url__", "__local_path__"} for sample in samples] == [
+        {Path(name).suffix[1:], "json"} for name in FILES
+    ]
     shard.write_bytes(shard.read_bytes()[:3000])
     with pytest.raises(InputError, match="is no whole tar file"):
         came(tmp_path, target)
