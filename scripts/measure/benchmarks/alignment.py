@@ -82,7 +82,10 @@ def memory(setup: Setup) -> list[Row]:
         if batch < 1024:
             theirs, slow = added_gigabytes("alignment", "steps", "theirs", batch), "one einsum"
         else:  # cosines, weights and pooled vectors, held for the backward pass
-            theirs, slow = 4 * batch**2 * (2 * 64 + 2 * 192) / 1e9, "one einsum, its largest tensors"
+            theirs, slow = (
+                4 * batch**2 * (2 * 64 + 2 * 192) / 1e9,
+                "one einsum, its largest tensors",
+            )
         what = f"peak memory of a step of `train-pacl`, batch {batch}"
         rows.append(Row(f"pacl-memory-{batch}", what, ours, slow, theirs, unit="GB"))
     return rows

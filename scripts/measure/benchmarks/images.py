@@ -43,13 +43,13 @@ def captioned(folder: Path, count: int) -> Path:
         shifted = np.roll(photos[number % 4], 13 * (number // 4), axis=1)
         pixels = shifted[:, ::-1] if number // 4 % 2 else shifted
         names.append(f"{number:03}.jpg")
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "images" / names[-1], quality=90)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(
+            folder / "images" / names[-1], quality=90
+        )
     entries = [
         {"id": n, "file_name": name, "width": 640, "height": 480} for n, name in enumerate(names, 1)
     ]
-    told = [
-        {"id": n, "image_id": n, "caption": captions[(n - 1) % 4]} for n in range(1, count + 1)
-    ]
+    told = [{"id": n, "image_id": n, "caption": captions[(n - 1) % 4]} for n in range(1, count + 1)]
     path = folder / "captions.json"
     path.write_text(json.dumps({"images": entries, "annotations": told}))
     return path

@@ -115,8 +115,7 @@ def medians(
 ) -> dict[str, float]:
     """The median wall time of several ways that are run in turn, in seconds."""
     return {
-        name: statistics.median(times)
-        for name, times in seconds(ways, repeats, warm=warm).items()
+        name: statistics.median(times) for name, times in seconds(ways, repeats, warm=warm).items()
     }
 
 
@@ -179,7 +178,9 @@ class Others:
 def _processors() -> tuple[float, float]:
     """Seconds that processes other than this one and its children took, and seconds of all processors."""
     try:
-        fields = [int(value) for value in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        fields = [
+            int(value) for value in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+        ]
     except OSError:
         return 0.0, time.monotonic()
     ticks = os.sysconf("SC_CLK_TCK")

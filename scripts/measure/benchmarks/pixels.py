@@ -83,7 +83,9 @@ def windows(setup: Setup) -> list[Row]:
     clip = door.load("photo")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, 336, 448, generator=generator)
-    text = torch.nn.functional.normalize(torch.randn(150, clip.embed_dim, generator=generator), dim=-1)
+    text = torch.nn.functional.normalize(
+        torch.randn(150, clip.embed_dim, generator=generator), dim=-1
+    )
 
     @torch.no_grad()
     def score(crops: torch.Tensor) -> torch.Tensor:

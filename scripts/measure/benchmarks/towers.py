@@ -53,7 +53,9 @@ def ways_of(clip: Any, rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> dict
 
     @torch.no_grad()
     def full() -> Tensor:
-        return masked_tower.embed_plain(clip.model.visual, cut.pixels, cut.foreground, starts[BLOCKS])
+        return masked_tower.embed_plain(
+            clip.model.visual, cut.pixels, cut.foreground, starts[BLOCKS]
+        )
 
     def with_prompts(depth: int) -> Callable[[], Tensor]:
         return lambda: region_clip.encode_regions(clip, rgb, masks, prompts=starts[depth])
