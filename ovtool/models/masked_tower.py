@@ -53,13 +53,13 @@ def embed_plain(
     x = towers.patch_embeddings(visual, crops)  # (B, h*w, E)
     if len(values):
         x = mask_prompts.replaced(x, foreground, values[0])
-    x = _with_class_token(visual, x, towers.positions(visual, _grid(visual, crops)).to(x.dtype))
+    x = _with_class_token(visual, x, towers.positions(visual, grid_of(visual, crops)).to(x.dtype))
     for done, block in enumerate(visual.transformer.resblocks, start=1):
         x = block(x)
         if done < len(values):
-            patches = mask_prompts.replaced(x[:, 1:], foreground, values[done])
-            x = torch.cat([x[:, :1], patches], dim=1)
-    return _pooled(visual, x[:, 0])
+            seen = mask_prompts.replaced(x[:, 1:], foreground, values[done])
+            x = torch.cat([x[:, :1], seen], dim=1)
+    return pooled(visual, x[:, 0])
 
 
 def embed(
@@ -67,11 +67,11 @@ def embed(
 ) -> Tensor:
     """The same as `embed_plain`, with less arithmetic; it has the same gradients."""
     blocks = visual.transformer.resblocks
-    positions = towers.positions(visual, _grid(visual, crops)).to(crops.dtype)
+    positions = towers.positions(visual, grid_of(visual, crops)).to(crops.dtype)
     if prompts is None:
         x = towers.patch_embeddings(visual, crops)
         x = _with_class_token(visual, x, positions)
-        return _rest(visual, x, blocks)
+        return rest(visual, x, blocks)
     values = prompts.values.to(crops.dtype)
     kept, order = int(foreground.sum(1).max()), (~foreground).int().argsort(dim=1, stable=True)
     visible, blank = order[:, :kept], order[:, kept:]  # (B, n), (B, h*w - n)
@@ -81,20 +81,20 @@ def embed(
     constant = visual.ln_pre(values[0] + positions[1:])  # (h*w, E)
     for done in range(1, len(values)):
         block = blocks[done - 1]
-        x = _block(block, x, blank=_keys_and_values(block, constant)[blank])
-        patches = mask_prompts.replaced(x[:, 1:], inside, values[done][visible])
-        x, constant = torch.cat([x[:, :1], patches], dim=1), values[done]
+        x = _block(block, x, blank=keys_and_values(block, constant)[blank])
+        seen = mask_prompts.replaced(x[:, 1:], inside, values[done][visible])
+        x, constant = torch.cat([x[:, :1], seen], dim=1), values[done]
     last = blocks[len(values) - 1]
     if len(values) == len(blocks):
-        blank_keys = _keys_and_values(last, constant)[blank]
-        return _pooled(visual, _block(last, x, queries=1, blank=blank_keys)[:, 0])
-    return _rest(visual, torch.cat([x, constant[blank]], dim=1), blocks[len(values) - 1 :])
+        blank_keys = keys_and_values(last, constant)[blank]
+        return pooled(visual, _block(last, x, queries=1, blank=blank_keys)[:, 0])
+    return rest(visual, torch.cat([x, constant[blank]], dim=1), blocks[len(values) - 1 :])
 
 
 def embed_shown(visual: NativeTower, crops: Tensor, foreground: Tensor) -> Tensor:
     """Embed masked crops by their class token and the patches that show something of the mask, as if there
     were no others: normalised (B, 3, S, S) to (B, D), not of length 1. foreground: as `embed_plain`."""
-    positions = towers.positions(visual, _grid(visual, crops)).to(crops.dtype)
+    positions = towers.positions(visual, grid_of(visual, crops)).to(crops.dtype)
     kept, order = int(foreground.sum(1).max()), (~foreground).int().argsort(dim=1, stable=True)
     visible = order[:, :kept]  # (B, n)
     x = _with_class_token(visual, _patches(visual, crops, visible), positions, visible)
@@ -103,31 +103,35 @@ def embed_shown(visual: NativeTower, crops: Tensor, foreground: Tensor) -> Tenso
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         x = _block(block, x, attended=attended)
-    return _pooled(visual, _block(last, x, queries=1, attended=attended)[:, 0])
+    return pooled(visual, _block(last, x, queries=1, attended=attended)[:, 0])
 
 
 def embed_regions(visual: NativeTower, pixels: Tensor, masks: Tensor) -> Tensor:
     """Embed regions of one image in one pass: normalised (1, 3, H, W) and bool (N, h*w), the patches
     of each region, none empty, to (N, D), not of length 1."""
     x = towers.patch_embeddings(visual, pixels)
-    x = _with_class_token(visual, x, towers.positions(visual, _grid(visual, pixels)).to(x.dtype))
+    x = _with_class_token(visual, x, towers.positions(visual, grid_of(visual, pixels)).to(x.dtype))
     regions = x[:, :1].expand(1, len(masks), -1)
     blocks = visual.transformer.resblocks
     for block in blocks:
         regions, x = _with_regions(block, regions, x, masks, with_patches=block is not blocks[-1])
-    return _pooled(visual, regions[0])
+    return pooled(visual, regions[0])
 
 
-def _grid(visual: NativeTower, pixels: Tensor) -> tuple[int, int]:
+def grid_of(visual: NativeTower, pixels: Tensor) -> tuple[int, int]:
     return towers.grid_size(pixels, visual.patch_size[0])
 
 
 def _patches(visual: NativeTower, crops: Tensor, visible: Tensor) -> Tensor:
     """The patch embeddings of some patches alone: (B, 3, S, S) and (B, n) to (B, n, E)."""
-    index = torch.arange(len(crops), device=crops.device)[:, None]
+    return patches(visual, crops, torch.arange(len(crops), device=crops.device)[:, None], visible)
+
+
+def patches(visual: NativeTower, crops: Tensor, index: Tensor, visible: Tensor) -> Tensor:
+    """The embeddings of the patches `visible` of the crops `index`, two int64 of one shape: (..., E)."""
     if is_hybrid(visual):  # its stem sees beyond a patch
         return visual.embed_patches(crops)[index, visible]
-    side, (height, width) = visual.patch_size[0], _grid(visual, crops)
+    side, (height, width) = visual.patch_size[0], grid_of(visual, crops)
     cut = crops.unflatten(3, (width, side)).unflatten(2, (height, side))  # (B, 3, h, p, w, p)
     rows = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, h*w, 3*p*p)
     return linear(rows[index, visible], visual.conv1.weight.flatten(1))
@@ -142,14 +146,14 @@ def _with_class_token(
     return visual.ln_pre(torch.cat([first, x + places], dim=1))
 
 
-def _rest(visual: NativeTower, x: Tensor, blocks: Sequence[Block]) -> Tensor:
+def rest(visual: NativeTower, x: Tensor, blocks: Sequence[Block]) -> Tensor:
     """The blocks that are left, of the last one the class token alone, and the projection: (B, D)."""
     for block in list(blocks)[:-1]:
         x = _block(block, x)
-    return _pooled(visual, _block(blocks[-1], x, queries=1)[:, 0])
+    return pooled(visual, _block(blocks[-1], x, queries=1)[:, 0])
 
 
-def _keys_and_values(block: Block, x: Tensor) -> Tensor:
+def keys_and_values(block: Block, x: Tensor) -> Tensor:
     """The keys and values of a block's input, (..., N, E) to (..., N, 2E)."""
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     width = weight.shape[1]
@@ -182,9 +186,14 @@ def _block(
     if blank is not None:
         keys = torch.cat([keys, blank.to(keys.dtype)], dim=1)
     k, v = keys.chunk(2, dim=-1)
-    q, k, v = (_heads(part, attention.num_heads) for part in (q, k, v))
+    q, k, v = (heads(part, attention.num_heads) for part in (q, k, v))
     mixed = scaled_dot_product_attention(q, k, v, attn_mask=attended).transpose(1, 2).flatten(2)
-    x = x + block.ls_1(attention.out_proj(mixed))
+    return after_attention(block, x, mixed)
+
+
+def after_attention(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
+    """A block's output from its input and the attended values, both (..., E)."""
+    x = x + block.ls_1(block.attn.out_proj(mixed))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
@@ -195,26 +204,25 @@ def _with_regions(
     attention = block.attn
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     q, own_k, own_v = (
-        _heads(part, attention.num_heads)[0]
+        heads(part, attention.num_heads)[0]
         for part in linear(block.ln_1(regions), weight, bias).chunk(3, dim=-1)
     )
     k, v = (
-        _heads(part, attention.num_heads)[0]
-        for part in _keys_and_values(block, x[:, 1:]).chunk(2, dim=-1)
+        heads(part, attention.num_heads)[0]
+        for part in keys_and_values(block, x[:, 1:]).chunk(2, dim=-1)
     )
     attended = region_tokens.attention(q, (own_k, own_v), k, v, masks)
-    regions = regions + block.ls_1(attention.out_proj(attended.transpose(0, 1).flatten(1)[None]))
-    regions = regions + block.ls_2(block.mlp(block.ln_2(regions)))
+    regions = after_attention(block, regions, attended.transpose(0, 1).flatten(1)[None])
     return regions, _block(block, x) if with_patches else x
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, E) to (B, heads, N, E / heads)."""
-    split: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+def heads(x: Tensor, count: int) -> Tensor:
+    """(B, N, E) to (B, count, N, E / count)."""
+    split: Tensor = x.unflatten(-1, (count, -1)).transpose(1, 2)
     return split
 
 
-def _pooled(visual: NativeTower, token: Tensor) -> Tensor:
+def pooled(visual: NativeTower, token: Tensor) -> Tensor:
     """The tower's embedding from its class token, (B, E) to (B, D): last norm, then projection."""
     token = visual.ln_post(token)
     return token if visual.proj is None else token @ visual.proj

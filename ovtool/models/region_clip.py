@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from ovtool.errors import InputError, UsageError
 from ovtool.methods import mask_prompts, masked_crops, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import artefacts, dense_scores, masked_tower, sources, towers
+from ovtool.models import artefacts, dense_scores, masked_tower, ragged_tower, sources, towers
 from ovtool.models import clip as door
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import ImageTower, NativeTower
@@ -30,6 +30,9 @@ from ovtool.runtime.device import Halving
 
 KIND = "mask-prompts"
 BATCH_SIZE = 32  # crops at once
+_ON_CPU = (
+    8  # crops at once on a CPU, whose intermediate values are memory that is used again and again
+)
 _TOWER = "tower."
 _logger = logging.getLogger("ovtool")
 
@@ -100,13 +103,22 @@ def encoder(
     if prompts is not None:
         prompts = replace(prompts, values=prompts.values.to(clip.device, clip.dtype))
 
+    is_cpu = clip.device.type == "cpu"
+
     @torch.no_grad()
     def encode(batch: Crops) -> Tensor:
+        step = _ON_CPU if is_cpu else len(batch)
+        starts = range(0, len(batch), step)
+        return torch.cat([encode_some(batch[start : start + step]) for start in starts])
+
+    def encode_some(batch: Crops) -> Tensor:
         visual = clip.model.visual
         if not masked_tower.is_supported(visual):
             features = towers.image_features(visual, batch.pixels)
         elif drop_blank:
             features = masked_tower.embed_shown(visual, batch.pixels, batch.foreground)
+        elif is_cpu and prompts is not None:
+            features = ragged_tower.embed(visual, batch.pixels, batch.foreground, prompts)
         else:
             features = masked_tower.embed(visual, batch.pixels, batch.foreground, prompts)
         return normalize(features.float(), dim=-1)

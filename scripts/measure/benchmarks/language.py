@@ -40,7 +40,7 @@ def embeddings(setup: Setup) -> list[Row]:
     model = open_clip.create_model("ViT-B-32").eval()
     clip = door.from_model(model, "ViT-B-32 at random weights")
     words = _names(vocabularies, 847)
-    sets = templates.templates("imagenet")
+    sets = templates.templates("openai")
     sentences = [template.format(word) for word in words for template in sets]
     step = max(1, len(sentences) // (64 if setup.quick else 512))
     sample = sentences[::step]
@@ -63,14 +63,14 @@ def _cached(setup: Setup, clip: Any, words: list[str], theirs: float, count: int
     from ovtool.models import text
 
     os.environ["OVTOOL_CACHE"] = str(setup.folder / "cache")
-    key = [1, clip.fingerprint, clip.device.type, str(clip.dtype), "imagenet", words]
+    key = [1, clip.fingerprint, clip.device.type, str(clip.dtype), "openai", words]
     kept = disk.entry("text", key, ".safetensors")
     generator = torch.Generator().manual_seed(0)
     embedded = torch.randn(len(words), clip.embed_dim, generator=generator)
     text._write(
         kept, embedded, {"kind": "text", "model": clip.name, "fingerprint": clip.fingerprint}
     )
-    cost = medians({"ours": lambda: text.embed_words(clip, words, "imagenet")}, setup.repeats(7))
+    cost = medians({"ours": lambda: text.embed_words(clip, words, "openai")}, setup.repeats(7))
     return Row(
         "text-cached", f"the same for all 847 names x {count} templates, from the cache", cost["ours"],
         "`encode_text` at full length, of the sample times its share", theirs, 100,
@@ -81,6 +81,6 @@ def _names(vocabularies: Any, count: int) -> list[str]:
     """Names of classes, as many as ADE's full list has."""
     names: dict[str, None] = {}
     for vocabulary in ("ade150", "coco171", "voc20"):
-        for classes in vocabularies.load(vocabulary).classes:
+        for classes in vocabularies.named(vocabulary).classes:
             names |= dict.fromkeys(classes)
     return [*names, *(f"{first} and {last}" for first in names for last in names)][:count]

@@ -62,6 +62,11 @@ class Row:
             "goal": self.goal, "limit": self.limit,
         }  # fmt: skip
 
+    @staticmethod
+    def of_data(data: Mapping[str, Any]) -> "Row":
+        """The row that `as_data` made data of."""
+        return Row(**{name: value for name, value in data.items() if name != "ratio"})
+
 
 def amount(value: float, unit: str) -> str:
     """A cost as people write it."""

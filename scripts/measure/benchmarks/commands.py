@@ -1,0 +1,162 @@
+"""Rows on whole commands, start to file: what a user waits for, and the memory that it takes."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import images
+from benchmarks.measuring import OVTOOL, Setup, command, medians, peak_gigabytes
+from benchmarks.table import Row
+
+MINED, FEW = 40, 20
+
+
+def startup(setup: Setup) -> list[Row]:
+    """What a command takes before it does anything."""
+    ways = {
+        "ours": command([*OVTOOL, "--help"]),
+        "theirs": command([sys.executable, "-c", "import typer"]),
+    }
+    cost = medians(ways, setup.repeats(9))
+    return [
+        Row("help", "`ovtool --help`", cost["ours"], "`import typer`", cost["theirs"], 1 / 3),
+    ]
+
+
+def segment(setup: Setup) -> list[Row]:
+    """`segment` on one photograph with each bundled model."""
+    photo = images.photo_file(setup.folder)
+    models = ("tiny",) if setup.quick else ("tiny", "photo")
+    ways = {
+        model: command([
+            *OVTOOL, "segment", str(photo), "--classes", "person,rocket", "--model", model, "--overwrite",
+            "-o", str(setup.folder / "segments.json"),
+        ])
+        for model in models
+    }  # fmt: skip
+    ways["imports"] = command([sys.executable, "-c", "import torch, open_clip"])
+    cost = medians(ways, setup.repeats(5))
+    return [
+        Row(f"segment-{model}", f"`segment` on a photograph of 640 x 480, `{model}`", cost[model],
+            "`import torch, open_clip`", cost["imports"], 1 / 0.6)
+        for model in models
+    ]  # fmt: skip
+
+
+def mining(setup: Setup) -> list[Row]:
+    """`mine-pairs` on a few photographs, beside what cannot be done without; and on more, by two workers."""
+    few, many = setup.folder / "few", setup.folder / "many"
+    captions, more = images.captioned(few, FEW), images.captioned(many, MINED)
+    half = MINED // 2
+    ways = {
+        "few": _mine(captions),
+        "imports": command([sys.executable, "-c", "import torch, spacy"]),
+        "forwards": partial(_forwards, *_bare(FEW)),
+        "one": _mine(more, "--threads", "1"),
+        "two": _mine(more, "--threads", "1", "--workers", "2", "--part-size", str(half)),
+    }
+    cost = medians(ways, setup.repeats(2), warm=False)
+    return [
+        Row("mine-few", f"`mine-pairs` on {FEW} photographs of 640 x 480, `photo`", cost["few"],
+            "`import torch, spacy`, and bare forward passes of 100 crops an image",
+            cost["imports"] + cost["forwards"], 1 / 1.3),
+        Row("mine-many", f"`mine-pairs` on {MINED} photographs, 2 workers", cost["two"],
+            "the same, one image at a time, one thread", cost["one"], 2),
+    ]  # fmt: skip
+
+
+def _mine(captions: Path, *options: str) -> Any:
+    """The command on a captions file and the images beside it."""
+    place = ["--images", str(captions.parent / "images"), "--model", "photo", "--overwrite"]
+    out = ["-o", str(captions.parent / "pairs.json")]
+    return command([*OVTOOL, "mine-pairs", "--captions", str(captions), *place, *out, *options])
+
+
+def _bare(photos: int) -> tuple[Any, torch.Tensor, int]:
+    """A loaded tower, a batch of random crops, and how many batches so many photographs have."""
+    from ovtool.models import clip as door
+
+    clip = door.load("photo")
+    batch = torch.randn(25, 3, clip.image_size, clip.image_size)
+    return clip.model, batch, 4 * photos
+
+
+@torch.inference_mode()
+def _forwards(model: Any, batch: torch.Tensor, count: int) -> None:
+    """Bare passes through the image tower."""
+    for _ in range(count):
+        model.encode_image(batch)
+
+
+def evaluating(setup: Setup) -> list[Row]:
+    """`evaluate` of label maps: a process for all beside one."""
+    folder = setup.folder / "maps"
+    random = np.random.default_rng(0)
+    for side in ("truth", "prediction"):
+        (folder / side).mkdir(parents=True)
+        names = "\n".join(f"class {number}" for number in range(150)) + "\n"
+        (folder / side / "classes.txt").write_text(names)
+        for number in range(200):
+            coarse = random.integers(0, 150, (15, 20), dtype=np.uint8)
+            labels = Image.fromarray(coarse.repeat(32, 0).repeat(32, 1))
+            labels.save(folder / side / f"{number:03}.png")
+    ways = {"ours": _evaluate(folder), "theirs": partial(_one_by_one, folder)}
+    cost = medians(ways, setup.repeats(3))
+    return [
+        Row("evaluate", "`evaluate` of 200 label maps of 640 x 480, start to figures", cost["ours"],
+            "torchmetrics, image after image, without its start", cost["theirs"], 1.8)
+    ]  # fmt: skip
+
+
+def _evaluate(folder: Path) -> Any:
+    """The command."""
+    truth = ["--ground-truth", str(folder / "truth"), "--bootstrap", "0"]
+    return command([*OVTOOL, "evaluate", str(folder / "prediction"), *truth])
+
+
+def _one_by_one(folder: Path) -> None:
+    """The confusion matrix of all images, summed."""
+    from reference import masks
+
+    total = np.zeros((150, 150), np.int64)
+    for path in sorted((folder / "truth").glob("*.png")):
+        truth = np.asarray(Image.open(path)).astype(np.int64)
+        prediction = np.asarray(Image.open(folder / "prediction" / path.name)).astype(np.int64)
+        total += masks.confusion(prediction, truth, 150, -1)
+
+
+def collage(setup: Setup) -> list[Row]:
+    """The generator of the collage world."""
+    from ovtool.datasets import collage_files
+
+    collage_files.make(collage_files.CollageSpec("test", 64, 1, 128), setup.folder / "warm")
+    make = [*OVTOOL, "data", "make", "collage", str(setup.folder / "collage"), "--split", "test"]
+    more = ["--count", "1000", "--size", "128", "--workers", "2", "--overwrite"]
+    cost = medians({"ours": command([*make, *more])}, 1, warm=False)
+    return [
+        Row("collage", "`data make collage`, 1,000 images of 128 px, 2 workers", cost["ours"],
+            "200 images a second", 5.0, 1)
+    ]  # fmt: skip
+
+
+def memory(setup: Setup) -> list[Row]:
+    """Peaks of `segment`."""
+    photo, large = images.photo_file(setup.folder), images.photo_file(setup.folder, 2048, 2048)
+    names = setup.folder / "words.txt"
+    names.write_text("".join(f"word{number}\n" for number in range(847)))
+    out = ["--overwrite", "-o", str(setup.folder / "out.json")]
+    segmenting = [*OVTOOL, "segment", "--model", "tiny", *out]
+    few = [*segmenting, str(photo), "--classes", "teapot,apple"]
+    many = [*segmenting, str(large), "--classes-file", str(names)]
+    what = "peak memory of `segment`, `tiny`"
+    return [
+        Row("memory", f"{what}, 2 words, 640 x 480", peak_gigabytes(few), "a limit", 1.5, 1, unit="GB"),
+        Row("memory-847", f"{what}, 847 words, 2048 x 2048",
+            peak_gigabytes([*many, "--label-maps", str(setup.folder / "maps")]), "a limit", 3.0, 1,
+            unit="GB"),
+    ]  # fmt: skip

@@ -1,0 +1,45 @@
+"""A step of `train-pacl` on several ranks of one thread each: run by torchrun, prints the seconds of the slowest."""
+
+import statistics
+import time
+
+import torch
+from torch import distributed
+from torch.nn.functional import normalize
+
+from benchmarks.alignment import two_passes
+from ovtool.methods.patch_alignment import VisionEmbedder
+from ovtool.models import clip as door
+from ovtool.models import pacl
+
+BATCH = 64  # images of all ranks together
+
+
+def main() -> None:
+    """Three steps, after one that warms up."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    ranks = distributed.get_world_size()
+    clip, embedder = door.load("tiny"), VisionEmbedder(192, 192)
+    own = BATCH // ranks
+    pixels = torch.randn(own, 3, 128, 128)
+    texts = normalize(torch.randn(own, 192), dim=-1)
+    times = []
+    for _ in range(4):
+        distributed.barrier()
+        began = time.perf_counter()
+        tokens = pacl.tokens(clip, pixels).flatten(1, 2)
+        everyone = [torch.empty_like(texts) for _ in range(ranks)]
+        distributed.all_gather(everyone, texts)
+        two_passes(embedder, tokens, torch.cat(everyone)[:own], 30.0)
+        for weight in embedder.parameters():
+            distributed.all_reduce(weight.grad)
+        distributed.barrier()
+        times.append(time.perf_counter() - began)
+    if distributed.get_rank() == 0:
+        print(statistics.median(times[1:]))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
