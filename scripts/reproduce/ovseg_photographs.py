@@ -30,7 +30,7 @@ PAIRS = (
     f"mine-pairs {CAPTIONS} --limit {MINED} --captions-per-image all --proposals $WORK/flickr.proposals.json {CROPS} "
     "--model photo --part-size 50 -o $WORK/flickr.pairs.json",
 )
-TRAINING = f"--images $PHOTOS/flickr/images {CROPS} --batch-size 32 --warmup 3 --model photo"
+BATCH = {"prompts": 32, "tower": 16, "tower-then-prompts": 16}  # 32 crops with a tower are 6 GB
 TUNED = {  # the published rates; a tower's is 5e-6 for 17,000 steps, which would not move it in 25
     "prompts": "--train prompts --steps 40",
     "tower": "--train tower --steps 25 --tower-lr 3e-5",
@@ -43,7 +43,8 @@ ORACLE = f"probe oracle {PROBED} {CROPS} --proposals $WORK/val.proposals.json --
 def tuned(kind: str) -> str:
     """The command that tunes prompts, a tower, or both."""
     return (
-        f"tune-prompts $WORK/flickr.pairs.json {TUNED[kind]} {TRAINING} -o $WORK/{kind}.safetensors"
+        f"tune-prompts $WORK/flickr.pairs.json {TUNED[kind]} --images $PHOTOS/flickr/images {CROPS} "
+        f"--batch-size {BATCH[kind]} --warmup 3 --model photo -o $WORK/{kind}.safetensors"
     )
 
 
