@@ -203,6 +203,10 @@ def __getattr__(name: str) -> object:
         is_error = name.endswith("Error")
         module, attribute = ("errors", name) if is_error else (f"stages.{name}", "run")
     value = getattr(import_module(f"ovtool.{module}"), attribute)
+    if module.startswith("stages."):
+        from ovtool.inputs.addresses import with_addresses
+
+        value = with_addresses(value)
     globals()[name] = value
     return value
 

@@ -129,6 +129,8 @@ class Refinement:
         if frame.resume and kept.exists():
             settings = tensors.read_header(kept)["settings"]
             if settings.get("digest") == frame.digest:
+                for phase in ("fit", ""):  # of a run that was killed before it had removed them
+                    frame.checkpoint(phase).remove()
                 return mask_generator.load(kept, generator.clip)
             if not frame.overwrite:
                 raise MismatchError(

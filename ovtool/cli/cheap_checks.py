@@ -78,7 +78,7 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
     if isinstance(run, Run) and "to" not in values:  # whose output may be a folder
         for name in ("out", "plot"):
             if values.get(name) is not None:
-                atomic.check_output(Path(values[name]), run.replaces)
+                atomic.check_output(Path(values[name]), run.may_replace(values[name]))
 
 
 def _require(name: str, kind: str = "file or folder") -> None:

@@ -17,6 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ovtool.cli import cheap_checks, output
 from ovtool.errors import UpToDate, UsageError
+from ovtool.inputs import addresses
 from ovtool.settings.field import Argument, Field
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -270,8 +271,9 @@ class DeclaredCommand(TyperCommand):
         except UsageError as error:
             ctx.fail(str(error))
         try:
-            cheap_checks.check(values)
-            self._function(**values)
+            with addresses.on_this_machine(values, output.message) as local:
+                cheap_checks.check(local)
+                self._function(**local)
         except UpToDate as answer:
             output.message(str(answer))
             if ctx.params.get("json"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks as checks
+from ovtool.formats import remote
 from ovtool.formats.images import HEIC_MEND, HEIC_SUFFIXES, ImageItem, has_heic, is_result
 
 SUFFIXES = (
@@ -76,7 +77,13 @@ def _listed(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
         names = _names_on_stdin()
         if not names:
             raise InputError("no image names on standard input; give one a line")
-        yield from ((name, True) for name in names)
+        yield from ((_here(name), True) for name in names)
+
+
+def _here(name: str) -> str:
+    """A name on stdin, which may be the address of an object store, as a place of this machine."""
+    address = remote.address(name)
+    return name if address is None else str(remote.local(address))
 
 
 def _names_on_stdin() -> list[str]:

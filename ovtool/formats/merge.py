@@ -6,7 +6,7 @@ A part keeps all that its file is made from, so that `ovtool merge` needs neithe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -195,7 +195,7 @@ def merge_records(
         InputError: a record that is damaged, as ``parts.check_record`` finds.
     """
     images: list[Mapping[str, Any]] = []
-    entries: list[tuple[int, Mapping[str, Any]]] = []  # each with the place of its image
+    annotations: list[coco.Annotation] = []  # the place of the image stands for its id
     failures: list[Mapping[str, Any]] = []
     for record in records:
         try:
@@ -207,14 +207,17 @@ def merge_records(
         if "failure" in record:
             failures.append(record["failure"])
             continue
-        entries += [(len(images), entry) for entry in record["annotations"]]
+        for entry in record["annotations"]:
+            annotations.append(_annotation(len(annotations) + 1, len(images), entry))
         images.append(record["image"])
     ids = parts.image_ids(images)
+    for index, annotation in enumerate(annotations):  # in place: there may be millions
+        annotations[index] = replace(annotation, image_id=ids[annotation.image_id])
     tool = {**info.get("ovtool", {}), "failures": failures}
     return coco.Dataset(
         {**info, "ovtool": tool},
         [_image(id, image) for id, image in zip(ids, images, strict=True)],
-        [_annotation(k, ids[place], entry) for k, (place, entry) in enumerate(entries, start=1)],
+        annotations,
         categories,
     )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import atomic, differences, schema, strict_json, tensors
+from ovtool.formats.json_sections import Entries
 from ovtool.formats.records import Record as Record
 from ovtool.formats.records import check_record as check_record
 from ovtool.formats.records import failure_record as failure_record
@@ -264,8 +265,8 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def document(folder: Path) -> dict[str, Any]:
-    """The COCO document that a folder of parts stands for, as plain data: annotation ids from 1 in order,
-    image ids as ``image_ids`` says.
+    """The COCO document that a folder of parts stands for: annotation ids from 1 in order, image ids as
+    ``image_ids`` says; the annotations are read anew whenever they are iterated over.
 
     Raises:
         InputError: no parts, one missing or damaged, or parts that do not say their categories.
@@ -275,24 +276,28 @@ def document(folder: Path) -> dict[str, Any]:
     if not isinstance(start, dict):
         raise InputError(f"{folder}: the parts do not say their categories; merge them instead")
     images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
     failures: list[Any] = []
     for record in read_folder(folder):
         if "failure" in record:
             failures.append(record["failure"])
-            continue
-        for entry in record["annotations"]:
-            place = {"id": len(annotations) + 1, "image_id": len(images)}  # for now
-            annotations.append({**entry, **place})
-        images.append(record["image"])
+        else:
+            images.append(record["image"])
     ids = image_ids(images)
+
+    def annotations() -> Iterator[dict[str, Any]]:
+        done = (record for record in read_folder(folder) if "failure" not in record)
+        entries = (
+            (id, entry)
+            for id, record in zip(ids, done, strict=True)
+            for entry in record["annotations"]
+        )
+        for number, (id, entry) in enumerate(entries, start=1):
+            yield {**entry, "id": number, "image_id": id}
+
     info = dict(start.get("info") or {})
     info["ovtool"] = {**(info.get("ovtool") or {}), "failures": failures}
-    sections = {
-        "images": [{**image, "id": id} for image, id in zip(images, ids, strict=True)],
-        "annotations": [{**entry, "image_id": ids[entry["image_id"]]} for entry in annotations],
-    }
-    return {**start, "info": info, **sections}
+    listed = [{**image, "id": id} for image, id in zip(images, ids, strict=True)]
+    return {**start, "info": info, "images": listed, "annotations": Entries(annotations)}
 
 
 def _checked(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

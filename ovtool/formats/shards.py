@@ -1,6 +1,7 @@
 """WebDataset shards: tar files whose members of one name, such as `000.jpg` and `000.txt`, are a sample.
 
-They are local files or URLs of `SCHEMES`, which the `webdataset` package opens. A shard that ends in the middle
+They are local files, addresses of object stores, which are fetched first (`remote`), or URLs of `SCHEMES`, which the
+`webdataset` package opens. A shard that ends in the middle
 gives the samples before that place; what was left out is counted.
 """
 
@@ -15,9 +16,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import strict_json
+from ovtool.formats import remote, strict_json
 
-SCHEMES = ("file", "http", "https", "ftps", "sftp", "scp", "gs", "hf")
+SCHEMES = ("file", "http", "https", "ftps", "sftp", "scp", "s3", "gs", "hf")
 # what a shell could read as more than a part of an address: old releases of webdataset start one for `curl`
 _UNSAFE = frozenset(" '\"`$\\|;<>(){}") | {chr(code) for code in (*range(32), 127)}
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -103,7 +104,7 @@ def _check_address(url: str) -> None:
         scheme = urlparse(url).scheme
     except ValueError as error:
         raise UsageError(f"the shard {url!r:.80} has no address: {error}") from None
-    if scheme and scheme not in SCHEMES:
+    if scheme and scheme not in (*SCHEMES, *remote.SCHEMES):
         reason = "runs a command" if scheme == "pipe" else "is not opened"
         raise UsageError(
             f"the shard {url!r:.80} {reason}; give files or addresses that begin with "
@@ -130,7 +131,8 @@ def read(url: str, left: Left) -> Iterator[Sample]:
 
     given = 0
     tars = _webdataset().tariterators
-    opened = list(tars.url_opener([{"url": url}], handler=go_on))
+    place = str(remote.local(url)) if remote.address(url) else url
+    opened = list(tars.url_opener([{"url": place}], handler=go_on))
     for shard in opened:
         shard["stream"] = _Watched(shard["stream"])
     files = (file for shard in opened for file in _files(shard["stream"], url, problems))

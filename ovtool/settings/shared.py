@@ -339,6 +339,11 @@ class Run:
         """Whether an output that exists may be replaced."""
         return self.overwrite or self.update
 
+    def may_replace(self, out: Path | str) -> bool:
+        """Whether the output of a training may be replaced: also where one goes on that was cut off after it
+        had written the output, and so left its checkpoint."""
+        return self.replaces or (self.resume and Path(f"{out}.checkpoint").exists())
+
 
 @settings(panel="Model and device")
 class Compute:

@@ -221,7 +221,8 @@ def opened(out: Path | str, compute: Compute, run: Run, progress: Progress) -> P
         UsageError: a device or a number type that cannot be had, or a model that is unknown.
         InputError: an output cannot be written.
     """
-    outputs = check_outputs(out, run.replaces)
+    is_unfinished = run.resume and not Path(out).exists()  # its curve may be there: it comes first
+    outputs = check_outputs(out, run.may_replace(out) or is_unfinished)
     devices.set_threads(compute.threads)
     device = devices.choose(compute.device)
     dtype = devices.training_precision(compute.precision, device)
@@ -328,7 +329,8 @@ def finish(
     *checkpoints_done: Begun,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the file and its curve, and removes the checkpoints. Only the first process writes.
+    """Writes the curve and then the file, and removes the checkpoints. Only the first process writes. Wherever
+    it is killed, `--resume` ends with the same files.
 
     Args:
         frame: of the training.
@@ -343,9 +345,10 @@ def finish(
     more = {**(more or {}), "failures": list(frame.failures)}
     if frame.asked is not None:
         more["asked"] = frame.asked
-    save(frame.outputs.file, {**frame.shapes, **more, "curve": thinned})
     plots.losses(frame.outputs.curve, thinned, frame.title)
-    for begun in checkpoints_done:
+    save(frame.outputs.file, {**frame.shapes, **more, "curve": thinned})
+    main = frame.checkpoint().path  # goes last: where it is, `--resume` may write the outputs again
+    for begun in sorted(checkpoints_done, key=lambda begun: begun.checkpoint.path == main):
         begun.checkpoint.remove()
         if begun.lock is not None:
             begun.lock.release()

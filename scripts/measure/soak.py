@@ -28,13 +28,15 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 IMAGES, SIDE = 12, 96
 # command: its arguments, and what it writes
-MAP_STAGES = {
-    "propose": ("propose images --proposer regions", "o.json"),
-    "segment": ("segment images --classes cow,apple --model tiny --overlays seen --label-maps maps", "o.json"),
-    "mine-pairs": ("mine-pairs --captions captions.json --images images --model tiny --proposer regions", "o.json"),
-    "cam": ("cam --labels labels.txt --images images --method gradcam --model tiny", "o.safetensors"),
-    "refine": ("refine start.safetensors --images images --apply pamr", "o.json"),
+STAGES = {
+    "propose": ("propose images --proposer regions --part-size 2", "o.json"),
+    "segment": ("segment images --classes cow,apple --model tiny --overlays seen --label-maps maps --part-size 2", "o.json"),
+    "mine-pairs": ("mine-pairs --captions captions.json --images images --model tiny --proposer regions --part-size 2", "o.json"),
+    "cam": ("cam --labels labels.txt --images images --method gradcam --model tiny --part-size 2", "o.safetensors"),
+    "refine": ("refine start.safetensors --images images --apply pamr --part-size 2", "o.json"),
+    "train-pacl": ("train-pacl --captions captions.json --images images --model tiny --steps 12 --save-every 2 --batch-size 4", "o.safetensors"),
 }  # fmt: skip
+TRAININGS = ("train-pacl",)  # whose outputs `--resume` writes again where a checkpoint is left
 
 
 @dataclass
@@ -60,7 +62,7 @@ def make_inputs(folder: Path) -> None:
     ]
     said = [{"id": k + 1, "image_id": k, "caption": "a cow eats an apple"} for k in range(IMAGES)]
     (folder / "captions.json").write_text(json.dumps({"images": listed, "annotations": said}))
-    if forked(folder, f"{MAP_STAGES['cam'][0]} -o start.safetensors".split()) != 0:
+    if forked(folder, f"{STAGES['cam'][0]} -o start.safetensors".split()) != 0:
         raise SystemExit("error: the maps that refine begins with cannot be made")
 
 
@@ -95,13 +97,14 @@ def made(folder: Path, inputs: Iterable[str]) -> dict[str, bytes]:
 
 
 def kills(folder: Path, seconds: float, seed: int) -> dict[str, Tally]:
-    """Kills every map stage in turn at random moments, and resumes it, for some seconds."""
+    """Kills every stage in turn at random moments, and resumes it, for some seconds."""
     import ovtool.models.clip
     import ovtool.stages.cam
     import ovtool.stages.mine_pairs
     import ovtool.stages.propose
     import ovtool.stages.refine
-    import ovtool.stages.segment  # noqa: F401  (so that a process that is forked starts at once)
+    import ovtool.stages.segment
+    import ovtool.stages.train_pacl  # noqa: F401  (so that a process that is forked starts at once)
 
     rng, until = random.Random(seed), time.monotonic() + seconds
     base = folder / "base"
@@ -109,12 +112,12 @@ def kills(folder: Path, seconds: float, seed: int) -> dict[str, Tally]:
     make_inputs(base)
     inputs = {path.name for path in base.iterdir()}
     whole: dict[str, tuple[dict[str, bytes], float]] = {}
-    tallies = {name: Tally() for name in MAP_STAGES}
+    tallies = {name: Tally() for name in STAGES}
     number = 0
     while time.monotonic() < until or not all(tally.tried for tally in tallies.values()):
-        name = list(MAP_STAGES)[number % len(MAP_STAGES)]
-        arguments, out = MAP_STAGES[name]
-        line = [*arguments.split(), "-o", out, "--part-size", "2"]
+        name = list(STAGES)[number % len(STAGES)]
+        arguments, out = STAGES[name]
+        line = [*arguments.split(), "-o", out]
         if name not in whole:
             place, begun = linked(base, folder / name), time.monotonic()
             if forked(place, line) != 0:
@@ -127,14 +130,16 @@ def kills(folder: Path, seconds: float, seed: int) -> dict[str, Tally]:
         if status != -9:  # it was done before
             continue
         for attempt in range(3):
-            if status != -9:
-                break
-            again = [*line, "--resume", *(["--overwrite"] if (place / out).exists() else [])]
+            if status != -9 or (name in TRAININGS and made(place, inputs) == expected):
+                break  # a training that is done has nothing to resume
+            is_there = name not in TRAININGS and (place / out).exists()
+            again = [*line, "--resume", *(["--overwrite"] if is_there else [])]
             is_killed = attempt < 2 and rng.random() < 0.3  # the run that resumes too
             status = forked(place, again, rng.uniform(0, duration) if is_killed else None)
         tally = tallies[name]
         tally.tried += 1
-        if status == 0 and made(place, inputs) == expected:
+        is_done = status == 0 or name in TRAININGS
+        if is_done and made(place, inputs) == expected:
             tally.survived += 1
         else:
             tally.lost += (f"{name}: seed {seed}, run {number}, after {moment:.3f} s: {status}",)
@@ -170,14 +175,14 @@ def fuzz(seconds: float, seed: int) -> dict[str, Tally]:
 
 
 def largest(folder: Path, masks: int, gibibytes: int) -> list[tuple[str, int, float, float]]:
-    """What large inputs cost: what it is, exit status, seconds, and MB of memory at most."""
+    """What large inputs cost: what it is, exit status, seconds of CPU, and MB of memory at most."""
     Image.new("RGB", (64, 64)).save(folder / "1.png")
     size = {"width": 64, "height": 64}
     image = json.dumps([{"id": 1, "file_name": "1.png", **size}])
     entry = {
         "image_id": 1,
         "category_id": 1,
-        "segmentation": {"size": [64, 64], "counts": [96, 4000]},
+        "segmentation": {"size": [64, 64], "counts": "P3Pm3"},  # runs of 96 and 4000
     }
     with open(folder / "large.json", "w") as file:
         file.write(
@@ -195,26 +200,22 @@ def largest(folder: Path, masks: int, gibibytes: int) -> list[tuple[str, int, fl
             for _ in range(gibibytes << 10):
                 member.write(bytes(1 << 20))
     runs = {
-        f"`segment --coco` of {masks:,} masks": "segment --coco large.json --images . --classes cow --model tiny",
-        f"`.npz` that unpacks to {gibibytes} GiB": "cam --method maps --from-maps . --labels labels.txt --images .",
-        "a list of 10^9 shards": "train-pacl --captions x{0..999999999}.tar --model tiny",
+        f"`segment --coco` of {masks:,} masks": "segment --coco large.json --images . --classes cow --model tiny -o o0.json",
+        f"`check` of {masks:,} masks": "check large.json",
+        f"`info` of {masks:,} masks": "info large.json",
+        f"`evaluate --dry-run` of twice {masks:,} masks": "evaluate large.json --ground-truth large.json --dry-run",
+        f"`.npz` that unpacks to {gibibytes} GiB": "cam --method maps --from-maps . --labels labels.txt --images . -o o2.safetensors",
+        "a list of 10^9 shards": "train-pacl --captions x{0..999999999}.tar --model tiny -o o3.safetensors",
     }  # fmt: skip
     rows = []
     for title, arguments in runs.items():
-        begun = time.monotonic()
-        line = [
-            sys.executable,
-            "-m",
-            "ovtool",
-            *arguments.split(),
-            "-o",
-            f"o{len(rows)}.safetensors",
-        ]
+        line = [sys.executable, "-m", "ovtool", *arguments.split()]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(line, cwd=folder, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begun
-        rows.append((title, os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss / 1000))
+        rows.append(
+            (title, os.waitstatus_to_exitcode(status), usage.ru_utime, usage.ru_maxrss / 1000)
+        )
     return rows
 
 
@@ -250,7 +251,7 @@ def main() -> int:
             ),
         )
     rows = ((what, status, f"{s:.0f}", f"{mb:.0f}") for what, status, s, mb in large)
-    table("largest inputs | exit status | seconds | MB", rows)
+    table("largest inputs | exit status | CPU seconds | MB", rows)
     lost = [line for tally in (*killed.values(), *read.values()) for line in tally.lost]
     for line in lost:
         print(f"lost: {line}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The frame around every training: outputs, digest, resume, memory, lost processes, and what is left behind."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from PIL import Image
 from torch import nn
 
 from ovtool.errors import MismatchError, OutputExistsError, OvtoolError, UsageError
-from ovtool.training import run
+from ovtool.runtime.progress import no_progress
+from ovtool.settings.shared import Compute, Run
+from ovtool.training import distributed, run
+from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Plan, Task, TrainingError
 
@@ -217,6 +221,56 @@ def test_two_phases_have_a_checkpoint_each(tmp_path):
     two_phases(framed(tmp_path, resume=True))
     assert (tmp_path / "x.safetensors").read_text() == (tmp_path / "whole.safetensors").read_text()
     assert not list(tmp_path.glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("moment", ["curve", "file", "first checkpoint", "last checkpoint"])
+def test_a_training_that_was_killed_while_it_finished_is_finished_by_resume(
+    tmp_path, monkeypatch, moment
+):
+    out = tmp_path / "x.safetensors"
+
+    def trained(resume):
+        place = run.opened(out, Compute(device="cpu"), Run(resume=resume), no_progress)
+        frame = place.frame(SHAPES, "train-lines", distributed.alone())
+        first, last = line(), line(slope=2.0)
+        begun = run.begin(frame, "first"), run.begin(frame)
+        curves = [run.train(first, begun[0]), run.train(last, begun[1])]
+        run.finish(frame, run.joined_curves(*curves), saved(last), *begun)
+
+    def cut(*_, **__):
+        raise Cut
+
+    trained(False)
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(whole) == ["x.png", "x.safetensors"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with monkeypatch.context() as patch:
+        if moment == "curve":
+            patch.setattr(run.plots, "losses", cut)
+        elif moment == "file":
+            patch.setattr(sys.modules[__name__], "saved", lambda task: cut)
+        else:
+            remove, name = (
+                Checkpoint.remove,
+                {"first checkpoint": "first"}.get(moment, "tensors.ch"),
+            )
+
+            def kill(checkpoint):
+                if name in checkpoint.path.name:
+                    raise Cut
+                remove(checkpoint)
+
+            patch.setattr(Checkpoint, "remove", kill)
+        with pytest.raises(Cut):
+            trained(False)
+    if moment.endswith("checkpoint"):
+        with pytest.raises(OutputExistsError, match="x.safetensors exists"):
+            trained(False)
+    trained(True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    with pytest.raises(OutputExistsError):  # it is done, and nothing says that it was cut off
+        trained(True)
 
 
 def test_only_the_first_process_writes(tmp_path):

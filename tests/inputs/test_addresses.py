@@ -1,0 +1,290 @@
+"""Inputs and outputs on object stores, by fsspec's store in memory."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ovtool
+from ovtool.cli.errors import run
+from ovtool.errors import InputError, OutputExistsError
+from ovtool.formats import coco, remote
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store with two images, and a desk with an empty cache."""
+    monkeypatch.setenv("OVTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OVTOOL_MODEL", "tiny")
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    for seed, name in enumerate(("a.png", "deep/b.png")):
+        system.pipe_file(f"/photos/{name}", png(seed))
+    yield system
+    system.store.clear()
+
+
+def png(seed: int) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((48, 40), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def below(folder: str) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
+    }
+
+
+def test_what_is_an_address():
+    assert remote.address("s3://bucket/a b/c.png") == "s3://bucket/a b/c.png"
+    assert remote.address(Path("hf://datasets/x")) == "hf://datasets/x"  # a slash is lost in a path
+    for name in (
+        "a/b.png",
+        "C:/x.png",
+        "s3:",
+        "file:///etc/x",
+        "pipe://ls",
+        "zip://a::s3://b/c",
+        5,
+        None,
+    ):
+        assert remote.address(name) is None
+
+
+def test_a_folder_is_fetched_once_and_what_has_changed_again(store, monkeypatch):
+    fetched = []
+    fetch = remote._fetch
+    monkeypatch.setattr(remote, "_fetch", lambda *a: (fetched.append(a[1]), fetch(*a)))
+    folder = remote.local("memory://photos")
+    assert folder.name == "photos" and below(folder) == {"a.png", "deep/b.png"}
+    assert (folder / "a.png").read_bytes() == png(0)
+    assert remote.local("memory://photos") == folder and len(fetched) == 2
+    store.pipe_file("/photos/a.png", png(5))
+    store.rm("/photos/deep/b.png")
+    store.pipe_file("/photos/c.png", png(6))
+    remote.local("memory://photos")
+    assert fetched[2:] == ["/photos/a.png", "/photos/c.png"]
+    assert below(folder) == {"a.png", "c.png"} and (folder / "a.png").read_bytes() == png(5)
+    (folder / "c.png").unlink()
+    assert remote.local("memory://photos/").exists() and (folder / "a.png").exists()
+    assert (remote.local("memory://photos") / "c.png").exists()
+
+
+def test_a_fetch_that_is_cut_off_leaves_no_half_of_a_file(store, monkeypatch):
+    def cut(source, target, size):
+        target.write(source.read(10))
+        raise OSError("the network is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.shutil, "copyfileobj", cut)
+        with pytest.raises(InputError, match="cannot fetch memory://photos: the network is away"):
+            remote.local("memory://photos")
+    assert not below(os.environ["OVTOOL_CACHE"] + "/remote") - {
+        f.name for f in Path(os.environ["OVTOOL_CACHE"], "remote").glob("*.json")
+    }
+    assert below(remote.local("memory://photos")) == {"a.png", "deep/b.png"}
+
+
+def test_names_that_leave_the_cache_are_refused(store):
+    store.pipe_file("/photos/../../../evil.png", b"x")
+    store.store["/photos/../evil.png"] = store.store[next(k for k in store.store if "evil" in k)]
+    with pytest.raises(InputError, match="cannot fetch memory://photos: .* is no path of a file"):
+        remote.local("memory://photos")
+    assert not [p for p in Path(os.environ["OVTOOL_CACHE"]).parent.rglob("evil.png")]
+
+
+def test_a_run_from_a_store_to_a_store_is_that_of_files(store, capsys):
+    folder = remote.local("memory://photos")
+    line = [
+        "segment",
+        str(folder),
+        "--classes",
+        "cow,apple",
+        "-o",
+        "here.json",
+        "--overlays",
+        "seen",
+    ]
+    assert run(line) == 0
+    assert (
+        run(
+            [
+                "segment",
+                "memory://photos",
+                "--classes",
+                "cow,apple",
+                "-o",
+                "memory://out/o.json",
+                "--overlays",
+                "memory://out/seen",
+            ]
+        )
+        == 0
+    )
+    assert "written to memory:///out/o.json" in capsys.readouterr().err.replace(
+        "memory://out", "memory:///out"
+    )
+    assert store.cat_file("/out/o.json") == Path("here.json").read_bytes()
+    assert {name.removeprefix("/out/seen/") for name in store.find("/out/seen")} == below("seen")
+    assert not below(os.environ["OVTOOL_CACHE"] + "/made")
+    assert run(["check", "memory://out/o.json"]) == 0
+    store.pipe_file("/truth/t.json", Path("here.json").read_bytes())
+    assert (
+        run(
+            [
+                "evaluate",
+                "memory://out/o.json",
+                "--ground-truth",
+                "memory://truth/t.json",
+                "-o",
+                "memory://out/scores.json",
+            ]
+        )
+        == 0
+    )
+    assert json.loads(store.cat_file("/out/scores.json"))["miou"] == 1
+
+
+def test_an_output_that_is_there_is_refused(store, capsys):
+    store.pipe_file("/out/o.json", b"mine")
+    line = ["propose", "memory://photos", "--proposer", "regions", "-o", "memory://out/o.json"]
+    assert (
+        run(line) == 1
+        and "memory://out/o.json exists; replace it with --overwrite" in capsys.readouterr().err
+    )
+    assert run([*line, "--update"]) == 2 and "give --overwrite" in capsys.readouterr().err
+    assert store.cat_file("/out/o.json") == b"mine"
+    assert run([*line, "--overwrite"]) == 0
+    assert json.loads(store.cat_file("/out/o.json"))["images"]
+
+
+def test_what_cannot_be_delivered_is_kept(store, monkeypatch, capsys):
+    line = ["propose", "memory://photos", "--proposer", "regions", "-o", "memory://out/o.json"]
+
+    def refuse(*_, **__):
+        raise PermissionError("no access to the bucket")
+
+    monkeypatch.setattr(type(store), "put_file", refuse)
+    assert run(line) == 1
+    said = capsys.readouterr().err
+    assert "cannot write memory://out/o.json: no access to the bucket; it is kept as " in said
+    assert coco.read(said.strip().splitlines()[-1].rpartition("kept as ")[2]).images
+
+
+def test_some_failed_images_do_not_keep_the_output_here(store):
+    store.pipe_file("/photos/broken.png", b"\x89PNG")
+    line = ["propose", "memory://photos", "--proposer", "regions", "-o", "memory://out/o.json"]
+    assert run(line) == 3
+    assert len(json.loads(store.cat_file("/out/o.json"))["info"]["ovtool"]["failures"]) == 1
+
+
+def test_parts_of_a_run_that_was_cut_off_stay_here_and_are_gone_on_with(store, monkeypatch):
+    from ovtool.formats.parts import PartStore
+
+    line = [
+        "propose",
+        "memory://photos",
+        "--proposer",
+        "regions",
+        "-o",
+        "memory://out/o.json",
+        "--part-size",
+        "1",
+    ]
+    write = PartStore.write
+
+    def cut(self, part, *rest):
+        if part.index == 1:
+            raise KeyboardInterrupt
+        write(self, part, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "write", cut)
+        assert run(line) == 130
+    assert not store.exists("/out/o.json")
+    made = Path(os.environ["OVTOOL_CACHE"], "made")
+    assert [name for name in below(made) if name.endswith("part-00000.jsonl")]
+    assert run([*line, "--resume"]) == 0
+    assert store.exists("/out/o.json") and not below(made)
+
+
+def test_python_takes_addresses_too(store):
+    result = ovtool.info("memory://photos")
+    assert result["images"] == 2
+    outcome = ovtool.propose(
+        ["memory://photos/a.png"], ovtool.Propose(proposer="regions"), out="memory://out/p.json"
+    )
+    assert [image.file_name for image in outcome.dataset.images] == ["a.png"]
+    assert store.exists("/out/p.json")
+    with pytest.raises(OutputExistsError):
+        ovtool.propose(
+            ["memory://photos/a.png"], ovtool.Propose(proposer="regions"), out="memory://out/p.json"
+        )
+    with pytest.raises(InputError, match="cannot fetch memory://nowhere"):
+        ovtool.info("memory://nowhere/x.json")
+
+
+def test_names_on_stdin_may_be_addresses(store, monkeypatch):
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO("memory://photos/a.png\nmemory://photos/deep/b.png\n")
+    )
+    assert run(["propose", "-", "--proposer", "regions", "-o", "o.json"]) == 0
+    assert {image.file_name for image in coco.read("o.json").images} == {"a.png", "b.png"}
+
+
+def test_shards_are_fetched_one_by_one(store):
+    pytest.importorskip("webdataset")
+    from ovtool.formats import shards
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in (("0.png", png(0)), ("0.txt", b"a cow")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    store.pipe_file("/data/0.tar", buffer.getvalue())
+    urls = shards.expand("memory://data/{0..1}.tar")
+    assert urls == ["memory://data/0.tar", "memory://data/1.tar"]
+    left = shards.Left()
+    assert [sample.caption for sample in shards.read(urls[0], left)] == ["a cow"]
+    with pytest.raises(InputError, match="cannot fetch memory://data/1.tar"):
+        list(shards.read(urls[1], left))
+
+
+@pytest.mark.parametrize("url", ["s3://x/a.tar", "gs://x/a.tar", "hf://x/a.tar"])
+def test_shards_of_stores_run_no_command_of_webdataset(store, monkeypatch, url):
+    pytest.importorskip("webdataset")
+    from ovtool.formats import shards
+
+    def refuse(name):
+        raise InputError(f"{name} is asked of fsspec")
+
+    monkeypatch.setattr(remote, "local", refuse)
+    with pytest.raises(InputError, match="is asked of fsspec"):
+        list(shards.read(url, shards.Left()))
+
+
+def test_a_package_that_is_missing_is_named(store, monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name.partition(".")[0] in ("s3fs", "fsspec"):
+            raise ImportError(f"No module named '{name}'")
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"pip install 'ovtool\[remote\]'"):
+        remote.local("s3://bucket/x.json")
