@@ -75,6 +75,14 @@ class Classes:
         self.unmatched = tuple(
             (name, self._known.nearest(name)) for name, k in pairs if k == UNLABELLED
         )
+        beyond = iter(range(len(self.names), len(self.names) + len(self.unmatched)))
+        every = [next(beyond) if k == UNLABELLED else k for k in matches]
+        self._every = np.array([*every, self._background], dtype=np.int64)
+
+    @property
+    def every_name(self) -> list[str]:
+        """The names of the K classes of the truth, then those of `unmatched`."""
+        return [*self.names, *(name for name, _ in self.unmatched)]
 
     def notes(self) -> list[str]:
         """Lines about the names: matches by spelling, and predicted classes without a true class."""
@@ -200,12 +208,15 @@ class Classes:
             table = np.where(np.isin(table, list(possible)), table, UNLABELLED)
         return table[labels]
 
-    def prediction(self, labels: NDArray[np.int32], name: str) -> NDArray[np.int64]:
-        """Predicted labels (H, W) in 0..K-1, -1 where they are none of the true classes."""
+    def prediction(
+        self, labels: NDArray[np.int32], name: str, *, with_unmatched: bool = False
+    ) -> NDArray[np.int64]:
+        """Predicted labels (H, W) in 0..K-1, -1 where they are none of the true classes; with the others those
+        have the places that they have in `every_name`."""
         if labels.max() >= len(self._predicted.classes):
             unknown = np.unique(labels[labels >= len(self._predicted.classes)]).tolist()
             _refuse_values(self._predicted, name, set(unknown))
-        return self._matches[labels]
+        return (self._every if with_unmatched else self._matches)[labels]
 
 
 def _plain(name: str) -> str:

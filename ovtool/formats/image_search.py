@@ -55,6 +55,12 @@ def find_images(inputs: Sequence[str]) -> list[ImageItem]:
         else:
             raise InputError(f"no such file or folder: {given}")
     _say_left_out(left_out)
+    drawn = [given for given in map(str, inputs) if given != "-" and is_result(Path(given))]
+    if drawn:
+        _logger.warning(
+            "%d of the images given were drawn by ovtool (the first is %s); they are read, since they are named",
+            len(drawn), drawn[0],
+        )  # fmt: skip
     once = {os.path.realpath(item.path): item for item in reversed(items)}
     if len(once) < len(items):
         _logger.warning("%d images were given more than once", len(items) - len(once))

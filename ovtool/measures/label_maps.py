@@ -39,7 +39,8 @@ def measure(
     lists = metric.classes_per_image
     words = None if lists is None else pair.words(lists)
     images, own_name = pair.images, pair.predicted_name
-    num_classes = len(classes.names)
+    names = classes.every_name  # a class that is predicted alone counts as 0 in the union
+    num_classes = len(names)
     dilation = metric.boundary_width if isinstance(metric, BoundaryIou) else None
 
     def count(name: str) -> NDArray[np.int64]:
@@ -51,7 +52,7 @@ def measure(
             labels = np.full_like(true, UNLABELLED)
         pair.check_size(name, labels.shape, true.shape)
         counted = classes.truth(true, name, None if words is None else words[name])
-        predicted = classes.prediction(labels, name)
+        predicted = classes.prediction(labels, name, with_unmatched=True)
         rows = np.zeros((3, num_classes + 1), np.int64)
         if dilation is None:
             confusion = metrics.confusion(predicted, counted, num_classes, UNLABELLED)
@@ -72,15 +73,14 @@ def measure(
         raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
     of_all = bootstrap.mean_ious(ImageCounts(counts[:, 0], counts[:, 1], counts[:, 2]), novel)
     prefix = "" if dilation is None else "boundary_"
-    result = result_of(counts.sum(axis=0), classes.names, prefix) | {"pixels_not_counted": left_out}
+    result = result_of(counts.sum(axis=0), names, prefix) | {"pixels_not_counted": left_out}
     if novel is not None:
         values = of_all(np.ones((1, len(images))))
         result |= {
             prefix + name: number(values[name][0]) for name in ("miou_seen", "miou_novel", "hiou")
         }
         result["classes"] = [
-            {**row, "novel": bool(novel[classes.names.index(row["name"])])}
-            for row in result["classes"]
+            {**row, "novel": bool(novel[names.index(row["name"])])} for row in result["classes"]
         ]
 
     def measures(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -108,9 +108,9 @@ def _opened(
         vocabulary = vocabularies.read_classes_file(Path(metric.novel))
     else:
         vocabulary = vocabularies.parse_classes(metric.novel)
-    novel = np.zeros(len(classes.names), bool)
+    novel = np.zeros(len(classes.every_name), bool)
     novel[list(classes.named(vocabulary.names, "--novel"))] = True
-    if novel.all():
+    if novel[: len(classes.names)].all():
         raise UsageError("--novel names every class of the truth; leave out those that were seen")
     return pair, classes, novel
 

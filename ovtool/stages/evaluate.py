@@ -6,7 +6,7 @@ The measures are in `measures`, their formulas in `methods`. For mIoU this is co
    its ending. If not one name agrees, a name that ends the other's path counts (`a.jpg` for
    `images/test/a.jpg`), if that is unambiguous. Images that only the prediction has are left out.
 2. Classes are matched by name, then by synonym, whatever the ids, case and spaces. Predicted names
-   that the truth does not know stay, as errors.
+   that the truth does not know stay, as errors, and as classes of IoU 0.
 3. Where masks overlap, the higher score lies on top (`formats.labelled` has the whole rule).
 4. Pixels that the truth leaves unlabelled, or labels with one of `ignore_label`, are not counted.
    With `with_background` unlabelled pixels are the class `background` in truth and prediction.

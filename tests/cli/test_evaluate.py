@@ -226,8 +226,12 @@ def test_a_predicted_class_that_the_truth_lacks_is_wrong_not_ignored(tmp_path):
         write_coco(tmp_path / "p.json", found, words=("cow", "horse", "grass")),
         write_coco(tmp_path / "t.json", true, words=("cow", "grass")),
     )
-    assert ious(result) == {"cow": 2 / 3, "grass": 1.0}
+    assert ious(result) == {"cow": 2 / 3, "grass": 1.0, "horse": 0.0}
     assert result["pixel_accuracy"] == 3 / 4
+    assert result["miou"] == (2 / 3 + 1) / 2
+    assert result["miou_union"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    interval = result["intervals"]["miou_union"]  # of one image: each sample is that image
+    assert interval["low"] == interval["high"] == pytest.approx(5 / 9)
 
 
 def test_ambiguous_synonyms_are_refused(tmp_path, maps, capsys):

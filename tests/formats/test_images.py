@@ -42,6 +42,7 @@ def test_a_search_of_folders_leaves_out_what_was_drawn(
     assert [item.name for item in found] == ["a.png", "b.jpg", "crop.png"]
     assert "left out: 4 drawn by ovtool" in caplog.text
     (item,) = image_search.find_images([str(tmp_path / "a.overlay.png")])  # asked for by its name
+    assert "1 of the images given were drawn by ovtool (the first is" in caplog.text
     assert (images.read_rgb(item.path) == RGB).all()
 
 
