@@ -125,17 +125,18 @@ def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None
         _checked_id(value, index, seen, f"{where}: {name}", least)
 
 
+_NUMBER = "number the entries from 1, or let `ovtool check --fix` repair the file"
+
+
 def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least: int) -> int:
     if value is None:
-        raise InputError(f"{place}[{index}] has no id: number the entries from 1")
+        raise InputError(f"{place}[{index}] has no id; number the entries from 1")
     if type(value) is not int:
-        raise InputError(
-            f"{place}[{index}]: id is {short(value)}, not an integer: number the entries from 1"
-        )
+        raise InputError(f"{place}[{index}]: id is {short(value)}, not an integer; {_NUMBER}")
     if value < least:
         why = " (COCO tools read 0 as no match)" if least else ""
         raise InputError(
-            f"{place}[{index}]: id is {value}, but ids start at {least}{why}: number the entries from 1"
+            f"{place}[{index}]: id is {value}, but ids start at {least}{why}; {_NUMBER}"
         )
     if value in seen:
         raise InputError(

@@ -122,10 +122,32 @@ def load(
         MismatchError: a file of another kind.
     """
     handle, header = _opened(path, kind, "pt")
-    for name in handle.keys():  # noqa: SIM118 (it is no dictionary)
-        if (dtype := handle.get_slice(name).get_dtype()) not in _DTYPES:
-            raise InputError(f"{path}: {name} is of type {dtype}; store it as F16 or F32")
+    _check_types(path, handle)
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+
+
+def not_finite(path: Path) -> list[str]:
+    """The tensors of a file that hold NaN or infinities. Raises InputError as `load`; BF16 alone needs torch."""
+    handle, _ = _opened(path, None, "numpy")
+    has_halves = "BF16" in _check_types(path, handle)
+    if has_halves:  # which numpy does not know
+        handle = _open(path, "pt")
+    names = []
+    for name in sorted(handle.keys()):
+        tensor = handle.get_tensor(name)
+        if not np.isfinite(tensor.double().numpy() if has_halves else tensor).all():
+            names.append(name)
+    return names
+
+
+def _check_types(path: Path, handle: Any) -> set[str]:
+    """The types of the tensors of an open file. Raises InputError for one that is not read."""
+    types = set()
+    for name in handle.keys():  # noqa: SIM118 (it is no dictionary)
+        types.add(dtype := handle.get_slice(name).get_dtype())
+        if dtype not in _DTYPES:
+            raise InputError(f"{path}: {name} is of type {dtype}; store it as F16 or F32")
+    return types
 
 
 def check_kind(path: Path, kind: str | tuple[str, ...]) -> None:

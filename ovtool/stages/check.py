@@ -244,12 +244,8 @@ def _results(content: Iterable[Any], where: str) -> Iterator[str]:
 
 def _safetensors(path: Path) -> Iterator[str]:
     """Defects of the header, and tensors that hold NaN or infinities."""
-    import torch
-
-    _, loaded = tensors.load(path)
-    for name, tensor in loaded.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            yield f"{path}: tensor {name} holds NaN or infinite numbers; make the file again"
+    for name in tensors.not_finite(path):
+        yield f"{path}: tensor {name} holds NaN or infinite numbers; make the file again"
 
 
 def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:

@@ -78,6 +78,11 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
     status, out, _ = ran(tmp_path, "info", "x.safetensors", "--json")
     assert status == 0 and "F64" in out and "pacl" in out
     assert ran(tmp_path, "info", "absent.json")[0] == 1
+    assert ran(tmp_path, "check", "x.safetensors") == (0, "", [])
+    bad = {"a": np.array([1, np.nan], np.float16), "b": np.array([3]), "c": np.array([np.inf])}
+    tensors.save(tmp_path / "x.safetensors", bad, {"kind": "pacl"})
+    status, _, said = ran(tmp_path, "check", "x.safetensors")
+    assert status == 1 and [line.split()[3] for line in said] == ["a", "c"]
 
 
 @pytest.mark.parametrize(

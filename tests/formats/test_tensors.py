@@ -45,6 +45,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert tensors.load(path, ("cams", "pacl"))[0]["kind"] == "pacl"
 
 
+def test_nan_and_infinities_are_found_in_all_types(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    large = {"large": np.array([1e300]), "flag": np.array([True]), "nan": np.array([0, np.nan])}
+    tensors.save(path, large, HEADER)
+    assert tensors.not_finite(path) == ["nan"]
+    halves = {"half": torch.tensor([1.0, torch.inf], dtype=torch.bfloat16), "one": torch.ones(1)}
+    tensors.save(path, {**large, **halves}, HEADER)
+    assert tensors.not_finite(path) == ["half", "nan"]
+
+
 def test_the_metadata_is_one_key_of_canonical_json(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     tensors.save(path, {}, HEADER)
