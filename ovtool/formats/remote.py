@@ -53,7 +53,7 @@ def local(name: str) -> Path:
     try:
         files = _files(system, path)
         if not files:
-            raise FileNotFoundError(f"there is no file below {path}")
+            raise FileNotFoundError
         for inner, stamp in files.items():
             place = _inside(target, inner)
             if known.get(inner) != stamp or not place.is_file():
@@ -63,6 +63,8 @@ def local(name: str) -> Path:
         for inner in known.keys() - files.keys():
             _inside(target, inner).unlink(missing_ok=True)
             del known[inner]
+    except FileNotFoundError:
+        raise InputError(f"no such file or folder: {name}") from None
     except Exception as error:  # the clients of stores have no error in common
         raise InputError(f"cannot fetch {name}: {_line(error)}") from None
     finally:
@@ -109,7 +111,7 @@ def staged(name: str, overwrite: bool) -> Path:
     return home / PurePosixPath(path).name
 
 
-def deliver(name: str, made: Path) -> list[str]:
+def deliver(name: str, made: Path) -> int:
     """Copies what was made for an address, and removes it here; parts stay.
 
     Args:
@@ -117,7 +119,7 @@ def deliver(name: str, made: Path) -> list[str]:
         made: as `staged` gave it: a file, with what the command wrote beside it, or a folder.
 
     Returns:
-        The addresses that were written, the output of the command last.
+        The number of files that were written, the output of the command last.
 
     Raises:
         InputError: one cannot be written; all files stay here, and the message says where.
@@ -126,14 +128,14 @@ def deliver(name: str, made: Path) -> list[str]:
     beside = PurePosixPath(path).parent
     whole = [entry for entry in made.parent.iterdir() if not _is_kept(entry)]
     whole.sort(key=lambda entry: entry == made)
-    written = []
+    written = 0
     try:
         for entry in whole:
             for file in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
                 if file.is_file():
                     there = str(beside / file.relative_to(made.parent).as_posix())
                     system.put_file(str(file), there)
-                    written.append(system.unstrip_protocol(there))
+                    written += 1
     except Exception as error:
         raise InputError(f"cannot write {name}: {_line(error)}; it is kept as {made}") from None
     for entry in whole:
@@ -188,7 +190,7 @@ def _fetch(system: Any, path: str, target: Path) -> None:
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
 
 
 def _line(error: Exception) -> str:

@@ -79,8 +79,8 @@ def _is_shards(value: Any) -> bool:
 def _deliver(made: Mapping[str, Path], say: Callable[[str], None]) -> None:
     for name, place in made.items():
         if place.exists():
-            for address in remote.deliver(name, place):
-                say(f"written to {address}")
+            count = remote.deliver(name, place)
+            say(f"written to {name}" + (f", {count} files" if count > 1 else ""))
 
 
 def _place(value: Any, is_written: bool, *, made: dict[str, Path], run: Run) -> Any:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills runs at random and resumes them, damages the files of every reader, and reads the largest inputs.
 
-    scripts/measure/soak.py [--minutes 30] [--seed 0]
+    scripts/measure/soak.py [--minutes 30] [--seed 0] [--only kills,files,large]
 
 Prints the tables of `scripts/measure/README.md`. A killed run is a process that got SIGKILL at a random moment; it
 survived where `--resume` then leaves the bytes of a run that nobody touched, and nothing else. What was lost is
@@ -230,7 +230,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0, help="in all (30)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", default="kills,files,large", help="which of the three, with commas"
+    )
     given = parser.parse_args()
+    parts = given.only.split(",")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     sys.path.insert(0, str(HERE.parents[1]))
     seconds = 60 * given.minutes
@@ -239,10 +243,13 @@ def main() -> int:
         os.environ["OVTOOL_CACHE"] = str(folder / "cache")
         (folder / "large").mkdir()
         is_long = given.minutes >= 10
-        large = largest(folder / "large", 1_000_000 if is_long else 20_000, 4 if is_long else 2)
-        killed = kills(folder, 0.45 * seconds, given.seed)
-        read = fuzz(0.4 * seconds, given.seed)
+        masks, gibibytes = (1_000_000, 4) if is_long else (20_000, 2)
+        large = largest(folder / "large", masks, gibibytes) if "large" in parts else []
+        killed = kills(folder, 0.45 * seconds, given.seed) if "kills" in parts else {}
+        read = fuzz(0.4 * seconds, given.seed) if "files" in parts else {}
     for title, tallies in (("killed and resumed", killed), ("damaged files of", read)):
+        if not tallies:
+            continue
         table(
             f"{title} | tried | survived | lost",
             (
@@ -251,7 +258,8 @@ def main() -> int:
             ),
         )
     rows = ((what, status, f"{s:.0f}", f"{mb:.0f}") for what, status, s, mb in large)
-    table("largest inputs | exit status | CPU seconds | MB", rows)
+    if large:
+        table("largest inputs | exit status | CPU seconds | MB", rows)
     lost = [line for tally in (*killed.values(), *read.values()) for line in tally.lost]
     for line in lost:
         print(f"lost: {line}", file=sys.stderr)

@@ -117,6 +117,21 @@ def test_real_processes_leave_what_one_process_leaves(case, at, desk):
     assert content(desk / "two") == content(desk / "one")
 
 
+def test_ray_leaves_what_one_process_leaves(at, desk):
+    pytest.importorskip("ray")
+    at("here")
+    assert propose("x.json", "--threads", "1") == 0
+    command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "2"]
+    more = ["-o", "y.json", "--threads", "1", "--engine", "ray", "--workers", "2"]
+    done = subprocess.run(
+        [*command, *more], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": PACKAGE}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and f"{COUNT} images" in done.stderr
+    assert (desk / "here" / "x.json").read_bytes() == (desk / "here" / "y.json").read_bytes()
+    assert not os.path.exists("y.json.parts")
+
+
 def propose(out, *more):
     return run(["propose", "scenes/images/demo", "-o", out, "--part-size", "2", *more])
 
