@@ -8,7 +8,7 @@ import pytest
 from ovtool.datasets import label_files, layouts, registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import labelled
-from ovtool.inputs import images, predictions
+from ovtool.inputs import images, labels, predictions, truths
 from ovtool.settings import protocols
 from tests.datasets import sets
 
@@ -71,6 +71,20 @@ def test_a_data_set_is_read_as_its_authors_lay_it_out(root, make, name, classes)
     assert items[0].name == truth.names[0] and items[0].rgb().shape == (*sets.SIZE, 3)
     if registry.DATA_SETS[name.partition(":")[0]].has_numbers:
         assert items[0].id == 139
+
+
+@pytest.mark.parametrize(("make", "name"), [(sets.voc, "voc"), (sets.ade20k, "ade20k")])
+def test_label_maps_are_probed_and_learned_from(root, make, name):
+    """Background is no word to compete, and for labels of images no class."""
+    make(root)
+    probed = truths.open_probed(name)
+    assert probed.name == name and ("background",) not in probed.words.classes
+    assert len(probed.items) == 1 and list(probed.groups) == ["all", "things"]
+    assert (probed.read(probed.items[0])[1][0] >= 0).all() == (name == "ade20k")
+    found = labels.read(name)
+    listed = {category.id: category.name for category in found.categories}
+    present = {listed[id] for id in found.images[0].category_ids}
+    assert present == ({"boat", "person"} if name == "voc" else {"wall", "flag", "boat"})
 
 
 def test_there_is_a_test_of_every_data_set():
