@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.datasets import sets
+
 ROOT = Path(__file__).parent.parent
 PIPELINES = sorted((ROOT / "examples").glob("*.mk"))
 SMALL = ("COUNT=3", "SIZE=64", "STEPS=2", "BATCH=2")
@@ -47,7 +49,7 @@ def make(tmp_path_factory):
             start_new_session=True,
         )
 
-    started.folder = folder
+    started.folder, started.environment = folder, {**own, **places}
     return started
 
 
@@ -129,3 +131,87 @@ def test_a_pipeline_that_was_killed_goes_on(stem, make):
     assert {name: content for name, (_, content) in killed.items()} == {
         name: content for name, (_, content) in whole.items()
     }
+
+
+@needs_make
+@pytest.mark.slow
+def test_shards_at_once_give_the_bytes_of_one_process(make):
+    for options in (("WORK=whole",), ("WORK=shards", "SHARDS=2", "-j2")):
+        status, said = done(make("ovseg", "PART=2", *options))
+        assert status == 0, said
+    whole, shards = files(make.folder / "whole"), files(make.folder / "shards")
+    assert {name: content for name, (_, content) in shards.items()} == {
+        name: content for name, (_, content) in whole.items()
+    }
+    status, said = done(make("ovseg", "PART=2", "WORK=shards", "SHARDS=2", "-j2"))
+    assert status == 0 and files(make.folder / "shards") == shards
+    image = next((make.folder / "shards" / "scenes/images/demo").iterdir())
+    image.touch()
+    status, said = done(make("ovseg", "PART=2", "WORK=shards", "SHARDS=2", "-j2"))
+    assert status == 0, said
+    again = files(make.folder / "shards")
+    assert again["scores.json"][0] > shards["scores.json"][0]
+    assert not list((make.folder / "shards").glob("*.shard-*"))
+
+
+def public_data(scenes, root):
+    """COCO and VOC in their own layouts, of the images and captions of a collage. Label maps and labels are made up:
+    the pipelines are to run, and learn nothing."""
+    names = sorted(path.name for path in (scenes / "images/demo").glob("*.jpg"))
+    annotations = root / "coco" / "annotations"
+    annotations.mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        shutil.copytree(scenes / "images/demo", root / "coco" / split)
+        for kind in ("captions", "instances"):
+            shutil.copy(
+                scenes / f"annotations/{kind}_demo.json", annotations / f"{kind}_{split}.json"
+            )
+    for name in names:
+        labels = sets.rows(255, 20, 20, 123).repeat(16, 0).repeat(11, 1)[:, :64]
+        stem, home = name.removesuffix(".jpg"), root / "VOC2012"
+        sets.label_map(root / "coco" / "stuffthingmaps" / "val2017" / f"{stem}.png", labels)
+        labels = sets.rows(0, 12, 15, 255).repeat(16, 0).repeat(11, 1)[:, :64]
+        sets.label_map(home / "SegmentationClass" / f"{stem}.png", labels)
+        objects = "".join(f"<object><name>{word}</name></object>" for word in ("dog", "person"))
+        sets.text(home / "Annotations" / f"{stem}.xml", f"<annotation>{objects}</annotation>")
+    shutil.copytree(scenes / "images/demo", root / "VOC2012" / "JPEGImages")
+    for split in ("train", "val"):
+        stems = [name.removesuffix(".jpg") for name in names]
+        sets.text(root / "VOC2012" / "ImageSets" / "Segmentation" / f"{split}.txt", *stems)
+
+
+@needs_make
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stem", "data", "protocol"),
+    [("ovseg", "coco", "coco-stuff171"), ("pacl", "voc", "voc20"), ("semples", "voc", "voc21")],
+)
+def test_a_pipeline_runs_on_public_data_sets(stem, data, protocol, make):
+    root = make.folder / "sets"
+    if not root.exists():
+        line = [
+            make.folder / "ovtool",
+            "data",
+            "make",
+            "collage",
+            "scenes",
+            "--count",
+            "3",
+            "--size",
+            "64",
+        ]
+        subprocess.run([*map(str, line)], cwd=make.folder, env=make.environment, check=True)
+        public_data(make.folder / "scenes", root)
+    work = f"WORK={stem}-{data}"
+    status, said = done(make(stem, f"DATA={data}", work, f"DETECTRON2_DATASETS={root}"))
+    assert status == 0, said
+    scores = json.loads((make.folder / f"{stem}-{data}" / "scores.json").read_text())
+    assert scores["protocol"]["name"] == protocol and scores["images"] == 3
+    assert f"protocol {protocol}: " in said
+
+
+@needs_make
+def test_a_data_set_that_is_not_there_is_said_by_the_first_command(make):
+    line = ("DATA=voc", "WORK=none", "DETECTRON2_DATASETS=/nowhere", "-j1")
+    status, said = done(make("semples", *line))
+    assert status != 0 and "voc:train is not at /nowhere/VOC2012/JPEGImages" in said

@@ -186,6 +186,20 @@ def _labels(path: Path, maps: Maps, table: dict[int, int], source: str) -> NDArr
     return labels
 
 
+def without_background(truth: LabelledImages) -> LabelledImages:
+    """A truth whose class `background`, if it has one as its last, is no class: its pixels are unlabelled."""
+    if truth.classes[-1] != (BACKGROUND,):
+        return truth
+    rest = len(truth.classes) - 1
+
+    def decode(name: str) -> NDArray[np.int32]:
+        labels = truth.decode(name)
+        labels[labels == rest] = UNLABELLED
+        return labels
+
+    return dataclasses.replace(truth, classes=truth.classes[:-1], decode=decode)
+
+
 # --- protocols --------------------------------------------------------------------------------------
 def of_protocol(truth: LabelledImages, protocol: Protocol) -> LabelledImages:
     """A truth with the classes of a protocol alone: all others are the class `background`, or are not counted.

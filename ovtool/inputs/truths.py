@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.datasets import nouns, registry, vocabularies
+from ovtool.datasets import label_files, nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching, labelled
 from ovtool.formats import images as image_files
@@ -150,18 +150,24 @@ def open_probed(
         InputError: a file is broken, or holds no masks.
     """
     source = source or Source()
-    file, folder, listed = files(data_set, source.coco, source.images)
-    dataset = coco.read(file, root=folder)
-    if not dataset.annotations:
-        raise InputError(f"{file} holds no masks; give a file of masks to probe")
-    truth = labelled.from_dataset(dataset, str(file))
+    data = None if data_set is None else registry.of_source(data_set)
+    if data is not None and source.coco is None and data.has_label_files:
+        truth = label_files.without_background(label_files.opened(data))
+        file, folder, listed = Path(truth.source), data.images, None
+        categories = [coco.Category(k, names[0]) for k, names in enumerate(truth.classes)]
+    else:
+        file, folder, listed = files(data_set, source.coco, source.images)
+        dataset = coco.read(file, root=folder)
+        if not dataset.annotations:
+            raise InputError(f"{file} holds no masks; give a file of masks to probe")
+        truth, categories = labelled.from_dataset(dataset, str(file)), list(dataset.categories)
     names = truth.names[: source.limit]
     words = CompetingWords(truth, classes_per_image or listed, names)
     items = tuple(ImageItem(folder / name, name, exif=source.exif) for name in names)
     if source.exif == "upright":
         image_files.warn_of_turned(items, "masks")
     name = file.name if data_set is None or Path(data_set).exists() else data_set
-    return Probed(name, str(file), items, words, _groups(dataset.categories))
+    return Probed(name, str(file), items, words, _groups(categories))
 
 
 def is_stuff(category: coco.Category) -> bool:

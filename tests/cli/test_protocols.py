@@ -7,6 +7,7 @@ import pytest
 
 from ovtool.cli.errors import run
 from ovtool.formats import coco, rle
+from ovtool.inputs import images
 from tests.datasets import sets
 
 
@@ -35,6 +36,19 @@ def measured(capsys, *line):
     capsys.readouterr()
     assert run([*map(str, line), "--json", "-q"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("make", "name", "classes"), sets.MADE)
+def test_a_prediction_that_is_right_is_all_right(make, name, classes, desk, tmp_path, capsys):
+    """Each data set as the truth of `evaluate`, by its name."""
+    make(desk)
+    (item,) = images.find([name])
+    file = predicted(tmp_path / "p.json", item.name, classes)
+    result = measured(capsys, "evaluate", file, "--ground-truth", name)
+    counted = [word for word in classes if word]
+    assert result["miou"] == result["miou_union"] == 1 and result["images"] == 1
+    assert result["pixels"] == len(counted) * sets.SIZE[1]
+    assert {row["name"] for row in result["classes"]} == set(counted)
 
 
 def test_what_a_protocol_counts(desk, tmp_path, capsys):

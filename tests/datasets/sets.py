@@ -3,6 +3,7 @@
 Each function says whose tool or guide the layout is from; nothing of it is taken from our own reader.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -243,3 +244,36 @@ def camvid(root, colours=False):
     text(home / "class_dict.csv", *lines)
     table = np.array([[128, 128, 128], [128, 64, 128], [0, 0, 0]], np.uint8)
     label_map(home / "test_labels" / f"{stem}_L.png", table[rows(0, 1, 1, 2)])
+
+
+# what makes a data set, its name, and the class of each row of pixels; None is not counted
+VOC = ["background", "boat", "person", None]
+MADE = [
+    (voc, "voc", VOC),
+    (functools.partial(voc, folder="VOCdevkit/VOC2012"), "voc:val", VOC),
+    (functools.partial(voc, kind="grey"), "voc:val", VOC),
+    (functools.partial(voc, kind="colours"), "voc:val", VOC),
+    (coco_stuff, "coco-stuff", ["boat", "person", "sea", None]),
+    (coco_stuff_mmseg, "coco-stuff", ["boat", "person", "sea", None]),
+    (coco, "coco-panoptic", ["boat", "boat", "sea", None]),
+    (coco, "coco", ["boat", "person", None, None]),
+    (coco, "coco-stuff-only", [None, None, "sea", "sea"]),
+    (functools.partial(coco, split="val2014", name="COCO_val2014_000000000139.jpg"),
+     "coco14", ["boat", "person", None, None]),
+    (ade20k, "ade20k", ["wall", "flag", "boat", None]),
+    (ade20k_full, "ade20k-full", ["wall", "building", "thing 3148", None]),
+    (functools.partial(ade20k_full, prepared=True), "ade20k-full",
+     ["wall", "building", "thing 3148", None]),
+    (pascal_context, "pascal-context", ["aeroplane", "wood", "background", "background"]),
+    (functools.partial(pascal_context, layout="mmseg"), "pascal-context",
+     ["aeroplane", "wood", "background", "background"]),
+    (functools.partial(pascal_context, layout="ovseg"), "pascal-context",
+     ["aeroplane", "wood", None, None]),
+    (pascal_context, "pascal-context-459", ["aeroplane", "wood", "accordion", "yoga mat"]),
+    (functools.partial(pascal_context, layout="ovseg"), "pascal-context-459",
+     ["aeroplane", "wood", "accordion", "yoga mat"]),
+    (lvis, "lvis", ["boat", "boat", None, None]),
+    (cityscapes, "cityscapes", ["road", "bicycle", "building", None]),
+    (camvid, "camvid", ["sky", "bicyclist", "road", None]),
+    (functools.partial(camvid, colours=True), "camvid", ["Sky", "Road", "Road", None]),
+]  # fmt: skip

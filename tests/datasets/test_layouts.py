@@ -1,47 +1,14 @@
 """Public data sets in the layouts of their authors, from the folder to the class of each row of pixels."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from ovtool.datasets import label_files, layouts, registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import labelled
-from ovtool.inputs import images, predictions
+from ovtool.inputs import images, labels, predictions, truths
 from ovtool.settings import protocols
 from tests.datasets import sets
-
-VOC = ["background", "boat", "person", None]
-MADE = [
-    (sets.voc, "voc", VOC),
-    (functools.partial(sets.voc, folder="VOCdevkit/VOC2012"), "voc:val", VOC),
-    (functools.partial(sets.voc, kind="grey"), "voc:val", VOC),
-    (functools.partial(sets.voc, kind="colours"), "voc:val", VOC),
-    (sets.coco_stuff, "coco-stuff", ["boat", "person", "sea", None]),
-    (sets.coco_stuff_mmseg, "coco-stuff", ["boat", "person", "sea", None]),
-    (sets.coco, "coco-panoptic", ["boat", "boat", "sea", None]),
-    (sets.coco, "coco", ["boat", "person", None, None]),
-    (sets.coco, "coco-stuff-only", [None, None, "sea", "sea"]),
-    (functools.partial(sets.coco, split="val2014", name="COCO_val2014_000000000139.jpg"),
-     "coco14", ["boat", "person", None, None]),
-    (sets.ade20k, "ade20k", ["wall", "flag", "boat", None]),
-    (sets.ade20k_full, "ade20k-full", ["wall", "building", "thing 3148", None]),
-    (functools.partial(sets.ade20k_full, prepared=True), "ade20k-full",
-     ["wall", "building", "thing 3148", None]),
-    (sets.pascal_context, "pascal-context", ["aeroplane", "wood", "background", "background"]),
-    (functools.partial(sets.pascal_context, layout="mmseg"), "pascal-context",
-     ["aeroplane", "wood", "background", "background"]),
-    (functools.partial(sets.pascal_context, layout="ovseg"), "pascal-context",
-     ["aeroplane", "wood", None, None]),
-    (sets.pascal_context, "pascal-context-459", ["aeroplane", "wood", "accordion", "yoga mat"]),
-    (functools.partial(sets.pascal_context, layout="ovseg"), "pascal-context-459",
-     ["aeroplane", "wood", "accordion", "yoga mat"]),
-    (sets.lvis, "lvis", ["boat", "boat", None, None]),
-    (sets.cityscapes, "cityscapes", ["road", "bicycle", "building", None]),
-    (sets.camvid, "camvid", ["sky", "bicyclist", "road", None]),
-    (functools.partial(sets.camvid, colours=True), "camvid", ["Sky", "Road", "Road", None]),
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -61,7 +28,7 @@ def classes_of_rows(truth):
     return [truth.classes[k][0] if k >= 0 else None for k in labels[:, 0]]
 
 
-@pytest.mark.parametrize(("make", "name", "classes"), MADE)
+@pytest.mark.parametrize(("make", "name", "classes"), sets.MADE)
 def test_a_data_set_is_read_as_its_authors_lay_it_out(root, make, name, classes):
     make(root)
     truth = truth_of(name)
@@ -73,8 +40,22 @@ def test_a_data_set_is_read_as_its_authors_lay_it_out(root, make, name, classes)
         assert items[0].id == 139
 
 
+@pytest.mark.parametrize(("make", "name"), [(sets.voc, "voc"), (sets.ade20k, "ade20k")])
+def test_label_maps_are_probed_and_learned_from(root, make, name):
+    """Background is no word to compete, and for labels of images no class."""
+    make(root)
+    probed = truths.open_probed(name)
+    assert probed.name == name and ("background",) not in probed.words.classes
+    assert len(probed.items) == 1 and list(probed.groups) == ["all", "things"]
+    assert (probed.read(probed.items[0])[1][0] >= 0).all() == (name == "ade20k")
+    found = labels.read(name)
+    listed = {category.id: category.name for category in found.categories}
+    present = {listed[id] for id in found.images[0].category_ids}
+    assert present == ({"boat", "person"} if name == "voc" else {"wall", "flag", "boat"})
+
+
 def test_there_is_a_test_of_every_data_set():
-    tested = {name.partition(":")[0] for _, name, _ in MADE}
+    tested = {name.partition(":")[0] for _, name, _ in sets.MADE}
     assert tested == set(layouts.DATA_SETS) - {"collage"}
 
 
@@ -201,6 +182,24 @@ def test_the_classes_of_the_whole_ade20k_come_from_its_index(root):
         label_files.vocabulary("ade")
 
 
+def test_colours_whose_names_are_doubled(root):
+    sets.camvid(root, colours=True)
+    table = root / "CamVid" / "class_dict.csv"
+    table.write_text(table.read_text().replace("Road", "sky"))
+    assert classes_of_rows(truth_of("camvid"))[:2] == ["Sky", "sky (2)"]
+    table.write_text("name,red\nSky,1\n")
+    with pytest.raises(InputError, match="class_dict.csv is no table of colours"):
+        truth_of("camvid")
+
+
+def test_categories_that_are_doubled(root):
+    sets.coco(root)
+    path = root / "coco" / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text().replace("bottle", "boat"))
+    with pytest.raises(InputError, match="'boat'"):
+        truth_of("coco")
+
+
 def test_names_that_several_classes_have():
     listed = [("pot", "flowerpot"), ("pot",), ("pot",), ("toilet", "pot"), ("pot",)]
     assert label_files.unlike(listed) == [
@@ -214,7 +213,7 @@ def test_the_truth_of_a_protocol_has_its_classes(root):
     assert classes_of_rows(label_files.of_protocol(truth, known["voc20"])) == [
         None, "boat", "person", None
     ]  # fmt: skip
-    assert classes_of_rows(label_files.of_protocol(truth, known["voc21"])) == VOC
+    assert classes_of_rows(label_files.of_protocol(truth, known["voc21"])) == sets.VOC
     sets.coco_stuff(root)
     assert classes_of_rows(label_files.of_protocol(truth_of("coco-stuff"), known["coco-object81"])) == [
         "boat", "person", "background", "background"
