@@ -9,9 +9,9 @@ from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError
 from ovtool.formats import cams, coco, rle
+from ovtool.settings.evaluate import MeanIou, Panoptic
 from ovtool.settings.report import Page
 from ovtool.settings.shared import Run
-from ovtool.settings.evaluate import MeanIou, Panoptic
 from ovtool.stages import evaluate, report
 
 
