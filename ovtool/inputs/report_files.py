@@ -12,12 +12,16 @@ import numpy as np
 from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
 from ovtool.formats import cams, kinds, labelled, rle, tensors
+from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
 from ovtool.inputs.predictions import open_truth
 
 _READS = "COCO masks, folders of label maps or parts, class activation maps, trainings and measures"
-SHARES = ("iou", "accuracy")
+SHARES = {  # of a class, as `evaluate` measures them, and their headings
+    **{"iou": "IoU %", "accuracy": "accuracy %", "boundary_iou": "boundary IoU %"},
+    **{"pq": "PQ %", "sq": "SQ %", "rq": "RQ %", "ap": "AP %"},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +109,14 @@ class Opened:
         tables: the measures of `evaluate`.
         curves: the losses of trainings.
         made_by: file to what made it.
+        of_images: image name, without its ending, to the shares that `evaluate --per-image` measured of it.
     """
 
     layers: Sequence[Layer]
     tables: Sequence[Table]
     curves: Sequence[Curves]
     made_by: Mapping[str, Any]
+    of_images: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
 def opened(files: Sequence[str], truth: str | None = None) -> Opened:
@@ -121,6 +127,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
             a truth to say its images.
     """
     layers, tables, curves, made_by = [], [], [], {}
+    of_images: dict[str, dict[str, float | None]] = {}
     true = None if truth is None else open_truth(truth)
     if true is not None:
         layers.append(Layer("truth", true, made_by=_provenance(true)))
@@ -145,10 +152,13 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
                 )
         elif kind == "scores":
             tables.append(_table(name, content))
+            for row in content.get("per_image", ()):
+                own = of_images.setdefault(image_stem(row["file_name"]), {})
+                own |= {f"{k} ({name})": v for k, v in row.items() if k != "file_name"}
             made_by[name] = content.get("ovtool", {})
         else:
             raise InputError(f"{source} is {kind}; a report reads {_READS}")
-    return Opened(layers, tables, curves, made_by)
+    return Opened(layers, tables, curves, made_by, of_images)
 
 
 def matched(layers: Sequence[Layer]) -> list[tuple[str, list[str | None]]]:
@@ -201,9 +211,10 @@ def _curve(header: Mapping[str, Any]) -> dict[str, tuple[list[float], list[float
 def _table(name: str, scores: Mapping[str, Any]) -> Table:
     """The classes that `evaluate` measured, or, without any, its measures."""
     if classes := scores.get("classes"):
-        rows = [(row["name"], *(row.get(key) for key in SHARES)) for row in classes]
-        return Table(f"Classes of {name}", ("class", "IoU %", "accuracy %"), rows)
-    shares = {
+        shares = [key for key in SHARES if key in classes[0]]
+        rows = [(row["name"], *(row.get(key) for key in shares)) for row in classes]
+        return Table(f"Classes of {name}", ("class", *(SHARES[key] for key in shares)), rows)
+    measures = {
         key: value for key, value in scores.items() if isinstance(value, float) and value <= 1
     }
-    return Table(f"Measures of {name}", ("measure", "%"), list(shares.items()))
+    return Table(f"Measures of {name}", ("measure", "%"), list(measures.items()))

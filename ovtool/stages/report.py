@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, labelled, report_page
+from ovtool.formats.file_matching import image_stem
 from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
 from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions, report_files
@@ -57,7 +58,7 @@ def run(
 
     Args:
         files: COCO masks, folders of label maps or of parts, class activation maps; and, without images,
-            trainings and the measures of `evaluate`. `-` is stdin.
+            trainings and the measures of `evaluate`, of which those of images are shown with the images. `-` is stdin.
         page: how it looks.
         ground_truth: what the files are measured by: COCO masks, label maps, or a data set.
         images: the folder that the names of the images start from. None: the data set's own, or the current folder.
@@ -101,7 +102,8 @@ def run(
             for name, own in matched:
                 try:
                     rgb = items[name].rgb()
-                    figure = Figure(name, rgb, _layers(opened, own, place, rgb), comparison.of(own))
+                    measures = comparison.of(own) | opened.of_images.get(image_stem(name), {})
+                    figure = Figure(name, rgb, _layers(opened, own, place, rgb), measures)
                     made.append(report_page.packed(figure, page.side))
                 except InputError as error:
                     failures.append({"file_name": name, "reason": str(error)})

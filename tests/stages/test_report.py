@@ -9,9 +9,10 @@ from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError
 from ovtool.formats import cams, coco, rle
+from ovtool.settings.evaluate import MeanIou, Panoptic
 from ovtool.settings.report import Page
 from ovtool.settings.shared import Run
-from ovtool.stages import report
+from ovtool.stages import evaluate, report
 
 
 def figures(path):
@@ -93,6 +94,23 @@ def test_measures_of_evaluate_become_a_table(folder):
     html = (folder / "page.html").read_text(encoding="utf-8")
     assert re.search(r"<td>cat</td>.*25\.0.*<td>–</td>", html)
     assert "<h1>Scores</h1>" in html
+
+
+def test_measures_of_images_stand_with_the_images(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    guess = masks(folder / "guess.json", [(0, 6), (6, 8)], score=0.5)
+    for metric in (MeanIou(per_image=True), Panoptic(per_image=True)):
+        evaluate.run(guess, truth, metric, out=folder / f"{type(metric).__name__}.json")
+    scores = [folder / "MeanIou.json", folder / "Panoptic.json"]
+    report.run([guess, *scores], images=folder, out=folder / "page.html")
+    (image,), _ = figures(folder / "page.html")
+    assert image["measures"] == {
+        "miou (MeanIou.json)": pytest.approx((4 / 6 + 2 / 4) / 2),
+        "pixel_accuracy (MeanIou.json)": 0.75,
+        "pq (Panoptic.json)": pytest.approx(4 / 6 / 2),
+    }
+    html = (folder / "page.html").read_text(encoding="utf-8")
+    assert "<th" in html and "PQ %" in html and "Classes of Panoptic.json" in html
 
 
 def test_a_broken_image_is_left_out_and_a_lone_one_is_an_error(folder):
