@@ -30,7 +30,7 @@ def write(
     dataset: Dataset,
     folder: Path,
     items: dict[str, ImageItem],
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[], None],
 ) -> None:
     """Writes shards into a folder, `000000.tar` and so on.
 

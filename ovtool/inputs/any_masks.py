@@ -21,6 +21,7 @@ from ovtool.formats import (
     yolo,
 )
 from ovtool.formats.coco import Dataset
+from ovtool.formats.json_sections import Entries
 from ovtool.formats.labelled import LabelledImages
 
 VOC_RESULTS = "results/VOC2012/Segmentation"
@@ -53,7 +54,7 @@ def read(
         raise InputError(f"no such file, folder or data set: {source}")
     if source != "-" and path.is_dir() and not parts.is_parts_folder(path):
         return _folder(path, images, colours)
-    if source != "-" and cvat.is_xml(path):
+    if source != "-" and cvat.is_cvat(path):
         return cvat.read(path)
     if mask_shards.is_shards(path):
         return mask_shards.read(path)
@@ -80,10 +81,10 @@ def images_folder(source: str) -> Path | None:
 
 
 def _json(source: str, images: Path | None, ground_truth: str | None) -> Dataset:
-    where, content = coco_checks.load_json(source)
+    where, content = coco_checks.load_long(source)
     if panoptic.is_panoptic(content):
         return panoptic.read(Path(source), content, images)
-    if isinstance(content, list) and ground_truth is None:
+    if isinstance(content, list | Entries) and ground_truth is None:
         raise UsageError(
             f"{where} is a list of results; give its images and classes with --ground-truth"
         )

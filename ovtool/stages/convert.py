@@ -22,6 +22,7 @@ from ovtool.inputs import asked as requests
 from ovtool.methods import instances
 from ovtool.outputs import mask_formats
 from ovtool.outputs.mask_formats import Request
+from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.convert import Conversion, Format
 from ovtool.settings.shared import Run
 
@@ -60,6 +61,7 @@ def run(
     ground_truth: str | Path | None = None,
     out: str | Path | None = None,
     run: Run = Run(),
+    progress: Progress = no_progress,
 ) -> Converted:
     """Writes masks in another format, or the parts of a checkpoint of OVSeg.
 
@@ -74,6 +76,7 @@ def run(
         out: The file or folder; None is a name made from the input, `-` stdout for a single file.
         run: `overwrite` replaces what is there, `update` only where it is out of date; `dry_run` reads everything
             and writes nothing.
+        progress: Opens a bar.
 
     Raises:
         UsageError: Options that do not go together, or no format.
@@ -112,7 +115,8 @@ def run(
             images=images or any_masks.images_folder(source),
             colours=None if how.colours is None else colour_maps.read_table(how.colours),
         )
-        lost = mask_formats.write(dataset, request)
+        with progress(len(dataset.images), f"writing {to}") as advance:
+            lost = mask_formats.write(dataset, replace(request, advance=advance))
     return Converted(
         target,
         {} if beside is None else {"segments": str(beside)},

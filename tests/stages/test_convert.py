@@ -312,7 +312,9 @@ def test_lines_of_yolo_that_are_broken(data, tmp_path, line, said):
 
 def test_labels_of_yolo_without_names_or_images(data, tmp_path):
     _, target = went(tmp_path, "yolo-seg")
-    with pytest.raises(InputError, match="with the images of .*; give it with --images"):
+    with pytest.raises(
+        InputError, match="with the images of .*; put them there, or name their folder"
+    ):
         came(tmp_path, target)
     assert plain(came(tmp_path, target, images=tmp_path / "photos")) == plain(data)
     (tmp_path / "photos/a,b.jpg").unlink()
