@@ -6,6 +6,7 @@ what it leaves out, in one line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,12 @@ def run(
     target = _default_name(source, to) if out is None else str(out)
     beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
     is_file = to in mask_formats.FILES
+    reads_colours = any_masks.is_coloured(source)
+    if how.colours is not None and not reads_colours and to != "label-maps":
+        raise UsageError(
+            "--colours is of label maps in RGB, and none are read or written; leave it out"
+        )
+    _check_apart(Path(target) if beside is None else beside, (source, truth, images, *_files(how)))
     _check_places(target, beside, is_file, run)
     asked = requests.of(
         "convert", how, to, sources=(source, truth), folder=images, outputs=(target,)
@@ -113,7 +120,9 @@ def run(
             target,
             made_by | {"asked": asked.digest},
             images=images or any_masks.images_folder(source),
-            colours=None if how.colours is None else colour_maps.read_table(how.colours),
+            colours=None
+            if how.colours is None or reads_colours
+            else colour_maps.read_table(how.colours),
         )
         with progress(len(dataset.images), f"writing {to}") as advance:
             lost = mask_formats.write(dataset, replace(request, advance=advance))
@@ -125,6 +134,21 @@ def run(
         len(dataset.categories),
         lost,
     )
+
+
+def _files(how: Conversion) -> list[Path]:
+    return [path for path in (how.colours, how.instances) if isinstance(path, Path)]
+
+
+def _check_apart(target: Path, read: Sequence[object]) -> None:
+    """Refuses a folder to write that holds something that is read, for it would be replaced as a whole."""
+    for place in read:
+        if place is not None and Path(os.path.realpath(str(place))).is_relative_to(
+            os.path.realpath(target)
+        ):
+            raise UsageError(
+                f"{place} is in {target}, which this run writes; write to another place"
+            )
 
 
 def _check_checkpoint(source: str, how: Conversion, *others: object) -> None:
