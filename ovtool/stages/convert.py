@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,11 +93,7 @@ def run(
     target = _default_name(source, to) if out is None else str(out)
     beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
     is_file = to in mask_formats.FILES
-    reads_colours = any_masks.is_coloured(source)
-    if how.colours is not None and not reads_colours and to != "label-maps":
-        raise UsageError(
-            "--colours is of label maps in RGB, and none are read or written; leave it out"
-        )
+    _check_colours(source, to, how)
     _check_apart(Path(target) if beside is None else beside, (source, truth, images, *_files(how)))
     _check_places(target, beside, is_file, run)
     asked = requests.of(
@@ -110,22 +107,20 @@ def run(
     dataset = any_masks.read(source, images, truth, how.colours)
     if how.instances is not None:
         dataset = _divided(dataset, _division(how.instances))
-    lost = mask_formats.not_held(dataset, to)
-    if not run.dry_run:
-        kind = how.instances if how.instances in (None, "parts") else "proposals"
-        settings = {"to": to, "instances": kind}
-        made_by = {"version": ovtool.__version__, "command": "convert", "settings": settings}
-        request = Request(
-            to,
-            target,
-            made_by | {"asked": asked.digest},
-            images=images or any_masks.images_folder(source),
-            colours=None
-            if how.colours is None or reads_colours
-            else colour_maps.read_table(how.colours),
-        )
+    if run.dry_run:
+        lost = mask_formats.not_held(dataset, to)
+    else:
+        home = images or any_masks.images_folder(source)
         with progress(len(dataset.images), f"writing {to}") as advance:
-            lost = mask_formats.write(dataset, replace(request, advance=advance))
+            request = Request(
+                to=to,
+                target=target,
+                made_by=_made_by(how, to, asked.digest),
+                images=home,
+                colours=_table(source, how),
+                advance=advance,
+            )
+            lost = mask_formats.write(dataset, request)
     return Converted(
         target,
         {} if beside is None else {"segments": str(beside)},
@@ -134,6 +129,32 @@ def run(
         len(dataset.categories),
         lost,
     )
+
+
+def _check_colours(source: str, to: Format, how: Conversion) -> None:
+    """Refuses a table of colours that neither what is read nor what is written needs."""
+    if how.colours is not None and to != "label-maps" and not any_masks.is_coloured(source):
+        raise UsageError(
+            "--colours is of label maps in RGB, and none are read or written; leave it out"
+        )
+
+
+def _table(source: str, how: Conversion) -> colour_maps.ColourTable | None:
+    """The colours of the label maps to write; None where they were for those that are read."""
+    if how.colours is None or any_masks.is_coloured(source):
+        return None
+    return colour_maps.read_table(how.colours)
+
+
+def _made_by(how: Conversion, to: Format, digest: str) -> dict[str, Any]:
+    """The provenance of what is written, without a path."""
+    kind = how.instances if how.instances in (None, "parts") else "proposals"
+    return {
+        "version": ovtool.__version__,
+        "command": "convert",
+        "settings": {"to": to, "instances": kind},
+        "asked": digest,
+    }
 
 
 def _files(how: Conversion) -> list[Path]:
