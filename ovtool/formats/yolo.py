@@ -116,7 +116,11 @@ def _names(path: Path) -> list[tuple[int, str]]:
     names: Any = content.get("names") if isinstance(content, dict) else None
     pairs = list(enumerate(names)) if isinstance(names, list) else None
     pairs = list(names.items()) if isinstance(names, dict) else pairs
-    if not pairs or not all(type(k) is int and k >= 0 and str(name).strip() for k, name in pairs):
+    is_named = all(
+        type(k) is int and k >= 0 and isinstance(name, str | int | float) and str(name).strip()
+        for k, name in pairs or ()  # a list in a list may stand for more than memory holds
+    )
+    if not pairs or not is_named:
         raise InputError(
             f"{path} has no names of classes; write `names:` with a number and a name a line"
         )

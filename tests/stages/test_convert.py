@@ -326,6 +326,7 @@ def test_labels_of_yolo_without_names_or_images(data, tmp_path):
         ("names: [a", "is no YAML"),
         ("nc: 3", "has no names of classes"),
         ("names: [a, a]", "that of"),
+        ("a: &a [x, x]\nnames: [*a, *a]", "has no names of classes"),
     ):
         (target / "data.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
