@@ -69,7 +69,16 @@ def convert(
     """
     from ovtool.stages import convert as stage
 
-    made = stage.run(file, to, how, images=images, ground_truth=ground_truth, out=out, run=run)
+    made = stage.run(
+        file,
+        to,
+        how,
+        images=images,
+        ground_truth=ground_truth,
+        out=out,
+        run=run,
+        progress=output.progress,
+    )
     if made.licence is not None:
         _say_weights(made, run.dry_run, json)
         return

@@ -6,7 +6,7 @@ the rows of the box, beginning with zeros. `z_order` says what lies on top. Scor
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
@@ -25,19 +25,19 @@ _ENDS = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}  # which a reader of XML wo
 _logger = logging.getLogger("ovtool")
 
 
-def is_xml(path: Path) -> bool:
-    """Whether a file begins as XML does."""
+def is_cvat(path: Path) -> bool:
+    """Whether a file begins as CVAT's XML does."""
     try:
         with open(path, "rb") as handle:
-            return handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
+            return b"<annotations" in handle.read(512)
     except OSError:
         return False  # its reader says why
 
 
-def write(dataset: Dataset, target: Path, digest: str) -> list[str]:
+def write(dataset: Dataset, target: Path, digest: str, advance: Callable[[], None]) -> list[str]:
     """Writes the XML, or to stdout for ``-``; what could not be kept, a phrase for each kind.
 
-    digest: Of the request, which the head of the file keeps.
+    digest: Of the request, which the head of the file keeps. advance: Called after each image.
     """
     names = {category.id: category.name for category in dataset.categories}
     texts = [*names.values(), *(image.file_name for image in dataset.images)]
@@ -58,6 +58,7 @@ def write(dataset: Dataset, target: Path, digest: str) -> list[str]:
                 line = _mask(mask, image, names[mask.category_id], order[mask.id])
                 handle.write(line.encode() if mask.area else b"")
             handle.write(b"</image>\n")
+            advance()
         handle.write(b"</annotations>\n")
     return [f"{empty:,} masks without a pixel"] if empty else []
 

@@ -44,8 +44,10 @@ def check(folder: Path, overwrite: bool) -> None:
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {folder}: no permission to write in {above}")
     start = atomic.beginning(Path(os.path.realpath(folder)))
-    for left in above.glob("*.tmp" if "[" in start else f"{start}*.tmp"):
-        if left.name.startswith(start) and left.is_dir() and _is_unused(left):
+    for left in above.iterdir():
+        middle = left.name.removeprefix(start).removesuffix(".tmp")
+        is_ours = left.name == f"{start}{middle}.tmp" and middle.isalnum()
+        if is_ours and left.is_dir() and _is_unused(left):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -9,8 +9,20 @@ from typing import Any
 import numpy as np
 
 from ovtool.errors import InputError
-from ovtool.formats import coco_checks, images, label_maps, labelled, parts
+from ovtool.formats import (
+    coco_checks,
+    cvat,
+    images,
+    label_maps,
+    labelled,
+    mask_shards,
+    panoptic,
+    parts,
+    yolo,
+)
 from ovtool.formats.json_sections import Entries
+
+FOREIGN = ("COCO panoptic", "CVAT masks", "YOLO masks", "shards of masks")  # which `convert` reads
 
 
 def kind_of(source: str) -> tuple[str, Any]:
@@ -20,7 +32,7 @@ def kind_of(source: str) -> tuple[str, Any]:
         source: a path; `-` is stdin.
 
     Returns:
-        One of `COCO masks`, `COCO captions`, `COCO results`, `classes per image`, `scores`, `model
+        One of `COCO masks`, `COCO captions`, `COCO results`, those of `FOREIGN`, `classes per image`, `scores`, `model
         configuration`, `safetensors`, `parts`, `label map`, `label maps`, `image`, `images` and `data set`;
         and the content of a JSON, else None.
 
@@ -33,6 +45,10 @@ def kind_of(source: str) -> tuple[str, Any]:
     head = b"{" if source == "-" else _head(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return "safetensors", None
+    if source != "-" and cvat.is_cvat(path):
+        return "CVAT masks", None
+    if path.suffix == ".tar":
+        return "shards of masks", None
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         if path.suffix == ".jsonl":
             raise InputError(f"{path} is one part of a run, if anything; give its folder")
@@ -49,6 +65,10 @@ def _kind_of_folder(folder: Path) -> str:
         return "parts"
     if (folder / labelled.CLASSES_FILE).is_file():
         return "label maps"
+    if (folder / yolo.NAMES_FILE).is_file():
+        return "YOLO masks"
+    if mask_shards.is_shards(folder):
+        return "shards of masks"
     is_data_set = any(folder.glob("annotations/*.json")) or (folder / "JPEGImages").is_dir()
     return "data set" if is_data_set else "images"
 
@@ -68,6 +88,8 @@ def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
         return "COCO results", content
     if not isinstance(content, dict):
         raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
+    if panoptic.is_panoptic(content):
+        return "COCO panoptic", content
     if "metric" in content:
         return "scores", content
     if "images" in content or "annotations" in content:

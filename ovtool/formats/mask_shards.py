@@ -30,7 +30,7 @@ def write(
     dataset: Dataset,
     folder: Path,
     items: dict[str, ImageItem],
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[], None],
 ) -> None:
     """Writes shards into a folder, `000000.tar` and so on.
 
@@ -116,7 +116,10 @@ def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
             if shard.suffix == ".tar" and any(handle.read()):  # which tarfile does not mind
                 raise EOFError("it has no end")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{shard} is no whole tar file: {error}; fetch or make it again") from None
+        reason = str(error).partition("\n")[0]  # tarfile tells what it tried, a line each
+        raise InputError(
+            f"{shard} is no whole tar file: {reason}; fetch or make it again"
+        ) from None
 
 
 def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -5,7 +5,7 @@ panopticapi looks for them. Each pixel has one segment at most: where masks over
 says which keeps it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ovtool.errors import InputError
 from ovtool.formats import coco, folders, images, labelled, rle
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.coco_entries import Annotation, Dataset, Image, by_image
+from ovtool.formats.json_sections import Entries
 
 STUFF = ("ground", "stuff")  # supercategories
 MAX_ID = 256**3 - 1
@@ -30,17 +31,16 @@ def images_folder(path: Path) -> Path:
 def is_panoptic(content: object) -> bool:
     """Whether parsed JSON holds segments of images in place of masks."""
     listed = content.get("annotations") if isinstance(content, dict) else None
-    return isinstance(listed, list) and any(
-        isinstance(entry, dict) and "segments_info" in entry for entry in listed[:1]
-    )
+    first = next(iter(listed), None) if isinstance(listed, list | Entries) else None
+    return isinstance(first, dict) and "segments_info" in first
 
 
 def write_images(
-    dataset: Dataset, folder: Path, names: Mapping[int, str]
+    dataset: Dataset, folder: Path, names: Mapping[int, str], advance: Callable[[], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Writes the PNGs into a folder; what the JSON holds, and what could not be kept, a phrase for each kind.
 
-    names: of each image by its id, the name of its PNG without the ending.
+    names: of each image by its id, the name of its PNG without the ending. advance: called after each image.
     """
     annotations, cut, hidden = [], 0, 0
     for image, masks in by_image(dataset):
@@ -60,6 +60,7 @@ def write_images(
         name = f"{names[image.id]}.png"
         images.write_png(folders.place(folder, name), colours)
         annotations.append({"image_id": image.id, "file_name": name, "segments_info": segments})
+        advance()
     things = [_with_isthing(coco.category_entry(category)) for category in dataset.categories]
     content = {
         "info": dict(dataset.info),

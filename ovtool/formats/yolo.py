@@ -7,7 +7,7 @@ the parts of a mask are joined as Ultralytics' own converter joins them, or are 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ NAMES_FILE = "data.yaml"
 _WITHIN = 0.25  # from the corner of a pixel
 
 
-def write(dataset: Dataset, folder: Path, names: Mapping[int, str]) -> list[str]:
+def write(
+    dataset: Dataset, folder: Path, names: Mapping[int, str], advance: Callable[[], None]
+) -> list[str]:
     """Writes labels into a folder; what could not be kept, a phrase for each kind.
 
-    names: of each image by its id, the name of its label file without the ending.
+    names: of each image by its id, the name of its label file without the ending. advance: called after each
+    image.
     """
     index = {category.id: k for k, category in enumerate(dataset.categories)}
     listed = (
@@ -51,6 +54,7 @@ def write(dataset: Dataset, folder: Path, names: Mapping[int, str]) -> list[str]
             numbers = " ".join(f"{share:.6f}" for share in shares.ravel())
             lines.append(f"{index[mask.category_id]} {numbers}\n")
         atomic.write_text(folders.place(folder, f"labels/{names[image.id]}.txt"), "".join(lines))
+        advance()
     lost = (
         [f"{joined:,} masks of parts that do not touch, which are joined by lines"]
         if joined
@@ -72,7 +76,8 @@ def read(folder: Path, images: Path | None = None) -> Dataset:
     place = images or folder / "images"
     if not place.is_dir():
         raise InputError(
-            f"no folder {place} with the images of {folder}; give it with --images, for their sizes"
+            f"no folder {place} with the images of {folder}, whose sizes are needed; put them there, or name "
+            "their folder with --images"
         )
     labels = folder / "labels"
     files = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.txt"))
@@ -111,7 +116,11 @@ def _names(path: Path) -> list[tuple[int, str]]:
     names: Any = content.get("names") if isinstance(content, dict) else None
     pairs = list(enumerate(names)) if isinstance(names, list) else None
     pairs = list(names.items()) if isinstance(names, dict) else pairs
-    if not pairs or not all(type(k) is int and k >= 0 and str(name).strip() for k, name in pairs):
+    is_named = all(
+        type(k) is int and k >= 0 and isinstance(name, str | int | float) and str(name).strip()
+        for k, name in pairs or ()  # a list in a list may stand for more than memory holds
+    )
+    if not pairs or not is_named:
         raise InputError(
             f"{path} has no names of classes; write `names:` with a number and a name a line"
         )

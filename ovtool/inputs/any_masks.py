@@ -21,6 +21,7 @@ from ovtool.formats import (
     yolo,
 )
 from ovtool.formats.coco import Dataset
+from ovtool.formats.json_sections import Entries
 from ovtool.formats.labelled import LabelledImages
 
 VOC_RESULTS = "results/VOC2012/Segmentation"
@@ -38,7 +39,7 @@ def read(
     Args:
         source: A COCO JSON (of masks, results or panoptic segments; `-` is stdin), CVAT's XML, a shard or a folder of
             them, parts, label maps, YOLO's labels, a submission to VOC, or a data set by name or folder.
-        images: The folder of the images; of panoptic segments, that of the PNGs.
+        images: The folder of the images; of panoptic segments that of the PNGs, where they are not beside the JSON.
         ground_truth: Where a list of results has its images and categories from.
         colours: The table of label maps in RGB.
 
@@ -53,7 +54,7 @@ def read(
         raise InputError(f"no such file, folder or data set: {source}")
     if source != "-" and path.is_dir() and not parts.is_parts_folder(path):
         return _folder(path, images, colours)
-    if source != "-" and cvat.is_xml(path):
+    if source != "-" and cvat.is_cvat(path):
         return cvat.read(path)
     if mask_shards.is_shards(path):
         return mask_shards.read(path)
@@ -79,11 +80,21 @@ def images_folder(source: str) -> Path | None:
     return beside if (Path(source) / yolo.NAMES_FILE).is_file() and beside.is_dir() else None
 
 
+def is_coloured(source: str) -> bool:
+    """Whether a source is a folder of label maps whose classes are colours: it is of no other kind, and has no
+    names of classes."""
+    folder = Path(source)
+    others = (labelled.CLASSES_FILE, yolo.NAMES_FILE, VOC_RESULTS, "annotations")
+    is_other = any((folder / name).exists() for name in others) or mask_shards.is_shards(folder)
+    return source != "-" and folder.is_dir() and not is_other and not parts.is_parts_folder(folder)
+
+
 def _json(source: str, images: Path | None, ground_truth: str | None) -> Dataset:
-    where, content = coco_checks.load_json(source)
+    where, content = coco_checks.load_long(source)
     if panoptic.is_panoptic(content):
-        return panoptic.read(Path(source), content, images)
-    if isinstance(content, list) and ground_truth is None:
+        beside = panoptic.images_folder(Path(source))
+        return panoptic.read(Path(source), content, beside if beside.is_dir() else images)
+    if isinstance(content, list | Entries) and ground_truth is None:
         raise UsageError(
             f"{where} is a list of results; give its images and classes with --ground-truth"
         )
@@ -99,7 +110,7 @@ def _folder(folder: Path, images: Path | None, colours: Path | None) -> Dataset:
     results = folder / VOC_RESULTS
     if results.is_dir():
         return _voc(results, images)
-    if colours is not None and not (folder / labelled.CLASSES_FILE).is_file():
+    if colours is not None and is_coloured(str(folder)):
         return _of_maps(colour_maps.open_folder(folder, colour_maps.read_table(colours)), images)
     return _of_maps(labelled.open_source(str(folder)), images)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Request:
         made_by: The provenance: version, command, settings, and `asked`, the digest of the request.
         images: The folder of the images.
         colours: The table of colours of label maps in RGB.
+        advance: Called after each image, where the format goes image by image.
     """
 
     to: Format
@@ -67,6 +68,7 @@ class Request:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     images: Path | None = None
     colours: colour_maps.ColourTable | None = None
+    advance: Callable[[], None] = lambda: None
 
 
 def write(dataset: Dataset, request: Request) -> list[str]:
@@ -82,12 +84,12 @@ def write(dataset: Dataset, request: Request) -> list[str]:
         coco.write_results(dataset, request.target)
         lost.append("names of images and classes, for which it needs its ground truth")
     elif request.to == "cvat":
-        lost += cvat.write(dataset, target, request.made_by["asked"])
+        lost += cvat.write(dataset, target, request.made_by["asked"], request.advance)
     elif request.to == "coco-panoptic":
         place = panoptic.images_folder(target)
         with folders.writing(place, request.made_by) as folder:
             own = _with_provenance(dataset, request.made_by)
-            content, others = panoptic.write_images(own, folder, _names(dataset))
+            content, others = panoptic.write_images(own, folder, _names(dataset), request.advance)
         atomic.write_text(target, atomic.plain_json(content) + "\n")
         lost += others
     else:
@@ -155,17 +157,17 @@ def _names(dataset: Dataset, bare: bool = False) -> dict[int, str]:
 
 def _write_folder(dataset: Dataset, folder: Path, request: Request) -> list[str]:
     if request.to == "label-maps":
-        return _write_label_maps(dataset, folder, request.colours)
+        return _write_label_maps(dataset, folder, request)
     if request.to == "voc-submission":
-        return _write_voc(dataset, folder)
+        return _write_voc(dataset, folder, request)
     if request.to == "webdataset":
         if request.images is None:
             raise UsageError(
                 "shards hold the images too; give --images DIR, the folder that their names start from"
             )
-        mask_shards.write(dataset, folder, _items(dataset, request.images))
+        mask_shards.write(dataset, folder, _items(dataset, request.images), request.advance)
         return []
-    lost = yolo.write(dataset, folder, _names(dataset))
+    lost = yolo.write(dataset, folder, _names(dataset), request.advance)
     if request.images is None:
         return [*lost, "images, which it expects in images/ (--images DIR copies them)"]
     for name, item in _items(dataset, request.images).items():
@@ -180,9 +182,8 @@ def _items(dataset: Dataset, images: Path) -> dict[str, ImageItem]:
     return labelled.images_of(labelled.from_dataset(dataset, "the data set"), images)
 
 
-def _write_label_maps(
-    dataset: Dataset, folder: Path, table: colour_maps.ColourTable | None
-) -> list[str]:
+def _write_label_maps(dataset: Dataset, folder: Path, request: Request) -> list[str]:
+    table = request.colours
     maps = labelled.from_dataset(dataset, "the data set")
     names = [category.name for category in dataset.categories]
     order = np.arange(-1, len(names), dtype=np.int32)
@@ -203,6 +204,7 @@ def _write_label_maps(
             label_maps.write(path, labels, len(names), names)
         else:
             image_files.write_png(path, colour_maps.image(order[labels + 1], table))
+        request.advance()
     if table is None:
         label_maps.write_classes(folder / labelled.CLASSES_FILE, names)
     return _hidden(dataset, kept)
@@ -214,7 +216,7 @@ def _hidden(dataset: Dataset, kept: int) -> list[str]:
     return [f"{shared:,} pixels of masks below others"] if shared else []
 
 
-def _write_voc(dataset: Dataset, folder: Path) -> list[str]:
+def _write_voc(dataset: Dataset, folder: Path, request: Request) -> list[str]:
     """Label maps in VOC's numbers and palette; 0 is the background, and whatever VOC has no class for."""
     voc = KnownNames(vocabularies.named("voc20").classes)
     numbers = np.zeros(len(dataset.categories) + 1, np.int32)  # the first of no class
@@ -238,6 +240,7 @@ def _write_voc(dataset: Dataset, folder: Path) -> list[str]:
         kept += int((labels >= 0).sum())
         path = folders.place(folder, f"{VOC_FOLDER}/{names[image.id]}.png")
         label_maps.write(path, numbers[labels + 1], len(voc.names) + 1)
+        request.advance()
     lost = _hidden(dataset, kept)
     if others:
         lost.append(

@@ -20,8 +20,8 @@ from ovtool.formats import (
     labelled,
     tensors,
 )
+from ovtool.inputs import any_masks, data_folders
 from ovtool.inputs import asked as requests
-from ovtool.inputs import data_folders
 from ovtool.inputs import images as sources
 from ovtool.settings.shared import Run
 
@@ -104,6 +104,8 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
     where = "standard input" if source == "-" else source
     if kind == "COCO masks":
         yield from _coco(content, where)
+    elif kind in kinds.FOREIGN:
+        yield from _caught(any_masks.read, source)
     elif kind == "COCO captions":
         yield from _captions(content, where)
     elif kind == "COCO results":

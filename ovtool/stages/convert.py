@@ -6,9 +6,11 @@ what it leaves out, in one line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from ovtool.inputs import asked as requests
 from ovtool.methods import instances
 from ovtool.outputs import mask_formats
 from ovtool.outputs.mask_formats import Request
+from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.convert import Conversion, Format
 from ovtool.settings.shared import Run
 
@@ -60,6 +63,7 @@ def run(
     ground_truth: str | Path | None = None,
     out: str | Path | None = None,
     run: Run = Run(),
+    progress: Progress = no_progress,
 ) -> Converted:
     """Writes masks in another format, or the parts of a checkpoint of OVSeg.
 
@@ -74,6 +78,7 @@ def run(
         out: The file or folder; None is a name made from the input, `-` stdout for a single file.
         run: `overwrite` replaces what is there, `update` only where it is out of date; `dry_run` reads everything
             and writes nothing.
+        progress: Opens a bar.
 
     Raises:
         UsageError: Options that do not go together, or no format.
@@ -88,6 +93,8 @@ def run(
     target = _default_name(source, to) if out is None else str(out)
     beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
     is_file = to in mask_formats.FILES
+    _check_colours(source, to, how)
+    _check_apart(Path(target) if beside is None else beside, (source, truth, images, *_files(how)))
     _check_places(target, beside, is_file, run)
     asked = requests.of(
         "convert", how, to, sources=(source, truth), folder=images, outputs=(target,)
@@ -100,19 +107,20 @@ def run(
     dataset = any_masks.read(source, images, truth, how.colours)
     if how.instances is not None:
         dataset = _divided(dataset, _division(how.instances))
-    lost = mask_formats.not_held(dataset, to)
-    if not run.dry_run:
-        kind = how.instances if how.instances in (None, "parts") else "proposals"
-        settings = {"to": to, "instances": kind}
-        made_by = {"version": ovtool.__version__, "command": "convert", "settings": settings}
-        request = Request(
-            to,
-            target,
-            made_by | {"asked": asked.digest},
-            images=images or any_masks.images_folder(source),
-            colours=None if how.colours is None else colour_maps.read_table(how.colours),
-        )
-        lost = mask_formats.write(dataset, request)
+    if run.dry_run:
+        lost = mask_formats.not_held(dataset, to)
+    else:
+        home = images or any_masks.images_folder(source)
+        with progress(len(dataset.images), f"writing {to}") as advance:
+            request = Request(
+                to=to,
+                target=target,
+                made_by=_made_by(how, to, asked.digest),
+                images=home,
+                colours=_table(source, how),
+                advance=advance,
+            )
+            lost = mask_formats.write(dataset, request)
     return Converted(
         target,
         {} if beside is None else {"segments": str(beside)},
@@ -121,6 +129,47 @@ def run(
         len(dataset.categories),
         lost,
     )
+
+
+def _check_colours(source: str, to: Format, how: Conversion) -> None:
+    """Refuses a table of colours that neither what is read nor what is written needs."""
+    if how.colours is not None and to != "label-maps" and not any_masks.is_coloured(source):
+        raise UsageError(
+            "--colours is of label maps in RGB, and none are read or written; leave it out"
+        )
+
+
+def _table(source: str, how: Conversion) -> colour_maps.ColourTable | None:
+    """The colours of the label maps to write; None where they were for those that are read."""
+    if how.colours is None or any_masks.is_coloured(source):
+        return None
+    return colour_maps.read_table(how.colours)
+
+
+def _made_by(how: Conversion, to: Format, digest: str) -> dict[str, Any]:
+    """The provenance of what is written, without a path."""
+    kind = how.instances if how.instances in (None, "parts") else "proposals"
+    return {
+        "version": ovtool.__version__,
+        "command": "convert",
+        "settings": {"to": to, "instances": kind},
+        "asked": digest,
+    }
+
+
+def _files(how: Conversion) -> list[Path]:
+    return [path for path in (how.colours, how.instances) if isinstance(path, Path)]
+
+
+def _check_apart(target: Path, read: Sequence[object]) -> None:
+    """Refuses a folder to write that holds something that is read, for it would be replaced as a whole."""
+    for place in read:
+        if place is not None and Path(os.path.realpath(str(place))).is_relative_to(
+            os.path.realpath(target)
+        ):
+            raise UsageError(
+                f"{place} is in {target}, which this run writes; write to another place"
+            )
 
 
 def _check_checkpoint(source: str, how: Conversion, *others: object) -> None:

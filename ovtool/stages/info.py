@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ovtool.errors import InputError
-from ovtool.formats import image_search, images, label_maps, labelled, parts, tensors
-from ovtool.formats.kinds import classes_of, entries, is_label_map, kind_of
-from ovtool.inputs import data_folders
+from ovtool.formats import coco, image_search, images, label_maps, labelled, parts, tensors
+from ovtool.formats.kinds import FOREIGN, classes_of, entries, is_label_map, kind_of
+from ovtool.inputs import any_masks, data_folders
 
 Facts = dict[str, Any]
 
@@ -42,6 +42,7 @@ def run(file: str | Path) -> Facts:
         "COCO masks": lambda: _coco(content),
         "COCO captions": lambda: _coco(content),
         "COCO results": lambda: _results(content),
+        **dict.fromkeys(FOREIGN, lambda: _coco(coco.document(any_masks.read(source)))),
         "classes per image": lambda: _words(content),
         "scores": lambda: content,
         "model configuration": lambda: content,

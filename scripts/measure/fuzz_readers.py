@@ -31,6 +31,7 @@ from ovtool.formats import (
     rle,
     shards,
 )
+from ovtool.inputs import any_masks
 from ovtool.models import (
     background_prompts,
     mask_generator,
@@ -41,6 +42,9 @@ from ovtool.models import (
     sources,
 )
 from ovtool.models import clip as door
+from ovtool.outputs import mask_formats
+from ovtool.outputs.mask_formats import Request
+from ovtool.settings.convert import Format
 from ovtool.stages import check, info
 from ovtool.training import loop
 from ovtool.training.checkpoints import Checkpoint
@@ -283,6 +287,31 @@ def read_rle(folder: Path) -> None:
         rle.area(compressed), rle.bounding_box(compressed), rle.decode(compressed, SIDE, SIDE)
 
 
+def converted(to: Format, name: str = "x") -> Callable[[Path], None]:
+    """Writes masks in the format of another tool, with the images that some need."""
+
+    def make(folder: Path) -> None:
+        (folder / "images").mkdir()
+        for image in dataset().images:
+            pixels().save(folder / "images" / image.file_name)
+        request = Request(
+            to=to,
+            target=str(folder / name),
+            made_by={"asked": "x", "settings": {}},
+            images=folder / "images",
+        )
+        mask_formats.write(dataset(), request)
+
+    return make
+
+
+def make_colours(folder: Path) -> None:
+    """A table of colours, and a label map in them."""
+    (folder / "maps").mkdir()
+    Image.fromarray(np.full((SIDE, SIDE, 3), 9, np.uint8)).save(folder / "maps" / "x.png")
+    (folder / "x.txt").write_text("1 2 3 cow\n9 9 9 apple\n0 0 0\n")
+
+
 WEIGHTS = "x.safetensors"
 _RLES: list[Any] = [mask(), {"size": [SIDE, SIDE], "counts": [24, 1000]}, [[1, 1, 20, 1, 20, 20]]]
 READERS = [
@@ -316,6 +345,16 @@ READERS = [
     Reader("proposers", "tensors", copied("tiny_proposer.safetensors"),
            lambda f: maskformer.load(f / WEIGHTS)),
     Reader("segmenters", "tensors", make_segmenter, lambda f: segmenter.load(f / WEIGHTS)),
+    Reader("COCO panoptic", "json", converted("coco-panoptic", "x.json"),
+           lambda f: any_masks.read(str(f / "x.json")), "x.json"),
+    Reader("PNGs of panoptic", "bytes", converted("coco-panoptic", "x.json"),
+           lambda f: any_masks.read(str(f / "x.json")), "1.png"),
+    Reader("CVAT's XML", "bytes", converted("cvat"), lambda f: any_masks.read(str(f / "x")), "x"),
+    Reader("YOLO's labels", "bytes", converted("yolo-seg"), lambda f: any_masks.read(str(f / "x")), ".txt"),
+    Reader("YOLO's names", "bytes", converted("yolo-seg"), lambda f: any_masks.read(str(f / "x")), ".yaml"),
+    Reader("shards of masks", "bytes", converted("webdataset"), lambda f: any_masks.read(str(f / "x")), ".tar"),
+    Reader("colours of label maps", "bytes", make_colours,
+           lambda f: any_masks.read(str(f / "maps"), colours=f / "x.txt")),
     Reader("info and check of JSON", "json", make_coco, described),
     Reader("info and check of tensors", "tensors", make_cams, described),
 ]  # fmt: skip

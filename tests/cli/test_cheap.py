@@ -47,6 +47,7 @@ def test_the_version_has_the_name(tmp_path):
         ["train-proposer", "t.json"],
         ["train-segmenter", "t.json"],
         ["evaluate", "p.json", "--ground-truth", "t.json"],
+        ["convert", "p.json", "--to", "coco"],
     ],
     ids=lambda line: line[0],
 )

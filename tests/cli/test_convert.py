@@ -83,3 +83,29 @@ def test_what_cannot_be_meant(desk, fails, capsys):
     assert (
         fails(1, "convert", "x.json", "--to", "coco") == "no such file, folder or data set: x.json"
     )
+
+
+def test_converted_files_are_told_and_checked(desk, capsys):
+    assert run("data make collage scenes --count 2 --size 64".split()) == 0
+    outputs = {
+        "coco-panoptic": ("p.json", "COCO panoptic"),
+        "cvat": ("c.xml", "CVAT masks"),
+        "yolo-seg": ("y", "YOLO masks"),
+        "webdataset": ("w", "shards of masks"),
+        "label-maps": ("m", "label maps"),
+    }
+    for to, (out, kind) in outputs.items():
+        line = ["convert", INSTANCES, "--images", "scenes/images/demo", "--to", to, "-o", out]
+        assert run(line) == 0
+        capsys.readouterr()
+        assert run(["info", out, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["kind"] == kind
+        assert to == "label-maps" or (facts["images"], facts["categories"]) == (2, 209)
+        assert run(["check", out]) == 0
+    Path("y/labels/000001.txt").write_text("0 1\n")
+    Path("c.xml").write_text("<annotations>")
+    capsys.readouterr()
+    assert run(["check", "y", "c.xml"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "000001.txt: line 1 has 1 numbers" in first and "c.xml is no XML" in second

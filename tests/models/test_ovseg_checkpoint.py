@@ -271,3 +271,25 @@ def test_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
         == "error: the format to write x.json in is not given; name it with --to\n"
     )
     assert "a checkpoint has no masks; leave out" in says("a.pth", "--instances", "parts")[1]
+
+
+@pytest.mark.parametrize("architecture", ["ViT-L-14", "ViT-B-16"])
+def test_the_configuration_of_the_true_clips_is_read_from_their_shapes(architecture):
+    published = open_clip.get_model_config(architecture)
+    with torch.device("meta"):
+        model = open_clip.CLIP(**published, quick_gelu=True)
+    state = {f"clip_adapter.clip_model.{name}": value for name, value in model.state_dict().items()}
+    depth, places = 3, model.visual.positional_embedding.shape[0] - 1
+    width = published["vision_cfg"]["width"]
+    prompts = "clip_adapter.clip_model.visual.mask_embedding"
+    state[prompts] = torch.empty(depth, places, width, device="meta")
+    prefix = ovseg_checkpoint.clip_prefix(state)
+    assert prefix == "clip_adapter.clip_model."
+    own = {name.removeprefix(prefix): value for name, value in state.items()}
+    config = ovseg_checkpoint.clip_config(own, "x")
+    with torch.device("meta"):
+        again = open_clip.CLIP(**config)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in again.state_dict().items()} == shapes
+    for tower in ("vision_cfg", "text_cfg"):
+        assert published[tower].items() <= config[tower].items() | {("head_width", 64)}

@@ -312,7 +312,9 @@ def test_lines_of_yolo_that_are_broken(data, tmp_path, line, said):
 
 def test_labels_of_yolo_without_names_or_images(data, tmp_path):
     _, target = went(tmp_path, "yolo-seg")
-    with pytest.raises(InputError, match="with the images of .*; give it with --images"):
+    with pytest.raises(
+        InputError, match="with the images of .*; put them there, or name their folder"
+    ):
         came(tmp_path, target)
     assert plain(came(tmp_path, target, images=tmp_path / "photos")) == plain(data)
     (tmp_path / "photos/a,b.jpg").unlink()
@@ -324,6 +326,7 @@ def test_labels_of_yolo_without_names_or_images(data, tmp_path):
         ("names: [a", "is no YAML"),
         ("nc: 3", "has no names of classes"),
         ("names: [a, a]", "that of"),
+        ("a: &a [x, x]\nnames: [*a, *a]", "has no names of classes"),
     ):
         (target / "data.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
@@ -463,10 +466,39 @@ def test_a_folder_is_there_whole_or_not_at_all(data, tmp_path, monkeypatch):
         convert.run(tmp_path / "data.json", "yolo-seg", out=target, run=Run(overwrite=True))
     assert sorted(path.name for path in target.rglob("*")) == before
     assert (target / "labels/a,b.txt").read_text() == "kept"
-    left = tmp_path / ".out.0123456789ab.tmp"
+    left, other = tmp_path / ".out.0123456789ab.tmp", tmp_path / ".out.x.0123456789ab.tmp"
     left.mkdir()  # of a writer that was killed
+    other.mkdir()  # of out.x
     folders.check(target, True)
-    assert not left.exists()
+    assert not left.exists() and other.exists()
+
+
+def test_what_is_read_is_never_replaced(data, tmp_path):
+    _, target = went(tmp_path, "yolo-seg", images=tmp_path / "photos")
+    for source, images in ((target, None), (tmp_path / "data.json", target / "images")):
+        with pytest.raises(UsageError, match="is in .*, which this run writes; write to another"):
+            convert.run(source, "yolo-seg", images=images, out=target, run=Run(overwrite=True))
+    assert plain(came(tmp_path, target)) == plain(data)
+    with pytest.raises(UsageError, match="data.json, which this run writes"):
+        convert.run(
+            tmp_path / "data.json", "coco", out=tmp_path / "data.json", run=Run(overwrite=True)
+        )
+
+
+def test_a_table_of_colours_that_nothing_needs(data, tmp_path):
+    how = Conversion(colours=tmp_path / "data.json")
+    with pytest.raises(UsageError, match="none are read or written; leave it out"):
+        convert.run(tmp_path / "data.json", "cvat", how, out=tmp_path / "x.xml")
+
+
+def test_colours_become_numbers(tmp_path):
+    (tmp_path / "rgb").mkdir()
+    Image.fromarray(np.full((4, 6, 3), (1, 2, 3), np.uint8)).save(tmp_path / "rgb/a.png")
+    (tmp_path / "c.txt").write_text("9 9 9 sky\n1 2 3 road\n")
+    how = Conversion(colours=tmp_path / "c.txt")
+    convert.run(tmp_path / "rgb", "label-maps", how, out=tmp_path / "maps")
+    assert (label_maps.read(tmp_path / "maps/a.png") == 1).all()
+    assert (tmp_path / "maps/classes.txt").read_text() == "sky\nroad\n"
 
 
 def test_what_cannot_go_to_stdout_and_what_is_not_there(data, tmp_path):
