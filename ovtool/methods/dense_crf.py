@@ -17,6 +17,7 @@ linear, so only L - 1 labels are filtered: the last one's message is K~ 1 less t
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -108,22 +109,35 @@ def _messages(kernels: list[Lattice], values: Tensor) -> Tensor:
 
 def _kernels(image: Tensor, preset: Preset) -> list[Lattice]:
     """The lattices that filter by w K~, spatial and bilateral; those of weight 0 are left out."""
-    height, width = image.shape[:2]
+    size, device = (image.shape[0], image.shape[1]), image.device
+    kernels = []
+    if preset.gaussian_weight > 0:
+        kernels.append(_spatial(size, preset.gaussian_sxy, preset.gaussian_weight, device))
+    if preset.bilateral_weight > 0:
+        colour = image.flatten(0, 1).float() / preset.bilateral_srgb
+        features = torch.cat([_places(size, device) / preset.bilateral_sxy, colour], dim=1)
+        kernels.append(_weighted(features, preset.bilateral_weight))
+    return kernels
+
+
+@lru_cache(maxsize=1)  # images that follow each other are often of one size
+def _spatial(
+    size: tuple[int, int], deviation: float, weight: float, device: torch.device
+) -> Lattice:
+    """The spatial kernel of images of a size, which does not depend on what they show."""
+    return _weighted(_places(size, device) / deviation, weight)
+
+
+def _places(size: tuple[int, int], device: torch.device) -> Tensor:
+    """The column and row of each pixel, float32 (N, 2)."""
     row, column = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32, device=image.device),
-        torch.arange(width, dtype=torch.float32, device=image.device),
-        indexing="ij",
+        *(torch.arange(side, dtype=torch.float32, device=device) for side in size), indexing="ij"
     )
-    place = torch.stack([column, row], dim=-1).flatten(0, 1)
-    colour = image.flatten(0, 1).float() / preset.bilateral_srgb
-    kernels = (
-        (place / preset.gaussian_sxy, preset.gaussian_weight),
-        (torch.cat([place / preset.bilateral_sxy, colour], dim=1), preset.bilateral_weight),
-    )
-    lattices = []
-    for features, weight in kernels:
-        if weight > 0:
-            lattice = Lattice.build(features)
-            sums = lattice.filter(features.new_ones(len(features), 1))[:, 0]
-            lattices.append(lattice.scaled((weight / (sums + 1e-20)).sqrt()))
-    return lattices
+    return torch.stack([column, row], dim=-1).flatten(0, 1)
+
+
+def _weighted(features: Tensor, weight: float) -> Lattice:
+    """The lattice of features that filters by w K~."""
+    lattice = Lattice.build(features)
+    sums = lattice.filter(features.new_ones(len(features), 1))[:, 0]
+    return lattice.scaled((weight / (sums + 1e-20)).sqrt())

@@ -13,7 +13,7 @@ from benchmarks import images
 from benchmarks.measuring import OVTOOL, Setup, command, medians, peak_gigabytes
 from benchmarks.table import Row
 
-MINED, FEW = 40, 20
+MINED = 20
 
 
 def startup(setup: Setup) -> list[Row]:
@@ -49,23 +49,21 @@ def segment(setup: Setup) -> list[Row]:
 
 
 def mining(setup: Setup) -> list[Row]:
-    """`mine-pairs` on a few photographs, beside what cannot be done without; and on more, by two workers."""
-    few, many = setup.folder / "few", setup.folder / "many"
-    captions, more = images.captioned(few, FEW), images.captioned(many, MINED)
-    half = MINED // 2
+    """`mine-pairs` on photographs, beside what cannot be done without, and by two workers beside one."""
+    captions = images.captioned(setup.folder / "mined", MINED)
     ways = {
-        "few": _mine(captions),
+        "whole": _mine(captions),
         "imports": command([sys.executable, "-c", "import torch, spacy"]),
-        "forwards": partial(_forwards, *_bare(FEW)),
-        "one": _mine(more, "--threads", "1"),
-        "two": _mine(more, "--threads", "1", "--workers", "2", "--part-size", str(half)),
+        "forwards": partial(_forwards, *_bare(MINED)),
+        "one": _mine(captions, "--threads", "1"),
+        "two": _mine(captions, "--threads", "1", "--workers", "2", "--part-size", str(MINED // 2)),
     }
     cost = medians(ways, setup.repeats(2), warm=False)
     return [
-        Row("mine-few", f"`mine-pairs` on {FEW} photographs of 640 x 480, `photo`", cost["few"],
+        Row("mine-few", f"`mine-pairs` on {MINED} photographs of 640 x 480, `photo`", cost["whole"],
             "`import torch, spacy`, and bare forward passes of 100 crops an image",
             cost["imports"] + cost["forwards"], 1 / 1.3),
-        Row("mine-many", f"`mine-pairs` on {MINED} photographs, 2 workers", cost["two"],
+        Row("mine-many", f"`mine-pairs --workers 2` on {MINED} photographs, start included", cost["two"],
             "the same, one image at a time, one thread", cost["one"], 2),
     ]  # fmt: skip
 

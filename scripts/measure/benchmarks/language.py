@@ -42,7 +42,7 @@ def embeddings(setup: Setup) -> list[Row]:
     words = _names(vocabularies, 847)
     sets = templates.templates("openai")
     sentences = [template.format(word) for word in words for template in sets]
-    step = max(1, len(sentences) // (64 if setup.quick else 512))
+    step = max(1, len(sentences) // (48 if setup.quick else 256))
     sample = sentences[::step]
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     ways = {
