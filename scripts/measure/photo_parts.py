@@ -52,7 +52,7 @@ PROMPTS = (
     "-o $WORK/prompts.safetensors",
 )
 PROPOSER = (
-    f"train-proposer {MASKS} --images {OTHERS} --arch photo --targets instances --steps 150 --batch-size 4 --crop-size 320 "
+    f"train-proposer {MASKS} --images {OTHERS} --arch photo --targets instances --steps 100 --batch-size 4 --crop-size 320 "
     "--held-out 0 --validate-every 0 --model $TWIN -o $WORK/proposer.safetensors"
 )
 
