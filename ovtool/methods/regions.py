@@ -58,7 +58,8 @@ def superpixels(
     labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=min_size, channel_axis=-1)
     if not np.bincount(labels.ravel()).all():  # scikit-image leaves no gaps today
         labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
-    return labels.astype(np.int32)
+    numbered: NDArray[np.int32] = labels.astype(np.int32)
+    return numbered
 
 
 def _histograms(lab: NDArray[np.float32], superpixels: NDArray[np.int32]) -> NDArray[np.float64]:

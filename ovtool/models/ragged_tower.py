@@ -68,6 +68,9 @@ def block_output(
     for out, own_q, own_keys, own_seen in parts:
         both = torch.cat([own_keys, blank_keys[~own_seen[1:]]])[None]
         k, v = both.chunk(2, dim=-1)
-        heads = [masked_tower.heads(part, attention.num_heads) for part in (own_q[None], k, v)]
-        out.copy_(scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)[0])
+        q_heads, k_heads, v_heads = (
+            masked_tower.heads(part, attention.num_heads) for part in (own_q[None], k, v)
+        )
+        attended = scaled_dot_product_attention(q_heads, k_heads, v_heads)
+        out.copy_(attended.transpose(1, 2).flatten(2)[0])
     return masked_tower.after_attention(block, queries, mixed)

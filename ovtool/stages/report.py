@@ -102,7 +102,7 @@ def run(
             for name, own in matched:
                 try:
                     rgb = items[name].rgb()
-                    measures = comparison.of(own) | opened.of_images.get(image_stem(name), {})
+                    measures = {**comparison.of(own), **opened.of_images.get(image_stem(name), {})}
                     figure = Figure(name, rgb, _layers(opened, own, place, rgb), measures)
                     made.append(report_page.packed(figure, page.side))
                 except InputError as error:
