@@ -123,8 +123,12 @@ def test_ray_leaves_what_one_process_leaves(at, desk):
     assert propose("x.json", "--threads", "1") == 0
     command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "2"]
     more = ["-o", "y.json", "--threads", "1", "--engine", "ray", "--workers", "2"]
+    slow = {"RAY_raylet_start_wait_time_s": "300"}  # of a machine that is busy
     done = subprocess.run(
-        [*command, *more], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": PACKAGE}
+        [*command, *more],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PACKAGE, **slow},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and f"{COUNT} images" in done.stderr
