@@ -124,7 +124,7 @@ def opened(files: DataSet, has_segments: bool = False) -> LabelledImages:
     if lacking := missing[id(maps)]:
         raise InputError(
             f"{files.name} lacks the label maps of {len(lacking)} of its {len(names)} images (the first is "
-            f"{lacking[0]}); {registry.DATA_SETS[files.name.partition(':')[0]].get}"
+            f"{lacking[0]}); {registry.how_to_get(files.name.partition(':')[0])}"
         )
     classes, table = _values(maps, files.folder)
     place = dict(zip(names, paths, strict=True))
