@@ -16,7 +16,8 @@ from ovtool.datasets.layouts import LABEL_FILES, Maps
 from ovtool.datasets.registry import DataSet
 from ovtool.datasets.vocabularies import Vocabulary, folded
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coded_maps, image_search, labelled, panoptic_maps
+from ovtool.formats import coco_checks as checks
+from ovtool.formats import coded_maps, image_search, labelled, panoptic, panoptic_maps
 from ovtool.formats.labelled import LabelledImages
 from ovtool.settings.protocols import Protocol
 
@@ -98,12 +99,20 @@ def unlike(classes: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 # --- images -----------------------------------------------------------------------------------------
-def opened(files: DataSet) -> LabelledImages:
+def opened(files: DataSet, has_segments: bool = False) -> LabelledImages:
     """The label maps of a data set: of files, of panoptic ones, or of the masks of a COCO JSON.
+
+    Args:
+        files: The data set.
+        has_segments: Whether the masks of panoptic files are needed one by one; all are held then.
 
     Raises:
         InputError: Files are missing or broken.
     """
+    if files.panoptic is not None and has_segments:
+        source, folder = files.panoptic
+        content = checks.load_json(source)[1]
+        return labelled.from_dataset(panoptic.read(source, content, folder), str(source))
     if files.panoptic is not None:
         return panoptic_maps.opened(*files.panoptic)
     if not files.maps:
@@ -115,7 +124,7 @@ def opened(files: DataSet) -> LabelledImages:
     if lacking := missing[id(maps)]:
         raise InputError(
             f"{files.name} lacks the label maps of {len(lacking)} of its {len(names)} images (the first is "
-            f"{lacking[0]}); {registry.DATA_SETS[files.name.partition(':')[0]].get}"
+            f"{lacking[0]}); {registry.how_to_get(files.name.partition(':')[0])}"
         )
     classes, table = _values(maps, files.folder)
     place = dict(zip(names, paths, strict=True))

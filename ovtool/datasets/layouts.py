@@ -2,7 +2,8 @@
 
 All paths are below `$DETECTRON2_DATASETS` (`./datasets` without it), as in the `datasets/README.md` of detectron2
 and of the projects that build on it, in the guide of mmsegmentation, or as the archive of the data set unpacks.
-Where several layouts are in use each is described, and the first that is there is read. `{split}` in a path is
+Where several layouts are in use each is described, the common one first; where several are there with their label
+maps, the last is read. `{split}` in a path is
 what the folders of a split are called, and `{joined}` the same without underscores.
 """
 
@@ -85,7 +86,7 @@ class Description:
     splits: the name of each split, and what its folders are called.
     default: the split that the name alone means.
     layouts: the ways in which it may lie; none where it is made.
-    get: how to get it, as the end of a sentence.
+    get: how to get it, as the end of a sentence; `{root}` is where data sets are looked for.
     has_numbers: whether the names of its images are their COCO ids.
     """
 
@@ -185,7 +186,7 @@ DATA_SETS: Mapping[str, Description] = {
                 captions="annotations/captions_{split}.json",
             ),
         ),
-        "put COCO and its panoptic annotations there",
+        "put COCO and its panoptic annotations in {root}/coco",
         True,
     ),
     "coco-stuff": Description(
@@ -208,7 +209,7 @@ DATA_SETS: Mapping[str, Description] = {
                 ),
             ),
         ),
-        "put COCO there, and stuffthingmaps_trainval2017.zip of COCO-Stuff unpacked in stuffthingmaps",
+        "put COCO in {root}/coco, and unpack stuffthingmaps_trainval2017.zip of COCO-Stuff in {root}/coco/stuffthingmaps",
         True,
     ),
     "coco-stuff-only": Description(
@@ -216,7 +217,7 @@ DATA_SETS: Mapping[str, Description] = {
         _COCO,
         "val2017",
         (Layout("coco", "{split}", instances="annotations/stuff_{split}.json"),),
-        "put COCO and its stuff annotations there",
+        "put COCO and its stuff annotations in {root}/coco",
         True,
     ),
     "ade20k": Description(
@@ -232,45 +233,45 @@ DATA_SETS: Mapping[str, Description] = {
             )
             for folder in ("ADEChallengeData2016", "ade/ADEChallengeData2016")
         ),
-        "unpack ADEChallengeData2016.zip there",
+        "unpack ADEChallengeData2016.zip in {root}",
     ),
     "ade20k-full": Description(
         "the whole ADE20K, 847 classes",
         _ADE,
         "val",
         (
-            replace(_ADE_FULL, images="images_detectron2/{split}", maps=(_ADE_FULL_PREPARED,)),
             replace(_ADE_FULL, maps=(_ADE_FULL_RAW,)),
+            replace(_ADE_FULL, images="images_detectron2/{split}", maps=(_ADE_FULL_PREPARED,)),
         ),
-        "register for ADE20K and unpack ADE20K_2021_17_01 there",
+        "register for ADE20K and unpack ADE20K_2021_17_01 in {root}",
     ),
     "pascal-context": Description(
         "Pascal Context, 59 classes and background",
         _same("train", "val"),
         "val",
         (replace(_CONTEXT, maps=_CONTEXT_59),),
-        "put Pascal VOC 2010 there, with the labels of Pascal Context in trainval or SegmentationClassContext",
+        "put Pascal VOC 2010 in {root}/VOCdevkit, with the labels of Pascal Context in VOC2010/trainval or SegmentationClassContext",
     ),
     "pascal-context-459": Description(
         "Pascal Context with all its 459 classes",
         _same("train", "val"),
         "val",
         (replace(_CONTEXT, maps=_CONTEXT_459),),
-        "put Pascal VOC 2010 there, with trainval and labels.txt of Pascal Context",
+        "put Pascal VOC 2010 in {root}/VOCdevkit, with trainval and labels.txt of Pascal Context in VOC2010",
     ),
     "voc": Description(
         "Pascal VOC 2012, its segmentation splits, 20 classes and background",
         _same("train", "train_aug", "val", "trainval"),
         "val",
         (_VOC, replace(_VOC, folder="VOCdevkit/VOC2012")),
-        "put Pascal VOC 2012 there",
+        "put Pascal VOC 2012 in {root}",
     ),
     "lvis": Description(
         "LVIS v1: masks of objects of 1,203 classes, on the images of COCO",
         _same("train", "val"),
         "val",
         (Layout("", "coco", instances="lvis/lvis_v1_{split}.json", only_listed=True),),
-        "put COCO in coco and the files of LVIS in lvis",
+        "put COCO in {root}/coco and the files of LVIS in {root}/lvis",
         True,
     ),
     "cityscapes": Description(
@@ -293,7 +294,7 @@ DATA_SETS: Mapping[str, Description] = {
                 ),
             ),
         ),
-        "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there",
+        "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in {root}/cityscapes",
     ),
     "camvid": Description(
         "CamVid: 11 classes with the label maps of SegNet, 32 with those of its authors",
@@ -317,6 +318,6 @@ DATA_SETS: Mapping[str, Description] = {
                 ),
             ),
         ),
-        "put CamVid there",
+        "put CamVid in {root}",
     ),
 }

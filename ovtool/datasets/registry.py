@@ -174,6 +174,11 @@ def root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
+def how_to_get(name: str) -> str:
+    """How to get a data set, as the end of a sentence."""
+    return DATA_SETS[name].get.format(root=root())
+
+
 def located(name: str, split: str, layout: Layout) -> DataSet:
     """The files of a split in one layout, whether they are there or not; the list of its images is read where it
     is there."""
@@ -220,7 +225,7 @@ def _names_in(listed: Path | None, layout: Layout) -> tuple[str, ...] | None:
 
 
 def _found(name: str, split: str) -> DataSet:
-    """The files of a split in the first layout whose images and label maps are there, else whose images are.
+    """The files of a split in the last layout whose images and label maps are there, else the first whose images are.
 
     Raises:
         InputError: No layout has the images, or the list of them is missing.
@@ -232,9 +237,9 @@ def _found(name: str, split: str) -> DataSet:
     if not there:
         files = candidates[0][0]
         raise InputError(
-            f"{name}:{split} is not at {files.images}; {about.get}, or set DETECTRON2_DATASETS"
+            f"{name}:{split} is not at {files.images}; {how_to_get(name)}, or set DETECTRON2_DATASETS"
         )
-    files, layout = (whole or there)[0]
+    files, layout = (whole[-1:] or there)[0]
     lists = lists_of(name, split, layout)
     if lists and files.file_names is None:
         raise InputError(f"{name}:{split} needs the list of its images at {lists[0]}; put it there")

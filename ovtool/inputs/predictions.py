@@ -95,10 +95,10 @@ class LabelledPair:
         return known
 
 
-def truth_file(ground_truth: str, instances: bool) -> str:
+def truth_file(ground_truth: str, instances: bool, or_maps: bool = False) -> str:
     """What holds a truth, for `open_truth` or `open_masks`: for a data set, by name or as a folder that `data make`
     wrote, its COCO JSON of instances or of all pixels, or its name where label maps hold these; else what was
-    given.
+    given. With `or_maps` label maps are taken for instances where a data set has nothing else.
 
     Raises:
         UsageError: the data set has no such split.
@@ -109,19 +109,33 @@ def truth_file(ground_truth: str, instances: bool) -> str:
         return ground_truth
     return (
         data_set.name
-        if data_set.has_label_files and not instances
+        if data_set.has_label_files and (or_maps or not instances)
         else str(data_set.masks(instances))
     )
 
 
-def open_truth(source: str) -> LabelledImages:
+def open_truth(
+    source: str, protocol: str | None = None, has_segments: bool = False
+) -> LabelledImages:
     """The label maps of a truth: those of a data set that has some, by its name, else of any kind of file.
 
+    Args:
+        source: the file, the folder or the name.
+        protocol: the published way to measure whose classes the truth is to have.
+        has_segments: whether the masks of a panoptic data set are needed one by one.
+
     Raises:
+        UsageError: the truth has no class of the protocol.
         InputError: files are missing or broken.
     """
     data_set = registry.of_source(source) if registry.is_name(source) else None
-    return labelled.open_source(source) if data_set is None else label_files.opened(data_set)
+    if data_set is None:
+        truth = labelled.open_source(source)
+    else:
+        truth = label_files.opened(data_set, has_segments)
+    if protocol is not None:
+        truth = label_files.of_protocol(truth, protocols.PROTOCOLS[protocol])
+    return truth
 
 
 def images_folder(ground_truth: str) -> Path | None:
@@ -131,21 +145,20 @@ def images_folder(ground_truth: str) -> Path | None:
 
 
 def open_labelled(
-    prediction: str, ground_truth: str, missing: str, protocol: str | None = None
+    prediction: str,
+    ground_truth: str,
+    missing: str,
+    protocol: str | None = None,
+    has_segments: bool = False,
 ) -> LabelledPair:
-    """Opens label maps of any kind of file.
-
-    Args:
-        protocol: The published way to measure whose classes the truth is to have.
+    """Opens label maps of any kind of file, the truth as `open_truth` does.
 
     Raises:
         UsageError: the truth has no class of the protocol.
         InputError: a file is broken, or images of the truth have no prediction and `missing` is
             `refuse`.
     """
-    truth = open_truth(ground_truth)
-    if protocol is not None:
-        truth = label_files.of_protocol(truth, protocols.PROTOCOLS[protocol])
+    truth = open_truth(ground_truth, protocol, has_segments)
     return pair(truth, labelled.open_source(prediction, truth), missing)
 
 

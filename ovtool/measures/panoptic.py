@@ -83,7 +83,7 @@ def _opened(
     prediction: str, ground_truth: str, metric: Panoptic
 ) -> tuple[LabelledPair, Classes, NDArray[np.bool_]]:
     """The pair, its classes, and which of these are things, bool (K,)."""
-    pair = predictions.open_labelled(prediction, ground_truth, metric.missing)
+    pair = predictions.open_labelled(prediction, ground_truth, metric.missing, has_segments=True)
     classes = Classes(pair.truth, pair.predicted, False, ())
     classes.check_in_common()
     things = np.zeros(len(classes.names), bool)

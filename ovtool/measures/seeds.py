@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ovtool.datasets.matching import BACKGROUND, Classes
 from ovtool.errors import InputError
-from ovtool.formats import cams, labelled
+from ovtool.formats import cams
 from ovtool.formats.cams import CamImage
 from ovtool.inputs import predictions
 from ovtool.inputs.predictions import LabelledPair
@@ -95,7 +95,7 @@ def _opened(
 ) -> tuple[cams.Cams, LabelledPair, Classes, int]:
     """The maps, their images matched with those of the truth, the classes, and that of the background."""
     maps = cams.read(Path(prediction))
-    truth = labelled.open_source(ground_truth)
+    truth = predictions.open_truth(ground_truth, metric.protocol)
     pair = predictions.pair(truth, cams.as_labelled(maps, prediction), metric.missing)
     own_background = [
         k for k, names in enumerate(truth.classes) if names[0].casefold() == BACKGROUND

@@ -100,6 +100,7 @@ class Seeds:
     """Activation maps as seeds: mean IoU at a threshold that other images chose."""
 
     ignore_label: IgnoreLabel = ()
+    protocol: Protocol = None
     missing: Missing = "refuse"
     per_image: PerImage = False
     bootstrap: Bootstrap = 1000

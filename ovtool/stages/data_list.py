@@ -74,7 +74,7 @@ def _looked_for(name: str, split: str) -> dict[str, Any]:
     state = f"at hand, in {folder}"
     missing = [f"{file['what']} ({file['path']})" for file in looked if not file["there"]]
     if missing:
-        state += f"; not there: {', '.join(missing)}; {registry.DATA_SETS[name].get}"
+        state += f"; not there: {', '.join(missing)}; {registry.how_to_get(name)}"
     return {"at_hand": True, "folder": folder, "files": looked, "state": state}
 
 

@@ -119,7 +119,8 @@ def run(
         raise UsageError(
             f"--workers is for --metric {names}; leave it out with {name_of(type(metric))}"
         )
-    truth = predictions.truth_file(files[-1], isinstance(metric, Recall | AveragePrecision | Seeds))
+    of_objects = isinstance(metric, Recall | AveragePrecision | Seeds)
+    truth = predictions.truth_file(files[-1], of_objects, isinstance(metric, Seeds))
     if run.dry_run:
         images = [_planned(file, truth, metric) for file in files[:-1]]
         return {

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ovtool.cli.errors import run
-from ovtool.formats import coco, rle
+from ovtool.formats import cams, coco, rle
 from ovtool.inputs import images
 from tests.datasets import sets
 
@@ -108,3 +109,29 @@ def test_a_data_set_that_is_not_there(desk, tmp_path, capsys):
     sets.voc(desk)
     assert run(["segment", "voc:val", "--protocol", "pc459", "--model", "tiny"]) == 1
     assert "the names of pc459 are read from the data set's own file" in capsys.readouterr().err
+
+
+def test_seeds_are_measured_on_a_data_set_of_label_maps(desk, tmp_path, capsys):
+    """Rows of background, boat, person and in doubt, and maps that are right where the map of boat is cut at .5."""
+    sets.voc(desk)
+    lists = desk / "VOC2012" / "ImageSets" / "Segmentation"
+    sets.text(lists / "train.txt", "2007_000001", "2007_000002")
+    rows = torch.tensor([[0.2, 0.9, 0.0, 0.9], [0.0, 0.0, 0.9, 0.9]])[:, :, None].repeat(1, 1, 6)
+    listed = [
+        cams.CamImage(k, f"2007_00000{k}.jpg", sets.SIZE[0], sets.SIZE[1], (4, 15)) for k in (1, 2)
+    ]
+    words = [coco.Category(4, "boat"), coco.Category(15, "person")]
+    file = tmp_path / "c.safetensors"
+    cams.write(file, listed, words, {1: rows, 2: rows}, {"method": "gradcam"})
+    line = ["evaluate", file, "--metric", "seeds", "--protocol", "voc-train-seed"]
+    result = measured(capsys, *line)
+    assert result["miou"] == 1 and result["images"] == 2 and result["pixels"] == 36
+    assert result["protocol"]["data_set"] == "voc:train"
+
+
+def test_segments_of_a_panoptic_data_set_are_measured_one_by_one(desk, tmp_path, capsys):
+    sets.coco(desk)
+    file = predicted(tmp_path / "p.json", "000000000139.jpg", ["boat", "boat", "sea", None])
+    line = ["evaluate", file, "--ground-truth", "coco-panoptic", "--metric", "panoptic"]
+    result = measured(capsys, *line)
+    assert result["pq"] == 1 and result["pq_things"] == 1 and result["segments"] == 2

@@ -73,7 +73,7 @@ def test_a_root_that_is_missing_is_said_with_what_to_get(root, name):
         images.find([name])
     line = str(caught.value)
     assert f"is not at {root}" in line and line.endswith("or set DETECTRON2_DATASETS")
-    assert layouts.DATA_SETS[name].get in line
+    assert registry.how_to_get(name) in line
 
 
 def test_a_data_set_that_is_half_there(root):
@@ -84,7 +84,7 @@ def test_a_data_set_that_is_half_there(root):
         truth_of("voc:val")
     assert str(caught.value) == (
         f"voc:val lacks the label maps of 1 of its 1 images (the first is "
-        f"{home / 'SegmentationClass' / '2007_000001.png'}); put Pascal VOC 2012 there"
+        f"{home / 'SegmentationClass' / '2007_000001.png'}); put Pascal VOC 2012 in {root}"
     )
     (home / "ImageSets" / "Segmentation" / "val.txt").unlink()
     with pytest.raises(InputError, match="voc:val needs the list of its images at .*val.txt"):

@@ -83,6 +83,8 @@ def test_a_protocol_is_one_option_and_no_protocol_leaves_no_trace():
     assert "protocol" not in as_data(Patch())
     assert as_data(Patch(protocol="voc20"))["protocol"] == "voc20"
     parts = {part.name: part for part in declare.read(evaluate.evaluate)}
-    with pytest.raises(UsageError, match="--protocol belongs to --metric miou"):
+    with pytest.raises(
+        UsageError, match="--protocol belongs to --metric miou or boundary-iou or seeds"
+    ):
         parts["metric"].value({"protocol": "voc20", "metric__": "recall"})
     assert set(fields(ovtool.MeanIou)) >= {"protocol", "with_background"}
