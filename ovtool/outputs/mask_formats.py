@@ -49,7 +49,13 @@ _SINGULAR = {
 }
 # What a format has a place for, of what a COCO data set holds.
 _HOLDS: Mapping[str, tuple[str, ...]] = {
-    "coco-results": ("scores", "masks of one class in an image", "ids of images", "ids of classes"),
+    "coco-results": (  # the rest of which is in its ground truth
+        "scores",
+        "masks of one class in an image",
+        "ids of images",
+        "ids of classes",
+        "supercategories and synonyms",
+    ),
     "yolo-seg": ("masks of one class in an image",),
     "cvat": ("scores", "crowd flags", "masks of one class in an image", "ids of images"),
     "label-maps": (),
@@ -90,6 +96,8 @@ def write(dataset: Dataset, request: Request) -> list[str]:
     elif request.to == "coco-results":
         coco.write_results(dataset, request.target)
         lost.append("names of images and classes, for which it needs its ground truth")
+        if unscored := sum(mask.score is None for mask in dataset.annotations):
+            lost.append(f"that {labelled.counted(unscored, 'mask')} had no score, which is 1 now")
     elif request.to == "cvat":
         lost += cvat.write(dataset, target, request.made_by["asked"], request.advance)
     elif request.to == "coco-panoptic":
@@ -111,8 +119,9 @@ def not_held(dataset: Dataset, to: Format) -> list[str]:
         return []
     counts = Counter((mask.image_id, mask.category_id) for mask in dataset.annotations)
     extra = [key for mask in dataset.annotations for key in mask.extra if key != "iscrowd"]
-    extra += [key for image in dataset.images for key in image.extra]
-    extra += [key for category in dataset.categories for key in category.extra]
+    if to != "coco-results":
+        extra += [key for image in dataset.images for key in image.extra]
+        extra += [key for category in dataset.categories for key in category.extra]
     words = [c for c in dataset.categories if c.synonyms or c.supercategory]
     there = {
         "scores": sum(mask.score is not None for mask in dataset.annotations),
@@ -123,8 +132,6 @@ def not_held(dataset: Dataset, to: Format) -> list[str]:
         "supercategories and synonyms": len(words),
         f"other fields ({labelled.shortened(sorted(set(extra)), 4)})": len(extra),
     }
-    if to == "coco-results":
-        there = {key: there[key] for key in [*_HOLDS[to], "crowd flags"]}
     return [
         labelled.counted(n, _SINGULAR.get(kind, kind), kind)
         for kind, n in there.items()

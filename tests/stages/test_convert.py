@@ -117,7 +117,11 @@ def test_label_maps_come_back(data, tmp_path):
 def test_results_come_back_with_their_ground_truth(data, tmp_path):
     scored = [replace(mask, score=mask.id / 32) for mask in data.annotations]
     coco.write(replace(data, annotations=scored), tmp_path / "scored.json")
-    _, target = went(tmp_path, "coco-results", "scored.json")
+    made, target = went(tmp_path, "coco-results", "scored.json")
+    needs_truth = "names of images and classes, for which it needs its ground truth"
+    assert made.lost == [needs_truth]
+    bare = convert.run(tmp_path / "data.json", "coco-results", out=tmp_path / "bare.json")
+    assert bare.lost == [needs_truth, "that 12 masks had no score, which is 1 now"]
     with pytest.raises(UsageError, match="give its images and classes with --ground-truth"):
         came(tmp_path, target)
     back = came(tmp_path, target, ground_truth=tmp_path / "data.json")
