@@ -60,7 +60,7 @@ def write(dataset: Dataset, target: Path, digest: str, advance: Callable[[], Non
             handle.write(b"</image>\n")
             advance()
         handle.write(b"</annotations>\n")
-    return [f"{empty:,} masks without a pixel"] if empty else []
+    return [labelled.counted(empty, "mask") + " without a pixel"] if empty else []
 
 
 def read(path: Path) -> Dataset:

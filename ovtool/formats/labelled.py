@@ -196,6 +196,11 @@ def check_classes_per_image(table: object, where: str) -> None:
             )
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: `1 mask`, `2 masks`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def shortened(names: Sequence[str], most: int = 8) -> str:
     """Names as the end of a sentence: the first few, and how many more there are."""
     listed = ", ".join(names[:most])

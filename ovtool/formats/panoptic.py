@@ -69,8 +69,10 @@ def write_images(
         "annotations": annotations,
         "categories": things,
     }
-    lost = [f"the pixels of {cut:,} masks that lie under others"] if cut else []
-    return content, lost + ([f"{hidden:,} masks of which no pixel is left"] if hidden else [])
+    lost = [f"the pixels of {labelled.counted(cut, 'mask')} that others hide"] if cut else []
+    if hidden:
+        lost.append(f"{labelled.counted(hidden, 'mask')} of which no pixel is left")
+    return content, lost
 
 
 def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> Dataset:

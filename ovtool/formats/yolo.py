@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, coco, file_matching, folders, image_search, outlines, rle
+from ovtool.formats import (
+    atomic,
+    coco,
+    file_matching,
+    folders,
+    image_search,
+    labelled,
+    outlines,
+    rle,
+)
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import images as image_files
 from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image, by_image
@@ -55,12 +64,12 @@ def write(
             lines.append(f"{index[mask.category_id]} {numbers}\n")
         atomic.write_text(folders.place(folder, f"labels/{names[image.id]}.txt"), "".join(lines))
         advance()
-    lost = (
-        [f"{joined:,} masks of parts that do not touch, which are joined by lines"]
-        if joined
-        else []
-    )
-    return lost + ([f"{empty:,} masks without a pixel"] if empty else [])
+    lost = [labelled.counted(empty, "mask") + " without a pixel"] if empty else []
+    if joined:
+        lost.append(
+            labelled.counted(joined, "mask") + " of parts that do not touch, joined by lines"
+        )
+    return lost
 
 
 def read(folder: Path, images: Path | None = None) -> Dataset:

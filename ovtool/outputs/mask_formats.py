@@ -40,13 +40,26 @@ FILES: Mapping[str, str] = {  # the formats that are a file, with its ending
     "coco-panoptic": ".panoptic.json",
     "cvat": ".cvat.xml",
 }
+_SINGULAR = {
+    "scores": "score",
+    "crowd flags": "crowd flag",
+    "ids of images": "id of an image",
+    "ids of classes": "id of a class",
+    "supercategories and synonyms": "supercategory or synonym",
+}
 # What a format has a place for, of what a COCO data set holds.
 _HOLDS: Mapping[str, tuple[str, ...]] = {
-    "coco-results": ("scores", "masks of one class in an image", "ids of images", "ids of classes"),
+    "coco-results": (  # the rest of which is in its ground truth
+        "scores",
+        "masks of one class in an image",
+        "ids of images",
+        "ids of classes",
+        "supercategories and synonyms",
+    ),
     "yolo-seg": ("masks of one class in an image",),
     "cvat": ("scores", "crowd flags", "masks of one class in an image", "ids of images"),
     "label-maps": (),
-    "voc-submission": ("ids of classes", "synonyms and classes above classes"),
+    "voc-submission": ("ids of classes", "supercategories and synonyms"),
 }
 
 
@@ -83,6 +96,8 @@ def write(dataset: Dataset, request: Request) -> list[str]:
     elif request.to == "coco-results":
         coco.write_results(dataset, request.target)
         lost.append("names of images and classes, for which it needs its ground truth")
+        if unscored := sum(mask.score is None for mask in dataset.annotations):
+            lost.append(f"that {labelled.counted(unscored, 'mask')} had no score, which is 1 now")
     elif request.to == "cvat":
         lost += cvat.write(dataset, target, request.made_by["asked"], request.advance)
     elif request.to == "coco-panoptic":
@@ -104,8 +119,9 @@ def not_held(dataset: Dataset, to: Format) -> list[str]:
         return []
     counts = Counter((mask.image_id, mask.category_id) for mask in dataset.annotations)
     extra = [key for mask in dataset.annotations for key in mask.extra if key != "iscrowd"]
-    extra += [key for image in dataset.images for key in image.extra]
-    extra += [key for category in dataset.categories for key in category.extra]
+    if to != "coco-results":
+        extra += [key for image in dataset.images for key in image.extra]
+        extra += [key for category in dataset.categories for key in category.extra]
     words = [c for c in dataset.categories if c.synonyms or c.supercategory]
     there = {
         "scores": sum(mask.score is not None for mask in dataset.annotations),
@@ -113,12 +129,14 @@ def not_held(dataset: Dataset, to: Format) -> list[str]:
         "masks of one class in an image": sum(n for n in counts.values() if n > 1),
         "ids of images": sum(i.id != n for n, i in enumerate(dataset.images, start=1)),
         "ids of classes": sum(c.id != n for n, c in enumerate(dataset.categories, start=1)),
-        "synonyms and classes above classes": len(words),
+        "supercategories and synonyms": len(words),
         f"other fields ({labelled.shortened(sorted(set(extra)), 4)})": len(extra),
     }
-    if to == "coco-results":
-        there = {key: there[key] for key in [*_HOLDS[to], "crowd flags"]}
-    return [f"{n:,} {kind}" for kind, n in there.items() if n and kind not in _HOLDS[to]]
+    return [
+        labelled.counted(n, _SINGULAR.get(kind, kind), kind)
+        for kind, n in there.items()
+        if n and kind not in _HOLDS[to]
+    ]
 
 
 def _with_provenance(dataset: Dataset, made_by: Mapping[str, Any]) -> Dataset:
@@ -213,7 +231,7 @@ def _write_label_maps(dataset: Dataset, folder: Path, request: Request) -> list[
 def _hidden(dataset: Dataset, kept: int) -> list[str]:
     """What is said of pixels that several masks share."""
     shared = int(sum(mask.area for mask in dataset.annotations)) - kept
-    return [f"{shared:,} pixels of masks below others"] if shared else []
+    return [labelled.counted(shared, "pixel") + " of masks below others"] if shared else []
 
 
 def _write_voc(dataset: Dataset, folder: Path, request: Request) -> list[str]:

@@ -47,9 +47,7 @@ def test_what_was_written_and_what_was_not_held(desk, capsys):
         3,
         209,
     )
-    assert (
-        answer["not_held"][0] == "209 synonyms and classes above classes" and not answer["dry_run"]
-    )
+    assert answer["not_held"][0] == "209 supercategories and synonyms" and not answer["dry_run"]
     first, last = said.err.splitlines()
     assert first == f"yolo-seg does not hold: {'; '.join(answer['not_held'])}"
     assert last == f"3 images, {answer['masks']} masks of 209 classes: instances_demo.yolo-seg"

@@ -117,7 +117,11 @@ def test_label_maps_come_back(data, tmp_path):
 def test_results_come_back_with_their_ground_truth(data, tmp_path):
     scored = [replace(mask, score=mask.id / 32) for mask in data.annotations]
     coco.write(replace(data, annotations=scored), tmp_path / "scored.json")
-    _, target = went(tmp_path, "coco-results", "scored.json")
+    made, target = went(tmp_path, "coco-results", "scored.json")
+    needs_truth = "names of images and classes, for which it needs its ground truth"
+    assert made.lost == [needs_truth]
+    bare = convert.run(tmp_path / "data.json", "coco-results", out=tmp_path / "bare.json")
+    assert bare.lost == [needs_truth, "that 12 masks had no score, which is 1 now"]
     with pytest.raises(UsageError, match="give its images and classes with --ground-truth"):
         came(tmp_path, target)
     back = came(tmp_path, target, ground_truth=tmp_path / "data.json")
@@ -153,13 +157,13 @@ def test_what_a_format_cannot_hold_is_said(data, tmp_path):
     )
     made, _ = went(tmp_path, "yolo-seg", "own.json")
     assert made.lost[:4] == [
-        "1 scores", "1 crowd flags", "1 synonyms and classes above classes", "2 other fields (colour, license)",
+        "1 score", "1 crowd flag", "1 supercategory or synonym", "2 other fields (colour, license)",
     ]  # fmt: skip
     assert "images, which it expects in images/" in made.lost[-1]
     made, _ = went(tmp_path, "coco-panoptic", "own.json")
-    assert made.lost == ["1 masks of which no pixel is left"]
+    assert made.lost == ["1 mask of which no pixel is left"]
     made, _ = went(tmp_path, "cvat", "own.json")
-    assert made.lost[0] == "1 synonyms and classes above classes"
+    assert made.lost[0] == "1 supercategory or synonym"
 
 
 def test_overlaps_follow_the_order_of_painting(tmp_path):
@@ -177,7 +181,7 @@ def test_overlaps_follow_the_order_of_painting(tmp_path):
     assert made.lost == ["2 scores", "9 pixels of masks below others"]
     assert np.array_equal(label_maps.read(target / "a.png") == 0, high)
     made, target = went(tmp_path, "coco-panoptic")
-    assert made.lost == ["the pixels of 1 masks that lie under others"]
+    assert made.lost == ["the pixels of 1 mask that others hide"]
     back = came(tmp_path, target)
     assert [rle.area(mask.segmentation) for mask in back.annotations] == [25, 16]
 
