@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ovtool.datasets import label_files, nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
@@ -19,6 +18,9 @@ from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.inputs.words import words_per_image
 from ovtool.settings.shared import Source
+
+if TYPE_CHECKING:  # `evaluate` reads no image, and starts several times as fast without it
+    from torch import Tensor
 
 STUFF = frozenset({"ground", "stuff"})  # supercategories
 
@@ -124,6 +126,8 @@ class Probed:
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
         """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
         image's words. Raises InputError where their sizes differ."""
+        import torch
+
         rgb, labels = item.rgb(), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(f"{item.path} has another size than its masks in {self.source}")

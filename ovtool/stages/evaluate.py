@@ -31,7 +31,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, file_matching
 from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions
-from ovtool.measures import label_maps, masks, panoptic, seeds
+from ovtool.measures import label_maps, masks, panoptic
 from ovtool.measures.measured import Measured
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
@@ -174,6 +174,8 @@ def _planned(prediction: str, ground_truth: str, metric: Metric) -> int:
     if isinstance(metric, Panoptic):
         return panoptic.planned(prediction, ground_truth, metric)
     if isinstance(metric, Seeds):
+        from ovtool.measures import seeds  # torch, which no other measure needs
+
         return seeds.planned(prediction, ground_truth, metric)
     if isinstance(metric, MeanIou):
         return label_maps.planned(prediction, ground_truth, metric)
@@ -186,6 +188,8 @@ def _measured(
     if isinstance(metric, Panoptic):
         return panoptic.measure(prediction, ground_truth, metric, workers, progress)
     if isinstance(metric, Seeds):
+        from ovtool.measures import seeds
+
         return seeds.measure(prediction, ground_truth, metric, progress)
     if isinstance(metric, MeanIou):
         return label_maps.measure(prediction, ground_truth, metric, workers, progress)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
@@ -142,3 +143,13 @@ def test_evaluate_of_two_files(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"info": {}, "licenses": [], **data}))
     status, out, _ = ran(tmp_path, "evaluate", "t.json", "--ground-truth", "t.json", "--json")
     assert status == 0 and json.loads(out)["miou"] == 1.0
+
+
+def test_label_maps_are_measured(tmp_path):
+    for side in ("truth", "prediction"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "classes.txt").write_text("cow\ngrass\n")
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / side / "a.png")
+    line = ("evaluate", "prediction", "--ground-truth", "truth", "--json")
+    status, out, _ = ran(tmp_path, *line)
+    assert (status, json.loads(out)["miou"]) == (0, 1.0)

@@ -104,7 +104,7 @@ def evaluating(setup: Setup) -> list[Row]:
             labels = Image.fromarray(coarse.repeat(32, 0).repeat(32, 1))
             labels.save(folder / side / f"{number:03}.png")
     ways = {"ours": _evaluate(folder), "theirs": partial(_one_by_one, folder)}
-    cost = medians(ways, setup.repeats(3))
+    cost = medians(ways, setup.repeats(2))
     return [
         Row("evaluate", "`evaluate` of 200 label maps of 640 x 480, start to figures", cost["ours"],
             "torchmetrics, image after image, without its start", cost["theirs"], 1.8)
