@@ -52,16 +52,29 @@ class NounMasks:
             encode: what `region_clip.encoder` gave.
 
         Returns:
-            For each noun the number of its mask, and the cosine of the two.
+            For each noun the number of its mask, and the cosine of the two; of crops and tokens the mean of both.
         """
-        side = self.matching.crop_size
-        regions = region_clip.encode_regions(self.clip, rgb, masks, encode=encode, crop_size=side)
+        regions = self._regions(rgb, masks, encode)
         rows = torch.tensor([self.rows[spoken(self.clip, noun)] for noun in nouns])
         text = self.text[rows.to(self.text.device)]
         cosines = noun_matching.similarities(regions, text).cpu()  # (nouns, masks)
         best = noun_matching.best_proposals(self._scores(cosines, quality))
         similarity = cosines.gather(1, best[:, None])[:, 0]
         return best.tolist(), similarity.tolist()
+
+    def _regions(
+        self, rgb: NDArray[np.uint8], masks: NDArray[np.bool_], encode: Halving[Any, Tensor]
+    ) -> Tensor:
+        """What the CLIP sees of each mask, float32 (N, D): its crop, its token, or the mean of both."""
+        ways, features = [], self.matching.region_features
+        if features != "crops":
+            ways.append(region_clip.encode_region_tokens(self.clip, rgb, masks))
+        if features != "tokens":
+            size = self.matching.crop_size
+            ways.append(
+                region_clip.encode_regions(self.clip, rgb, masks, encode=encode, crop_size=size)
+            )
+        return torch.stack(ways).mean(0)
 
     def _scores(self, cosines: Tensor, quality: Tensor) -> Tensor:
         """The scores that the best mask of each noun is chosen by, (nouns, masks)."""
@@ -73,6 +86,8 @@ class NounMasks:
 
 def of(clip: Clip, nouns: Iterable[Noun], matching: Matching) -> NounMasks:
     """Embeds all nouns of a run, with settings that are filled; those that the model never learned are named in one warning."""
+    if matching.region_features != "crops":
+        region_clip.require_region_tokens(clip)
     words = sorted({spoken(clip, noun) for noun in nouns})
     text.warn_unlearned(clip, words)
     embedded = text.embed_words(clip, words, known(matching.templates))

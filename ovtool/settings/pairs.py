@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.field import Option
 from ovtool.settings.option import settings
-from ovtool.settings.propose import check_regions
+from ovtool.settings.propose import RegionFeatures, check_regions
 from ovtool.settings.shared import (
     OUTPUT,
     PUBLISHED_WAY,
@@ -90,6 +90,7 @@ class Matching:
     recipe: Recipe = None
     proposer: Proposer = None
     proposals: Proposals = None
+    region_features: RegionFeatures = None
     crop_size: CropSize = None
     templates: Annotated[
         TemplateSet | None,
@@ -124,3 +125,5 @@ class Matching:
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
         check_regions(self.proposer, self.proposals)
+        if self.region_features == "tokens" and self.crop_size is not None:
+            raise UsageError("--crop-size belongs to --region-features crops")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
 from ovtool.settings.field import Option
@@ -17,6 +17,14 @@ SaveEmbeddings = Annotated[
         metavar="FILE",
         panel=OUTPUT,
         shapes=False,
+    ),
+]
+
+RegionFeatures = Annotated[
+    Literal["crops", "tokens", "both"] | None,
+    Option(
+        "crops: a masked crop of each region. tokens: one pass over the image, a class token for each region. "
+        "both: the mean of the two. Default: what the model recommends, else crops, as published."
     ),
 ]
 

@@ -64,6 +64,7 @@ RECIPES: Mapping[str, Mapping[str, Values]] = {
         "Matching": {
             "templates": Published("one", "not in the paper; no code was published"),
             "matching": Published("cosine", "OVSeg 3.2: the closest masked proposal"),
+            "region_features": Published("crops", "OVSeg 3.2: the closest masked proposal"),
             "quality_weight": Published(0.0, "OVSeg 3.2 has no prior"),
         },
         "MaskPrompts": {

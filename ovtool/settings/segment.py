@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from ovtool.errors import UsageError
 from ovtool.settings.field import Option
 from ovtool.settings.option import settings
+from ovtool.settings.propose import RegionFeatures
 from ovtool.settings.shared import (
     OUTPUT,
     PUBLISHED_WAY,
@@ -190,14 +191,7 @@ class TwoStage:
             max=1,
         ),
     ] = None
-    region_features: Annotated[
-        Literal["crops", "tokens", "both"] | None,
-        Option(
-            "crops: a masked crop of each region. tokens: one pass over the image, a class token for "
-            "each region. both: the mean of the two. Default: what the model recommends, else crops, as "
-            "published."
-        ),
-    ] = None
+    region_features: RegionFeatures = None
     background_tokens: Annotated[
         Literal["keep", "drop"] | None,
         Option(

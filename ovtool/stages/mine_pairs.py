@@ -42,7 +42,12 @@ from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
 
 BATCH_SIZE = 32  # crops at once
-PUBLISHED = {"templates": "one", "matching": "cosine", "quality_weight": 0.0}  # OVSeg, section 3.2
+PUBLISHED = {  # OVSeg, section 3.2
+    "templates": "one",
+    "matching": "cosine",
+    "quality_weight": 0.0,
+    "region_features": "crops",
+}
 
 Mentions = Mapping[
     str, Sequence[Mention]

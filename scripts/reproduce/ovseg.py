@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 
 BASE = {noun.name for noun in table() if noun.base} | set(GROUNDS)
 # how nouns choose their masks; the paper's is the greatest cosine (--paper-pairs)
-MATCHING = Matching(templates="vild", matching="softmax", quality_weight=1.0)
+MATCHING = Matching(
+    templates="vild", matching="softmax", quality_weight=1.0, region_features="crops"
+)
 MAX_PROPOSALS = 40
 DEPTH = 3
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)

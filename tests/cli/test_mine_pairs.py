@@ -47,7 +47,7 @@ def test_every_option_reaches_the_function(handed):
         " --chunks --stop s.txt --spacy-model en_core_web_sm --proposer regions --templates vild"
     )
     line += " --recipe ovseg --matching softmax --quality-weight 0.5 --min-similarity 0.25 --crops c --limit 7"
-    line += " --crop-size 96"
+    line += " --crop-size 96 --region-features both"
     line += " -o x.json --batch-size 3 --part-size 9 --resume --overwrite --strict --dry-run"
     line += " --model tiny --device cpu --precision float32 --threads 2"
     line += " --workers 2 --shard 3/16 --engine ray --ray-address auto"
@@ -67,6 +67,7 @@ def test_every_option_reaches_the_function(handed):
         "matching": Matching(
             recipe="ovseg",
             proposer="regions",
+            region_features="both",
             crop_size=96,
             templates="vild",
             matching="softmax",

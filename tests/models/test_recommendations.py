@@ -25,6 +25,7 @@ def test_the_bundled_clip_recommends_what_was_measured_on_it():
         (LabelMatching(), {"background_weight": 2.4}, "background_weight", 0.75),
         (PromptStep(), {"refine_weight": 0.05}, "refine_weight", 2.0),
         (Matching(), {"matching": "cosine"}, "matching", "softmax"),
+        (Matching(), {"region_features": "crops"}, "region_features", "both"),
         (TwoStage(), {"region_features": "crops"}, "region_features", "both"),
         (TwoStage(), {"ensemble": 0.7}, "ensemble", 0.8),
     )
