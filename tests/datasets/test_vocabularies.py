@@ -113,6 +113,30 @@ def test_names_that_are_no_english_have_a_synonym_that_is():
     assert all(synonyms for name, synonyms in words.items() if "-" in name)
 
 
+@pytest.mark.parametrize("name", vocabularies.VOCABULARIES)
+def test_both_kinds_of_names_are_of_the_same_classes(name):
+    official, clip = vocabularies.named(name), vocabularies.named(name, "clip")
+    assert official.ids == clip.ids and len(official.classes) == len(clip.classes)
+    every = vocabularies.all_names(name)
+    assert every.names == official.names
+    for own, shown, known in zip(official.classes, clip.classes, every.classes, strict=True):
+        assert set(own) <= set(known) and (set(shown) & set(known))
+
+
+def test_names_that_published_code_shows_to_a_clip():
+    """From cls_voc20.txt of SCLIP's configs; plain words where there is no such file."""
+    shown = dict(zip(range(1, 21), vocabularies.named("voc20", "clip").classes, strict=True))
+    assert shown[4] == ("ship",) and shown[11] == ("table",) and shown[1] == ("aeroplane",)
+    assert shown[15][:2] == ("person", "person in shirt") and len(shown[20]) == 5
+    stuff = dict(
+        zip(
+            *(vocabularies.named("coco171", kind).names for kind in ("official", "clip")),
+            strict=True,
+        )
+    )
+    assert stuff["wall-brick"] == "brick wall" and stuff["grass"] == "grass"
+
+
 def test_an_unknown_vocabulary_is_named_with_the_choices():
     with pytest.raises(UsageError, match="unknown vocabulary 'ade'; choose one of voc20"):
         vocabularies.named("ade")
@@ -208,6 +232,9 @@ def test_background_yields_to_another_spelling_too():
                      "tree": 169, "wood": 182}),
         ("voc20", {"aeroplane": 1, "tvmonitor": 20}),
         ("ade150", {"wall": 1, "flag": 150}),
+        ("pc59", {"aeroplane": 1, "pottedplant": 40, "wood": 59}),
+        ("cityscapes19", {"road": 7, "fence": 13, "bus": 28, "train": 31, "bicycle": 33}),
+        ("camvid11", {"sky": 0, "bicyclist": 10}),
     ],
 )  # fmt: skip
 def test_vocabularies_have_the_ids_of_their_data_sets(vocabulary, ids):
