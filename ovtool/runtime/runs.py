@@ -38,7 +38,8 @@ class Outcome:
     """What a run left.
 
     Attributes:
-        dataset: the merged data set.
+        dataset: the merged data set. Of a run of several parts its masks are read from `out` when they are
+            asked for, so that they are not all held.
         out: where it was written.
         failures: the images that failed, with reasons.
         planned: the number of images of a dry run, which leaves nothing.
@@ -250,6 +251,11 @@ def _merged(store: parts.PartStore, whole: Sequence[Part], job: Job) -> Outcome:
     if job.finish is not None:
         job.finish(dataset, tensors)
     merge.write(dataset, tensors, job.output, job.out)
+    if isinstance(dataset.annotations, merge.Streamed):  # the parts are gone in a moment
+        if job.output.format == "coco" and not _is_stream(job.out):
+            dataset = merge.of_file(dataset, Path(job.out))
+        else:
+            dataset = replace(dataset, annotations=list(dataset.annotations))
     store.remove()
     return Outcome(dataset, job.out, dataset.info["ovtool"]["failures"])
 
