@@ -4,6 +4,8 @@ The images are cut into parts; each part is written whole; the parts are merged 
 A run that is cut off goes on with `resume`, and gives the same bytes.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +57,11 @@ class Outcome:
     plan: Mapping[str, Any] = field(default_factory=dict)
     shard: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def held(self) -> Outcome:
+        """The same, its masks held, so that the file they are in may go."""
+        annotations = list(self.dataset.annotations)
+        return replace(self, dataset=replace(self.dataset, annotations=annotations))
 
 
 def provenance(

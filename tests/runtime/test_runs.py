@@ -97,6 +97,9 @@ def test_masks_of_several_parts_are_read_from_the_file_and_are_those_of_a_single
     assert streamed == coco.read(tmp_path / "2.json").annotations
     assert list(streamed) == list(streamed) == alone.dataset.annotations
     assert streamed[-1] == alone.dataset.annotations[-1]
+    held = several.held()
+    (tmp_path / "2.json").unlink()
+    assert held.dataset == alone.dataset
 
 
 def test_masks_on_standard_output_are_held(items, capsys):
