@@ -96,19 +96,23 @@ def _words(dataset: Dataset) -> list[dict[str, Any]]:
     """Of each word, largest share first: the images that have a mask of it, its share of all pixels, and the
     mean score of its masks, None without any."""
     pixels = sum(image.height * image.width for image in dataset.images)
-    masks = defaultdict(list)
-    for mask in dataset.annotations:
-        masks[mask.category_id].append(mask)
+    images: dict[int, set[int]] = defaultdict(set)
+    areas: dict[int, float] = defaultdict(float)
+    scores: dict[int, list[float]] = defaultdict(list)
+    for mask in dataset.annotations:  # which may be read from a file: each is forgotten at once
+        images[mask.category_id].add(mask.image_id)
+        areas[mask.category_id] += mask.area
+        if mask.score is not None:
+            scores[mask.category_id].append(mask.score)
     words = []
     for category in dataset.categories:
-        own = masks[category.id]
-        scores = [mask.score for mask in own if mask.score is not None]
+        own = scores[category.id]
         words.append(
             {
                 "word": category.name,
-                "images": len({mask.image_id for mask in own}),
-                "pixels": sum(mask.area for mask in own) / pixels if pixels else 0.0,
-                "score": sum(scores) / len(scores) if scores else None,
+                "images": len(images[category.id]),
+                "pixels": areas[category.id] / pixels if pixels else 0.0,
+                "score": sum(own) / len(own) if own else None,
             }
         )
     return sorted(words, key=lambda word: -float(word["pixels"]))

@@ -5,8 +5,11 @@ A part keeps all that its file is made from, so that `ovtool merge` needs neithe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +42,31 @@ class Output:
     def entry(self) -> dict[str, Any]:
         """It as JSON, which the header of each part keeps."""
         return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed(Sequence[coco.Annotation]):
+    """Annotations that are read anew whenever they are iterated over; they are all held only where some are asked
+    for by their place."""
+
+    length: int
+    read: Callable[[], Iterator[coco.Annotation]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[coco.Annotation]:
+        return self.read()
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._all[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    @cached_property
+    def _all(self) -> list[coco.Annotation]:
+        return list(self.read())
 
 
 @dataclass(frozen=True)
@@ -123,7 +151,8 @@ def dataset_of(
     categories: Sequence[coco.Category],
     output: Output,
 ) -> coco.Dataset:
-    """The data set that parts stand for.
+    """The data set that parts stand for. Of several parts the annotations are `Streamed`, so that the masks of
+    many images are never held at once.
 
     Raises:
         InputError: a part is damaged.
@@ -131,7 +160,10 @@ def dataset_of(
     """
     asked = {} if output.asked is None else {"asked": output.asked}
     info = {**info, "ovtool": {**info.get("ovtool", {}), **asked}}
-    dataset = merge_records(pieces.records(), info, categories)
+    if len(pieces.kept) == 1:
+        dataset = merge_records(pieces.records(), info, categories)
+    else:
+        dataset = _streamed(pieces, info, categories)
     failures = dataset.info["ovtool"]["failures"]
     if failures and not dataset.images:
         raise AllFailed(
@@ -182,6 +214,66 @@ def preface(info: Mapping[str, Any], categories: Sequence[coco.Category]) -> dic
     return {"info": dict(info), "categories": [coco.category_entry(c) for c in categories]}
 
 
+def _streamed(
+    pieces: Pieces, info: Mapping[str, Any], categories: Sequence[coco.Category]
+) -> coco.Dataset:
+    """What `merge_records` makes of the records of the parts, which are read anew for each use of its masks."""
+    count = 0
+
+    def without_masks() -> Iterator[Record]:
+        nonlocal count
+        for record in _checked(pieces.records()):
+            if "failure" not in record:
+                count += len(record["annotations"])
+                record = {**record, "annotations": []}
+            yield record
+
+    dataset = merge_records(without_masks(), info, categories)
+    ids = [image.id for image in dataset.images]
+
+    def annotations() -> Iterator[coco.Annotation]:
+        numbers, places = itertools.count(1), iter(ids)
+        for record in pieces.records():
+            if "failure" not in record:
+                image_id = next(places)
+                for entry in record["annotations"]:
+                    yield _annotation(next(numbers), image_id, entry)
+
+    return replace(dataset, annotations=Streamed(count, annotations))
+
+
+def of_file(dataset: coco.Dataset, path: Path) -> coco.Dataset:
+    """A data set whose streamed annotations are read from the file that `write` made of it, a line each, and no
+    longer from the parts."""
+
+    def annotations() -> Iterator[coco.Annotation]:
+        with open(path, "rb") as file:
+            for line in file:
+                if line == b'"annotations":[\n':
+                    break
+            for line in file:
+                entry = json.loads(line.rstrip(b",]\n"))
+                if not entry["iscrowd"]:
+                    del entry["iscrowd"]
+                yield _annotation(entry["id"], entry["image_id"], entry)
+                if line.endswith(b"],\n"):
+                    return
+
+    return replace(dataset, annotations=Streamed(len(dataset.annotations), annotations))
+
+
+def _checked(records: Iterable[Record]) -> Iterator[Record]:
+    """The records as they pass. Raises InputError for one that is damaged."""
+    for record in records:
+        try:
+            parts.check_record(record)
+        except InputError as error:
+            raise InputError(
+                f"a part is damaged ({error}); run the command again with --resume"
+            ) from None
+        yield record
+
+
 def merge_records(
     records: Iterable[parts.Record], info: Mapping[str, Any], categories: Sequence[coco.Category]
 ) -> coco.Dataset:
@@ -197,13 +289,7 @@ def merge_records(
     images: list[Mapping[str, Any]] = []
     annotations: list[coco.Annotation] = []  # the place of the image stands for its id
     failures: list[Mapping[str, Any]] = []
-    for record in records:
-        try:
-            parts.check_record(record)
-        except InputError as error:
-            raise InputError(
-                f"a part is damaged ({error}); run the command again with --resume"
-            ) from None
+    for record in _checked(records):
         if "failure" in record:
             failures.append(record["failure"])
             continue

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from ovtool.errors import UsageError
 from ovtool.formats import remote, shards
@@ -66,10 +66,19 @@ def with_addresses(stage: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature(stage).bind(*args, **kwargs)
         with on_this_machine(given.arguments) as local:
+            is_here = all(local[name] is value for name, value in given.arguments.items())
             given.arguments.update(local)
-            return stage(*given.args, **given.kwargs)
+            result = stage(*given.args, **given.kwargs)
+            return result if is_here else _held(result)
 
     return run
+
+
+def _held(result: R) -> R:
+    """The result of a stage without need of the file that it wrote, which is moved."""
+    from ovtool.runtime.runs import Outcome  # slow to import, and few need it
+
+    return cast(R, result.held()) if isinstance(result, Outcome) else result
 
 
 def _is_shards(value: Any) -> bool:

@@ -4,6 +4,8 @@ The images are cut into parts; each part is written whole; the parts are merged 
 A run that is cut off goes on with `resume`, and gives the same bytes.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +40,8 @@ class Outcome:
     """What a run left.
 
     Attributes:
-        dataset: the merged data set.
+        dataset: the merged data set. Of a run of several parts its masks are read from `out` when they are
+            asked for, so that they are not all held.
         out: where it was written.
         failures: the images that failed, with reasons.
         planned: the number of images of a dry run, which leaves nothing.
@@ -54,6 +57,11 @@ class Outcome:
     plan: Mapping[str, Any] = field(default_factory=dict)
     shard: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def held(self) -> Outcome:
+        """The same, its masks held, so that the file they are in may go."""
+        annotations = list(self.dataset.annotations)
+        return replace(self, dataset=replace(self.dataset, annotations=annotations))
 
 
 def provenance(
@@ -250,6 +258,11 @@ def _merged(store: parts.PartStore, whole: Sequence[Part], job: Job) -> Outcome:
     if job.finish is not None:
         job.finish(dataset, tensors)
     merge.write(dataset, tensors, job.output, job.out)
+    if isinstance(dataset.annotations, merge.Streamed):  # the parts are gone in a moment
+        if job.output.format == "coco" and not _is_stream(job.out):
+            dataset = merge.of_file(dataset, Path(job.out))
+        else:
+            dataset = replace(dataset, annotations=list(dataset.annotations))
     store.remove()
     return Outcome(dataset, job.out, dataset.info["ovtool"]["failures"])
 

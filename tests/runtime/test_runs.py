@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageError
-from ovtool.formats import coco, image_search, parts
+from ovtool.formats import coco, image_search, merge, parts, rle
 from ovtool.runtime import runs
 from ovtool.runtime.engine import PartOutput
 from ovtool.runtime.progress import no_progress
@@ -67,6 +68,45 @@ def test_the_output_is_whole_and_says_what_made_it(items, tmp_path):
     assert made_by["model"] == {"name": "m", "fingerprint": "f"} and made_by["failures"] == []
     assert outcome.dataset.images == dataset.images and outcome.planned is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.json", "photos"]
+
+
+class Masks(Stage):
+    """Two masks in each image but the second, which has none."""
+
+    def one(self, item, rgb):
+        mask = np.zeros(rgb.shape[:2], bool)
+        mask[: 3 + len(item.name)] = True
+        entries = [
+            {"category_id": 1, "segmentation": rle.encode(own), "score": 0.25}
+            for own in (mask, ~mask)
+        ]
+        own = [] if item.name == "b.jpg" else entries
+        return parts.image_record(item.name, *rgb.shape[:2], own)
+
+
+def test_masks_of_several_parts_are_read_from_the_file_and_are_those_of_a_single_part(
+    items, tmp_path
+):
+    alone = run(items, tmp_path / "1.json", Masks(), part_size=256)
+    several = run(items, tmp_path / "2.json", Masks())
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    assert isinstance(alone.dataset.annotations, list)
+    streamed = several.dataset.annotations
+    assert isinstance(streamed, merge.Streamed) and len(streamed) == 4
+    assert several.dataset == alone.dataset
+    assert streamed == coco.read(tmp_path / "2.json").annotations
+    assert list(streamed) == list(streamed) == alone.dataset.annotations
+    assert streamed[-1] == alone.dataset.annotations[-1]
+    held = several.held()
+    (tmp_path / "2.json").unlink()
+    assert held.dataset == alone.dataset
+
+
+def test_masks_on_standard_output_are_held(items, capsys):
+    outcome = run(items, "-", Masks())
+    printed = json.loads(capsys.readouterr().out)
+    assert [entry.id for entry in outcome.dataset.annotations] == [1, 2, 3, 4]
+    assert len(printed["annotations"]) == 4
 
 
 def test_part_size_and_place_do_not_change_the_bytes(items, tmp_path):
