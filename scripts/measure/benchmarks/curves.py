@@ -168,8 +168,8 @@ def ranks(setup: Setup) -> Curve:
                    "OMP_NUM_THREADS": "1"}  # fmt: skip
     for n in sizes:
         done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), "-m",
-             "benchmarks.ranks"],
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n),
+             "--no-python", sys.executable, "-c", "from benchmarks import ranks; ranks.main()"],
             check=True, capture_output=True, text=True, env=environment,
         )  # fmt: skip
         seconds.append(float(done.stdout.split()[-1]))

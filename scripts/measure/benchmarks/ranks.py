@@ -1,4 +1,4 @@
-"""A step of `train-pacl` on several ranks of one thread each: run by torchrun, prints the seconds of the slowest."""
+"""A step of `train-pacl` on several ranks of one thread each: `main` is run by torchrun, and prints the seconds of the slowest."""
 
 import statistics
 import time
@@ -39,7 +39,3 @@ def main() -> None:
     if distributed.get_rank() == 0:
         print(statistics.median(times[1:]))
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
