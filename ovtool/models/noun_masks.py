@@ -1,7 +1,7 @@
 """The mask that a noun of a caption means: the closest masked crop in a CLIP's space (OVSeg, section 3.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,14 @@ def of(clip: Clip, nouns: Iterable[Noun], matching: Matching) -> NounMasks:
     text.warn_unlearned(clip, words)
     embedded = text.embed_words(clip, words, known(matching.templates))
     return NounMasks(clip, matching, embedded, {word: row for row, word in enumerate(words)})
+
+
+def named(clip: Clip, noun: Noun) -> Noun:
+    """The noun with the name of its category as its lemma: the word as the caption says it, where that is the
+    only form among the words that a small model learned."""
+    surface, learned = noun.surface.lower(), clip.words or ()
+    is_surface = surface in learned and noun.lemma not in learned
+    return replace(noun, lemma=surface) if is_surface else noun
 
 
 def spoken(clip: Clip, noun: Noun) -> str:

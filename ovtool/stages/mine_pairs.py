@@ -158,16 +158,14 @@ def run(
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     pipeline = tagging.load(nouns.spacy_model, chunks=nouns.chunks)
     mentions = _mentions(captioned, nouns, pipeline)
-    lemmas = sorted({mention.noun.lemma for several in mentions.values() for mention in several})
-    if not lemmas:
+    if not any(mentions.values()):
         raise InputError(
             f"no noun in the captions of {spec}; look at --pos, --no-stop and --spacy-model"
         )
-    categories = tuple(coco.Category(number, lemma) for number, lemma in enumerate(lemmas, 1))
     regions = _regions(matching, compute.model, items, place)
     if run.dry_run:
-        return runs.planned(items, categories, target, run, place)
-    miner = _miner(matching, compute, place, regions, mentions, lemmas)
+        return runs.planned(items, _categories(_numbered(mentions)), target, run, place)
+    miner = _miner(matching, compute, place, regions, mentions)
     batch_size = run.batch_size or BATCH_SIZE
     written.prepare(keeps)
     outcome = runs.map_images(
@@ -175,7 +173,7 @@ def run(
         lambda part: part_output(part, miner, written, batch_size),
         runs.Job(
             info=_provenance(nouns, pipeline, miner, batch_size),
-            categories=categories,
+            categories=_categories(miner.category),
             out=target,
             device=place,
             description="mining",
@@ -243,22 +241,39 @@ def _miner(
     device: torch.device,
     regions: ProposalSource,
     mentions: Mentions,
-    lemmas: Sequence[str],
 ) -> Miner:
-    """Loads the CLIP and embeds every noun as the captions say it."""
+    """Loads the CLIP and embeds every noun as the captions say it. A noun that a small model learned in that form
+    alone, such as grapes, has it in place of its lemma."""
     from ovtool.models import clip as door
 
     clip = door.load(compute.model, device, devices.precision(compute.precision, device))
+    mentions = {
+        name: [
+            dataclasses.replace(mention, noun=noun_masks.named(clip, mention.noun))
+            for mention in several
+        ]
+        for name, several in mentions.items()
+    }
     nouns = (mention.noun for several in mentions.values() for mention in several)
     settled, origins = recommendations.settled(clip, matching, PUBLISHED)
     return Miner(
         regions=regions,
         mentions=mentions,
-        category={lemma: number for number, lemma in enumerate(lemmas, 1)},
+        category=_numbered(mentions),
         words=noun_masks.of(clip, nouns, settled),
         least=matching.min_similarity,
         origins=origins,
     )
+
+
+def _numbered(mentions: Mentions) -> dict[str, int]:
+    """The category of each lemma, from 1."""
+    lemmas = {mention.noun.lemma for several in mentions.values() for mention in several}
+    return {lemma: number for number, lemma in enumerate(sorted(lemmas), 1)}
+
+
+def _categories(numbers: Mapping[str, int]) -> tuple[coco.Category, ...]:
+    return tuple(coco.Category(number, lemma) for lemma, number in numbers.items())
 
 
 def part_output(

@@ -69,8 +69,6 @@ def test_an_image_that_is_not_there(command, tmp_path):
 
 
 def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
-    import numpy as np
-
     from ovtool.formats import tensors
 
     empty = {"images": [], "annotations": [], "categories": []}

@@ -122,6 +122,18 @@ def test_each_noun_of_an_image_once_with_its_place(mining, desk, photos, capsys)
     assert run(["check", "said.pairs.json"]) == 0
 
 
+def test_a_category_is_the_lemma_unless_the_model_knows_the_other_form_alone(
+    desk, photos, captioned
+):
+    said = captioned({"a.png": ["some grapes, two dogs, red cherries and a chair"]})
+    line = ["mine-pairs", "--captions", said, "--images", photos, "--proposer", "regions"]
+    assert run([str(word) for word in [*line, "-o", "pairs.json"]]) == 0
+    names = [
+        category["name"] for category in json.loads(Path("pairs.json").read_text())["categories"]
+    ]
+    assert names == ["chair", "cherries", "dog", "grapes"]  # tiny learned grapes, and no grape
+
+
 def test_each_noun_takes_the_masked_crop_of_highest_cosine(mining, desk, photos):
     assert run(["propose", str(photos), "-o", "p.json", "--proposer", "regions"]) == 0
     command = [*mining[:-2], "--proposals", "p.json", "-o", "o.json", "--recipe", "ovseg"]
