@@ -36,7 +36,7 @@ RESULTS = sorted((ROOT / "scripts").rglob("*.md"))
 CARDS = sorted((ROOT / "ovtool" / "weights").glob("*.md"))
 # What these documents name beside the options of commands: those of torchrun and of scripts, and help.
 OTHERS = {
-    "--help", "--leave-out", "--nproc-per-node", "--only", "--photographs", "--photos", "--pictures",
+    "--help", "--leave-out", "--minutes", "--nproc-per-node", "--only", "--photographs", "--photos", "--pictures",
     "--without-masks",
     "--dependency", "--parsable", "--wrap",
 }  # fmt: skip
