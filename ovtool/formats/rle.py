@@ -43,8 +43,8 @@ def encode_many(masks: NDArray[Any]) -> list[Rle]:
         return []
     masks = masks.astype(np.bool_, copy=False)
     height, width = masks.shape[1:]
-    has_rows: NDArray[np.bool_] = np.any(masks, axis=2, keepdims=False)
-    runs = [_runs(mask, rows) for mask, rows in zip(masks, has_rows, strict=True)]
+    has_pixels = np.asarray(masks.any(axis=2))  # (N, H)
+    runs = [_runs(mask, rows) for mask, rows in zip(masks, has_pixels, strict=True)]
     texts = _compress(np.concatenate(runs), np.array([own.size for own in runs]))
     return [{"size": [height, width], "counts": text} for text in texts]
 
@@ -70,8 +70,8 @@ def _runs(mask: NDArray[np.bool_], rows: NDArray[np.bool_]) -> NDArray[np.int64]
     places[1::2] += 1
     if places[-1] < height * width:
         places = np.append(places, height * width)
-    runs: NDArray[np.int64] = np.diff(places, prepend=0)
-    return runs
+    counts: NDArray[np.int64] = np.diff(places, prepend=0)
+    return counts
 
 
 def encode_label_map(labels: NDArray[Any], indices: Sequence[int]) -> dict[int, Rle]:

@@ -68,9 +68,8 @@ def block_output(
     for out, own_q, own_keys, own_seen in parts:
         both = torch.cat([own_keys, blank_keys[~own_seen[1:]]])[None]
         k, v = both.chunk(2, dim=-1)
-        q_heads, k_heads, v_heads = (
+        own_q, k, v = (
             masked_tower.heads(part, attention.num_heads) for part in (own_q[None], k, v)
         )
-        attended = scaled_dot_product_attention(q_heads, k_heads, v_heads)
-        out.copy_(attended.transpose(1, 2).flatten(2)[0])
+        out.copy_(scaled_dot_product_attention(own_q, k, v).transpose(1, 2).flatten(2)[0])
     return masked_tower.after_attention(block, queries, mixed)

@@ -107,7 +107,7 @@ def encoder(
 
     @torch.no_grad()
     def encode(batch: Crops) -> Tensor:
-        step = _ON_CPU if is_cpu else len(batch)
+        step = max(1, _ON_CPU // batch.pixels[0, 0].numel()) if is_cpu else len(batch)
         starts = range(0, len(batch), step)
         return torch.cat([encode_some(batch[start : start + step]) for start in starts])
 

@@ -77,14 +77,14 @@ def regions(setup: Setup) -> Curve:
     from ovtool.models import clip as door
     from ovtool.models import region_clip
 
-    clip, rgb = door.load("photo"), next(images.photographs(640, 480))
+    clip, rgb = door.load("tiny"), next(images.photographs(640, 480))
     sizes = (1, 4, 16, 64)
     ways: dict[int, Callable[[], Any]] = {
         n: partial(region_clip.encode_regions, clip, rgb, images.tilted_masks(n, 480, 640))
         for n in sizes
     }
     seconds = _measured(ways, 3)
-    return Curve("regions of an image", "masked crops, `photo`", sizes, seconds, _line(sizes, seconds),
+    return Curve("regions of an image", "masked crops, `tiny`", sizes, seconds, _line(sizes, seconds),
                  "fixed + each")  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def runs(setup: Setup) -> Curve:
         ])
         for n in sizes
     }  # fmt: skip
-    seconds = _measured(ways, 2)
+    seconds = _measured(ways, 1)
     return Curve("images of a run", "`segment`, `tiny`, start to file", sizes, seconds,
                  _line(sizes, seconds), "start + each image")  # fmt: skip
 

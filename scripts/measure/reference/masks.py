@@ -32,3 +32,19 @@ def confusion(
         predicted, true, classes, ignore_index=ignore, validate_args=False
     )
     return matrix.numpy()
+
+
+def of_folder(folder: str) -> NDArray[np.int64]:
+    """The confusion matrix of 150 classes over the label maps in `truth/` and `prediction/` of a folder."""
+    from pathlib import Path
+
+    from PIL import Image
+
+    total = np.zeros((150, 150), np.int64)
+    for path in sorted(Path(folder, "truth").glob("*.png")):
+        truth, prediction = (
+            np.asarray(Image.open(place)).astype(np.int64)
+            for place in (path, Path(folder, "prediction", path.name))
+        )
+        total += confusion(prediction, truth, 150, -1)
+    return total
