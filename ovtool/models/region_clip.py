@@ -30,9 +30,7 @@ from ovtool.runtime.device import Halving
 
 KIND = "mask-prompts"
 BATCH_SIZE = 32  # crops at once
-_ON_CPU = (
-    8  # crops at once on a CPU, whose intermediate values are memory that is used again and again
-)
+_ON_CPU = 8 * 224**2  # pixels at once on a CPU: what is computed between uses the same memory again
 _TOWER = "tower."
 _logger = logging.getLogger("ovtool")
 
