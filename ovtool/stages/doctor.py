@@ -20,6 +20,7 @@ REQUIRED = (
     "matplotlib",
     "pillow",
     "pycocotools",
+    "pyyaml",
     "safetensors",
     "scikit-image",
     "scipy",

@@ -119,6 +119,7 @@ def test_real_processes_leave_what_one_process_leaves(case, at, desk):
 
 def test_ray_leaves_what_one_process_leaves(at, desk):
     pytest.importorskip("ray")
+    pytest.importorskip("ray")
     at("here")
     assert propose("x.json", "--threads", "1") == 0
     command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "2"]
