@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 
@@ -118,8 +119,10 @@ def test_real_processes_leave_what_one_process_leaves(case, at, desk):
 
 
 def test_ray_leaves_what_one_process_leaves(at, desk):
-    pytest.importorskip("ray")
-    pytest.importorskip("ray")
+    if not any(
+        each.name == "ray" for each in metadata.distributions()
+    ):  # also where there is a stand-in of another test
+        pytest.skip("ray is not installed")
     at("here")
     assert propose("x.json", "--threads", "1") == 0
     command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "2"]

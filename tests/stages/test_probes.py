@@ -275,8 +275,8 @@ def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_
 
 
 @pytest.mark.parametrize("probe", [probe_alignment, probe_classify])
-def test_the_pictures_of_a_probe(given, probe, tmp_path):
-    target = tmp_path / "p.png"
+def test_the_pictures_of_a_probe(given, probe, tmp_path_factory):
+    target = tmp_path_factory.mktemp("plots") / "p.png"  # not among the images, which are read
     probe.run(**given, plot=target)
     assert Image.open(target).size == (960, 600)
     with pytest.raises(OutputExistsError):
