@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import html
-import importlib
 import re
+import runpy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,9 +194,15 @@ def _is_english(doc: Doc, english: frozenset[str]) -> bool:
 
 @functools.cache
 def _small_words() -> tuple[frozenset[str], ...]:
-    """The stop words of other languages in Latin letters, as spaCy has them, less those of English."""
+    """The stop words of other languages in Latin letters, as spaCy has them, less those of English.
+
+    Their files are read on their own: to import `spacy.lang.fr` takes seconds.
+    """
+    import spacy
+
+    languages = Path(spacy.__file__).parent / "lang"
     sets = [
-        importlib.import_module(f"spacy.lang.{code}.stop_words").STOP_WORDS
+        runpy.run_path(str(languages / code / "stop_words.py"))["STOP_WORDS"]
         for code in ("en", *_OTHER_LANGUAGES)
     ]
     return tuple(frozenset(words) - sets[0] for words in sets[1:])

@@ -2,6 +2,10 @@
 
 import inspect
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,73 @@ from ovtool.cli.errors import run
 def text_cache(tmp_path_factory):
     """One cache for all tests, so that the same words are embedded once."""
     return tmp_path_factory.mktemp("cache")
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def forked(text_cache):
+    """Runs a command in a folder, in a process of its own that may be killed; gives its status.
+
+    `forked(folder, arguments, kill_when={...})`: see `forking.py`. The process is forked from one that
+    has imported everything, so it starts in no time.
+    """
+    own = {"OVTOOL_CACHE": str(text_cache), "OVTOOL_MODEL": "tiny", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("forking.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **own, "PYTHONPATH": str(ROOT)},
+    )
+
+    def forking(folder, arguments, kill_when=None):
+        job = {"folder": str(folder), "arguments": arguments, "kill_when": kill_when}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    yield forking
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def content():
+    """The bytes of every file below a folder, by name, hidden ones too."""
+
+    def read(folder):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    return read
+
+
+@pytest.fixture
+def trained_and_resumed(desk, forked, content):
+    """Trains by a command, once whole and once killed at its first checkpoint and resumed, and
+    compares what the two leave: `OUT.safetensors` and, where there is one, its curve.
+
+    It takes the arguments of the command, and what stands before `.checkpoint` in the name of its checkpoint.
+    """
+
+    def compare(arguments, checkpoint=""):
+        assert forked(desk, [*arguments, "-o", "whole.safetensors"]) == 0
+        cut = [*arguments, "-o", "cut.safetensors"]
+        kept = f"cut.safetensors{checkpoint}.checkpoint"
+        assert forked(desk, cut, {"exists": kept}) == -9
+        assert (desk / kept).exists() and not (desk / "cut.safetensors").exists()
+        assert forked(desk, [*cut, "--resume"]) == 0
+        left = content(desk)
+        whole = [name for name in left if name.startswith("whole.")]
+        for name in whole:
+            assert left[f"cut.{name.removeprefix('whole.')}"] == left[name], name
+        assert not [name for name in left if name.endswith((".checkpoint", ".tmp"))]
+        return whole
+
+    return compare
 
 
 @pytest.fixture

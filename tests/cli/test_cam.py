@@ -1,11 +1,6 @@
 """`ovtool cam` on files, end to end, with the bundled model."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -154,23 +149,7 @@ def test_bad_input_is_told_in_one_line(fails, said, photos, desk):
     assert "has no maps for 3 of the 3" in fails(1, "cam", *said, "--from-maps", "maps")
 
 
-def test_killed_and_resumed_it_writes_the_same_bytes(desk, said):
-    program = (
-        "import sys; from ovtool.trainers import mask_generator; mask_generator.SAVE_EVERY = 1;"
-        "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
-    )
+def test_killed_and_resumed_it_writes_the_same_bytes(said, trained_and_resumed):
     train = ["--method", "matching", "--steps", "6", "--label-steps", "2", "--batch-size", "2"]
-    line = [sys.executable, "-c", program, "cam", *said, *train]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([*line, "-o", "whole.safetensors"], check=True, env=environment)
-    process = subprocess.Popen([*line, "-o", "cut.safetensors"], env=environment)
-    while not Path("cut.safetensors.checkpoint").exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if process.returncode == 0:
-        pytest.skip("it was done before it could be killed")
-    subprocess.run([*line, "-o", "cut.safetensors", "--resume"], check=True, env=environment)
-    for ending in ("safetensors", "png"):
-        assert Path(f"cut.{ending}").read_bytes() == Path(f"whole.{ending}").read_bytes()
-    assert not list(desk.glob("*.checkpoint")) and not list(desk.glob(".*.tmp"))
+    whole = trained_and_resumed(["cam", *said, *train, "--save-every", "1"])
+    assert sorted(whole) == ["whole.png", "whole.safetensors"]

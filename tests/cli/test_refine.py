@@ -1,11 +1,6 @@
 """`ovtool tune-prompts --kind background` and `ovtool refine` on files, end to end, with the bundled model."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -131,38 +126,21 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
     assert "room for 1 to 71" in fails(2, "tune-prompts", *maps, *background("--length", "72"))
 
 
-@pytest.mark.parametrize("what", ["tune-prompts", "refine"])
-def test_killed_and_resumed_it_writes_the_same_bytes(desk, maps, what):
-    program = (
-        "import sys; from ovtool.trainers import mask_generator; mask_generator.SAVE_EVERY = 1;"
-        "from ovtool.cli.errors import run; sys.exit(run(sys.argv[1:]))"
-    )
-    options = ["--kind", "background", "--steps", "20", "--save-every", "1"]
-    kept = Path("cut.safetensors.checkpoint")
-    if what == "refine":
-        options = [
-            "--apply",
-            "prompts",
-            "--refine-weight",
-            "0",
-            "--epochs",
-            "20",
-            "--batch-size",
-            "2",
-        ]
-        options += ["--background-score", "otsu"]
-        kept = Path("cut.safetensors.generator.safetensors.checkpoint")
-    line = [sys.executable, "-c", program, what, *maps, *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([*line, "-o", "whole.safetensors"], check=True, env=environment)
-    process = subprocess.Popen([*line, "-o", "cut.safetensors"], env=environment)
-    while not kept.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if process.returncode == 0:
-        pytest.skip("it was done before it could be killed")
-    subprocess.run([*line, "-o", "cut.safetensors", "--resume"], check=True, env=environment)
-    assert Path("cut.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
-    assert not list(desk.glob("*.checkpoint")) and not list(desk.glob(".*.tmp"))
+@pytest.mark.parametrize(
+    "command, checkpoint",
+    [
+        (["tune-prompts", "--kind", "background", "--steps", "20"], ""),
+        (
+            ["refine", "--apply", "prompts", "--refine-weight", "0", "--epochs", "20"]
+            + ["--background-score", "otsu"],
+            ".generator.safetensors",
+        ),
+    ],
+    ids=["tune-prompts", "refine"],
+)
+def test_killed_and_resumed_it_writes_the_same_bytes(
+    desk, maps, trained_and_resumed, command, checkpoint
+):
+    often = ["--batch-size", "2", "--save-every", "1"]
+    trained_and_resumed([command[0], *maps, *command[1:], *often], checkpoint)
     assert not list(desk.glob("*.generator.*"))
