@@ -173,12 +173,20 @@ def test_each_image_is_measured(files, capsys, scenes):
     )
 
 
-@pytest.mark.parametrize("metric", [MeanIou(), BoundaryIou(), Panoptic(per_image=True)])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Panoptic(per_image=True),  # these go through the same parts, with less to bring back:
+        pytest.param(MeanIou(), marks=pytest.mark.slow),
+        pytest.param(BoundaryIou(), marks=pytest.mark.slow),
+    ],
+)
 def test_several_processes_give_the_same_result(files, metric):
     alone = evaluate.run("shifted.json", "truth.json", metric)
     assert evaluate.run("shifted.json", "truth.json", metric, run=Run(workers=2)) == alone
 
 
+@pytest.mark.slow  # tests/runtime/test_processes.py says the same of any work
 def test_an_error_in_another_process_is_one_line(files, desk, scenes, fails):
     write_maps(desk / "maps", [labels[: SIDE - k // 3] for k, (labels, _) in enumerate(scenes)])
     said = fails(1, "evaluate", "maps", *files[2:], "--workers", "2")

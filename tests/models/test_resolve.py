@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 import time
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -280,10 +281,17 @@ def test_quickgelu_is_as_the_tag_says(name, quick, monkeypatch):
     assert files.weights == Path("weights.safetensors")
 
 
-def test_real_weights_are_read_from_the_hubs_cache(tmp_path, pixels):
-    """ViT-B-32 as it is, at random weights, saved where the hub's client keeps it: through the same calls."""
+@pytest.mark.parametrize("blocks", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_real_weights_are_read_from_the_hubs_cache(tmp_path, pixels, monkeypatch, blocks):
+    """ViT-B-32 at random weights, saved where the hub's client keeps it: through the same calls."""
+    from open_clip import factory
     from safetensors.torch import save
 
+    config = open_clip.get_model_config("ViT-B-32")
+    for tower in (config["vision_cfg"], config["text_cfg"]):
+        tower["layers"] = blocks
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-B-32", config)
+    monkeypatch.setattr(open_clip_files, "configuration", lambda name: deepcopy(config))
     model = open_clip.create_model("ViT-B-32", force_quick_gelu=True).eval()
     repository = "timm/vit_base_patch32_clip_224.openai"
     data = save({k: v.half() for k, v in model.state_dict().items()})
