@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from ovtool.cli import output
 from ovtool.cli.declare import Only
 from ovtool.settings.convert import Conversion, Format
-from ovtool.settings.field import Argument, Option
-from ovtool.settings.shared import OUTPUT, ImagesFolder, Json, Run
+from ovtool.settings.field import Argument, Option, OutputOption
+from ovtool.settings.shared import ImagesFolder, Json, Run
 
 if TYPE_CHECKING:
     from ovtool.stages.convert import Converted
@@ -40,14 +40,12 @@ def convert(
     ] = None,
     out: Annotated[
         str | None,
-        Option(
+        OutputOption(
             "The file or folder; - is stdout, for a single file. Default: a name made from the input, in the "
             "current folder.",
             flag="--output",
             short="-o",
             metavar="OUT",
-            panel=OUTPUT,
-            shapes=False,
         ),
     ] = None,
     run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),

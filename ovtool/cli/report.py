@@ -9,9 +9,9 @@ import typer
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.field import Argument, Option
+from ovtool.settings.field import Argument, Option, OutputOption
 from ovtool.settings.report import Page
-from ovtool.settings.shared import OUTPUT, ImagesFolder, Json, Limit, Run
+from ovtool.settings.shared import ImagesFolder, Json, Limit, Run
 
 
 def report(
@@ -36,10 +36,7 @@ def report(
     images: ImagesFolder = None,
     limit: Limit = None,
     out: Annotated[
-        str,
-        Option(
-            "The page.", flag="--output", short="-o", metavar="FILE", panel=OUTPUT, shapes=False
-        ),
+        str, OutputOption("The page.", flag="--output", short="-o", metavar="FILE")
     ] = "report.html",
     json: Json = False,
     run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.field import Option
-from ovtool.settings.shared import OUTPUT, Run
+from ovtool.settings.field import OutputOption
+from ovtool.settings.shared import Run
 
 if TYPE_CHECKING:  # it imports torch
     from ovtool.training.run import Trained
@@ -19,14 +19,7 @@ if TYPE_CHECKING:  # it imports torch
 TrainingRun = Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")]
 NetworkFile = Annotated[
     Path,
-    Option(
-        "Where the trained network goes.",
-        flag="--output",
-        short="-o",
-        metavar="FILE",
-        panel=OUTPUT,
-        shapes=False,
-    ),
+    OutputOption("Where the trained network goes.", flag="--output", short="-o", metavar="FILE"),
 ]
 
 

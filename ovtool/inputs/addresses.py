@@ -17,8 +17,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ovtool.errors import UsageError
 from ovtool.formats import remote, shards
+from ovtool.settings.field import OUTPUT
 from ovtool.settings.option import fields, is_settings, panel_of
-from ovtool.settings.shared import OUTPUT, Run
+from ovtool.settings.shared import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
 from ovtool.settings import recipes
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, OutputOption, RunOption
 from ovtool.settings.option import fields, settings
 from ovtool.settings.shared import (
-    OUTPUT,
     PUBLISHED_WAY,
     Flip,
     HeldOut,
@@ -198,8 +197,7 @@ class LabelMatching(Training):
     label_steps: LabelSteps = None
     crop_scale: CropScale = None
     save_generator: Annotated[
-        Path | None,
-        Option("Keep the trained generator here.", metavar="FILE", panel=OUTPUT, shapes=False),
+        Path | None, OutputOption("Keep the trained generator here.", metavar="FILE")
     ] = None
     short_side: CamShortSide = None
     scales: Scales = (1.0,)
@@ -257,10 +255,9 @@ class GivenMaps:
 
     from_maps: Annotated[
         Path,
-        Option(
+        RunOption(
             "The folder of the maps, a file for each image: .safetensors, .npy or .npz.",
             metavar="DIR",
-            shapes=False,
         ),
     ]
 

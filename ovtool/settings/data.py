@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, RunOption
 from ovtool.settings.option import settings
 from ovtool.settings.shared import Seed
 
@@ -26,4 +26,4 @@ class Scenes:
             "and 0.5 elsewhere; single is one large object in an image. Default: the law of record."
         ),
     ] = None
-    workers: Annotated[int, Option("Processes that share the work.", min=1, shapes=False)] = 2
+    workers: Annotated[int, RunOption("Processes that share the work.", min=1)] = 2

@@ -6,6 +6,7 @@ import difflib
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -42,6 +43,11 @@ class Option:
     shapes: bool = True
     repeat: bool = False
     unique: bool = False
+
+
+OUTPUT = "Output"  # the panel of what a command writes
+RunOption = partial(Option, shapes=False)  # how the work is done, which leaves its result the same
+OutputOption = partial(Option, panel=OUTPUT, shapes=False)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, OutputOption, RunOption
 from ovtool.settings.option import settings
 from ovtool.settings.propose import RegionFeatures, check_regions
 from ovtool.settings.shared import (
-    OUTPUT,
     PUBLISHED_WAY,
     CropSize,
     Proposals,
@@ -28,11 +27,9 @@ Recipe = Annotated[
 ]
 Crops = Annotated[
     Path | None,
-    Option(
+    OutputOption(
         "Write the masked crops of the pairs here: a folder, or x.tar (WebDataset).",
         metavar="PLACE",
-        panel=OUTPUT,
-        shapes=False,
     ),
 ]
 
@@ -66,10 +63,9 @@ class Nouns:
     no_stop: Annotated[bool, Option("Leave out no word, as in the paper.")] = False
     spacy_model: Annotated[
         str | None,
-        Option(
+        RunOption(
             "An installed spaCy pipeline, such as en_core_web_sm. Default: the bundled tagger.",
             metavar="NAME",
-            shapes=False,
         ),
     ] = None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, RunOption
 from ovtool.settings.option import settings
 from ovtool.settings.shared import (
     PUBLISHED_WAY,
@@ -120,10 +120,9 @@ class BackgroundPrompts(Training):
     ] = None
     words: Annotated[
         Path | None,
-        Option(
+        RunOption(
             "The words, one a line, of which the nearest to each prompt are printed. Default: what the "
-            "model learned, else the nouns of the collage and words of backgrounds.",
-            shapes=False,
+            "model learned, else the nouns of the collage and words of backgrounds."
         ),
     ] = None
     crop_scale: Annotated[

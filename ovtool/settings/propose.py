@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, OutputOption
 from ovtool.settings.option import settings
-from ovtool.settings.shared import OUTPUT, Proposer
+from ovtool.settings.shared import Proposer
 
 SaveEmbeddings = Annotated[
     Path | None,
-    Option(
+    OutputOption(
         "Save the embeddings of the masks here, of a proposer that train-proposer made.",
         metavar="FILE",
-        panel=OUTPUT,
-        shapes=False,
     ),
 ]
 

@@ -15,10 +15,9 @@ from ovtool.settings.cam import (
     SemplesRecipe,
     Similarity,
 )
-from ovtool.settings.field import Option
+from ovtool.settings.field import Option, OutputOption, RunOption
 from ovtool.settings.option import fields, settings
 from ovtool.settings.shared import (
-    OUTPUT,
     Crf,
     HeldOut,
     LearningRate,
@@ -75,8 +74,7 @@ class Apply:
     ] = 0.4
     pamr_iterations: Annotated[int, Option("Iterations of pamr.", min=0)] = 10
     proposals: Annotated[
-        Path | None,
-        Option("The class-agnostic masks of the step sam, as COCO JSON.", shapes=False),
+        Path | None, RunOption("The class-agnostic masks of the step sam, as COCO JSON.")
     ] = None
     short_side: ShortSide = None
 
@@ -167,8 +165,7 @@ class PromptStep(Training):
         float, Option("How often fitting the generator to the maps sees each image.", min=0.01)
     ] = 5.0
     save_generator: Annotated[
-        Path | None,
-        Option("Keep the trained generator here.", metavar="FILE", panel=OUTPUT, shapes=False),
+        Path | None, OutputOption("Keep the trained generator here.", metavar="FILE")
     ] = None
 
     def matching(self) -> LabelMatching:
@@ -188,11 +185,9 @@ class PromptStep(Training):
 
 RefineFormat = Annotated[
     Literal["coco", "safetensors"] | None,
-    Option(
+    OutputOption(
         "What is written: coco for pseudo masks, safetensors for maps. Default: by the ending of -o, else "
-        "coco.",
-        panel=OUTPUT,
-        shapes=False,
+        "coco."
     ),
 ]
 
@@ -220,14 +215,10 @@ class PseudoMasks:
         ),
     ] = None
     label_maps: Annotated[
-        Path | None,
-        Option("Write label maps as PNG here.", metavar="DIR", panel=OUTPUT, shapes=False),
+        Path | None, OutputOption("Write label maps as PNG here.", metavar="DIR")
     ] = None
     overlays: Annotated[
-        Path | None,
-        Option(
-            "Draw the pseudo masks over the images here.", metavar="DIR", panel=OUTPUT, shapes=False
-        ),
+        Path | None, OutputOption("Draw the pseudo masks over the images here.", metavar="DIR")
     ] = None
 
     def check(self) -> None:

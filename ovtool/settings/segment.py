@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.field import Option
+from ovtool.settings.field import OUTPUT, Option, RunOption
 from ovtool.settings.option import settings
 from ovtool.settings.propose import RegionFeatures
 from ovtool.settings.shared import (
-    OUTPUT,
     PUBLISHED_WAY,
     Crf,
     CropSize,
@@ -244,22 +243,19 @@ class Drawn:
     """What is drawn of each image, in folders."""
 
     label_maps: Annotated[
-        Path | None, Option("Write label maps here, as PNG.", metavar="DIR", shapes=False)
+        Path | None, RunOption("Write label maps here, as PNG.", metavar="DIR")
     ] = None
     overlays: Annotated[
-        Path | None,
-        Option("Write the images with their masks here.", metavar="DIR", shapes=False),
+        Path | None, RunOption("Write the images with their masks here.", metavar="DIR")
     ] = None
     heatmaps: Annotated[
-        Path | None,
-        Option("Write the score of each word here, as PNG.", metavar="DIR", shapes=False),
+        Path | None, RunOption("Write the score of each word here, as PNG.", metavar="DIR")
     ] = None
     cut_outs: Annotated[
         Path | None,
-        Option(
+        RunOption(
             "Write what each word covers here, cut out of the image, as PNG with alpha.",
             metavar="DIR",
-            shapes=False,
         ),
     ] = None
 

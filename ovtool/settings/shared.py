@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
-from ovtool.settings.field import Argument, Option
+from ovtool.settings.field import Argument, Option, OutputOption, RunOption
 from ovtool.settings.option import settings
 
-OUTPUT = "Output"
 PARTS = "Parts"
 
 # --- parameters of commands ------------------------------------------------------------------------
@@ -48,58 +47,44 @@ Exif = Annotated[
 Limit = Annotated[int | None, Option("Stop after this many images.", min=1, panel="Images")]
 Out = Annotated[
     str | None,
-    Option(
+    OutputOption(
         "Where the result goes; - is stdout. Default: a name made from the input, in the current folder.",
         flag="--output",
         short="-o",
         metavar="FILE",
-        panel=OUTPUT,
-        shapes=False,
     ),
 ]
 TrainedOut = Annotated[
     str | None,
-    Option(
+    OutputOption(
         "Where the result goes, with a curve of the losses beside it. Default: a name made from the "
         "input, in the current folder.",
         flag="--output",
         short="-o",
         metavar="FILE",
-        panel=OUTPUT,
-        shapes=False,
     ),
 ]
 Format = Annotated[
     Literal["coco", "results"],
-    Option(
+    OutputOption(
         "coco is a data set of five sections; results the bare list that pycocotools takes (loadRes), which "
-        "keeps no settings, so that --update compares its time alone.",
-        panel=OUTPUT,
-        shapes=False,
+        "keeps no settings, so that --update compares its time alone."
     ),
 ]
-Json = Annotated[bool, Option("Print one JSON document on stdout.", panel=OUTPUT, shapes=False)]
-Plot = Annotated[
-    Path | None,
-    Option("Draw the result here, as PNG.", metavar="FILE", panel=OUTPUT, shapes=False),
-]
+Json = Annotated[bool, OutputOption("Print one JSON document on stdout.")]
+Plot = Annotated[Path | None, OutputOption("Draw the result here, as PNG.", metavar="FILE")]
 
 # --- fields that several classes have ----------------------------------------------------------------
-Resume = Annotated[
-    bool, Option("Go on with a run that was cut off, from what it left.", shapes=False)
-]
-Overwrite = Annotated[bool, Option("Replace an output that exists.", shapes=False)]
+Resume = Annotated[bool, RunOption("Go on with a run that was cut off, from what it left.")]
+Overwrite = Annotated[bool, RunOption("Replace an output that exists.")]
 Update = Annotated[
     bool,
-    Option(
+    RunOption(
         "Do nothing where the output was made with these settings and nothing that is read is newer; else "
-        "replace it, and go on with what a run that was cut off left, where that fits.",
-        shapes=False,
+        "replace it, and go on with what a run that was cut off left, where that fits."
     ),
 ]
-DryRun = Annotated[
-    bool, Option("Print what would be read, done and written, and stop.", shapes=False)
-]
+DryRun = Annotated[bool, RunOption("Print what would be read, done and written, and stop.")]
 Seed = Annotated[int, Option("The start of every random choice.", min=0)]
 BatchSize = Annotated[
     int | None,
@@ -228,9 +213,9 @@ HeldOut = Annotated[
     float, Option("Share of the images that is kept for validation.", min=0, max=0.9)
 ]
 ValidateEvery = Annotated[int | None, Option("Steps between validations; 0 is never.", min=0)]
-SaveEvery = Annotated[int | None, Option("Steps between checkpoints.", min=1, shapes=False)]
+SaveEvery = Annotated[int | None, RunOption("Steps between checkpoints.", min=1)]
 LoaderWorkers = Annotated[
-    int, Option("Processes that read images; 0 is this one itself.", min=0, shapes=False)
+    int, RunOption("Processes that read images; 0 is this one itself.", min=0)
 ]
 
 
@@ -242,12 +227,10 @@ class Source:
     """Which images a run takes, beside those that are named as arguments."""
 
     coco: Annotated[
-        Path | None,
-        Option("Take the images of a COCO JSON; - is stdin.", metavar="FILE", shapes=False),
+        Path | None, RunOption("Take the images of a COCO JSON; - is stdin.", metavar="FILE")
     ] = None
     images: Annotated[
-        Path | None,
-        Option("The folder that the file names start from.", metavar="DIR", shapes=False),
+        Path | None, RunOption("The folder that the file names start from.", metavar="DIR")
     ] = None
     limit: Limit = None
     exif: Exif = "upright"
@@ -265,56 +248,49 @@ class Run:
     """How a run over many images goes."""
 
     batch_size: BatchSize = None
-    part_size: Annotated[
-        int, Option("Images in a part, the unit of --resume.", min=1, shapes=False)
-    ] = 256
+    part_size: Annotated[int, RunOption("Images in a part, the unit of --resume.", min=1)] = 256
     resume: Resume = False
     overwrite: Overwrite = False
     update: Update = False
     strict: Annotated[
         bool,
-        Option(
+        RunOption(
             "Stop at the first image that fails. Otherwise it is left out and listed; the exit status is "
-            "then 3, but 0 after a training, whose output is whole without it.",
-            shapes=False,
+            "then 3, but 0 after a training, whose output is whole without it."
         ),
     ] = False
     dry_run: DryRun = False
     workers: Annotated[
         int,
-        Option(
+        RunOption(
             "Processes that share the parts; on several GPUs each takes the next one.",
             min=1,
             panel=PARTS,
-            shapes=False,
         ),
     ] = 1
     shard: Annotated[
         str | None,
-        Option(
+        RunOption(
             "Do only the parts of one shard of several, such as 3/16, and leave them for ovtool merge; slurm "
             "reads which one from a job array.",
             metavar="I/N|slurm",
             panel=PARTS,
-            shapes=False,
         ),
     ] = None
     engine: Annotated[
         Literal["local", "ray"],
-        Option(
+        RunOption(
             "What runs the parts: this machine, or a cluster of Ray, with --workers actors.",
             panel=PARTS,
-            shapes=False,
         ),
     ] = "local"
     ray_address: Annotated[
         str | None,
-        Option(
+        RunOption(
             "The cluster of --engine ray, such as auto or ray://HOST:10001. Default: one that runs here, else "
             "one that is started for this run.",
             metavar="ADDRESS",
             panel=PARTS,
-            shapes=False,
         ),
     ] = None
 
@@ -351,28 +327,22 @@ class Compute:
 
     model: Annotated[
         str | None,
-        Option(
+        RunOption(
             "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else that "
             "of the data set (collage: tiny), else ViT-B-16/openai if it can be had, else photo.",
             metavar="NAME",
-            shapes=False,
         ),
     ] = None
     device: Annotated[
         str | None,
-        Option(
-            "Where to compute: cpu, cuda, cuda:1, mps. Default: the best.",
-            metavar="NAME",
-            shapes=False,
-        ),
+        RunOption("Where to compute: cpu, cuda, cuda:1, mps. Default: the best.", metavar="NAME"),
     ] = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         Option("Number type of the networks; auto follows the device."),
     ] = "auto"
     threads: Annotated[
-        int | None,
-        Option("Threads that compute on the CPU. Default: one for each core.", min=1, shapes=False),
+        int | None, RunOption("Threads that compute on the CPU. Default: one for each core.", min=1)
     ] = None
 
 
