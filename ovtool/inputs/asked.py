@@ -124,9 +124,25 @@ def refuse_inputs(places: Sequence[Path], files: Iterable[Path]) -> None:
             raise UsageError(f"{place} is read by this run; write to another file")
 
 
-def begin_training(asked: Asked, place: Place) -> Place:
-    """A training that goes on as `begin` says, and whose file keeps the digest. Raises UpToDate."""
+def begin_training(
+    place: Place,
+    command: str,
+    *settings: object,
+    sources: Sequence[str | Path | None],
+    folder: str | Path | None,
+) -> Place:
+    """A training that goes on as `begin` says, and whose file keeps the digest of the request.
+
+    Args:
+        place: Where it computes and writes.
+        command: What is asked for; it, `settings`, `sources` and `folder` are those of `of`.
+
+    Raises:
+        UpToDate: There is nothing to do.
+        UsageError: What is written is read too.
+    """
     outputs = place.outputs
+    asked = of(command, *settings, sources=sources, folder=folder, outputs=outputs.places)
     run = begin(asked, outputs.file, place.run, (outputs.curve,))
     return replace(place, run=run, asked=asked.digest)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from ovtool.settings.shared import Compute, Run, Source
 if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
     from ovtool.models.clip import Clip
     from ovtool.models.pacl import Head
+
+
+Settings = Alignment | Classify | Coherence | Oracle
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +52,9 @@ class Probe:
         text.warn_unlearned(self.clip, names)
         return text.embed_words(self.clip, names, templates)
 
-    def contents(self, settings: Alignment | Classify | Coherence | Oracle) -> dict[str, str]:
+    def contents(self, settings: Settings) -> dict[str, str]:
         """What stands for the paths in the settings of a probe: names and fingerprints."""
-        lists = None if isinstance(settings, Coherence) else settings.classes_per_image
+        lists = _lists(settings)
         contents = {} if lists is None else {"classes_per_image": lists.name}
         return contents if self.head is None else {**contents, "pacl": self.head.fingerprint}
 
@@ -80,32 +83,27 @@ def plot_place(
     return Path(plot)
 
 
-def planned(
-    data_set: str | None, source: Source, classes_per_image: Path | None = None
-) -> dict[str, Any]:
+def _lists(settings: Settings) -> Path | None:
+    """The file of the words that compete in each image, where one is given."""
+    return None if isinstance(settings, Coherence) else settings.classes_per_image
+
+
+def planned(data_set: str | None, source: Source, settings: Settings) -> dict[str, Any]:
     """What a dry run returns: the number of images and words. Its arguments are those of `opened`."""
-    truth = truths.open_probed(data_set, source, classes_per_image)
+    truth = truths.open_probed(data_set, source, _lists(settings))
     words = {"images": len(truth.items), "words_an_image": truth.words.mean_count}
     return {**words, "dry_run": True}
 
 
-def opened(
-    data_set: str | None,
-    source: Source,
-    compute: Compute,
-    *,
-    classes_per_image: Path | None = None,
-    pacl: Path | Literal["none"] | None = "none",
-) -> Probe:
+def opened(data_set: str | None, source: Source, settings: Settings, compute: Compute) -> Probe:
     """Opens the images, then loads the model.
 
     Args:
         data_set: a data set with masks, by name or folder; None where `source` names a COCO JSON.
         source: a COCO JSON with masks and the folder of its images, and their greatest number.
+        settings: of the probe. Without a file of words for each image, a data set may bring its own, and
+            else all categories of the truth compete.
         compute: the CLIP, and where and how it computes.
-        classes_per_image: the words that compete in each image, JSON; a data set may bring its own;
-            without any, all categories of the truth compete.
-        pacl: the file of a head, `none`, or None for the head that comes with a bundled model.
 
     Raises:
         UsageError, InputError, ModelError, MismatchError.
@@ -113,10 +111,11 @@ def opened(
     compute = resolve.for_data(compute, data_set)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
-    truth = truths.open_probed(data_set, source, classes_per_image)
+    truth = truths.open_probed(data_set, source, _lists(settings))
     from ovtool.models import clip as door
     from ovtool.models import pacl as heads
 
     clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    pacl = "none" if isinstance(settings, Oracle) else settings.pacl
     head = heads.choose(None if pacl is None else str(pacl), clip)
     return Probe(truth, clip, head, place)

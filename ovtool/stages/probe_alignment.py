@@ -101,14 +101,8 @@ def run(
     """
     place = probes.plot_place(plot, run, alignment, data_set, source)
     if run.dry_run:
-        return probes.planned(data_set, source, alignment.classes_per_image)
-    probe = probes.opened(
-        data_set,
-        source,
-        compute,
-        classes_per_image=alignment.classes_per_image,
-        pacl=alignment.pacl,
-    )
+        return probes.planned(data_set, source, alignment)
+    probe = probes.opened(data_set, source, alignment, compute)
     views = labelled_patches.settled(probe.clip, alignment)
     readings = _readings(probe, views, run.batch_size or BATCH_SIZE)
     counts = _count(probe, alignment, views, readings, progress)

@@ -65,14 +65,8 @@ def run(
     """
     place = probes.plot_place(plot, run, classify, data_set, source)
     if run.dry_run:
-        return probes.planned(data_set, source, classify.classes_per_image)
-    probe = probes.opened(
-        data_set,
-        source,
-        compute,
-        classes_per_image=classify.classes_per_image,
-        pacl=classify.pacl,
-    )
+        return probes.planned(data_set, source, classify)
+    probe = probes.opened(data_set, source, classify, compute)
     truth, head = probe.truth, probe.head
     scores, labels = _scored(probe, classify, progress)
     if not labels.any():

@@ -110,8 +110,8 @@ def run(
     """
     place = probes.plot_place(plot, run, coherence, data_set, source)
     if run.dry_run:
-        return probes.planned(data_set, source)
-    probe = probes.opened(data_set, source, compute, pacl=coherence.pacl)
+        return probes.planned(data_set, source, coherence)
+    probe = probes.opened(data_set, source, coherence, compute)
     from ovtool.models import towers
 
     blocks = coherence.blocks(towers.depth(probe.clip.model.visual))

@@ -117,8 +117,8 @@ def run(
         UsageError, InputError, ModelError, MismatchError.
     """
     if run.dry_run:
-        return probes.planned(data_set, source, oracle.classes_per_image)
-    probe = probes.opened(data_set, source, compute, classes_per_image=oracle.classes_per_image)
+        return probes.planned(data_set, source, oracle)
+    probe = probes.opened(data_set, source, oracle, compute)
     regions = _regions(probe, oracle)
     rows, prompts = _namings(probe.clip, oracle)
     counts = _count(probe, oracle, rows, regions, run.batch_size, progress)

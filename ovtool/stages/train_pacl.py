@@ -77,7 +77,8 @@ def run(
     compute = resolve.for_data(compute, captions)
     place = training.opened(out or _default_out(captions), compute, run, progress)
     dense_clip.last_blocks(pacl.last_block)
-    place = requests.begin_training(_asked(captions, images, pacl, compute, place.outputs), place)
+    read, folder = _read(captions, None if images is None else Path(images))
+    place = requests.begin_training(place, "train-pacl", pacl, compute, sources=read, folder=folder)
     run = place.run
     check = Check(run.strict, pacl.loader_workers, progress)
     source = _source(captions, None if images is None else Path(images), pacl, check)
@@ -134,20 +135,13 @@ def run(
         return trained
 
 
-def _asked(
-    captions: str, images: str | Path | None, pacl: Pacl, compute: Compute, outputs: Outputs
-) -> requests.Asked:
-    """The request; local shards are read one by one, others are known by their names."""
-    sources: list[str | Path] = [captions]
-    folder = None if images is None else Path(images)
+def _read(captions: str, images: Path | None) -> tuple[list[str | Path], Path | None]:
+    """What is read, and the folder of images; local shards are read one by one, others are known by
+    their names."""
     if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
-        source, folder = caption_inputs.locate(captions, folder)
-        sources = [source]
-    elif "{" in captions:
-        sources = list(shards.expand(captions))
-    return requests.of(
-        "train-pacl", pacl, compute, sources=sources, folder=folder, outputs=outputs.places
-    )
+        source, folder = caption_inputs.locate(captions, images)
+        return [source], folder
+    return (list(shards.expand(captions)) if "{" in captions else [captions]), images
 
 
 def _source(captions: str, images: Path | None, pacl: Pacl, check: Check) -> Listed | Sharded:

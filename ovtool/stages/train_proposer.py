@@ -65,15 +65,9 @@ def run(
     compute = resolve.for_data(compute, truth)
     place = frames.opened(out, compute, run, progress)
     folder = None if images is None else Path(images)
-    asked = requests.of(
-        "train-proposer",
-        training,
-        compute,
-        sources=(truth,),
-        folder=folder,
-        outputs=place.outputs.places,
+    place = requests.begin_training(
+        place, "train-proposer", training, compute, sources=(truth,), folder=folder
     )
-    place = requests.begin_training(asked, place)
     run = place.run
     dataset, folder = mask_batches.read(str(truth), folder, training.targets)
     check = Check(run.strict, training.loader_workers, progress, training.exif)

@@ -76,15 +76,10 @@ def run(
     if compute.model is not None and architecture != "clip":
         raise UsageError(f"--model is the CLIP under --arch clip, and {architecture} has none")
     folder = None if images is None else Path(images)
-    asked = requests.of(
-        "train-segmenter",
-        training,
-        compute,
-        sources=(labels, validation, validation_images),
-        folder=folder,
-        outputs=place.outputs.places,
+    read = (labels, validation, validation_images)
+    place = requests.begin_training(
+        place, "train-segmenter", training, compute, sources=read, folder=folder
     )
-    place = requests.begin_training(asked, place)
     run = place.run
     check = Check(run.strict, training.loader_workers, progress, training.exif)
     data = label_map_batches.read(str(labels), folder, training.with_background, check)

@@ -71,17 +71,12 @@ def run(
     source, folder = str(pairs), None if images is None else Path(images)
     compute = resolve.for_data(compute, source)
     place = training.opened(out or _default_out(source, kind), compute, run, progress)
-    asked = requests.of(
-        "tune-prompts",
-        kind,
-        compute,
-        sources=(pairs,),
-        folder=Path(source).resolve().parent
-        if folder is None and Path(source).is_file()
-        else folder,
-        outputs=place.outputs.places,
+    home = folder
+    if folder is None and Path(source).is_file():
+        home = Path(source).resolve().parent
+    place = requests.begin_training(
+        place, "tune-prompts", kind, compute, sources=(pairs,), folder=home
     )
-    place = requests.begin_training(asked, place)
     with distributed.joined(place.device) as ranks:
         if isinstance(kind, BackgroundPrompts):
             return _background_prompts(place, ranks, source, folder, compute.model, kind)

@@ -8,7 +8,7 @@ both towers of the CLIP stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +27,6 @@ from ovtool.inputs import category_texts
 from ovtool.methods import activation_maps, label_matching
 from ovtool.methods import background_prompts as losses
 from ovtool.runtime import device as devices
-from ovtool.settings import layers
 from ovtool.settings.layers import known
 from ovtool.settings.prompts import BackgroundPrompts
 from ovtool.training import distributed, loop
@@ -40,7 +39,6 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
     from ovtool.models.mask_generator import Generator
 
 SAVE_EVERY = 50  # steps
-VALIDATIONS = 5  # in a training
 PIXELS_AT_ONCE = 256 * 128**2  # through the image tower: 20 masked images of 448 x 448
 
 
@@ -74,17 +72,7 @@ def settled(
             "classes"
         )
     batch = min(known(settings.batch_size), images)
-    steps = loop.steps_of(settings, images, batch)
-    filled, _ = layers.layered(
-        settings,
-        published={
-            "steps": steps,
-            "length": reader.length,
-            "save_every": SAVE_EVERY,
-            "validate_every": max(1, steps // VALIDATIONS),
-        },
-    )
-    return replace(filled, batch_size=batch, warmup=min(known(filled.warmup), steps // 5))
+    return loop.settled(settings, images, batch, SAVE_EVERY, {"length": reader.length})[0]
 
 
 def require_maps(cams: Cams, source: str) -> None:

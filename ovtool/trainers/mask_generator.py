@@ -31,7 +31,7 @@ from ovtool.methods import activation_maps, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.cam import LabelMatching
 from ovtool.settings.layers import known
-from ovtool.training import distributed, run
+from ovtool.training import distributed, loop, run
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Plan, Record, Task
 
@@ -43,7 +43,6 @@ PUBLISHED = {"background_weight": label_matching.BACKGROUND_WEIGHT}  # SemPLeS, 
 LABEL_STEPS = 200  # of a generator that begins at random
 CACHE_BYTES = 2 << 30  # of features
 VALIDATED = 64  # images whose labels are looked at
-VALIDATIONS = 5  # in a training
 SAVE_EVERY = 50  # steps
 PIXELS_AT_ONCE = 16 * 224**2  # with gradients through the image tower: 4 masked images of 448 x 448
 
@@ -118,7 +117,7 @@ class Matching:
             betas=(0.9, 0.999),
         )
         total = (self.label_steps or 0) + self.steps
-        every = max(1, total // VALIDATIONS) if settings.select == "labels" else 0
+        every = max(1, total // loop.VALIDATIONS) if settings.select == "labels" else 0
 
         def validate() -> dict[str, float]:
             accuracy = self.label_accuracy()

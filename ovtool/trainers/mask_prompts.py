@@ -21,7 +21,6 @@ from ovtool.errors import UsageError
 from ovtool.methods import contrastive, mask_prompts
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.runtime import device as devices
-from ovtool.settings import layers
 from ovtool.settings import prompts as prompt_settings
 from ovtool.settings.layers import known
 from ovtool.training import distributed, loop
@@ -36,7 +35,6 @@ Settings = prompt_settings.MaskPrompts
 TOWER_DECAY = 0.2
 BETAS, EPS = (0.9, 0.98), 1e-6
 VALIDATED = 256  # held-out crops that are named, at most
-VALIDATIONS = 5  # in a training
 SAVE_EVERY = 100  # steps
 DEPTH = 3  # of the prompts, as published
 BUCKET = 32  # crops of a batch that go through the tower together
@@ -69,20 +67,10 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
             f"every mask of {pairs.source} is named '{pairs.nouns[nouns.pop()]}', so that there is nothing "
             "to learn; add masks of other names"
         )
-    steps = loop.steps_of(settings, len(pairs.train), batch)
-    filled, _ = layers.layered(
-        settings,
-        published={
-            "steps": steps,
-            "crop_size": clip.image_size,
-            "weight_decay": None if settings.train == "prompts" else TOWER_DECAY,
-            "save_every": SAVE_EVERY,
-            "validate_every": max(1, steps // VALIDATIONS),
-        },
-    )
-    return replace(
-        filled, depth=depth, batch_size=batch, warmup=min(known(filled.warmup), steps // 5)
-    )
+    decay = None if settings.train == "prompts" else TOWER_DECAY
+    published = {"crop_size": clip.image_size, "weight_decay": decay}
+    filled, _ = loop.settled(settings, len(pairs.train), batch, SAVE_EVERY, published)
+    return replace(filled, depth=depth)
 
 
 def _depth(settings: Settings, clip: Clip) -> int:

@@ -24,7 +24,6 @@ from ovtool.formats.shards import Left
 from ovtool.methods import patch_alignment
 from ovtool.methods.patch_alignment import Pooling, Reduce, VisionEmbedder
 from ovtool.runtime import device as devices
-from ovtool.settings import layers
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.option import fields
 from ovtool.settings.pacl import Pacl
@@ -40,7 +39,7 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
 
 BETAS, EPS = (0.9, 0.98), 1e-6
 MOST_SCALE = 100.0  # of a learned logit scale, as CLIP bounds it
-SAVE_EVERY, VALIDATIONS = 100, 5
+SAVE_EVERY = 100  # steps
 MEMORY = "a smaller --micro-batch or --batch-size"  # what helps where a device is out of memory
 
 
@@ -68,28 +67,22 @@ def settled(
         raise UsageError(
             "--steps N is needed for shards that are no local files, whose samples nobody counted"
         )
-    steps = loop.steps_of(settings, images or 0, batch)
-    filled, origins = layers.layered(
+    filled, origins = loop.settled(
         settings,
+        images or 0,
+        batch,
+        SAVE_EVERY,
+        published={"crop_size": clip.image_size, "window": 0},
         recommended={
             "crop_size": int(clip.dense.get("short_side", 0)) or None,
             "window": int(clip.dense["window"]) if "window" in clip.dense else None,
             "logit_scale": clip.logit_scale,
-        },
-        published={
-            "crop_size": clip.image_size,
-            "window": 0,
-            "steps": steps,
-            "save_every": SAVE_EVERY,
-            "validate_every": max(1, steps // VALIDATIONS),
         },
     )
     side = _whole_patches(known(filled.crop_size), clip)
     window = known(filled.window)
     whole = replace(
         filled,
-        batch_size=batch,
-        warmup=min(known(filled.warmup), steps // 5),
         crop_size=side,
         window=min(_whole_patches(window, clip), side) if window else 0,
     )

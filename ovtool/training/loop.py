@@ -6,21 +6,24 @@ a run that was cut off ends as one that was not.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ovtool.errors import OvtoolError
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.settings.layers import known
+from ovtool.settings import layers
+from ovtool.settings.layers import Origin, known
 from ovtool.settings.shared import Training
 from ovtool.training import checkpoints, distributed
 from ovtool.training.checkpoints import Checkpoint
 from ovtool.training.distributed import Ranks
 
 Record = dict[str, float]
+T = TypeVar("T", bound=Training)
+VALIDATIONS = 5  # in a training, where their number is not given
 
 
 class TrainingError(OvtoolError):
@@ -75,9 +78,36 @@ def plan_of(
     )
 
 
-def steps_of(training: Training, images: int, batch_size: int) -> int:
-    """The steps that are given, or those of as many epochs, in which each image is seen at most once."""
-    return training.steps or max(1, round(known(training.epochs) * (images // batch_size)))
+def settled(
+    training: T,
+    images: int,
+    batch_size: int,
+    save_every: int,
+    published: Mapping[str, Any],
+    recommended: Mapping[str, Any] | None = None,
+) -> tuple[T, dict[str, Origin]]:
+    """The settings with nothing left open that a training of any kind has, and where each value comes from.
+
+    Args:
+        training: As they were given. Without steps it takes as many as its epochs have batches, in which
+            each image is seen at most once; the rate rises for a fifth of them at the most.
+        images: How many there are to train on.
+        batch_size: How many of them a batch holds.
+        save_every: Steps between checkpoints, where they are not given.
+        published: What is published of other fields (`layers.layered`).
+        recommended: What the model's file recommends.
+
+    Raises:
+        UsageError: A value is not allowed.
+    """
+    steps = training.steps or max(1, round(known(training.epochs) * (images // batch_size)))
+    own = {"steps": steps, "save_every": save_every}
+    own["validate_every"] = max(1, steps // VALIDATIONS)
+    filled, origins = layers.layered(
+        training, published={**published, **own}, recommended=recommended
+    )
+    warmup = min(known(filled.warmup), steps // 5)
+    return replace(filled, batch_size=batch_size, warmup=warmup), origins
 
 
 def decaying(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
