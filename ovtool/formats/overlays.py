@@ -95,9 +95,9 @@ def heatmap(rgb: Rgb, score: NDArray[Any]) -> Rgb:
     level = np.rint(255 * np.clip(np.nan_to_num(score, nan=0.0), 0, 1)).astype(np.int64)
     table = _inferno(np.linspace(0, 1, 256)).astype(np.float32)
     blended = (1 - _HEAT) * grey[..., None] + _HEAT * table[level]
-    picture = Image.fromarray(np.rint(blended).astype(np.uint8))
-    _draw_scale(picture)
-    return np.array(picture)
+    image = Image.fromarray(np.rint(blended).astype(np.uint8))
+    _draw_scale(image)
+    return np.array(image)
 
 
 def _resized(rgb: Rgb, labels: NDArray[Any]) -> tuple[Rgb, NDArray[np.int32]]:
@@ -107,9 +107,9 @@ def _resized(rgb: Rgb, labels: NDArray[Any]) -> tuple[Rgb, NDArray[np.int32]]:
     labels = labels.astype(np.int32)
     if longest > LONGEST_SIDE:
         size = tuple(max(1, round(side * LONGEST_SIDE / longest)) for side in (width, height))
-        picture = Image.fromarray(np.ascontiguousarray(rgb)).resize(size, Image.Resampling.BOX)
+        image = Image.fromarray(np.ascontiguousarray(rgb)).resize(size, Image.Resampling.BOX)
         reduced = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-        return np.array(picture), np.array(reduced)
+        return np.array(image), np.array(reduced)
     factor = max(1, min(-(-NARROWEST // width), LONGEST_SIDE // longest))
     larger = rgb.repeat(factor, axis=0).repeat(factor, axis=1)
     return larger, labels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -165,9 +165,9 @@ def _inferno(value: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.interp(value, stops, _INFERNO[:, k]) for k in range(3)], axis=1)
 
 
-def _draw_scale(picture: Image.Image) -> None:
+def _draw_scale(image: Image.Image) -> None:
     """A bar from 0 to 1 in the lower right corner, if that covers little of the image."""
-    width, height = picture.size
+    width, height = image.size
     size = max(SMALLEST_FONT, round(width / 60))
     bar_width, bar_height, pad = 6 * size, round(0.7 * size), round(0.5 * size)
     font = fonts.at(size)
@@ -177,7 +177,7 @@ def _draw_scale(picture: Image.Image) -> None:
     if panel_width > 0.6 * width or panel_height > 0.25 * height:
         return
     left, top = width - pad - panel_width, height - pad - panel_height
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     draw.rounded_rectangle(
         (left, top, left + panel_width, top + panel_height), radius=pad, fill=STRIP
     )
@@ -185,7 +185,7 @@ def _draw_scale(picture: Image.Image) -> None:
     colours = np.rint(blended).astype(np.uint8)
     bar = Image.fromarray(np.broadcast_to(colours, (bar_height, bar_width, 3)).copy())
     start = round(left + 2 * pad + digit)
-    picture.paste(bar, (start, top + pad))
+    image.paste(bar, (start, top + pad))
     middle = top + panel_height / 2
     draw.text((left + pad, middle), "0", TEXT, font, anchor="lm")
     draw.text((left + panel_width - pad, middle), "1", TEXT, font, anchor="rm")

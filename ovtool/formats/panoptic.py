@@ -51,11 +51,11 @@ def write_images(
         there = rle.encode_label_map(canvas, [ids[mask.id] for mask in masks])
         segments = []
         for mask in masks:
-            shown = there.get(ids[mask.id])
-            hidden += shown is None
-            if shown is not None:
-                cut += rle.area(shown) < mask.area
-                segments.append(_segment(mask, ids[mask.id], shown))
+            visible = there.get(ids[mask.id])
+            hidden += visible is None
+            if visible is not None:
+                cut += rle.area(visible) < mask.area
+                segments.append(_segment(mask, ids[mask.id], visible))
         colours = np.stack([canvas, canvas >> 8, canvas >> 16], axis=-1).astype(np.uint8)
         name = f"{names[image.id]}.png"
         images.write_png(folders.place(folder, name), colours)
@@ -138,14 +138,14 @@ def _ids(masks: list[Annotation]) -> dict[int, int]:
     return {mask.id: number for number, mask in enumerate(masks, start=1)}
 
 
-def _segment(mask: Annotation, id: int, shown: rle.Rle) -> dict[str, Any]:
+def _segment(mask: Annotation, id: int, visible: rle.Rle) -> dict[str, Any]:
     entry = coco.annotation_entry(mask)
     extra = {k: v for k, v in entry.items() if k not in (*_SEGMENT, "image_id", "segmentation")}
     return {
         "id": id,
         "category_id": mask.category_id,
-        "area": rle.area(shown),
-        "bbox": [int(value) for value in rle.bounding_box(shown)],
+        "area": rle.area(visible),
+        "bbox": [int(value) for value in rle.bounding_box(visible)],
         "iscrowd": entry["iscrowd"],
         **extra,
     }

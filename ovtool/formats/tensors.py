@@ -250,7 +250,7 @@ def _header(path: Path, handle: Any) -> dict[str, Any]:
         raise InputError(f"{path}: its metadata key ovtool is damaged; make the file again")
     if header.get("format") != FORMAT:
         raise InputError(
-            f"{path} has format {header.get('format')!r:.40}, but this version reads {FORMAT}: "
+            f"{path} has format {header.get('format')!r:.40}, but this version reads {FORMAT}; "
             "upgrade ovtool, or make the file again"
         )
     schema.check(header, _HEADER, f"{path}: its header")

@@ -76,8 +76,8 @@ def of_data_set(files: registry.DataSet) -> list[ImageItem]:
     if files.listed is not None:
         return _from_coco(files.listed, files.images)
     if files.file_names is None:
-        found = image_search.find_images([str(files.images)])
-        items = [item for item in found if item.name.endswith(files.ending)]
+        items = image_search.find_images([str(files.images)])
+        items = [item for item in items if item.name.endswith(files.ending)]
     else:
         items = [ImageItem(files.images / name, name) for name in files.file_names]
     return [replace(item, id=registry.image_id(files, item.name)) for item in items]

@@ -78,7 +78,7 @@ class Settings:
                 )
         elif self.fine_tuned:
             raise UsageError(
-                "the CLIP's own tower stays frozen: fine-tune a backbone of timm, such as "
+                "the CLIP's own tower stays frozen; fine-tune a backbone of timm, such as "
                 "--generator timm:resnet18"
             )
 

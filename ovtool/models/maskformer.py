@@ -357,7 +357,7 @@ def start_backbone(network: MaskFormer, architecture: str) -> str | None:
     weights = [key for key in wanted if key.endswith((".weight", ".bias"))]
     missing = [key for key in weights if key not in fitting and "hidden_states_norms" not in key]
     if missing:
-        raise ModelError(f"the backbone {name} in the cache lacks {missing[0]}: fetch it again")
+        raise ModelError(f"the backbone {name} in the cache lacks {missing[0]}; fetch it again")
     encoder.load_state_dict(fitting, strict=False)
     return name
 

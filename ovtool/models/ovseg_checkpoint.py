@@ -312,8 +312,8 @@ def _write_proposer(
 
 def _count(state: State, pattern: str) -> int:
     """How many numbered parts there are."""
-    found = (re.match(pattern, name) for name in state)
-    numbers = {int(match[1]) for match in found if match}
+    matches = (re.match(pattern, name) for name in state)
+    numbers = {int(match[1]) for match in matches if match}
     if not numbers:
         raise KeyError(pattern.replace("\\", ""))
     return max(numbers) + 1

@@ -258,7 +258,7 @@ def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
     if labels.max() >= len(names):
         yield (
             f"{path} holds the label {labels.max()}, but {classes_file} names only {len(names)} "
-            "classes: complete it"
+            "classes; complete it"
         )
 
 

@@ -248,8 +248,8 @@ def _division(how: Path | str) -> Division:
                 f"{image.file_name} has another size in {how}; give the proposals of these images"
             )
         best = sorted(own, key=lambda entry: -(1.0 if entry.score is None else entry.score))
-        shown = [rle.decode(entry.segmentation, image.height, image.width) for entry in best]
-        return instances.by_proposals(mask, shown)
+        proposed = [rle.decode(entry.segmentation, image.height, image.width) for entry in best]
+        return instances.by_proposals(mask, proposed)
 
     return divided
 

@@ -83,19 +83,19 @@ def _coco(content: Mapping[str, Any]) -> Facts:
     made_by = dict(info["ovtool"]) if isinstance(info.get("ovtool"), dict) else {}
     failures = made_by.pop("failures", [])
     names = {str(c.get("id")): str(c.get("name")) for c in entries(content, "categories")}
-    shown: Counter[str] = Counter()  # annotations of each image
+    per_image: Counter[str] = Counter()  # annotations of each image
     per_category: Counter[str] = Counter()
     scores: list[float] = []
     for annotation in entries(content, "annotations"):
-        shown[str(annotation.get("image_id"))] += 1
+        per_image[str(annotation.get("image_id"))] += 1
         if "category_id" in annotation:
             per_category[names.get(str(annotation["category_id"]), "?")] += 1
         if isinstance(score := annotation.get("score"), int | float):
             scores = [min([*scores, score]), max([*scores, score])]
     facts: Facts = {
         "images": sum(1 for _ in entries(content, "images")),
-        "annotations": shown.total(),
-        "images_with_annotations": len(shown),
+        "annotations": per_image.total(),
+        "images_with_annotations": len(per_image),
         "categories": len(names),
     }
     if per_category:

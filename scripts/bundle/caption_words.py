@@ -1,4 +1,4 @@
-"""The words of the caption grammar: what stands in pictures, by kind.
+"""The words of the caption grammar: what stands in images, by kind.
 
 A word list is a text of words with blanks between; `_` joins the parts of a compound (`traffic_light`).
 """

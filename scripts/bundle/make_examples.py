@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Composes the pictures of `examples/` from Twemoji and the collage grounds; always the same bytes.
+"""Composes the images of `examples/` from Twemoji and the collage grounds; always the same bytes.
 
     scripts/bundle/make_examples.py [--photographs]
 
@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 640, 480
 
 @dataclass(frozen=True)
 class Thing:
-    """A drawing in a picture: its noun, which of its drawings, its centre, longer side and turn."""
+    """A drawing in an image: its noun, which of its drawings, its centre, longer side and turn."""
 
     noun: str
     x: int
@@ -35,7 +35,7 @@ class Thing:
     mirrored: bool = False
 
 
-# Each picture: the ground behind, the ground in front, where the second begins (a row), and things.
+# Each image: the ground behind, the ground in front, where the second begins (a row), and things.
 SCENES: dict[str, tuple[str, str, int, tuple[Thing, ...]]] = {
     "breakfast": (
         "wood",
@@ -87,7 +87,7 @@ PHOTOGRAPHS = {
 
 
 def compose(name: str) -> Image.Image:
-    """One picture, RGB, WIDTH x HEIGHT."""
+    """One image, RGB, WIDTH x HEIGHT."""
     behind, front, row, things = SCENES[name]
     code = collage.SPLIT_CODES["demo"]
     canvas = grounds.sheet(code, behind, 3, WIDTH)[:HEIGHT, :WIDTH].copy()

@@ -1,6 +1,6 @@
 """Style augmentation of drawings: a model that has seen ten styles should read an eleventh.
 
-Every function takes a random generator and an RGBA picture and returns one of the same kind.
+Every function takes a random generator and an RGBA image and returns one of the same kind.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Batches of collage scenes for training: pictures, labels and captions, a function of (seed, step)."""
+"""Batches of collage scenes for training: images, labels and captions, a function of (seed, step)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ MIDDLE = replace(collage.LAW, objects=(1, 3), sides=(0.25, 0.70), visible=0.6)
 @dataclass(frozen=True)
 class SceneBatch:
     """pixels: uint8 (B, size, size, 3); nouns: float32 (B, N) and grounds: float32 (B, G), each row
-    summing to one over what the picture shows; captions: one a picture."""
+    summing to one over what the image shows; captions: one an image."""
 
     pixels: torch.Tensor
     nouns: torch.Tensor
@@ -40,7 +40,7 @@ def drawing_bank(side: int, styles: tuple[str, ...]) -> dict[str, list[Image.Ima
 
 
 class SceneBatches(IterableDataset[SceneBatch]):
-    """Batches from step `start` on, for ever; `stage(step)` says law and picture size of a step.
+    """Batches from step `start` on, for ever; `stage(step)` says law and image size of a step.
 
     Drawings are of `styles`, each restyled unless `restyled` is false. With several workers each makes every n-th batch, so the order does not depend on their number.
     """

@@ -4,7 +4,7 @@
     scripts/bundle/tiny_history.py tiny.pt SNAPSHOTS [--out scripts/bundle/tiny_training]
 
 Reads the log from the checkpoint and the snapshots that `train_tiny.py --snapshots` left, and writes
-OUT.json and OUT.png: loss and share of right pictures in training, and for every snapshot top-1 of
+OUT.json and OUT.png: loss and share of right images in training, and for every snapshot top-1 of
 all nouns and the accuracy of patches (`measure/tiny.py`).
 """
 
@@ -40,14 +40,14 @@ def draw(log: list[dict[str, float]], evaluations: list[dict[str, float]], path:
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([one["pictures"] for one in log], [one["loss"] for one in log])
-    left.set(xlabel="pictures", ylabel="loss (nats)", title="training")
+    left.set(xlabel="images", ylabel="loss (nats)", title="training")
     right.plot(
         [one["pictures"] for one in log], [one["right"] for one in log], label="training, best noun"
     )
     for name in ("top1", "among_20", "patches_objects", "patches_grounds"):
         pairs = [(one["pictures"], one[name]) for one in evaluations]
         right.plot(*zip(*pairs, strict=True), marker="o", markersize=3, label=f"val, {name}")
-    right.set(xlabel="pictures", ylabel="share that is right", title="figures", ylim=(0, 1))
+    right.set(xlabel="images", ylabel="share that is right", title="figures", ylim=(0, 1))
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("snapshots", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tiny_training")
     parser.add_argument("--command", help="what was run, for the record")
-    parser.add_argument("--pictures", type=int, default=1000, help="pictures of val a snapshot")
+    parser.add_argument("--pictures", type=int, default=1000, help="images of val a snapshot")
     args = parser.parse_args()
     log = torch.load(args.checkpoint, weights_only=True, map_location="cpu")["log"]
     found = []

@@ -4,7 +4,7 @@
     scripts/bundle/tiny_trials.py --results scripts/bundle/tiny_trials.json [--from tiny.pt] [--only NAME,NAME]
 
 Two kinds of trial. `late` ones go on from a trained checkpoint (--from) at a rate that rises to 1e-3
-and falls to zero; `fresh` ones start from nothing. All see the same number of pictures of the same
+and falls to zero; `fresh` ones start from nothing. All see the same number of images of the same
 scenes, so each is to be read against the first of its kind. A trial that is in --results is not run
 again. The figures: cross entropy and top-1 over all nouns on single objects of val, and the share of
 patches (majority label, 20 words) that are named right, objects and grounds apart.
@@ -52,7 +52,7 @@ class Trial:
     """One change.
 
     what: the change in words; fresh: from nothing, or else from a checkpoint; config: changes to the
-    image tower's configuration; prepare: changes to the training; stage: the pictures of every step.
+    image tower's configuration; prepare: changes to the training; stage: the images of every step.
     """
 
     what: str
@@ -65,12 +65,12 @@ class Trial:
     averaged: bool = True
 
     def pictures_of(self, step: int) -> Stage:
-        """The law and the size of every step's pictures."""
+        """The law and the size of every step's images."""
         return self.stage
 
 
 def _drop_path(training: train_tiny.Training) -> None:
-    """Each block's branch is left out for a share of the pictures, rising to a tenth."""
+    """Each block's branch is left out for a share of the images, rising to a tenth."""
     blocks = training.model.visual.transformer.resblocks
     for index, block in enumerate(blocks):
         rate = 0.1 * (index + 1) / len(blocks)
@@ -173,19 +173,19 @@ def run(
 PREFACE = """# What was tried for `tiny`
 
 Each row is one change, trained for a few minutes and measured on single objects and scenes of `val`: `scripts/bundle/tiny_trials.py`. Rows of one kind
-are to be read against its first: `late` ones go on from the weights after 800,000 pictures, at a rate that falls from 1e-3 to zero; `fresh` ones
-start from nothing. One seed each; 2,000 pictures, so a point of top-1 is within the noise. They are short: they show what learns
+are to be read against its first: `late` ones go on from the weights after 800,000 images, at a rate that falls from 1e-3 to zero; `fresh` ones
+start from nothing. One seed each; 2,000 images, so a point of top-1 is within the noise. They are short: they show what learns
 faster or wears better, not where a long training ends. The seconds were taken beside other work, and are rough.
 """
 NOTES = """
 Seen beside these:
 
-- **A longer schedule** is what gained most. 800,000 pictures: top-1 65.3 %, top-5 88.0 %, among 20 words 87.5 % (`test`). 1.3 million, at the full
+- **A longer schedule** is what gained most. 800,000 images: top-1 65.3 %, top-5 88.0 %, among 20 words 87.5 % (`test`). 1.3 million, at the full
   rate again and a second fall: 74.1, 92.3 and 92.4 %; mIoU of `collage:test` 50.7 to 54.1. Cost: 85 minutes on two cores.
 - **Five more packages of art**, all icons of one colour (Fluent high contrast, EmojiOne monotone, game-icons, MDI, IconPark; holes filled with paper,
-  two random colours in place of grey). After 19,200 pictures from the same start: top-1 65.9 % with them, 66.9 % without; cross entropy 1.41
+  two random colours in place of grey). After 19,200 images from the same start: top-1 65.9 % with them, 66.9 % without; cross entropy 1.41
   against 1.32. They are hard to learn and unlike what is asked for, so they were taken out again.
-- **Muon** against AdamW: loss 4.90 against 5.18 after 51,000 pictures from nothing, at the best rate tried of each (2e-3, 1e-3).
+- **Muon** against AdamW: loss 4.90 against 5.18 after 51,000 images from nothing, at the best rate tried of each (2e-3, 1e-3).
 - **The token table** holds 6.3 of the 9.8 million parameters and costs little time, as only rows in use are touched; the time goes to the image tower. Under 22 MB
   there is room for one more block of width 192.
 - **Register tokens** were not tried.
@@ -204,7 +204,7 @@ COLUMNS = {
 def markdown(results: dict[str, dict[str, Any]]) -> str:
     """The table of the trials that were run, in the order of `TRIALS`."""
     heads = " | ".join(title for title, _ in COLUMNS.values())
-    rows = [f"| trial | what | pictures | {heads} |", "|---" * (len(COLUMNS) + 3) + "|"]
+    rows = [f"| trial | what | images | {heads} |", "|---" * (len(COLUMNS) + 3) + "|"]
     for name in (name for name in TRIALS if name in results):
         found = results[name]
         cells = [
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=Path, help="checkpoint for the late trials")
     parser.add_argument("--only", help="names of trials, by comma")
     parser.add_argument("--pictures", type=int, default=32_000)
-    parser.add_argument("--measured", type=int, default=2000, help="pictures of val")
+    parser.add_argument("--measured", type=int, default=2000, help="images of val")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}

@@ -6,7 +6,7 @@
 Needs the art of `scripts/bundle/fetch_art`. It goes on from --checkpoint when that exists; the data depend on
 (seed, step) alone. The loss is a softmax over all nouns of the table, plus the same over the grounds
 x 0.3, plus InfoNCE over captions x 0.5 and a loss on patches x 0.5 from a third of the way on; no mask
-is ever read. Pictures are close single objects at 96 px for the first part, then scenes at 128 px. The
+is ever read. Images are close single objects at 96 px for the first part, then scenes at 128 px. The
 learning rate rises, stays, and falls over the last fifth.
 """
 
@@ -48,7 +48,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """What each step is: the law of its pictures, their size, and its learning rate."""
+    """What each step is: the law of its images, their size, and its learning rate."""
 
     steps: int
     peak: float
@@ -73,7 +73,7 @@ def encode_pictures(
     """Unit embeddings of the class token (B, D) and of the patches (B, T, D), of normalised pixels
     (B, 3, S, S), S at most the native size.
 
-    A smaller picture takes the positions of a part of the grid, from `corner` (row, column) on, and
+    A smaller image takes the positions of a part of the grid, from `corner` (row, column) on, and
     `kept` of its patches, drawn at random. Patches are embedded by the values of the last block's
     attention, as MaskCLIP reads them (`--last-block maskclip`).
     """
@@ -129,9 +129,9 @@ def word_sheet(rng: np.random.Generator) -> list[str]:
 
 
 def patch_loss(places: Tensor, words: Tensor, scale: Tensor, batch: SceneBatch) -> Tensor:
-    """Words of the picture against the mean over patches of each patch's softmax over all words.
+    """Words of the image against the mean over patches of each patch's softmax over all words.
 
-    Every patch has to choose, and only the words of the picture pay, so objects and grounds find their
+    Every patch has to choose, and only the words of the image pay, so objects and grounds find their
     own patches although no mask is read.
     """
     present = torch.cat([batch.nouns > 0, batch.grounds > 0], 1).float()
@@ -148,7 +148,7 @@ def loss_of(
     captions: Tensor | None,
     batch: SceneBatch,
 ) -> tuple[Tensor, Tensor]:
-    """The loss, and the share of pictures whose best noun is one of theirs."""
+    """The loss, and the share of images whose best noun is one of theirs."""
     scale = model.logit_scale.exp()
     logits = scale * pictures.float() @ words.float().T
     count = len(table())
@@ -238,7 +238,7 @@ class Training:
         scratch.replace(path)
 
     def loss(self, batch: SceneBatch, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """The loss of a batch at this step, and the share of pictures whose best noun is theirs."""
+        """The loss of a batch at this step, and the share of images whose best noun is theirs."""
         rng = np.random.default_rng([self.seed, self.step, 5])
         torch.manual_seed(self.seed * 1_000_003 + self.step)
         pixels = normalised(batch.pixels.to(self.device))
@@ -283,7 +283,7 @@ class Training:
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """Pictures uint8 (B, S, S, 3) as the tower takes them, float32 (B, 3, S, S)."""
+    """Images uint8 (B, S, S, 3) as the tower takes them, float32 (B, 3, S, S)."""
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=pixels.device) * 255
     deviation = torch.tensor(open_clip.OPENAI_DATASET_STD, device=pixels.device) * 255
     return ((pixels.float() - mean) / deviation).permute(0, 3, 1, 2).contiguous()

@@ -108,7 +108,7 @@ def tokens_of(training: PaclTraining, seed: int, count: int, work: Path) -> Scen
 
 
 def validation(training: PaclTraining, pictures_of_val: int) -> patch_validation.Validation | None:
-    """Pictures of `collage:val` with their masks."""
+    """Images of `collage:val` with their masks."""
     items = image_search.find_images([str(registry.locate("collage:val").images)])[:pictures_of_val]
     return patch_validation.load("collage:val", items, training.features.clip)
 
@@ -125,7 +125,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--naming", type=float, default=6.0)
     parser.add_argument("--last-block", default="naclip+clip")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--validated", type=int, default=64, help="pictures of collage:val")
+    parser.add_argument("--validated", type=int, default=64, help="images of collage:val")
     parser.add_argument("--work", type=Path, default=Path("tiny_pacl_tokens"))
     parser.add_argument("--export", type=Path, default=WEIGHTS)
     return parser.parse_args()

@@ -4,7 +4,7 @@
     torchrun --standalone --nproc-per-node 2 scripts/bundle/train_tiny_proposer.py --pictures 400000
 
 Needs the art of `scripts/bundle/fetch_art`. Scenes are composed on the way; objects and grounds are targets, one
-mask each. Each picture depends on (seed, step, row) alone. It goes on from --checkpoint where that exists,
+mask each. Each image depends on (seed, step, row) alone. It goes on from --checkpoint where that exists,
 and removes it when the weights are written. `--start FILE` begins with the weights of an earlier run in
 place of nothing. Masks are compared at every second pixel. Recall and mIoU on `collage:val`, whose art is never learned from, are
 printed on the way. `--dry-steps N` stops after N steps and writes nothing: it measures the speed.
@@ -40,11 +40,11 @@ from ovtool.training.checkpoints import Checkpoint
 
 WEIGHTS = Path(__file__).parents[2] / "ovtool" / "weights" / "tiny_proposer.safetensors"
 NAMES = (*(noun.name for noun in table()), *GROUNDS)
-SIDE = 128  # of the pictures
+SIDE = 128  # of the images
 CLASS_WEIGHT = 0.1  # masks are learned several times sooner, and words no later
 DRAWING = 160  # pixels on the longer side of a drawing before it is posed
 TARGET_STRIDE = 2  # pixels between those at which masks are compared
-VALIDATED = 64  # pictures of collage:val
+VALIDATED = 64  # images of collage:val
 
 
 @lru_cache(maxsize=1)
@@ -75,7 +75,7 @@ class Scenes:
 
 
 def validation_truth() -> Truth:
-    """Pictures of `collage:val` with their instances, all held out; its nouns are numbered alike."""
+    """Images of `collage:val` with their instances, all held out; its nouns are numbered alike."""
     files = registry.locate("collage:val")
     dataset = coco.read(files.instances, root=files.images)
     truth = mask_batches.truth_of(dataset, files.images, "instances", held_out=0.0)

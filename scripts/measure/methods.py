@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures every way to segment on the collage, each picture with its own 20 words.
+"""Measures every way to segment on the collage, each image with its own 20 words.
 
     scripts/measure/methods.py [--model tiny] [--split test] [--images 200] [--only fused]
 
-The measure of record: 200 pictures of `test`, seed 7, 256 pixels, mIoU against the semantic masks
+The measure of record: 200 images of `test`, seed 7, 256 pixels, mIoU against the semantic masks
 (objects and grounds, every pixel counts), by both conventions. The default method is chosen on `val`. Prints a Markdown
 table with the options of `ovtool segment` that each row stands for.
 """

@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--quality-weight", type=float)
     parser.add_argument("--templates")
     parser.add_argument("--min-similarity", type=float)
-    parser.add_argument("--data", type=Path, help="folder for the pictures; default: a scratch one")
+    parser.add_argument("--data", type=Path, help="folder for the images; default: a scratch one")
     options = parser.parse_args()
     with TemporaryDirectory() as scratch:
         folder = options.data or Path(scratch) / "collage"

@@ -1,7 +1,7 @@
 """How two files, or two folders of files, that ovtool wrote differ, apart from what says how they were made.
 
 Compared are tensors, to the bit; images, annotations and categories of COCO JSON; all numbers and names
-of other JSON; pixels and palettes of pictures; and any other file, byte by byte. Not compared is the
+of other JSON; pixels and palettes of images; and any other file, byte by byte. Not compared is the
 provenance: `info` of COCO JSON, headers of safetensors (but for what maps are of), and `PROVENANCE`.
 """
 

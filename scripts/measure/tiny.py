@@ -3,8 +3,8 @@
 
     scripts/measure/tiny.py [--model tiny] [--split test] [--pictures 1000] [--seeds 7,8,9]
 
-One large object a picture (the law `single` of `ovtool.datasets.collage`), 128 pixels, Twemoji. The
-classes are all nouns of the table, or, for the last column, 20 words: the picture's and 19 others.
+One large object an image (the law `single` of `ovtool.datasets.collage`), 128 pixels, Twemoji. The
+classes are all nouns of the table, or, for the last column, 20 words: the image's and 19 others.
 Prints one JSON object a seed and their mean.
 """
 
@@ -32,7 +32,7 @@ def drawings() -> collage.Drawings:
 
 
 def pictures(split: str, seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pictures of one object, uint8 (count, 128, 128, 3), and the index of each one's noun, int64."""
+    """Images of one object, uint8 (count, 128, 128, 3), and the index of each one's noun, int64."""
     bank, code = drawings(), collage.SPLIT_CODES[split]
     names = [noun.name for noun in table()]
     pixels = np.empty((count, SIDE, SIDE, 3), np.uint8)
@@ -45,7 +45,7 @@ def pictures(split: str, seed: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def among_twenty(logits: Tensor, labels: Tensor, seed: int) -> float:
-    """The share of pictures whose noun beats 19 others, drawn at random."""
+    """The share of images whose noun beats 19 others, drawn at random."""
     rng = np.random.default_rng(seed)
     right = 0
     for row, label in zip(logits, labels.tolist(), strict=True):

@@ -7,10 +7,10 @@
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Training is on `collage:train` (other
 drawings), lambda is chosen on `collage:val`, all figures are of `collage:test`, in per cent, each
-picture with its own 20 words and its best 40 proposals. mIoU is given over the classes of the truth, and
+image with its own 20 words and its best 40 proposals. mIoU is given over the classes of the truth, and
 over those of truth or prediction. Prints Markdown tables: mean over the repetitions of a training (`--seeds`),
-which share scenes and test pictures, and each of them; and differences with the intervals of the paired
-bootstrap over pictures.
+which share scenes and test images, and each of them; and differences with the intervals of the paired
+bootstrap over images.
 """
 
 import argparse
@@ -168,7 +168,7 @@ class Bench(Cells):
         return out
 
     def regions(self, clip: "Clip", most: int = MAX_PROPOSALS) -> ProposalSource:
-        """The proposer, which looks at each picture once however many systems ask for it."""
+        """The proposer, which looks at each image once however many systems ask for it."""
         if self.source is None:
             proposer = by_name.load(Propose(proposer=self.proposer, max_proposals=most), clip=clip)
             known: dict[str, Proposals] = {}
@@ -191,7 +191,7 @@ class Bench(Cells):
     ) -> Figures:
         """mIoU of `segment --method two-stage` at every lambda, of all classes (of truth or prediction, and
         of the truth alone) and of the nouns outside the base set, from one pass over a split; features:
-        `--region-features`; keep: where the counts of each picture are kept, at every lambda.
+        `--region-features`; keep: where the counts of each image are kept, at every lambda.
 
         These are the figures that `ovtool segment` and `ovtool evaluate` give for each of them.
         """
@@ -242,7 +242,7 @@ class Bench(Cells):
         return figures
 
     def counts_of(self, kind: str) -> Path:
-        """Where the counts of each picture of `test` are kept, by features and tuning."""
+        """Where the counts of each image of `test` are kept, by features and tuning."""
         return self.work / f"counts-{kind.replace('/', '-')}.npz"
 
     def system(self, name: str, prompts: Path | None, features: str) -> tuple[float, Figures]:
@@ -259,7 +259,7 @@ class Bench(Cells):
         return max(weights, key=lambda each: chosen[f"{each}"]), tested
 
     def all_words(self, prompts: Path, weight: float) -> Figures:
-        """mIoU of two-stage with every word of the table for every picture, crops and tokens."""
+        """mIoU of two-stage with every word of the table for every image, crops and tokens."""
         data, out = self.data("test"), self.work / "all-word_inputs.json"
         segment.run(
             data.images,
@@ -375,7 +375,7 @@ def main() -> None:
         print(f"| {name} | {shown([names[f'{name}_miou']])} | {shown([right]) if right else ''} |")
     mined = bench.cell("pairs", bench.mined)
     print(
-        f"\n{mined['pairs']:.0f} pairs mined from {args.images} pictures, {mined['unique_nouns']:.0f} nouns: "
+        f"\n{mined['pairs']:.0f} pairs mined from {args.images} images, {mined['unique_nouns']:.0f} nouns: "
         f"{shown([mined['share_right']])} % have the right mask\n"
     )
     print("\n".join(systems(bench, seeds, args.only)), flush=True)

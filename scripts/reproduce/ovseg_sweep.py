@@ -1,4 +1,4 @@
-"""Two-stage at every lambda from one pass over the pictures, and the differences of two such sweeps."""
+"""Two-stage at every lambda from one pass over the images, and the differences of two such sweeps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from cells import Figures
 from numpy.typing import NDArray
 
-from ovtool.formats import images as pictures
+from ovtool.formats import images as image_files
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.methods import bootstrap, class_maps, metrics
@@ -17,7 +17,7 @@ from ovtool.segmenters.two_stage import TwoStageSegmenter
 
 Sweep = dict[
     str, NDArray[np.int64]
-]  # lambda -> hits, truth and predicted pixels of each picture, (N, 3, K)
+]  # lambda -> hits, truth and predicted pixels of each image, (N, 3, K)
 
 
 def sweep(
@@ -26,13 +26,13 @@ def sweep(
     truth: LabelledImages,
     weights: Sequence[float],
 ) -> Sweep:
-    """The counts of every picture at every lambda, each picture with its own words."""
+    """The counts of every image at every lambda, each image with its own words."""
     index = {name: row for row, (name, *_) in enumerate(truth.classes)}
     names = [category.name for category in ready.words.categories]
     counts: dict[str, list[NDArray[np.int64]]] = {f"{weight}": [] for weight in weights}
     encode = ready.encoder()
     for item in items:
-        named = ready.named(item, pictures.read_rgb(item.path), encode)
+        named = ready.named(item, image_files.read_rgb(item.path), encode)
         own = ready.words.of_image(item.name)
         table = torch.tensor([index[names[row]] for row in own] + [-1])
         true = torch.from_numpy(truth.decode(item.name)).long()
@@ -59,7 +59,7 @@ def figures(counts: Sweep, is_new: NDArray[np.bool_]) -> Figures:
 
 
 def paired(first: tuple[Path, float], second: tuple[Path, float]) -> dict[str, Interval]:
-    """How much higher the second of two sweeps is, each at its lambda, by the paired bootstrap over pictures."""
+    """How much higher the second of two sweeps is, each at its lambda, by the paired bootstrap over images."""
     measures, count = [], 0
     for file, weight in (first, second):
         with np.load(file) as kept:

@@ -6,11 +6,11 @@
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what
 is there is not made again: a run that was cut off goes on. Heads are trained by `ovtool train-pacl` on the
-captions of `collage:train` (other drawings), all figures are of `collage:test`, in per cent, each picture with
+captions of `collage:train` (other drawings), all figures are of `collage:test`, in per cent, each image with
 its own 20 words; of everything, of objects, and of grounds. mIoU is given over the classes of the truth, and
 over those of truth or prediction. Prints Markdown tables: mean over the repetitions of a training (`--seeds`),
-which share scenes and test pictures, and each of them; and differences from the best last block, with the
-intervals of the paired bootstrap over pictures.
+which share scenes and test images, and each of them; and differences from the best last block, with the
+intervals of the paired bootstrap over images.
 """
 
 import argparse
@@ -116,7 +116,7 @@ class Bench(Cells):
         return {"start": statistics.mean(curve[:few]), "end": statistics.mean(curve[-few:])}
 
     def segmented(self, name: str, **options: Any) -> Figures:
-        """mIoU of `segment --method patch`, and its seconds a picture; the masks stay, by the name."""
+        """mIoU of `segment --method patch`, and its seconds an image; the masks stay, by the name."""
         data, out = self.data("test"), self.segments(name)
         began = time.perf_counter()
         segment.run(
@@ -187,7 +187,7 @@ class Bench(Cells):
         return figures
 
     def coherent(self, head: Path | None) -> Figures:
-        """The areas under the ROC curves, within and across pictures, of every block."""
+        """The areas under the ROC curves, within and across images, of every block."""
         data = self.data("test")
         found = probe_coherence.run(
             coherence=Coherence(pacl="none" if head is None else head),
@@ -255,7 +255,7 @@ def classification(bench: Bench, seeds: list[int]) -> list[str]:
     for seed in seeds:
         head = bench.head("head", seed)
         found.append(bench.cell(f"classify/{head.stem}", lambda h=head: bench.classified(h)))
-    rows = ["| picture scored by | top-1 | objects | grounds | mAP |", "|---|---|---|---|---|"]
+    rows = ["| image scored by | top-1 | objects | grounds | mAP |", "|---|---|---|---|---|"]
     for who, title in (("token", "the class token"), ("head", "PACL, compatibility")):
         keys = [f"{who}_top1_{name}" for name in ("all", "objects", "grounds")]
         cells = [shown([one[key] for one in found]) for key in (*keys, f"{who}_map_all")]
@@ -269,7 +269,7 @@ def coherences(bench: Bench, seeds: list[int]) -> list[str]:
     head = bench.head("head", seeds[0])
     trained = bench.cell(f"coherence/{head.stem}", lambda: bench.coherent(head))
     named = {**frozen, **trained}
-    rows = ["| patches of | same picture | two pictures |", "|---|---|---|"]
+    rows = ["| patches of | same image | two images |", "|---|---|---|"]
     for name in dict.fromkeys(key.rpartition(", ")[0] for key in named if ", " in key):
         cells = [shown([named[f"{name}, {kind}"]]) for kind in probe_coherence.KINDS]
         rows.append(f"| {name} | {' | '.join(cells)} |")
@@ -294,7 +294,7 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
         "last block naclip": ("naclip", {"last_block": "naclip", "pacl": "none"}),
     }
     rows = [
-        "| patch stride | patches read by | mIoU | objects | grounds | s/picture |",
+        "| patch stride | patches read by | mIoU | objects | grounds | s/image |",
         "|---|---|---|---|---|---|",
     ]
     for stride in STRIDES:
@@ -310,7 +310,7 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
 
 
 def differences(bench: Bench, seeds: list[int]) -> list[str]:
-    """How much higher heads are than the best last block, `naclip`, on the same pictures."""
+    """How much higher heads are than the best last block, `naclip`, on the same images."""
     rows = ["| against last block naclip | mIoU | of truth or prediction |", "|---|---|---|"]
     for title, heads, _ in [
         ("the bundled head", [BUNDLED], ""),

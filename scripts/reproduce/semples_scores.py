@@ -61,7 +61,7 @@ def paired_share(
 
 
 def seeds(file: Path, data: registry.DataSet, background: Background | None = None) -> Figures:
-    """The figures of maps as seeds, each picture's background at Otsu's threshold unless given.
+    """The figures of maps as seeds, each image's background at Otsu's threshold unless given.
 
     miou: over 20 classes and background, where one that is predicted and nowhere true counts as 0;
     miou_truth: over those of the truth alone. false: the share of what is called a class that is

@@ -79,11 +79,11 @@ def test_a_full_disk(small_disk, desk, photos, capsys):
     (small_disk / "ballast").write_bytes(bytes(64 * 1024))
     assert run(line) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: cannot ") and "disk is full: free some space" in said
+    assert said.startswith("error: cannot ") and "disk is full; free some space" in said
     assert len(said.splitlines()) == 1
     (small_disk / "ballast").write_bytes(bytes(56 * 1024))
     assert run([*line, "--overlays", str(small_disk / "seen")]) == 1
-    assert "disk is full: free some space" in capsys.readouterr().err
+    assert "disk is full; free some space" in capsys.readouterr().err
     assert not any(path.name.endswith(".tmp") for path in small_disk.rglob("*"))
     (small_disk / "ballast").unlink()
     assert run(line) == 0
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_while_the_result_is_written(desk, photos, capsys, 
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--part-size", "1"]
     assert run(line) == 1
     assert capsys.readouterr().err.endswith(
-        ": the disk is full: free some space, or write elsewhere\n"
+        ": the disk is full; free some space, or write elsewhere\n"
     )
     left = sorted(path.name for path in desk.rglob("*") if path.is_file())
     assert left and all(name.startswith("part-0000") for name in left)

@@ -74,7 +74,7 @@ def test_full_disk(small_disk: Path) -> None:
     with pytest.raises(InputError) as error:
         atomic.write_bytes(small_disk / "a", os.urandom(3_000_000))
     assert one_line(error) == (
-        f"cannot write {small_disk}/a: the disk is full: free some space, or write elsewhere"
+        f"cannot write {small_disk}/a: the disk is full; free some space, or write elsewhere"
     )
     assert os.listdir(small_disk) == ["a"] and (small_disk / "a").read_text() == "old"
 

@@ -165,7 +165,7 @@ def test_a_checkpoint_segments_images(checkpoint, tmp_path, monkeypatch, capsys)
     said = capsys.readouterr()
     answer = json.loads(said.out)
     assert answer["licence"] == "CC BY-NC 4.0" and answer["lacking"] == []
-    assert "licensed under CC BY-NC 4.0: give credit, and make no commercial use" in said.err
+    assert "licensed under CC BY-NC 4.0; give credit, and make no commercial use" in said.err
     files = {kind: f"ovseg/{kind}.safetensors" for kind in ("model", "prompts", "proposer")}
     assert {kind: answer[kind] for kind in files} == files
     clip = door.load(files["model"])
