@@ -21,7 +21,7 @@ from ovtool.masks import Masks
 from ovtool.runtime import device as devices
 from ovtool.segmenters import records
 from ovtool.segmenters.prepare import as_method, prepared
-from ovtool.settings.segment import Fused, Patch, Trained, TwoStage
+from ovtool.settings.segment import Fused, Method
 from ovtool.settings.shared import Compute
 from ovtool.settings.words import Words
 
@@ -44,7 +44,7 @@ class Segmenter:
     def __init__(
         self,
         words: Words | str | Sequence[str] = Words(),
-        method: Patch | Fused | TwoStage | Trained | str = Fused(),
+        method: Method | str = Fused(),
         *,
         model: str | Path | None = None,
         device: str | None = None,
@@ -97,7 +97,7 @@ class Segmenter:
         return tuple(names[0] for names in self._segmenter.words.classes)
 
     @property
-    def method(self) -> Patch | Fused | TwoStage | Trained:
+    def method(self) -> Method:
         """How pixels are named."""
         return self._method
 

@@ -8,16 +8,7 @@ import typer
 
 from ovtool.cli import outcomes, output
 from ovtool.cli.declare import Only
-from ovtool.settings.cam import (
-    UNUSED,
-    CamMethod,
-    ClassifierMaps,
-    GivenMaps,
-    Gradcam,
-    LabelMatching,
-    PaclMaps,
-    Spread,
-)
+from ovtool.settings.cam import UNUSED, CamMethod, Gradcam, Spread
 from ovtool.settings.field import Option
 from ovtool.settings.option import fields, members
 from ovtool.settings.shared import PARTS_OF_RUN, Compute, ImagesFolder, Json, Limit, Out, Run
@@ -37,9 +28,7 @@ def cam(
             panel="Images",
         ),
     ],
-    method: Annotated[
-        ClassifierMaps | Gradcam | LabelMatching | PaclMaps | GivenMaps, _FIELDS
-    ] = Gradcam(),
+    method: Annotated[CamMethod, _FIELDS] = Gradcam(),
     spread: Spread = Spread(),
     *,
     images: ImagesFolder = None,

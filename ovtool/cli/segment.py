@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ovtool.cli import outcomes, output
 from ovtool.settings import protocols
-from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+from ovtool.settings.segment import Drawn, Fused, Method
 from ovtool.settings.shared import Compute, Format, Inputs, Json, Out, Run, Source
 from ovtool.settings.words import Words
 
@@ -12,7 +12,7 @@ from ovtool.settings.words import Words
 def segment(
     inputs: Inputs = (),
     words: Words | str = Words(),
-    method: Patch | Fused | TwoStage | Trained = Fused(),
+    method: Method = Fused(),
     *,
     out: Out = None,
     format: Format = "coco",

@@ -23,15 +23,8 @@ Stamps: TypeAlias = dict[str, list[Any]]  # path below the address -> what chang
 # a `Path` of an address has lost one of its slashes
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])(.+)", re.DOTALL)
 _CHANGES = (
-    "ETag",
-    "etag",
-    "LastModified",
-    "mtime",
-    "last_modified",
-    "updated",
-    "created",
-    "blob_id",
-)
+    "ETag", "etag", "LastModified", "mtime", "last_modified", "updated", "created", "blob_id",
+)  # fmt: skip
 
 
 def address(name: object) -> str | None:

@@ -36,7 +36,7 @@ from ovtool.segmenters import edges, embedded_words, provenance
 from ovtool.segmenters.embedded_words import EmbeddedWords
 from ovtool.segmenters.protocol import Segmented, Segmenter
 from ovtool.settings.layers import Origin, known
-from ovtool.settings.segment import Fused, Patch
+from ovtool.settings.segment import Dense, Fused, Patch
 from ovtool.settings.shared import Compute
 
 if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for them
@@ -65,7 +65,7 @@ class DenseSegmenter:
 
     clip: Clip
     embedded: EmbeddedWords
-    method: Patch | Fused
+    method: Dense
     origins: Mapping[str, Origin]
     view: DenseSettings
     logit_scale: float
@@ -173,7 +173,7 @@ def _apart(owner: Sequence[int], kept: int) -> list[int]:
     return [k if k < kept else next(words) for k in owner]
 
 
-def _segments(method: Patch | Fused) -> tuple[float, ...]:
+def _segments(method: Dense) -> tuple[float, ...]:
     """The scales of the segments; none where proposals or patches are what scores are taken of."""
     return tuple(filter(None, (isinstance(method, Fused) and method.segments) or ()))
 
@@ -201,7 +201,7 @@ def _mean_rows(seen: Sequence[tuple[WindowScores, bool]], size: tuple[int, int])
 
 
 def prepared(
-    method: Patch | Fused,
+    method: Dense,
     words: WordSet,
     items: Sequence[ImageItem],
     compute: Compute,
@@ -226,7 +226,7 @@ def prepared(
 
 
 def load(
-    method: Patch | Fused,
+    method: Dense,
     words: WordSet,
     regions: ProposalSource | None,
     compute: Compute,
@@ -272,7 +272,7 @@ def load(
     )
 
 
-def _view(method: Patch | Fused) -> DenseSettings:
+def _view(method: Dense) -> DenseSettings:
     """How a method's images go through the tower."""
     return DenseSettings(
         last_block=method.last_block,

@@ -12,11 +12,10 @@ from ovtool.models import resolve
 from ovtool.segmenters import dense, trained, two_stage
 from ovtool.segmenters.protocol import Prepared
 from ovtool.settings.option import name_of
-from ovtool.settings.segment import Fused, Patch, Trained, TwoStage
+from ovtool.settings.segment import Fused, Method, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute
 from ovtool.settings.words import Words
 
-Method = Patch | Fused | TwoStage | Trained
 _BY_NAME = {name_of(kind): kind for kind in (Patch, Fused, TwoStage)}
 
 

@@ -92,10 +92,9 @@ MaxEntropy = Annotated[
 
 
 @settings(panel="Method")
-class Patch:
-    """Each patch takes the word that is closest to it."""
+class Dense:
+    """Words are compared with the patches of an image; the base of two methods."""
 
-    recipe: Recipe = None
     protocol: Protocol = None
     last_block: LastBlock = None
     short_side: ShortSide = None
@@ -115,14 +114,24 @@ class Patch:
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
         check_windows(self.window, self.stride)
-        check_head(self.pacl, self.last_block)
+        if self.pacl not in (None, "none") and self.last_block is not None:
+            raise UsageError(
+                "--pacl reads the last block that it was trained on; leave out --last-block, or give "
+                "--pacl none"
+            )
 
 
 @settings(panel="Method")
-class Fused:
+class Patch(Dense):
+    """Each patch takes the word that is closest to it."""
+
+    recipe: Recipe = None
+
+
+@settings(panel="Method")
+class Fused(Dense):
     """The scores of patches are pooled in class-agnostic regions."""
 
-    protocol: Protocol = None
     proposer: Proposer = None
     proposals: Proposals = None
     segments: Annotated[
@@ -136,20 +145,6 @@ class Fused:
             unique=True,
         ),
     ] = None
-    last_block: LastBlock = None
-    short_side: ShortSide = None
-    window: Window = None
-    stride: Stride = None
-    logit_scale: LogitScale = None
-    pacl: PaclHead = None
-    patch_stride: PatchStride = None
-    scales: Scales = None
-    flip: Flip = False
-    image_prior: ImagePrior = None
-    crf: EdgeCrf = None
-    templates: Templates = "one"
-    min_score: MinScore = 0.0
-    max_entropy: MaxEntropy = None
 
     @property
     def names_masks(self) -> bool:
@@ -158,8 +153,7 @@ class Fused:
 
     def check(self) -> None:
         """Raises UsageError for fields that do not go together."""
-        check_windows(self.window, self.stride)
-        check_head(self.pacl, self.last_block)
+        super().check()
         if self.segments and any(self.segments):
             if 0 in self.segments:
                 raise UsageError("--segments 0 means none; leave the 0 or the other scales out")
@@ -238,6 +232,9 @@ class Trained:
     min_score: MinScore = 0.0
 
 
+Method = Patch | Fused | TwoStage | Trained
+
+
 @settings(panel=OUTPUT)
 class Drawn:
     """What is drawn of each image, in folders."""
@@ -267,13 +264,4 @@ def check_windows(window: int | None, stride: int | None) -> None:
     if window is not None and stride is not None and stride > window:
         raise UsageError(
             f"--stride {stride} is more than --window {window}: pixels would be missed"
-        )
-
-
-def check_head(pacl: Path | Literal["none"] | None, last_block: str | None) -> None:
-    """Raises UsageError for a head that is given together with the block that it reads."""
-    if pacl not in (None, "none") and last_block is not None:
-        raise UsageError(
-            "--pacl reads the last block that it was trained on; leave out --last-block, or give "
-            "--pacl none"
         )

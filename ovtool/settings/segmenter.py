@@ -18,6 +18,11 @@ from ovtool.settings.shared import (
     ValidateEvery,
 )
 
+Architecture = Literal[
+    "tiny", "clip", "photo", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101",
+    "maskformer-tiny", "maskformer-resnet50", "maskformer-swin-base", "maskformer-photo",
+]  # fmt: skip
+
 
 @settings(panel="Method")
 class SegmenterTraining(Training):
@@ -34,18 +39,7 @@ class SegmenterTraining(Training):
     validate_every: ValidateEvery = 2000
     save_every: SaveEvery = 500
     architecture: Annotated[
-        Literal[
-            "tiny",
-            "clip",
-            "photo",
-            "deeplabv3_mobilenet_v3_large",
-            "deeplabv3_resnet50",
-            "deeplabv3_resnet101",
-            "maskformer-tiny",
-            "maskformer-resnet50",
-            "maskformer-swin-base",
-            "maskformer-photo",
-        ],
+        Architecture,
         Option(
             "The network. deeplabv3_*: torchvision's. maskformer-*: one mask for each class. tiny: a "
             "small network for a CPU. photo: one on the stem of the bundled model photo. clip: a decoder on the frozen patches of --model.",

@@ -10,6 +10,9 @@ from ovtool.settings import protocols
 from ovtool.settings.field import Option
 from ovtool.settings.option import settings
 
+Vocabulary = Literal[
+    "voc20", "coco80", "coco171", "ade150", "pc59", "cityscapes19", "camvid11", "pc459", "ade847",
+]  # fmt: skip
 ClassesPerImage = Annotated[
     Path | None, Option("The words of each image: JSON, file name to list of words.")
 ]
@@ -41,18 +44,7 @@ class Words:
         Path | None, Option("The words of a file, a class a line; ; stands between synonyms.")
     ] = None
     vocabulary: Annotated[
-        Literal[
-            "voc20",
-            "coco80",
-            "coco171",
-            "ade150",
-            "pc59",
-            "cityscapes19",
-            "camvid11",
-            "pc459",
-            "ade847",
-        ]
-        | None,
+        Vocabulary | None,
         Option("The words of a known data set; pc459 and ade847 are read from its own files."),
     ] = None
     names: Annotated[

