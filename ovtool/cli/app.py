@@ -32,88 +32,47 @@ class Row(NamedTuple):
     help: str
 
 
+def _row(command: str, help: str) -> Row:
+    """The row of a command whose file and function have its name: `probe oracle` is `probe_oracle` of
+    `cli/probe_oracle.py`."""
+    name = command.replace(" ", "_").replace("-", "_")
+    return Row(command.rpartition(" ")[2], f"ovtool.cli.{name}:{name}", help)
+
+
 COMMANDS: tuple[Row, ...] = (
-    Row("segment", "ovtool.cli.segment:segment", "Segment images by words."),
-    Row("propose", "ovtool.cli.propose:propose", "Find class-agnostic masks in images."),
-    Row("mine-pairs", "ovtool.cli.mine_pairs:mine_pairs", "Pair the nouns of captions with masks."),
-    Row(
-        "train-proposer",
-        "ovtool.cli.train_proposer:train_proposer",
-        "Train a network that proposes masks and compares them with words.",
-    ),
-    Row(
-        "train-segmenter",
-        "ovtool.cli.train_segmenter:train_segmenter",
-        "Train a segmentation network on pseudo masks or labels.",
-    ),
-    Row(
-        "train-pacl",
-        "ovtool.cli.train_pacl:train_pacl",
-        "Align the patches of a CLIP with words, from captions alone.",
-    ),
-    Row("cam", "ovtool.cli.cam:cam", "Make class activation maps from image-level labels."),
-    Row(
-        "refine",
-        "ovtool.cli.refine:refine",
-        "Refine class activation maps, and make pseudo masks of them.",
-    ),
-    Row(
-        "tune-prompts",
-        "ovtool.cli.tune_prompts:tune_prompts",
-        "Tune prompts of a CLIP for masked crops or backgrounds.",
-    ),
-    Row("evaluate", "ovtool.cli.evaluate:evaluate", "Compare predictions with a ground truth."),
-    Row("report", "ovtool.cli.report:report", "Write one HTML page to look at results."),
-    Row(
-        "convert",
-        "ovtool.cli.convert:convert",
-        "Write masks in the formats of other tools, or read theirs.",
-    ),
-    Row("merge", "ovtool.cli.merge:merge", "Join the parts that the shards of a run left."),
-    Row("info", "ovtool.cli.info:info", "Print what a file is and what made it."),
-    Row("check", "ovtool.cli.check:check", "Validate files; the exit status is the answer."),
-    Row(
-        "doctor",
-        "ovtool.cli.doctor:doctor",
-        "List versions, device, caches and weights, and what is missing.",
-    ),
+    _row("segment", "Segment images by words."),
+    _row("propose", "Find class-agnostic masks in images."),
+    _row("mine-pairs", "Pair the nouns of captions with masks."),
+    _row("train-proposer", "Train a network that proposes masks and compares them with words."),
+    _row("train-segmenter", "Train a segmentation network on pseudo masks or labels."),
+    _row("train-pacl", "Align the patches of a CLIP with words, from captions alone."),
+    _row("cam", "Make class activation maps from image-level labels."),
+    _row("refine", "Refine class activation maps, and make pseudo masks of them."),
+    _row("tune-prompts", "Tune prompts of a CLIP for masked crops or backgrounds."),
+    _row("evaluate", "Compare predictions with a ground truth."),
+    _row("report", "Write one HTML page to look at results."),
+    _row("convert", "Write masks in the formats of other tools, or read theirs."),
+    _row("merge", "Join the parts that the shards of a run left."),
+    _row("info", "Print what a file is and what made it."),
+    _row("check", "Validate files; the exit status is the answer."),
+    _row("doctor", "List versions, device, caches and weights, and what is missing."),
     Row(
         "probe",
         (
-            Row(
-                "oracle",
-                "ovtool.cli.probe_oracle:probe_oracle",
-                "Measure whether masks or names cost more.",
+            _row("probe oracle", "Measure whether masks or names cost more."),
+            _row(
+                "probe alignment", "Measure how often a patch is closest to the word of its class."
             ),
-            Row(
-                "alignment",
-                "ovtool.cli.probe_alignment:probe_alignment",
-                "Measure how often a patch is closest to the word of its class.",
-            ),
-            Row(
-                "coherence",
-                "ovtool.cli.probe_coherence:probe_coherence",
-                "Measure whether patches of one class are alike.",
-            ),
-            Row(
-                "classify",
-                "ovtool.cli.probe_classify:probe_classify",
-                "Measure how well whole images are classified.",
-            ),
+            _row("probe coherence", "Measure whether patches of one class are alike."),
+            _row("probe classify", "Measure how well whole images are classified."),
         ),
         "Diagnose a model as the papers do.",
     ),
     Row(
         "data",
         (
-            Row(
-                "list",
-                "ovtool.cli.data_list:data_list",
-                "List the data sets that are known by name.",
-            ),
-            Row(
-                "make", "ovtool.cli.data_make:data_make", "Make a data set that needs no download."
-            ),
+            _row("data list", "List the data sets that are known by name."),
+            _row("data make", "Make a data set that needs no download."),
         ),
         "List and make data sets.",
     ),
