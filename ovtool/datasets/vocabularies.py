@@ -24,7 +24,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import UsageError
+from ovtool.formats import plain_text
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,7 @@ def read_classes_file(path: Path) -> Vocabulary:
 
     Raises InputError where the file cannot be read, UsageError where a class is empty or named twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read the classes in {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    lines = plain_text.read(path).splitlines()
     classes = tuple(
         _synonyms(line, f"line {number} of {path}")
         for number, line in enumerate(lines, start=1)

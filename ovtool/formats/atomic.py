@@ -58,11 +58,11 @@ def check_distinct(paths: Sequence[Path]) -> None:
         seen.add(place)
 
 
-def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> None:
+def check_output(path: Path, overwrite: bool) -> None:
     """Refuses an output that cannot or must not be written, before any work is done for it, and removes what
     killed writers of it left.
 
-    ``-`` (stdout), devices and pipes pass. With ``make_parent`` a missing folder is made.
+    ``-`` (stdout), devices and pipes pass.
 
     Raises:
         OutputExistsError: it is there already, and ``overwrite`` is False.
@@ -75,16 +75,23 @@ def check_output(path: Path, overwrite: bool, *, make_parent: bool = False) -> N
         raise InputError(f"{path} is a folder; give the name of a file to write")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; replace it with --overwrite, or name another")
-    folder = path.absolute().parent
-    if make_parent:
-        make_folder(folder)
+    check_folder(path, path.absolute().parent)
+    remove_stale(path)
+
+
+def check_folder(path: Path, folder: Path) -> None:
+    """Raises InputError where a folder is not there or takes no file; `path` is what is to be written in it."""
     if not folder.exists():
         raise InputError(f"cannot write {path}: no folder {folder}; make it with mkdir -p")
     if not folder.is_dir():
-        raise InputError(f"cannot write {path}: {folder} is not a folder")
+        raise InputError(f"cannot write {path}: {folder} is a file; name another folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}: no permission to write in {folder}")
-    remove_stale(path)
+
+
+def above(folder: Path) -> Path:
+    """A folder, or the first above it that is there, which is where it would be made."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import images, label_maps
+from ovtool.formats import images, label_maps, plain_text
 
 Values = NDArray[np.int32]
 _COLOUR_COLUMNS = ("name", "r", "g", "b")
@@ -107,14 +107,7 @@ def read_label_file(path: Path) -> dict[int, str]:
     if path.suffix == ".mat":
         labels = _ade_index(path)
     else:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise InputError(
-                f"no such file: {path}; it names the classes of the data set"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the names of classes in {path}: {error}") from None
+        text = plain_text.read(path, "; it names the classes of the data set")
         labels = _coloured(path, text) if path.suffix == ".csv" else _numbered(text)
     if not labels:
         raise InputError(f"{path} names no class; unpack the data set again")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import images, labelled
+from ovtool.formats import images, labelled, plain_text
 from ovtool.formats.labelled import LabelledImages
 
 _PART = r"[\s,;]+"
@@ -45,10 +45,7 @@ class ColourTable:
 def read_table(path: Path) -> ColourTable:
     """A table from its file. Raises InputError for lines without a colour, and colours or names that are there
     twice."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as a table of colours: {error}") from None
+    lines = plain_text.read(path, "; it is the table of colours").splitlines()
     named: dict[str, tuple[int, int, int]] = {}
     unlabelled: list[tuple[int, int, int]] = []
     for number, line in enumerate((line.strip() for line in lines), start=1):

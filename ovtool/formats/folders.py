@@ -39,10 +39,7 @@ def check(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder")
     above = folder.absolute().parent
-    if not above.is_dir():
-        raise InputError(f"cannot write {folder}: no folder {above}; make it with mkdir -p")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {folder}: no permission to write in {above}")
+    atomic.check_folder(folder, above)
     start = atomic.beginning(Path(os.path.realpath(folder)))
     for left in above.iterdir():
         middle = left.name.removeprefix(start).removesuffix(".tmp")

@@ -10,7 +10,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovtool.errors import InputError
+from ovtool.formats import plain_text
 
 _SEPARATORS = ("\t", ",", ";")
 _HEADINGS = frozenset(
@@ -29,12 +29,7 @@ class LabelledLine:
 
 def read(path: Path) -> list[LabelledLine]:
     """The lines of a file. Raises InputError where it is not there or no UTF-8 text."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}, and no data set of that name") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as a file of two columns: {error}") from None
+    text = plain_text.read(path, ", and no data set of that name")
     rows = [
         (number, row)
         for number, row in enumerate(text.splitlines(), start=1)

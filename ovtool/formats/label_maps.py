@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovtool.errors import InputError
-from ovtool.formats import atomic, colours, images
+from ovtool.formats import atomic, colours, images, plain_text
 
 UNLABELLED = -1
 MAX_CLASSES_8_BIT = 254
@@ -138,15 +138,8 @@ def read_classes(path: Path) -> list[str]:
     Raises:
         InputError: no such file, not UTF-8 text, none in it, an empty line between, or a name twice.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}: it should name the classes, one a line") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a UTF-8 text with a class a line") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    names = [line.strip() for line in lines]
+    text = plain_text.read(Path(path), "; it should name the classes, one a line")
+    names = [line.strip() for line in text.rstrip().splitlines()]
     if not names:
         raise InputError(f"{path} names no class; write one a line")
     seen: dict[str, int] = {}

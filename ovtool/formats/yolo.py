@@ -22,6 +22,7 @@ from ovtool.formats import (
     image_search,
     labelled,
     outlines,
+    plain_text,
     rle,
 )
 from ovtool.formats import coco_checks as checks
@@ -115,11 +116,10 @@ def _names(path: Path) -> list[tuple[int, str]]:
     """The numbers and names of the classes."""
     import yaml
 
+    text = plain_text.read(path)
     try:
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is no YAML that can be read ({reason:.120})") from None
     names: Any = content.get("names") if isinstance(content, dict) else None
@@ -140,11 +140,7 @@ def _names(path: Path) -> list[tuple[int, str]]:
 
 def _masks(path: Path, height: int, width: int, known: set[int]) -> Iterator[tuple[int, rle.Rle]]:
     """The class and the mask of each line."""
-    try:
-        rows = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as text: {error}") from None
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(plain_text.read(path).splitlines(), start=1):
         if not row.strip():
             continue
         where, cells = f"{path}: line {number}", row.split()

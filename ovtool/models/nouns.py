@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from ovtool.datasets import irregular_nouns
 from ovtool.datasets.stop_words import STOP_WORDS
-from ovtool.errors import InputError, ModelError
+from ovtool.errors import ModelError
+from ovtool.formats import plain_text
 from ovtool.models import sources
 
 if TYPE_CHECKING:  # spaCy takes its time to import
@@ -67,14 +68,7 @@ class Pipeline:
 
 def read_stop_words(path: Path) -> frozenset[str]:
     """Lemmas to leave out, one a line; blank lines and `#` comments are skipped. Raises InputError."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text at byte {error.start}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    lines = plain_text.read(path).splitlines()
     words = (line.partition("#")[0].strip().lower() for line in lines)
     return frozenset(word for word in words if word)
 

@@ -201,13 +201,8 @@ def _heat_blocks(
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
     """A folder for images: empty, apart from names of classes, or yet to be made."""
-    above = folder.absolute()
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir():
-        raise InputError(f"cannot make the folder {folder}: {above} is a file")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {folder}: no permission to write in {above}")
+    above = atomic.above(folder)
+    atomic.check_folder(folder, above)
     link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
     if link is not None:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ import ovtool
 from ovtool.datasets import collage_files, hugging_face, registry
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.errors import InputError, OutputExistsError, UpToDate, UsageError
+from ovtool.formats import atomic
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.data import Scenes
 from ovtool.settings.shared import Run
@@ -136,11 +136,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise OutputExistsError(
             f"{folder} is not empty; name another folder, or replace the data set with --overwrite"
         )
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise InputError(f"cannot write {folder}: {above} is a file; name another folder")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {folder}: no permission to write in {above}")
+    atomic.check_folder(folder, atomic.above(folder))
 
 
 def _make_whole(spec: CollageSpec, folder: Path, workers: int, progress: Progress) -> None:

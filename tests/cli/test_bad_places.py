@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written_to(fails, desk, photos, monkeypatch):
     assert said == f"cannot write locked/o.json: no permission to write in {locked}"
     for option in ("--label-maps", "--overlays", "--heatmaps"):
         said = fails(1, "segment", photos, *WORDS, "-o", "o.json", option, "locked/new")
-        assert said == f"cannot write to locked/new: no permission to write in {locked}"
+        assert said == f"cannot write locked/new: no permission to write in {locked}"
 
 
 @pytest.fixture

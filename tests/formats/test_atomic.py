@@ -99,9 +99,7 @@ def test_check_output(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder .*mkdir"):
         atomic.check_output(tmp_path / "x" / "y", overwrite=False)
     assert not (tmp_path / "x").exists()
-    atomic.check_output(tmp_path / "x" / "y", overwrite=False, make_parent=True)
-    assert (tmp_path / "x").is_dir()
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="old is a file; name another folder"):
         atomic.check_output(tmp_path / "old" / "y", overwrite=False)
     with pytest.raises(InputError, match="a file has that name|not a folder"):
         atomic.make_folder(tmp_path / "old")

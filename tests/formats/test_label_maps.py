@@ -117,7 +117,7 @@ def test_classes(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             label_maps.read_classes(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not a UTF-8 text"):
+    with pytest.raises(InputError, match="not UTF-8 text at byte"):
         label_maps.read_classes(path)
     with pytest.raises(InputError, match="no such file"):
         label_maps.read_classes(tmp_path / "none.txt")

@@ -166,7 +166,7 @@ def test_stop_words_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="no such file: .*none.txt"):
         nouns.read_stop_words(tmp_path / "none.txt")
     (tmp_path / "b.txt").write_bytes(b"dog\n\xff\xfe")
-    with pytest.raises(InputError, match="no UTF-8 text at byte 4"):
+    with pytest.raises(InputError, match="not UTF-8 text at byte 4"):
         nouns.read_stop_words(tmp_path / "b.txt")
     with pytest.raises(InputError, match="cannot read"):
         nouns.read_stop_words(tmp_path)

@@ -135,10 +135,10 @@ def test_no_image_that_is_read_is_replaced(tmp_path, photos):
 def test_folders_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/deep"):
-        with pytest.raises(InputError, match="cannot make the folder .* is a file"):
+        with pytest.raises(InputError, match="cannot write .* is a file; name another"):
             DrawnFiles(NAMES, Drawn(heatmaps=folder)).check([item("x.jpg")], overwrite=False)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(InputError, match="cannot write to .*new: no permission to write in"):
+    with pytest.raises(InputError, match="cannot write .*new: no permission to write in"):
         DrawnFiles(NAMES, Drawn(heatmaps=tmp_path / "new")).check([item("x.jpg")], overwrite=False)
 
 
