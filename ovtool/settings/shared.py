@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
+from ovtool.settings import devices
 from ovtool.settings.field import Argument, Option
 from ovtool.settings.option import settings
 
@@ -374,6 +375,10 @@ class Compute:
         int | None,
         Option("Threads that compute on the CPU. Default: one for each core.", min=1, shapes=False),
     ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for a name of no device."""
+        devices.check("auto" if self.device is None else self.device)
 
 
 @settings(panel="Training")
