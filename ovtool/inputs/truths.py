@@ -131,7 +131,9 @@ class Probed:
 
         rgb, labels = item.rgb(), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
-            raise InputError(f"{item.path} has another size than its masks in {self.source}")
+            raise InputError(
+                f"{item.path} has another size than its masks in {self.source}; give the images that they were made for"
+            )
         return rgb, torch.from_numpy(labels).long()
 
 
