@@ -24,6 +24,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
 from ovtool.formats import images as image_files
 from ovtool.formats import parts, shards
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
 from ovtool.formats.shards import Left, Sample
 from ovtool.training.run import Failure
@@ -114,7 +115,7 @@ def listed(
     """
     everything = captions_file.read(source).images
     captioned = [image for image in everything if image.captions]
-    items = [ImageItem(folder / image.file_name, image.file_name) for image in captioned]
+    items = [ImageItem(path_of(folder, image.file_name), image.file_name) for image in captioned]
     there = [item.path.exists() for item in items]
     if not any(there):
         raise InputError(

@@ -24,6 +24,7 @@ from ovtool.formats import cams as maps_file
 from ovtool.formats import file_matching
 from ovtool.formats import images as image_files
 from ovtool.formats.cams import CamImage, Cams
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
 from ovtool.training.run import Failure
 
@@ -90,7 +91,7 @@ def readable_maps(
 def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:
     """The images of maps, where they should be. Raises InputError where they are not."""
     file_matching.folder_of(folder, source)
-    items = [ImageItem(folder / image.file_name, image.file_name) for image in cams.images]
+    items = [ImageItem(path_of(folder, image.file_name), image.file_name) for image in cams.images]
     require_files([item.path for item in items], folder, source)
     return items
 
@@ -170,7 +171,7 @@ class CamBatches:
         return CropBatch(pixels, torch.tensor(owners), torch.tensor(classes), torch.cat(masks))
 
     def _crop(self, image: CamImage, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        path, maps = self.folder / image.file_name, self.cams.of(image.id)
+        path, maps = path_of(self.folder, image.file_name), self.cams.of(image.id)
         rgb = self._kept.of(path, lambda: image_files.read_rgb(path))
         top, left, bottom, right = (0, 0, image.height, image.width)
         is_mirrored = False

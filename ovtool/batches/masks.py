@@ -19,6 +19,7 @@ from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError
 from ovtool.formats import coco, file_matching, rle
 from ovtool.formats import images as image_files
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import Exif
 from ovtool.training import augmentation
 from ovtool.training.run import Failure
@@ -90,7 +91,7 @@ class Truth:
     def rgb(self, row: int) -> NDArray[np.uint8]:
         """An image, uint8 (H, W, 3). Raises InputError where it cannot be read or has another size."""
         image = self.images[row]
-        rgb = image_files.read_rgb(self.folder / image.file_name, self.exif)
+        rgb = image_files.read_rgb(path_of(self.folder, image.file_name), self.exif)
         if rgb.shape[:2] != (image.height, image.width):
             raise InputError(
                 f"{image.file_name} has {rgb.shape[1]} x {rgb.shape[0]} pixels, and its masks "

@@ -18,6 +18,7 @@ from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, parts, rle
 from ovtool.formats import images as image_files
+from ovtool.formats.file_matching import path_of
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
 from ovtool.training.run import Failure
 
@@ -88,7 +89,7 @@ def read(
             f"{source} has no pairs: no mask in it has a pixel, so nothing can be learned"
         )
     used = {pair.image.id: pair.image for pair in pairs}
-    require_files([folder / image.file_name for image in used.values()], folder, source)
+    require_files([path_of(folder, image.file_name) for image in used.values()], folder, source)
     failures = check.failures(readable.expected(used.values(), folder), source, "masks")
     broken = readable.names(failures)
     pairs = [pair for pair in pairs if pair.image.file_name not in broken]
@@ -195,7 +196,7 @@ class Cutter:
 
     def _rgb(self, image: coco.Image) -> Rgb:
         """The pixels of an image."""
-        path = self.folder / image.file_name
+        path = path_of(self.folder, image.file_name)
         return self._kept.of(path, lambda: image_files.read_rgb(path))
 
 

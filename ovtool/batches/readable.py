@@ -9,6 +9,7 @@ from typing import Protocol
 from ovtool.batches.loader import Loader
 from ovtool.errors import InputError
 from ovtool.formats import images as image_files
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import Exif, ImageItem
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.training import distributed
@@ -41,7 +42,10 @@ class Sized(Protocol):
 def expected(images: Iterable[Sized], folder: Path) -> list[Expected]:
     """Images of a folder with the sizes that a file lists."""
     return [
-        Expected(ImageItem(folder / image.file_name, image.file_name), (image.height, image.width))
+        Expected(
+            ImageItem(path_of(folder, image.file_name), image.file_name),
+            (image.height, image.width),
+        )
         for image in images
     ]
 

@@ -19,6 +19,7 @@ from ovtool.cams import training as cam_training
 from ovtool.errors import MismatchError, UsageError
 from ovtool.formats import tensors
 from ovtool.formats.cams import Cams
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import category_texts
@@ -198,7 +199,9 @@ def _labels_of(cams: Cams, folder: Path, source: str) -> Labelled:
     return Labelled(
         source,
         tuple(
-            LabelledImage(ImageItem(folder / image.file_name, image.file_name), image.category_ids)
+            LabelledImage(
+                ImageItem(path_of(folder, image.file_name), image.file_name), image.category_ids
+            )
             for image in cams.images
             if image.category_ids
         ),

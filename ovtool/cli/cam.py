@@ -74,7 +74,10 @@ def cam(
     )
     if not made.is_first:
         return  # another process of torchrun speaks
-    what = f"{made.maps} maps of {made.categories} classes on {made.images} images"
+    what = (
+        f"{output.counted(made.maps, 'map')} of {output.counted(made.categories, 'class', 'classes')} on "
+        f"{output.counted(made.images, 'image')}"
+    )
     if made.is_plan:
         output.message(f"would write {made.out}: {what}")
         outcomes.say_plan(made.plan or {})

@@ -5,7 +5,8 @@ The stages check the same and more; what is found here only comes sooner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ KINDS = {  # of the files that settings name
     "embeddings": "proposals",
 }
 LISTS = (".json", ".csv", ".tsv", ".txt")
+WITH_CLIP = (
+    "words",
+    "captions",
+    "data_set",
+)  # parameters of commands that use a CLIP, whichever is named
+SHORT = 2_000_000  # bytes of a JSON that is read twice in no time
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -56,7 +63,8 @@ def check(values: Mapping[str, Any]) -> None:
         if name != "captions" or Path(given).suffix in LISTS:  # not shards, and no address
             _require(given, "file" if Path(given).suffix else "file or folder")
     for folder in values.get("folders") or ():
-        _require(folder, "folder")
+        if not Path(folder).is_dir():
+            raise InputError(f"no such folder: {folder}")
     if str(values.get("cams") or "-") != "-":
         _check_kind(Path(values["cams"]), "cams")
     data_set = values.get("data_set")
@@ -64,11 +72,9 @@ def check(values: Mapping[str, Any]) -> None:
         from ovtool.datasets import registry
 
         registry.split_name(data_set)
+    _check_json(values)
+    _check_model(values)
     for value in values.values():
-        if isinstance(value, Compute) and value.model is not None:
-            from ovtool.models import resolve
-
-            resolve.spec(resolve.choose(value.model))
         if is_settings(type(value)):
             _check_settings(value, values)
 
@@ -79,6 +85,48 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
         for name in ("out", "plot"):
             if values.get(name) is not None:
                 atomic.check_output(Path(values[name]), run.may_replace(values[name]))
+
+
+def _check_model(values: Mapping[str, Any]) -> None:
+    """Raises ModelError for a model that is named and unknown; that of the environment counts where no file
+    of a setting names another."""
+    compute = values.get("compute")
+    if not isinstance(compute, Compute):
+        return
+    from ovtool.models import resolve
+
+    name = compute.model
+    if name is None and any(parameter in values for parameter in WITH_CLIP):
+        of_files = (getattr(value, kind, None) for value in values.values() for kind in KINDS)
+        if not any(of_files):
+            name = os.environ.get(resolve.ENVIRONMENT, "").strip() or None
+    if name is not None:
+        resolve.spec(resolve.choose(name))
+
+
+def _check_json(values: Mapping[str, Any]) -> None:
+    """Raises InputError for a short JSON of captions, pairs, masks or images that holds something else; its
+    own reader says what is wrong."""
+    from ovtool.formats import captions, coco, kinds
+
+    masks = ("COCO masks", *kinds.FOREIGN)
+    readers: dict[str, tuple[tuple[str, ...], Callable[[Path], object]]] = {
+        "captions": (("COCO captions",), captions.read),
+        "pairs": (masks, coco.read),
+        "truth": (masks, coco.read),
+        "coco": ((*masks, "COCO captions"), coco.read_images),
+    }
+    source = values.get("source", Source())
+    for name, (wanted, read) in readers.items():
+        path = Path(values.get(name) or getattr(source, name, None) or "-")
+        if path.suffix != ".json" or not path.is_file() or path.stat().st_size > SHORT:
+            continue
+        try:
+            kind = kinds.kind_of(str(path))[0]
+        except InputError:
+            kind = ""
+        if kind not in wanted:
+            read(path)
 
 
 def _require(name: str, kind: str = "file or folder") -> None:

@@ -190,7 +190,8 @@ def _measures(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...
 
 def counted(result: Mapping[str, Any], metric: Metric) -> list[str]:
     """What was counted, and what was not."""
-    lines = [f"{result['images']} images are counted"]
+    images = result["images"]
+    lines = [f"{output.counted(images, 'image')} {'is' if images == 1 else 'are'} counted"]
     if result["images_missing"]:
         how = {"empty": "count as all wrong", "skip": "are left out"}[metric.missing]
         lines.append(f"{result['images_missing']} images of the truth have no prediction and {how}")
@@ -199,8 +200,9 @@ def counted(result: Mapping[str, Any], metric: Metric) -> list[str]:
             f"{result['images_without_truth']} predicted images have no truth and are left out"
         )
     if "truth_masks" in result:
-        masks = "proposals" if isinstance(metric, Recall) else "predicted masks"
-        lines[0] += f", with {result['truth_masks']} true masks and {result['proposals']} {masks}"
+        masks = "proposal" if isinstance(metric, Recall) else "predicted mask"
+        lines[0] += f", with {output.counted(result['truth_masks'], 'true mask')} and "
+        lines[0] += output.counted(result["proposals"], masks)
     elif "segments" in result:
         lines[0] += f", with {result['segments']} true segments"
     else:

@@ -58,7 +58,7 @@ def probe_alignment(
         as_json=json,
     )
     output.message(
-        f"{result['images']} images, {result['patches']['all']} patches counted, {result['mixed']} mixed "
+        f"{output.counted(result['images'], 'image')}, {result['patches']['all']} patches counted, {result['mixed']} mixed "
         f"and {result['ignored']} without a class left out, {result['words_an_image']:.0f} words an image"
     )
     if json:

@@ -54,7 +54,7 @@ def probe_classify(
         as_json=json,
     )
     output.message(
-        f"{result['images']} images, {result['labels_an_image']:.1f} labels and "
+        f"{output.counted(result['images'], 'image')}, {result['labels_an_image']:.1f} labels and "
         f"{result['words_an_image']:.0f} words an image"
     )
     if json:

@@ -57,7 +57,7 @@ def probe_oracle(
         as_json=json,
     )
     output.message(
-        f"{result['images']} images, {result['masks']} masks, "
+        f"{output.counted(result['images'], 'image')}, {result['masks']} masks, "
         f"{result['words_an_image']:.0f} words an image"
     )
     if json:

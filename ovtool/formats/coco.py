@@ -31,6 +31,7 @@ from ovtool.formats.coco_entries import (
     image_entry,
 )  # fmt: skip
 from ovtool.formats.coco_repair import Annotations
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.json_sections import Entries
 
 __all__ = [
@@ -268,7 +269,7 @@ def _check_root(images: Sequence[Image], root: Path | None, where: str) -> None:
         return
     if not root.is_dir():
         raise InputError(f"no folder {root} with the images of {where}")
-    if images and not any((root / image.file_name).exists() for image in images):
+    if images and not any(path_of(root, image.file_name).exists() for image in images):
         raise InputError(
             f"{root} holds none of the images of {where}, such as {images[0].file_name}; "
             "give the folder that the file names start from"

@@ -125,19 +125,21 @@ def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None
         _checked_id(value, index, seen, f"{where}: {name}", least)
 
 
-_NUMBER = "number the entries from 1, or let `ovtool check --fix` repair the file"
+_NUMBER = "number the entries from 1"
+_FIX = f"{_NUMBER}, or let `ovtool check --fix` repair the file"
 
 
 def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least: int) -> int:
     if value is None:
-        raise InputError(f"{place}[{index}] has no id; number the entries from 1")
+        raise InputError(f"{place}[{index}] has no id; {_NUMBER}")
     if type(value) is not int:
-        raise InputError(f"{place}[{index}]: id is {short(value)}, not an integer; {_NUMBER}")
+        is_whole = type(value) is float or (isinstance(value, str) and value.strip().isdecimal())
+        mend = _FIX if is_whole else _NUMBER
+        raise InputError(f"{place}[{index}]: id is {short(value)}, not an integer; {mend}")
     if value < least:
         why = " (COCO tools read 0 as no match)" if least else ""
-        raise InputError(
-            f"{place}[{index}]: id is {value}, but ids start at {least}{why}; {_NUMBER}"
-        )
+        mend = _NUMBER if value else _FIX
+        raise InputError(f"{place}[{index}]: id is {value}, but ids start at {least}{why}; {mend}")
     if value in seen:
         raise InputError(
             f"{place}: id {value} is there twice (entries {seen[value]} and {index}); "

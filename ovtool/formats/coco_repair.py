@@ -2,8 +2,9 @@
 
 What is repaired says the same in another way, or nothing that anybody needs: numbers written as floats or
 texts, annotations counted from 0, a crowd flag that is true or false, a polygon that is not in a list of
-polygons, file names with the backslashes of Windows, annotations that have a box and no mask beside others
-with masks. Image and category ids stay those of the file, 0 among them. Whatever could
+polygons or is a list of points, file names with the backslashes of Windows, annotations that have a box and
+no mask beside others with masks, and the second category of one name where no annotation has it, as Roboflow
+writes it for a project that is named like its class. Image and category ids stay those of the file, 0 among them. Whatever could
 be meant in two ways is left as it is, and `coco.parse` refuses it.
 """
 
@@ -20,6 +21,8 @@ NUMBERS = "numbers"
 ANNOTATION_IDS = "annotation ids"
 BACKSLASHES = "backslashes"
 FLAT = "flat polygons"
+POINTS = "polygons of points"
+TWINS = "twin categories"
 BOX_ONLY = "box only"
 AREAS = "areas"
 BOXES = "boxes"
@@ -34,6 +37,10 @@ _SENTENCES = {
                   "{} file names were written with forward slashes"),
     FLAT: ("{} polygon was put in a list of polygons",
            "{} polygons were each put in a list of polygons"),
+    POINTS: ("{} polygon of points [x, y] was written as x, y, x, y",
+             "{} polygons of points [x, y] were written as x, y, x, y"),
+    TWINS: ("{} category that no annotation has, and that has the name of another, is left out",
+            "{} categories that no annotation has, and that have the names of others, are left out"),
     BOX_ONLY: ("{} annotation with a box and no mask is left out",
                "{} annotations with a box and no mask are left out"),
     AREAS: ("{} area that was not that of its mask is computed from the mask",
@@ -73,6 +80,7 @@ def repaired(
     annotations = sections.get("annotations")
     if isinstance(annotations, list | Entries):
         sections["annotations"] = _annotations(annotations, counts, need_masks, is_numbered=True)
+        sections |= _without_twins(sections, counts)
     return sections, dict(counts)
 
 
@@ -122,15 +130,61 @@ def _with_slashes(entry: Any, counts: Counter[str]) -> Any:
     return {**entry, "file_name": name.replace("\\", "/")}
 
 
+def _without_twins(sections: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
+    """The section ``categories`` without those that have the name of another and no annotation, where one of
+    the name is of the supercategory ``none``, Roboflow's mark of the whole project; nothing where none is."""
+    listed = sections.get("categories") or ()
+    named = [
+        entry
+        for entry in listed
+        if isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and type(entry.get("id")) is int
+    ]
+    projects = {entry["name"] for entry in named if entry.get("supercategory") == "none"}
+    same = [entry for entry in named if entry["name"] in projects]
+    if len(same) == len(projects):
+        return {}
+    ids = (own.get("category_id") for own in sections["annotations"] if isinstance(own, dict))
+    used = {id for id in ids if type(id) is int}
+    stays = {entry["name"]: entry["id"] for entry in same}  # the last, where no annotation has any
+    stays |= {entry["name"]: entry["id"] for entry in same if entry["id"] in used}
+    twins = [entry for entry in same if entry["id"] not in {*used, stays[entry["name"]]}]
+    counts.update({TWINS: len(twins)} if twins else {})
+    return {"categories": [entry for entry in listed if entry not in twins]}
+
+
 def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
-    """An annotation whose one polygon is not in a list, as VIA writes it, with it in one."""
+    """An annotation with its polygons as a list of lists x, y, x, y: for one polygon that is not in a list, as
+    VIA writes it, and for polygons of points [x, y]."""
     if not isinstance(entry, dict):
         return entry
-    polygon = entry.get("segmentation")
-    if not isinstance(polygon, list) or not polygon or type(polygon[0]) not in (int, float):
+    polygons = entry.get("segmentation")
+    if not isinstance(polygons, list) or not polygons:
         return entry
-    counts[FLAT] += 1
-    return {**entry, "segmentation": [polygon]}
+    if type(polygons[0]) in (int, float):
+        counts[FLAT] += 1
+        return {**entry, "segmentation": [polygons]}
+    if _are_points(polygons):
+        polygons = [polygons]
+    if not any(map(_are_points, polygons)):
+        return entry
+    counts[POINTS] += sum(map(_are_points, polygons))
+    flat = [
+        [side for point in own for side in point] if _are_points(own) else own for own in polygons
+    ]
+    return {**entry, "segmentation": flat}
+
+
+def _are_points(polygon: Any) -> bool:
+    """Whether this is a polygon as a list of three or more points [x, y]."""
+    is_long = isinstance(polygon, list) and len(polygon) > 2
+    return is_long and all(
+        isinstance(point, list)
+        and len(point) == 2
+        and {type(side) for side in point} <= {int, float}
+        for point in polygon
+    )
 
 
 def _annotations(

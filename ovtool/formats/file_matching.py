@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from ovtool.errors import InputError, UsageError
 
@@ -103,9 +104,20 @@ def _by_name(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
 
 
 def place(folder: Path, name: str) -> Path | None:
-    """The file of a relative name in a folder, in whichever form of Unicode it is there; None if it is not."""
-    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
-    return next((folder / form for form in forms if (folder / form).exists()), None)
+    """The file of a relative name in a folder, in whichever form of Unicode it is there, or written as in an
+    address (``my%20image.jpg``, as exporters that serve images do); None if it is not there."""
+    forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+    plain = unquote(name)
+    if plain.count("/") == name.count("/") and "\0" not in plain and ".." not in plain.split("/"):
+        forms.append(plain)
+    return next((folder / form for form in dict.fromkeys(forms) if (folder / form).exists()), None)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """The path of a relative name in a folder: that of its file (`place`), or as it is where none is there."""
+    if name.isascii() and "%" not in name:
+        return folder / name  # which has one form, so that nothing need be looked for
+    return place(folder, name) or folder / name
 
 
 def _composed(name: str) -> str:

@@ -115,10 +115,12 @@ def _layout(
     fixed = 1.5 * size + share_width + score_width
     longest = max(fonts.at(size, entry.font).getlength(entry.name) for entry in entries)
     name_width = min(longest, longest_name * size, width - 2 * margin - fixed)
-    columns = int(width // (fixed + name_width + 2 * margin))
+    columns = max(1, int(width // (fixed + name_width + 2 * margin)))
     most = max(1, (height - 2 * margin) // row_height)
-    rows = min(most, -(-len(entries) // max(1, columns)))
-    return _Layout(font, max(1, columns), rows, row_height, name_width, share_width, score_width)
+    rows = min(most, -(-len(entries) // columns))
+    spare = (width - 2 * margin) / columns - fixed - 2 * margin  # names are cut at the column's end
+    name_width = max(name_width, min(longest, spare))
+    return _Layout(font, columns, rows, row_height, name_width, share_width, score_width)
 
 
 def draw(entries: Sequence[Entry], width: int, picture_height: int) -> Rgb:

@@ -99,7 +99,9 @@ def loss_figure(curve: Sequence[Mapping[str, float]], title: str) -> Any:
     """The matplotlib figure that `losses` writes."""
     names = list(dict.fromkeys(name for record in curve for name in record if name != "step"))
     shares = [name for name in names if is_share(name)]
-    groups = {"loss": [name for name in names if name not in shares], "share": shares}
+    bounds = [name for name in names if name == "bound"]  # of train-pacl: the higher the better
+    losses = [name for name in names if name not in (*shares, *bounds)]
+    groups = {"loss": losses, "information at least (nats)": bounds, "share": shares}
     groups = {label: group for label, group in groups.items() if group} or {"loss": []}
     figure, rows = _figure(len(groups))
     for axes, (label, group) in zip(rows, groups.items(), strict=True):

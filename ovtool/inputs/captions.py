@@ -10,6 +10,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
 from ovtool.formats import file_matching
 from ovtool.formats.captions import CaptionedImage
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
 from ovtool.models import nouns
 from ovtool.models.nouns import Noun, Pipeline
@@ -61,7 +62,7 @@ def find(
     source, folder = locate(spec, images)
     listed = captions_file.read(source)
     captioned = [image for image in listed.images if image.captions][:limit]
-    items = [ImageItem(folder / image.file_name, image.file_name) for image in captioned]
+    items = [ImageItem(path_of(folder, image.file_name), image.file_name) for image in captioned]
     if not any(item.path.exists() for item in items):
         raise InputError(
             f"none of the {len(items)} images of {source} is below {folder}; the first would be "

@@ -101,7 +101,7 @@ def _from_coco(source: Path, images: Path | None) -> list[ImageItem]:
         raise InputError(f"{source} lists no images")
     return [
         ImageItem(
-            file_matching.place(folder, image.file_name) or folder / image.file_name,
+            file_matching.path_of(folder, image.file_name),
             image.file_name,
             image.id,
         )

@@ -16,6 +16,7 @@ from ovtool.datasets import label_files, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import images as sources
@@ -99,7 +100,7 @@ def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:
 def _below(folder: Path, by_name: LabelsByName) -> list[LabelledImage]:
     """The images of a folder with their labels."""
     return [
-        LabelledImage(ImageItem(folder / name, name), tuple(sorted(ids)))
+        LabelledImage(ImageItem(path_of(folder, name), name), tuple(sorted(ids)))
         for name, ids in by_name.items()
     ]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
-from ovtool.formats import cams, kinds, labelled, rle, tensors
+from ovtool.formats import kinds, labelled, rle, tensors
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
 from ovtool.inputs.predictions import open_truth
+
+if TYPE_CHECKING:
+    from ovtool.formats import cams
 
 _READS = "COCO masks, folders of label maps or parts, class activation maps, trainings and measures"
 SHARES = {  # of a class, as `evaluate` measures them, and their headings
@@ -141,7 +144,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
         elif kind == "safetensors":
             header = tensors.read_header(Path(source))
             made_by[name] = _without_lists(header)
-            if header.get("kind") == cams.KIND:
+            if header.get("kind") == "cams":
                 layers.append(_activation_maps(name, Path(source)))
             elif curve := _curve(header):
                 curves.append(Curves(f"Training of {name}", curve))
@@ -157,7 +160,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
                 own |= {f"{k} ({name})": v for k, v in row.items() if k != "file_name"}
             made_by[name] = content.get("ovtool", {})
         else:
-            raise InputError(f"{source} is {kind}; a report reads {_READS}")
+            raise InputError(f"a report can show nothing of {source} ({kind}); it reads {_READS}")
     return Opened(layers, tables, curves, made_by, of_images)
 
 
@@ -165,9 +168,11 @@ def matched(layers: Sequence[Layer]) -> list[tuple[str, list[str | None]]]:
     """The images of the first layer, each with its name in every layer, None where a layer lacks it.
 
     Raises:
-        InputError: A layer has no image in common with the first.
+        InputError: The first layer has no image, or another has none in common with it.
     """
     first = layers[0].labels
+    if not first.names:
+        raise InputError(f"{first.source} lists no images; a report draws those of its first file")
     names: list[Mapping[str, str]] = [{name: name for name in first.names}]
     for layer in layers[1:]:
         names.append({true: own for own, true in match_images(first, layer.labels).items()})
@@ -175,6 +180,8 @@ def matched(layers: Sequence[Layer]) -> list[tuple[str, list[str | None]]]:
 
 
 def _activation_maps(name: str, path: Path) -> Layer:
+    from ovtool.formats import cams  # which needs torch
+
     maps = cams.read(path)
     return Layer(name, cams.as_labelled(maps, str(path)), maps, maps.settings)
 

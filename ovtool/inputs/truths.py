@@ -14,6 +14,7 @@ from ovtool.datasets import label_files, nouns, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, file_matching, labelled
 from ovtool.formats import images as image_files
+from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.inputs.words import words_per_image
@@ -130,7 +131,9 @@ class Probed:
 
         rgb, labels = item.rgb(), self.words.counted(item.name)
         if rgb.shape[:2] != labels.shape:
-            raise InputError(f"{item.path} has another size than its masks in {self.source}")
+            raise InputError(
+                f"{item.path} has another size than its masks in {self.source}; give the images that they were made for"
+            )
         return rgb, torch.from_numpy(labels).long()
 
 
@@ -167,7 +170,7 @@ def open_probed(
         truth, categories = labelled.from_dataset(dataset, str(file)), list(dataset.categories)
     names = truth.names[: source.limit]
     words = CompetingWords(truth, classes_per_image or listed, names)
-    items = tuple(ImageItem(folder / name, name, exif=source.exif) for name in names)
+    items = tuple(ImageItem(path_of(folder, name), name, exif=source.exif) for name in names)
     if source.exif == "upright":
         image_files.warn_of_turned(items, "masks")
     name = file.name if data_set is None or Path(data_set).exists() else data_set

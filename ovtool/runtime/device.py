@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 
 from ovtool.errors import OvtoolError, UsageError
+from ovtool.settings import devices
 
 
 class Sliceable(Protocol):
@@ -39,8 +40,7 @@ def choose(device: str | None = None) -> torch.device:
     if device is None or device == "auto":
         return torch.device(here[0].split(":")[0])
     kind, _, number = device.partition(":")
-    if kind not in ("cuda", "mps", "cpu") or (":" in device and not number.isdecimal()):
-        raise UsageError(f"unknown device {device!r}; choose auto, cuda, cuda:N, mps or cpu")
+    devices.check(device)
     if kind not in {name.split(":")[0] for name in here} or (number and device not in here):
         raise UsageError(f"this machine has no device {device}; choose {' or '.join(here)}")
     return torch.device(device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
+from ovtool.settings import devices
 from ovtool.settings.field import Argument, Option, OutputOption, RunOption
 from ovtool.settings.option import settings
 
@@ -344,6 +345,10 @@ class Compute:
     threads: Annotated[
         int | None, RunOption("Threads that compute on the CPU. Default: one for each core.", min=1)
     ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for a name of no device."""
+        devices.check("auto" if self.device is None else self.device)
 
 
 @settings(panel="Training")

@@ -20,6 +20,7 @@ from ovtool.formats import (
     labelled,
     tensors,
 )
+from ovtool.formats.json_sections import Entries
 from ovtool.inputs import any_masks, data_folders
 from ovtool.inputs import asked as requests
 from ovtool.inputs import images as sources
@@ -196,17 +197,46 @@ def _coco(content: Mapping[str, Any], where: str) -> Iterator[str]:
         *_caught(coco.parse, {**content, "images": [], "categories": [], "annotations": []}, where),
     ]
     yield from sections
-    if sections:
-        return  # what refers to them cannot be judged
+    said = set()
+    if not sections:
+        entries = coco_checks.entries_with_ids(content, "annotations", where)
+        for line in _of_annotations(entries, content, where):
+            said.add(line)
+            yield line
+    if sections or said:
+        yield from (line for line in _behind_repairs(content, where) if line not in said)
+
+
+def _of_annotations(
+    entries: Iterable[coco_annotations.Placed], content: Mapping[str, Any], where: str
+) -> Iterator[str]:
     by_id = {image.id: image for image in coco.parse_images(content, where)}
     known = {category.id: category for category in coco.parse_categories(content, where)}
-    entries = coco_checks.entries_with_ids(content, "annotations", where)
     for entry, result in coco_annotations.judged(entries, by_id, known):
         if isinstance(result, InputError):
             yield str(result)
             continue
         place = f"{where}: annotations id {result.id}"
         yield from coco_checks.wrong_measures(entry, result.area, result.bbox, place)
+
+
+def _behind_repairs(content: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Defects of annotations whose ids or images must be repaired before they can be judged."""
+    listed = content.get("annotations")
+    fixed, _ = coco_repair.repaired({**content, "annotations": None})
+    if (
+        not isinstance(listed, list | Entries)
+        or _caught(coco.parse_images, fixed, where)
+        or _caught(coco.parse_categories, fixed, where)
+    ):
+        return  # what refers to them cannot be judged
+    repaired = (
+        entry for entry in coco_repair.repaired_results(listed)[0] if isinstance(entry, dict)
+    )
+    entries = (
+        (f"{where}: annotations id {own.get('id')}", own.get("id", 0), own) for own in repaired
+    )
+    yield from _of_annotations(entries, fixed, where)
 
 
 def _annotation_ids(content: Mapping[str, Any], where: str) -> None:

@@ -16,14 +16,14 @@ PROGRAM = (
 )
 
 
-def ran(folder, *arguments):
+def ran(folder, *arguments, model=""):
     """Exit status, stdout, and stderr, whose last line says whether torch was imported."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1", "OVTOOL_MODEL": model},
     )
     lines = done.stderr.splitlines()
     assert lines[-1] == "False", done.stderr
@@ -121,17 +121,34 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
         ("probe oracle pets", 2, "unknown data set 'pets'"),
         ("probe classify --coco gone.json --images .", 1, "no such file: gone.json"),
         ("probe coherence collage --plot a.jpg", 1, "a.jpg exists"),
+        ("segment a.jpg --classes cow --device gpu", 2, "unknown device 'gpu'; choose auto"),
+        ("mine-pairs --captions c.json --images .", 1, "c.json has no section images"),
+        ("train-pacl --captions e.json --images .", 1, "e.json holds no captions"),
+        ("tune-prompts c.json --images .", 1, "c.json has no section images"),
+        ("segment --coco c.json --images . --classes cow", 1, "c.json has no section images"),
+        ("report l.csv", 1, "cannot read l.csv"),
+        ("report c.json", 1, "c.json is JSON, but nothing that ovtool knows"),
+        ("report e.json", 1, "e.json lists no images"),
+        ("merge c.json", 1, "no such folder: c.json"),
     ],
 )
 def test_what_is_missing_or_unknown(line, status, said, tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "l.csv").write_text("a.jpg,cow\n")
     (tmp_path / "c.json").write_text("{}")
+    empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cow"}]}
+    (tmp_path / "e.json").write_text(json.dumps(empty))
     pairs = {"info": {"ovtool": {"command": "mine-pairs"}}, "images": []}
     (tmp_path / "p.json").write_text(json.dumps(pairs))
     code, out, lines = ran(tmp_path, *line.split())
     assert (code, out, len(lines)) == (status, "", 1)
     assert said in lines[0]
+
+
+def test_a_model_of_the_environment_that_is_unknown(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    status, _, said = ran(tmp_path, "segment", "a.jpg", "--classes", "cow", model="tinny")
+    assert status == 2 and "unknown model 'tinny'; did you mean tiny?" in said[0]
 
 
 def test_evaluate_of_two_files(tmp_path):

@@ -159,6 +159,23 @@ def test_several_defects_are_several_lines(tmp_path):
     assert len(check_files(path)[1]) == 2
 
 
+def test_what_must_be_repaired_hides_no_wrong_area_or_box(tmp_path):
+    """Ids that are floats or texts, and an image that is not there: one run says all."""
+    data = good_coco()
+    for image in data["images"]:
+        image["id"] = float(image["id"])
+    data["annotations"][0]["id"] = "0"
+    data["annotations"][1] |= {"area": 70, "bbox": [0, 0, 30, 30]}
+    data["annotations"][2] |= {"image_id": "9"}
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    status, lines = check_files(tmp_path / "x.json")
+    assert status == 1 and len(lines) == 5
+    for part in ("images[0]: id is 1.0", "annotations[0]: id is '0'", "id 2: area is 70, but the"):
+        assert sum(part in line for line in lines) == 1
+    assert sum("annotations id 2: bbox is [0, 0, 30, 30]" in line for line in lines) == 1
+    assert sum("annotations id 3: image_id 9 is not in images" in line for line in lines) == 1
+
+
 def test_a_wrong_area_or_box_is_a_defect(tmp_path):
     def change(content):
         content["annotations"][0].update(area=0)

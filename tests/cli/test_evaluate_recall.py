@@ -33,7 +33,7 @@ def test_table_and_json(files, capsys):
     lines = said.err.splitlines()
     assert lines[0].split()[:2] == ["measure", "%"] and len(lines) == 8
     assert lines[1].endswith("50.00  [50.00, 50.00]") and lines[4].split()[-1] == "-"
-    assert lines[7] == "1 images are counted, with 2 true masks and 1 proposals"
+    assert lines[7] == "1 image is counted, with 2 true masks and 1 proposal"
 
 
 def test_two_files_of_proposals_are_compared(files, capsys):

@@ -62,6 +62,38 @@ def average_precision(truth: Path, results: Any) -> float:
     return float(counted.stats[0])
 
 
+@pytest.mark.parametrize(("id", "kept"), [(0, [0, 90]), (1, [1, 90]), (90, [1, 90])])
+def test_the_twin_of_a_category_that_no_annotation_has_is_left_out(
+    tmp_path: Path, id: int, kept: list[int]
+) -> None:
+    """Roboflow lists a project `road` and its class `road`; in a split without it no annotation has either."""
+    data = exported()
+    data["categories"][0]["supercategory"] = "none"
+    data["categories"].insert(1, {"id": 1, "name": "road", "supercategory": "road"})
+    data["annotations"][0]["category_id"] = id
+    dataset = coco.read(save(tmp_path, data))
+    assert [category.id for category in dataset.categories] == kept
+    assert dataset.repairs == {coco_repair.TWINS: 1}
+
+
+def test_two_categories_of_one_name_that_annotations_have_are_refused(tmp_path: Path) -> None:
+    data = exported()
+    data["categories"][1] |= {"name": "road", "supercategory": "none"}
+    with pytest.raises(InputError, match="id 90: name 'road' is that of id 0 as well"):
+        coco.read(save(tmp_path, data))
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_polygons_of_points(tmp_path: Path, is_listed: bool) -> None:
+    points = [[5, 10], [35, 10], [35.0, 50], [5, 50]]
+    data = exported()
+    data["annotations"][0]["segmentation"] = [points] if is_listed else points
+    dataset = coco.read(save(tmp_path, data))
+    official = coco_mask.merge(coco_mask.frPyObjects([[5, 10, 35, 10, 35, 50, 5, 50]], 60, 80))
+    assert dataset.annotations[0].segmentation["counts"] == official["counts"].decode()
+    assert dataset.annotations[0].area == 1200 and dataset.repairs == {coco_repair.POINTS: 1}
+
+
 def test_our_list_of_results_scores_against_the_official_file_without_any_mapping(
     tmp_path: Path,
 ) -> None:

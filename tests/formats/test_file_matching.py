@@ -118,3 +118,15 @@ def test_given_maps_of_one_folder_are_not_those_of_another(tmp_path):
     (tmp_path / "x" / "a.npz").touch()
     with pytest.raises(InputError, match="'x/a.npy' and 'x/a.npz' could both be meant"):
         given_maps.find(tmp_path, ["x/a.jpg"])
+
+
+def test_a_name_written_as_in_an_address_is_that_of_its_file_and_stays_in_its_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("images/my image.jpg", "secret.jpg", "images/50%20off.jpg", "images/50 off.jpg"):
+        (tmp_path / name).touch()
+    folder = tmp_path / "images"
+    assert file_matching.path_of(folder, "my%20image.jpg") == folder / "my image.jpg"
+    assert file_matching.path_of(folder, "50%20off.jpg") == folder / "50%20off.jpg"  # as it is
+    for name in ("%2e%2e/secret.jpg", "..%2Fsecret.jpg", "my%00image.jpg", "gone%20.jpg"):
+        assert file_matching.place(folder, name) is None
+        assert file_matching.path_of(folder, name) == folder / name

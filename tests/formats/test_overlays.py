@@ -246,6 +246,14 @@ def test_the_font_draws_what_is_taken_for_drawable() -> None:
     assert all(bytes(font.getmask(letter)) != lacking for letter in letters)
 
 
+def test_names_are_cut_only_where_their_column_ends() -> None:
+    entries = [legend.entry(f"word number {k}", k, 0.1, 0.5, (9, 9, 9)) for k in range(10, 70)]
+    layout = legend._layout(entries, 640, 216, 13, 7)
+    longest = max(layout.font.getlength(entry.name) for entry in entries)
+    assert longest > 7 * 13 and layout.columns == 2 and layout.name_width == longest
+    assert layout.columns * (1.5 * 13 + longest + layout.share_width + layout.score_width) < 620
+
+
 def test_long_names_are_cut() -> None:
     font = fonts.at(13)
     cut = legend._cut("an extraordinarily long name", font, 100)

@@ -30,6 +30,8 @@ def test_losses_and_accuracies_have_axes_of_their_own():
     assert below.get_ylim() == (0, 1) and above.get_ylim()[1] > 9
     assert below.get_xlabel() == "step" and above.get_title() == "a training"
     (alone,) = plots.loss_figure([{"step": 1, "loss": 2.0}], "t").axes
+    _, bound = plots.loss_figure([{"step": 1, "loss": 2.0, "bound": 1.0}], "t").axes
+    assert bound.get_ylabel() == "information at least (nats)"
     assert alone.get_ylabel() == "loss" and alone.get_legend() is None
 
 
