@@ -24,7 +24,8 @@ MAPS = {
     "stem": f"{OF_CLIP} {ON_STEM} --steps 0 --batch-size 4",
     "stem-matched": f"{OF_CLIP} {ON_STEM} {MATCHING}",
 }
-PROPOSALS = f"propose {IMAGES.format('train')} --proposer merging --model photo -o $WORK/train.proposals.json"
+# `merging` ranks its masks by what it has learned from the masks of these photographs; `regions` has learned nothing
+PROPOSALS = f"propose {IMAGES.format('train')} --proposer regions -o $WORK/train.proposals.json"
 VOTED = (
     f"refine $WORK/gradcam.safetensors --images {IMAGES.format('train')} --apply sam "
     "--proposals $WORK/train.proposals.json -o $WORK/voted.safetensors"
