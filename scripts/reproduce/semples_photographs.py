@@ -14,16 +14,18 @@ TRAIN, VAL = "coco/train, 98 with a label", "coco/val, 50"
 CAM = f"cam --labels {LABELS} --images {IMAGES}".format("train")
 OF_CLIP = f"{CAM} --model $TWIN --short-side 480"
 MATCHING = "--steps 12 --batch-size 4"
+ON_STEM = "--method matching --generator photo --hidden 0 --label-steps 300"  # WeakTr's head, one convolution
 GENERATOR = "$WORK/matched.generator.safetensors"
 MAPS = {
     "gradcam": f"{OF_CLIP} --method gradcam",
     "classifier": f"{CAM} --method classifier --arch photo --epochs 4 --batch-size 4",
     "begun": f"{OF_CLIP} --method matching --steps 0",
     "matched": f"{OF_CLIP} --method matching {MATCHING} --save-generator {GENERATOR}",
-    "stem": f"{OF_CLIP} --method matching --generator photo --label-steps 300 --steps 0",
-    "stem-matched": f"{OF_CLIP} --method matching --generator photo --label-steps 300 {MATCHING}",
+    "stem": f"{OF_CLIP} {ON_STEM} --steps 0 --batch-size 4",
+    "stem-matched": f"{OF_CLIP} {ON_STEM} {MATCHING}",
 }
-PROPOSALS = f"propose {IMAGES.format('train')} --proposer merging --model photo -o $WORK/train.proposals.json"
+# `merging` ranks its masks by what it has learned from the masks of these photographs; `regions` has learned nothing
+PROPOSALS = f"propose {IMAGES.format('train')} --proposer regions -o $WORK/train.proposals.json"
 VOTED = (
     f"refine $WORK/gradcam.safetensors --images {IMAGES.format('train')} --apply sam "
     "--proposals $WORK/train.proposals.json -o $WORK/voted.safetensors"
