@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks import images
-from benchmarks.measuring import OVTOOL, Setup, command, medians, peak_gigabytes
+from benchmarks.measuring import OVTOOL, Setup, command, peak_gigabytes
 from benchmarks.table import Row
 
 MINED = 8
@@ -24,7 +24,7 @@ def startup(setup: Setup) -> list[Row]:
         "ours": command([*OVTOOL, "--help"]),
         "theirs": command([sys.executable, "-c", "import typer"]),
     }
-    cost = medians(ways, setup.repeats(9))
+    cost = setup.medians(ways, 9)
     return [
         Row("help", "`ovtool --help`", cost["ours"], "`import typer`", cost["theirs"], 1 / 3),
     ]
@@ -42,7 +42,7 @@ def segment(setup: Setup) -> list[Row]:
         for model in models
     }  # fmt: skip
     ways["imports"] = command([sys.executable, "-c", "import torch, open_clip"])
-    cost = medians(ways, setup.repeats(5))
+    cost = setup.medians(ways, 2 if setup.quick else 5)
     return [
         Row(f"segment-{model}", f"`segment` on a photograph of 640 x 480, `{model}`", cost[model],
             "`import torch, open_clip`", cost["imports"], 1 / 0.6)
@@ -60,7 +60,7 @@ def mining(setup: Setup) -> list[Row]:
         "one": _mine(captions, "--threads", "1"),
         "two": _mine(captions, "--threads", "1", "--workers", "2", "--part-size", str(MINED // 2)),
     }
-    cost = medians(ways, 1, warm=False)
+    cost = setup.medians(ways, 1, warm=False)
     return [
         Row("mine-few", f"`mine-pairs` on {MINED} photographs of 640 x 480, `photo`", cost["whole"],
             "`import torch, spacy`, and bare forward passes of 100 crops an image",
@@ -106,7 +106,7 @@ def evaluating(setup: Setup) -> list[Row]:
             labels = Image.fromarray(coarse.repeat(32, 0).repeat(32, 1))
             labels.save(folder / side / f"{number:03}.png")
     ways = {"ours": _evaluate(folder), "theirs": _one_by_one(folder)}
-    cost = medians(ways, setup.repeats(2))
+    cost = setup.medians(ways, 2)
     return [
         Row("evaluate", "`evaluate` of 200 label maps of 640 x 480, start to figures", cost["ours"],
             "torchmetrics, image after image", cost["theirs"], 1.8)
@@ -135,7 +135,7 @@ def collage(setup: Setup) -> list[Row]:
     collage_files.make(collage_files.CollageSpec("test", 64, 1, 128), setup.folder / "warm")
     make = [*OVTOOL, "data", "make", "collage", str(setup.folder / "collage"), "--split", "test"]
     more = ["--count", "1000", "--size", "128", "--workers", "2", "--overwrite"]
-    cost = medians({"ours": command([*make, *more])}, 1, warm=False)
+    cost = setup.medians({"ours": command([*make, *more])}, 1, warm=False)
     return [
         Row("collage", "`data make collage`, 1,000 images of 128 px, 2 workers", cost["ours"],
             "200 images a second", 5.0, 1)
