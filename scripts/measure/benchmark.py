@@ -39,7 +39,7 @@ from benchmarks.table import HEAD, Row, between, fallen, line, markdown, ratios
 HERE = Path(__file__).parent
 README, JSON = HERE / "README.md", HERE / "benchmark.json"
 TURNS = 3  # at most, of a row whose turns were disturbed
-QUICK_SECONDS = 165  # after which `--quick` ends
+QUICK_SECONDS = 150  # after which `--quick` ends
 
 
 @dataclass(frozen=True)

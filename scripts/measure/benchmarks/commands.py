@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from benchmarks import images
 from benchmarks.measuring import OVTOOL, Setup, command, peak_gigabytes
 from benchmarks.table import Row
 
-MINED = 8
+FEW, MANY = 20, 200  # captioned photographs
+REGIONS = 8  # of each
+CROP = 224  # pixels a side
 
 
 def startup(setup: Setup) -> list[Row]:
@@ -51,46 +53,52 @@ def segment(setup: Setup) -> list[Row]:
 
 
 def mining(setup: Setup) -> list[Row]:
-    """`mine-pairs` on photographs, beside what cannot be done without, and by two workers beside one."""
-    captions = images.captioned(setup.folder / "mined", MINED)
+    """`mine-pairs` on captioned photographs and their proposals: beside what cannot be done without, and two
+    processes beside one thread for all."""
+    captions = images.captioned(setup.folder / "mined", MANY)
+    proposals = images.proposals(captions, REGIONS)
     ways = {
-        "whole": _mine(captions),
+        "few": _mine(captions, proposals, "photo", "--limit", str(FEW)),
         "imports": command([sys.executable, "-c", "import torch, spacy"]),
-        "forwards": partial(_forwards, *_bare(MINED)),
-        "one": _mine(captions, "--threads", "1"),
-        "two": _mine(captions, "--threads", "1", "--workers", "2", "--part-size", str(MINED // 2)),
+        "forwards": _forwards(FEW),
     }
-    cost = setup.medians(ways, 1, warm=False)
+    cost = setup.medians(ways, 3, warm=False)
+    two = ("--workers", "2", "--threads", "1", "--part-size", str(MANY // 2))
+    many = {
+        "two": _mine(captions, proposals, "tiny", *two),
+        "one": _mine(captions, proposals, "tiny", "--threads", "1"),
+    }
+    cost |= setup.medians(many, 2, warm=False)
+    of = f"captioned photographs of 640 x 480, {REGIONS} proposals each, crops of {CROP} px"
     return [
-        Row("mine-few", f"`mine-pairs` on {MINED} photographs of 640 x 480, `photo`", cost["whole"],
-            "`import torch, spacy`, and bare forward passes of 100 crops an image",
+        Row("mine-few", f"`mine-pairs` on {FEW} {of}, `photo`, start to file", cost["few"],
+            "`import torch, spacy`, and bare forward passes of the crops",
             cost["imports"] + cost["forwards"], 1 / 1.3),
-        Row("mine-many", f"`mine-pairs --workers 2` on {MINED} photographs, start included", cost["two"],
-            "the same, one image at a time, one thread", cost["one"], 2),
+        Row("mine-many", f"`mine-pairs --workers 2` on {MANY} {of}, `tiny`, start to file", cost["two"],
+            "the same in one process of one thread", cost["one"], 2),
     ]  # fmt: skip
 
 
-def _mine(captions: Path, *options: str) -> Any:
-    """The command on a captions file and the images beside it."""
-    place = ["--images", str(captions.parent / "images"), "--model", "photo", "--overwrite"]
-    out = ["-o", str(captions.parent / "pairs.json")]
-    return command([*OVTOOL, "mine-pairs", "--captions", str(captions), *place, *out, *options])
+def _mine(captions: Path, proposals: Path, model: str, *options: str) -> Any:
+    """The command on a captions file, the images beside it and their proposals."""
+    place = ["--images", str(captions.parent / "images"), "--proposals", str(proposals)]
+    out = ["--overwrite", "-o", str(captions.parent / "pairs.json")]
+    how = ["--model", model, "--crop-size", str(CROP), "--region-features", "crops", *options]
+    return command([*OVTOOL, "mine-pairs", "--captions", str(captions), *place, *out, *how])
 
 
-def _bare(photos: int) -> tuple[Any, torch.Tensor, int]:
-    """A loaded tower, a batch of random crops, and how many batches so many photographs have."""
+def _forwards(photos: int) -> Callable[[], Any]:
+    """A work: bare passes of the crops of so many photographs through the image tower of `photo`."""
     from ovtool.models import clip as door
 
-    clip = door.load("photo")
-    batch = torch.randn(25, 3, clip.image_size, clip.image_size)
-    return clip.model, batch, 4 * photos
+    model, batch = door.load("photo").model, torch.randn(REGIONS, 3, CROP, CROP)
 
+    @torch.inference_mode()
+    def work() -> None:
+        for _ in range(photos):
+            model.encode_image(batch)
 
-@torch.inference_mode()
-def _forwards(model: Any, batch: torch.Tensor, count: int) -> None:
-    """Bare passes through the image tower."""
-    for _ in range(count):
-        model.encode_image(batch)
+    return work
 
 
 def evaluating(setup: Setup) -> list[Row]:
