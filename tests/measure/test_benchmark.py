@@ -1,12 +1,14 @@
 """The program that measures speed writes what it measured, and judges no busy machine."""
 
 import json
+import time
 from pathlib import Path
 
 import benchmark
 import pytest
+import torch
 from benchmarks import table
-from benchmarks.measuring import Limits, Setup
+from benchmarks.measuring import Limits, Setup, one_thread
 from benchmarks.table import Row
 
 MEASURE = Path(__file__).parents[2] / "scripts" / "measure"
@@ -90,3 +92,38 @@ def test_the_readme_has_the_table_of_the_json():
         rows = [Row.of_data(entry) for rows in kept["rows"].values() for entry in rows]
         assert table.markdown(rows) in (MEASURE / "README.md").read_text()
         assert set(kept["rows"]) <= set(benchmark.BENCHMARKS)
+
+
+def test_quick_fails_on_a_ratio_that_is_false(place, monkeypatch, capsys):
+    folder, _ = place
+    monkeypatch.setattr(benchmark, "others_now", lambda: 0.0)
+    monkeypatch.setattr(benchmark, "limits_of_machine", lambda: SETUP.limits)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--quick"])
+    (folder / "benchmark.json").write_text(json.dumps({"rows": {}, "quick": {"row": 2.9}}))
+    assert benchmark.main() == 0
+    (folder / "benchmark.json").write_text(json.dumps({"rows": {}, "quick": {"row": 3.1}}))
+    assert benchmark.main() == 1
+    assert "fell by more than a third: a work: 2.00, in the table 3.1" in capsys.readouterr().err
+
+
+def test_quick_leaves_out_what_does_not_fit_its_time(place, monkeypatch, capsys):
+    def slow(setup):
+        time.sleep(10)
+        raise AssertionError
+
+    benchmarks = benchmark.BENCHMARKS | {"slow": benchmark.Benchmark(slow, is_quick=True)}
+    monkeypatch.setattr(benchmark, "BENCHMARKS", benchmarks)
+    monkeypatch.setattr(benchmark, "QUICK_SECONDS", 0.2)
+    assert benchmark.compare(["some", "slow"], SETUP) == 0
+    assert "left out, the time is up: slow" in capsys.readouterr().err
+
+
+def test_quick_measures_the_processor_time_of_one_thread():
+    quick = Setup(Path(), True, SETUP.limits)
+    ways = {"sleeps": lambda: time.sleep(0.2), "works": lambda: sum(range(2_000_000))}
+    cost = quick.medians(ways, 1, warm=False)
+    assert cost["sleeps"] < cost["works"]
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

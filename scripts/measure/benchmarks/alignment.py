@@ -8,7 +8,7 @@ from reference import alignment as plain
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.measuring import Setup, added_gigabytes, medians
+from benchmarks.measuring import Setup, added_gigabytes
 from benchmarks.table import Row
 
 
@@ -66,7 +66,7 @@ def speed(setup: Setup) -> list[Row]:
         "ours": lambda: two_passes(embedder, encoded(), texts, 30.0),
         "kept": lambda: two_passes(embedder, kept, texts, 30.0),
     }
-    cost = medians(ways, setup.repeats(5))
+    cost = setup.medians(ways, 5)
     what, slow = f"a step of `train-pacl`, `tiny` at 128 px, batch {batch}", "encode, one einsum"
     return [
         Row("pacl", f"{what}, the same loss", cost["ours"], slow, cost["theirs"], 1.5),

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from benchmarks import images
-from benchmarks.measuring import OVTOOL, Setup, command, medians, peak_gigabytes
+from benchmarks.measuring import OVTOOL, Setup, command, peak_gigabytes
 from benchmarks.table import Row
 
-MINED = 8
+FEW, MANY = 20, 200  # captioned photographs
+REGIONS = 8  # of each
+CROP = 224  # pixels a side
 
 
 def startup(setup: Setup) -> list[Row]:
@@ -24,7 +26,7 @@ def startup(setup: Setup) -> list[Row]:
         "ours": command([*OVTOOL, "--help"]),
         "theirs": command([sys.executable, "-c", "import typer"]),
     }
-    cost = medians(ways, setup.repeats(9))
+    cost = setup.medians(ways, 9)
     return [
         Row("help", "`ovtool --help`", cost["ours"], "`import typer`", cost["theirs"], 1 / 3),
     ]
@@ -42,7 +44,7 @@ def segment(setup: Setup) -> list[Row]:
         for model in models
     }  # fmt: skip
     ways["imports"] = command([sys.executable, "-c", "import torch, open_clip"])
-    cost = medians(ways, setup.repeats(5))
+    cost = setup.medians(ways, 2 if setup.quick else 5)
     return [
         Row(f"segment-{model}", f"`segment` on a photograph of 640 x 480, `{model}`", cost[model],
             "`import torch, open_clip`", cost["imports"], 1 / 0.6)
@@ -51,46 +53,52 @@ def segment(setup: Setup) -> list[Row]:
 
 
 def mining(setup: Setup) -> list[Row]:
-    """`mine-pairs` on photographs, beside what cannot be done without, and by two workers beside one."""
-    captions = images.captioned(setup.folder / "mined", MINED)
+    """`mine-pairs` on captioned photographs and their proposals: beside what cannot be done without, and two
+    processes beside one thread for all."""
+    captions = images.captioned(setup.folder / "mined", MANY)
+    proposals = images.proposals(captions, REGIONS)
     ways = {
-        "whole": _mine(captions),
+        "few": _mine(captions, proposals, "photo", "--limit", str(FEW)),
         "imports": command([sys.executable, "-c", "import torch, spacy"]),
-        "forwards": partial(_forwards, *_bare(MINED)),
-        "one": _mine(captions, "--threads", "1"),
-        "two": _mine(captions, "--threads", "1", "--workers", "2", "--part-size", str(MINED // 2)),
+        "forwards": _forwards(FEW),
     }
-    cost = medians(ways, 1, warm=False)
+    cost = setup.medians(ways, 3, warm=False)
+    two = ("--workers", "2", "--threads", "1", "--part-size", str(MANY // 2))
+    many = {
+        "two": _mine(captions, proposals, "tiny", *two),
+        "one": _mine(captions, proposals, "tiny", "--threads", "1"),
+    }
+    cost |= setup.medians(many, 2, warm=False)
+    of = f"captioned photographs of 640 x 480, {REGIONS} proposals each, crops of {CROP} px"
     return [
-        Row("mine-few", f"`mine-pairs` on {MINED} photographs of 640 x 480, `photo`", cost["whole"],
-            "`import torch, spacy`, and bare forward passes of 100 crops an image",
+        Row("mine-few", f"`mine-pairs` on {FEW} {of}, `photo`, start to file", cost["few"],
+            "`import torch, spacy`, and bare forward passes of the crops",
             cost["imports"] + cost["forwards"], 1 / 1.3),
-        Row("mine-many", f"`mine-pairs --workers 2` on {MINED} photographs, start included", cost["two"],
-            "the same, one image at a time, one thread", cost["one"], 2),
+        Row("mine-many", f"`mine-pairs --workers 2` on {MANY} {of}, `tiny`, start to file", cost["two"],
+            "the same in one process of one thread", cost["one"], 2),
     ]  # fmt: skip
 
 
-def _mine(captions: Path, *options: str) -> Any:
-    """The command on a captions file and the images beside it."""
-    place = ["--images", str(captions.parent / "images"), "--model", "photo", "--overwrite"]
-    out = ["-o", str(captions.parent / "pairs.json")]
-    return command([*OVTOOL, "mine-pairs", "--captions", str(captions), *place, *out, *options])
+def _mine(captions: Path, proposals: Path, model: str, *options: str) -> Any:
+    """The command on a captions file, the images beside it and their proposals."""
+    place = ["--images", str(captions.parent / "images"), "--proposals", str(proposals)]
+    out = ["--overwrite", "-o", str(captions.parent / "pairs.json")]
+    how = ["--model", model, "--crop-size", str(CROP), "--region-features", "crops", *options]
+    return command([*OVTOOL, "mine-pairs", "--captions", str(captions), *place, *out, *how])
 
 
-def _bare(photos: int) -> tuple[Any, torch.Tensor, int]:
-    """A loaded tower, a batch of random crops, and how many batches so many photographs have."""
+def _forwards(photos: int) -> Callable[[], Any]:
+    """A work: bare passes of the crops of so many photographs through the image tower of `photo`."""
     from ovtool.models import clip as door
 
-    clip = door.load("photo")
-    batch = torch.randn(25, 3, clip.image_size, clip.image_size)
-    return clip.model, batch, 4 * photos
+    model, batch = door.load("photo").model, torch.randn(REGIONS, 3, CROP, CROP)
 
+    @torch.inference_mode()
+    def work() -> None:
+        for _ in range(photos):
+            model.encode_image(batch)
 
-@torch.inference_mode()
-def _forwards(model: Any, batch: torch.Tensor, count: int) -> None:
-    """Bare passes through the image tower."""
-    for _ in range(count):
-        model.encode_image(batch)
+    return work
 
 
 def evaluating(setup: Setup) -> list[Row]:
@@ -106,7 +114,7 @@ def evaluating(setup: Setup) -> list[Row]:
             labels = Image.fromarray(coarse.repeat(32, 0).repeat(32, 1))
             labels.save(folder / side / f"{number:03}.png")
     ways = {"ours": _evaluate(folder), "theirs": _one_by_one(folder)}
-    cost = medians(ways, setup.repeats(2))
+    cost = setup.medians(ways, 2)
     return [
         Row("evaluate", "`evaluate` of 200 label maps of 640 x 480, start to figures", cost["ours"],
             "torchmetrics, image after image", cost["theirs"], 1.8)
@@ -135,7 +143,7 @@ def collage(setup: Setup) -> list[Row]:
     collage_files.make(collage_files.CollageSpec("test", 64, 1, 128), setup.folder / "warm")
     make = [*OVTOOL, "data", "make", "collage", str(setup.folder / "collage"), "--split", "test"]
     more = ["--count", "1000", "--size", "128", "--workers", "2", "--overwrite"]
-    cost = medians({"ours": command([*make, *more])}, 1, warm=False)
+    cost = setup.medians({"ours": command([*make, *more])}, 1, warm=False)
     return [
         Row("collage", "`data make collage`, 1,000 images of 128 px, 2 workers", cost["ours"],
             "200 images a second", 5.0, 1)

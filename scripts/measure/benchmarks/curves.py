@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks import alignment, images
-from benchmarks.measuring import OVTOOL, Setup, command, medians
+from benchmarks.measuring import OVTOOL, Setup, command
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def draw(setup: Setup, path: Path) -> None:
     figure.savefig(path, dpi=75)
 
 
-def _measured(ways: dict[int, Callable[[], Any]], repeats: int) -> list[float]:
+def _measured(setup: Setup, ways: dict[int, Callable[[], Any]], repeats: int) -> list[float]:
     """The median seconds of each size."""
-    cost = medians({str(size): work for size, work in ways.items()}, repeats)
+    cost = setup.medians({str(size): work for size, work in ways.items()}, repeats)
     return [cost[str(size)] for size in ways]
 
 
@@ -83,7 +83,7 @@ def regions(setup: Setup) -> Curve:
         n: partial(region_clip.encode_regions, clip, rgb, images.tilted_masks(n, 480, 640))
         for n in sizes
     }
-    seconds = _measured(ways, 3)
+    seconds = _measured(setup, ways, 3)
     return Curve("regions of an image", "masked crops, `tiny`", sizes, seconds, _line(sizes, seconds),
                  "fixed + each")  # fmt: skip
 
@@ -113,7 +113,7 @@ def words(setup: Setup) -> Curve:
 
     clip, rgb = door.load("photo"), next(images.photographs(640, 480))
     sizes = (1, 10, 100, 847)
-    seconds = _measured({n: _dense(clip, rgb, n, (480, 640)) for n in sizes}, 3)
+    seconds = _measured(setup, {n: _dense(clip, rgb, n, (480, 640)) for n in sizes}, 3)
     return Curve("words", "dense path, 640 x 480, `photo`", sizes, seconds, _line(sizes, seconds),
                  "tower + each word")  # fmt: skip
 
@@ -127,7 +127,7 @@ def pixels(setup: Setup) -> Curve:
         side * side: _dense(clip, next(images.photographs(side, side)), 20, (side, side))
         for side in sides
     }
-    seconds = _measured(ways, 3)
+    seconds = _measured(setup, ways, 3)
     return Curve("pixels of an image", "dense path, 20 words, `photo`", list(ways), seconds,
                  _line(list(ways), seconds), "tower + each pixel")  # fmt: skip
 
@@ -144,7 +144,7 @@ def runs(setup: Setup) -> Curve:
         ])
         for n in sizes
     }  # fmt: skip
-    seconds = _measured(ways, 1)
+    seconds = _measured(setup, ways, 1)
     return Curve("images of a run", "`segment`, `tiny`, start to file", sizes, seconds,
                  _line(sizes, seconds), "start + each image")  # fmt: skip
 
@@ -152,7 +152,7 @@ def runs(setup: Setup) -> Curve:
 def batch(setup: Setup) -> Curve:
     """Images of a batch of PACL."""
     sizes = (16, 64, 256, 512)
-    seconds = _measured({n: alignment.steps(n)["ours"] for n in sizes}, 3)
+    seconds = _measured(setup, {n: alignment.steps(n)["ours"] for n in sizes}, 3)
     each = seconds[0] / sizes[0]
     pairs = max(seconds[-1] - each * sizes[-1], 0) / sizes[-1] ** 2
     theory = [each * n + pairs * n * n for n in sizes]

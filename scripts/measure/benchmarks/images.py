@@ -55,6 +55,31 @@ def captioned(folder: Path, count: int) -> Path:
     return path
 
 
+def proposals(captions: Path, count: int) -> Path:
+    """A COCO JSON with the same regions for each image of a captions file, beside it."""
+    import json
+
+    from pycocotools import mask as coco_mask
+
+    regions = []
+    for mask in tilted_masks(count, 480, 640):
+        rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
+        regions.append({"size": [480, 640], "counts": rle["counts"].decode()})
+    pictured = json.loads(captions.read_text())["images"]
+    entries = [
+        {"id": count * number + index + 1, "image_id": image["id"], "category_id": 1, "segmentation": region,
+         "score": 0.9, "iscrowd": 0, "area": 1.0, "bbox": [0, 0, 640, 480]}
+        for number, image in enumerate(pictured)
+        for index, region in enumerate(regions)
+    ]  # fmt: skip
+    path = captions.with_name("proposals.json")
+    categories = [{"id": 1, "name": "region"}]
+    path.write_text(
+        json.dumps({"images": pictured, "annotations": entries, "categories": categories})
+    )
+    return path
+
+
 def tilted_masks(count: int, height: int, width: int) -> NDArray[np.bool_]:
     """Ellipses of many sizes, aspects and tilts: bool (count, height, width)."""
     random = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from reference import language as plain
 
-from benchmarks.measuring import Setup, medians
+from benchmarks.measuring import Setup
 from benchmarks.table import Row
 
 
@@ -20,7 +20,7 @@ def nouns(setup: Setup) -> list[Row]:
         "ours": lambda: list(tagging.find(pipeline, captions)),
         "theirs": lambda: plain.nouns(whole, captions),
     }
-    cost = medians(ways, setup.repeats(3))
+    cost = setup.medians(ways, 3)
     each = {way: seconds / len(captions) for way, seconds in cost.items()}
     return [
         Row("nouns", "the nouns of a caption", each["ours"], "`nlp.pipe` with tagger, parser and entities",
@@ -49,7 +49,7 @@ def embeddings(setup: Setup) -> list[Row]:
         "ours": lambda: text.encode_texts(clip, sample),
         "theirs": lambda: plain.embeddings(model, tokenizer, sample, 64),
     }
-    cost = medians(ways, setup.repeats(3))
+    cost = setup.medians(ways, 2 if setup.quick else 3)
     what = f"text embeddings of 847 names x {len(sets)} templates, 1 sentence in {step}"
     rows = [Row("text", what, cost["ours"], "`encode_text` at full length", cost["theirs"], 5)]
     if not setup.quick:
@@ -70,7 +70,7 @@ def _cached(setup: Setup, clip: Any, words: list[str], theirs: float, count: int
     text._write(
         kept, embedded, {"kind": "text", "model": clip.name, "fingerprint": clip.fingerprint}
     )
-    cost = medians({"ours": lambda: text.embed_words(clip, words, "openai")}, setup.repeats(7))
+    cost = setup.medians({"ours": lambda: text.embed_words(clip, words, "openai")}, 7)
     return Row(
         "text-cached", f"the same for all 847 names x {count} templates, from the cache", cost["ours"],
         "`encode_text` at full length, of the sample times its share", theirs, 100,

@@ -1,4 +1,4 @@
-"""How the rows of `benchmark.py` are measured: ways in turn, medians, peaks of memory, and what the machine can do."""
+"""How the rows of `benchmark.py` are measured: ways in turn, peaks of memory, and what the machine can do."""
 
 import os
 import platform
@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ LIBRARIES = (
     "spacy", "torchmetrics",
 )  # fmt: skip
 QUIET = 0.15  # of the processors' time that others may take
+wall = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Setup:
 
     Attributes:
         folder: for files that are made on the way.
-        quick: fewer repeats and smaller work.
+        quick: fewer repeats, smaller work, and processor times of one thread, which a busy machine changes little.
         limits: what the machine can do.
     """
 
@@ -38,9 +40,19 @@ class Setup:
     quick: bool
     limits: "Limits"
 
-    def repeats(self, whole: int) -> int:
-        """How often ways are measured where the whole table takes `whole` turns."""
-        return min(whole, 3) if self.quick else whole
+    def medians(
+        self, ways: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = True
+    ) -> dict[str, float]:
+        """The median time of several ways that are run in turn, in seconds.
+
+        Args:
+            ways: name to work.
+            repeats: how many turns are counted in the whole table; `quick` counts at most 3.
+            warm: whether a turn before them is not counted.
+        """
+        turns, clock = (min(repeats, 3), processor_seconds) if self.quick else (repeats, wall)
+        times = seconds(ways, turns, warm=warm, clock=clock)
+        return {name: statistics.median(several) for name, several in times.items()}
 
 
 @dataclass(frozen=True)
@@ -90,33 +102,51 @@ def best(work: Callable[[], Any], repeats: int) -> float:
     return min(seconds({"": work}, repeats)[""])
 
 
+def processor_seconds() -> float:
+    """What this process and its children that have ended took of the processors, in seconds."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it, this process and those that it starts compute on one thread."""
+    threads, names = torch.get_num_threads(), ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.pop(name, None) for name in names}
+    torch.set_num_threads(1)
+    os.environ |= dict.fromkeys(names, "1")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {} if value is None else {name: value}
+
+
 def seconds(
-    ways: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = True
+    ways: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    warm: bool = True,
+    clock: Callable[[], float] = wall,
 ) -> dict[str, list[float]]:
-    """The wall times of several ways, which are run in turn.
+    """The times of several ways, which are run in turn.
 
     Args:
         ways: name to work.
         repeats: how many turns are counted.
         warm: whether a turn before them is not.
+        clock: what says the time.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-int(warm), repeats):
         for name, work in ways.items():
-            began = time.perf_counter()
+            began = clock()
             work()
             if turn >= 0:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return times
-
-
-def medians(
-    ways: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = True
-) -> dict[str, float]:
-    """The median wall time of several ways that are run in turn, in seconds."""
-    return {
-        name: statistics.median(times) for name, times in seconds(ways, repeats, warm=warm).items()
-    }
 
 
 def command(arguments: Sequence[str]) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from reference import superpixels as plain_superpixels
 from reference import windows as plain_windows
 
 from benchmarks import images
-from benchmarks.measuring import Setup, medians
+from benchmarks.measuring import Setup
 from benchmarks.table import Row
 
 
@@ -29,7 +29,7 @@ def cutting(setup: Setup) -> list[Row]:
     def theirs() -> Any:
         return plain_crops.normalised(plain_crops.cut(rgb, masks, 224, mean), mean, std)
 
-    cost = medians({"ours": ours, "theirs": theirs}, setup.repeats(7))
+    cost = setup.medians({"ours": ours, "theirs": theirs}, 7)
     written = 100 * 3 * 224 * 224 * 4
     return [
         Row(
@@ -48,7 +48,7 @@ def run_lengths(setup: Setup) -> list[Row]:
         "ours": lambda: rle.encode_many(masks),
         "theirs": lambda: plain_masks.run_lengths(masks),
     }
-    cost = medians(ways, setup.repeats(7))
+    cost = setup.medians(ways, 7)
     return [
         Row(
             "rle", "RLE of 100 masks of 640 x 480", cost["ours"], "pycocotools one by one",
@@ -66,7 +66,7 @@ def superpixels(setup: Setup) -> list[Row]:
         "ours": lambda: regions.propose_regions(rgb),
         "theirs": lambda: plain_superpixels.regions(rgb),
     }
-    cost = medians(ways, setup.repeats(5))
+    cost = setup.medians(ways, 5)
     return [
         Row(
             "superpixels", "superpixel regions of a photograph of 640 x 480", cost["ours"],
@@ -98,7 +98,7 @@ def windows(setup: Setup) -> list[Row]:
     def in_turn() -> Any:
         return plain_windows.slide(pixels, 224, 112, 150, score).argmax(0)
 
-    cost = medians({"ours": together, "theirs": in_turn}, setup.repeats(5))
+    cost = setup.medians({"ours": together, "theirs": in_turn}, 5)
     return [
         Row(
             "windows", "dense patches, 6 windows of 224 px, 150 words, `photo`", cost["ours"],
@@ -118,7 +118,7 @@ def confusion(setup: Setup) -> list[Row]:
         "ours": lambda: metrics.confusion(prediction, truth, 847),
         "theirs": lambda: plain_masks.confusion(prediction.clip(0), truth, 847, -1),
     }
-    cost = medians(ways, setup.repeats(7))
+    cost = setup.medians(ways, 7)
     read = prediction.nbytes + truth.nbytes
     return [
         Row(

@@ -11,7 +11,7 @@ from reference import refinement as plain
 from torch.nn.functional import interpolate, normalize
 
 from benchmarks import images
-from benchmarks.measuring import Setup, added_gigabytes, medians
+from benchmarks.measuring import Setup, added_gigabytes
 from benchmarks.table import Row
 
 PRESETS = ("pydensecrf", "irn", "clip-es")  # 80/13/10, 50/5/10, 67/3/4
@@ -24,7 +24,6 @@ def crf(setup: Setup) -> list[Row]:
 
     photos = [torch.from_numpy(photo) for photo in images.photographs(WIDTH, HEIGHT)]
     threads = torch.get_num_threads()
-    ratios: dict[int, list[float]] = {1: [], threads: []}
     rows = []
     for name in PRESETS[:1] if setup.quick else PRESETS:
         preset = dense_crf.PRESETS[name]
@@ -32,17 +31,18 @@ def crf(setup: Setup) -> list[Row]:
         for seed, photo in enumerate(photos[:1] if setup.quick else photos):
             unary = dense_crf.soft_unary(images.blobs(3, HEIGHT, WIDTH, seed))
             ours = partial(_with_threads, partial(dense_crf.refine, unary, photo, preset))
-            ways = {"one": partial(ours, 1), "all": partial(ours, threads)}
+            ways = {"one": partial(ours, 1)} | (
+                {"all": partial(ours, threads)} if threads > 1 else {}
+            )
             ways["peer"] = partial(plain.dense_crf, unary, photo, preset)
-            costs.append(medians(ways, setup.repeats(3)))
+            costs.append(setup.medians(ways, 3))
         mean = {way: statistics.geometric_mean(cost[way] for cost in costs) for way in costs[0]}
-        for key, count, goal in (("one", 1, 2.0), ("all", threads, 1 / 0.3)):
+        for key, count, goal in (("one", 1, 2.0), ("all", threads, 1 / 0.3))[: len(mean) - 1]:
             on = "one thread" if count == 1 else f"{count} threads"
             rows.append(
                 Row(f"crf-{name}-{key}", f"dense CRF, 500 x 375, 3 labels, `{name}`, {on}", mean[key],
                     "pydensecrf2, one thread", mean["peer"], goal)
             )  # fmt: skip
-            ratios[count].append(rows[-1].ratio)
     return rows
 
 
@@ -72,7 +72,7 @@ def pamr_ways(size: int) -> dict[str, Callable[[], Any]]:
 
 def pamr(setup: Setup) -> list[Row]:
     """PAMR: time and memory."""
-    cost = medians(pamr_ways(3), setup.repeats(5))
+    cost = setup.medians(pamr_ways(3), 5)
     what, slow = "PAMR, 3 maps of 500 x 375, 10 iterations", "all neighbours unfolded"
     rows = [Row("pamr", what, cost["ours"], slow, cost["theirs"], 2)]
     if not setup.quick:
@@ -99,7 +99,7 @@ def walk(setup: Setup) -> list[Row]:
         "ours": lambda: random_walk.walk(maps, step, 8),
         "theirs": lambda: plain.squared_walk(maps, step.sources, step.weights, 8),
     }
-    cost = medians(ways, setup.repeats(2))
+    cost = setup.medians(ways, 2)
     what = f"random walk, 256 steps, 3 maps of {grid[0]} x {grid[1]}, float64"
     return [Row("walk", what, cost["ours"], "8 dense squarings", cost["theirs"])]
 
@@ -117,7 +117,7 @@ def gradcam(setup: Setup) -> list[Row]:
         "ours": lambda: ours.maps(clip, pixels, text, 5),
         "theirs": lambda: plain_gradcam.maps(clip.model, pixels, text, 5, clip.logit_scale),
     }
-    cost = medians(ways, setup.repeats(15))
+    cost = setup.medians(ways, 15)
     return [
         Row(
             "gradcam", f"`gradcam` maps of 5 classes, `tiny` at {clip.image_size} px", cost["ours"],
