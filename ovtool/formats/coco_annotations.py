@@ -15,6 +15,7 @@ from ovtool.formats.coco_entries import (
     Image,
     extra_fields,
 )
+from ovtool.formats.mask_store import Masks
 from ovtool.formats.rle import Box, Rle
 
 Placed: TypeAlias = tuple[str, int, Mapping[str, Any]]  # the place for messages, the id, the entry
@@ -61,9 +62,9 @@ def parsed(
     categories: Mapping[int, Category],
     need_masks: bool,
     repairs: Counter[str],
-) -> list[Annotation]:
+) -> Masks:
     """The annotations of entries; arguments as for `judged`. Raises InputError for the first that is wrong."""
-    annotations = []
+    annotations = Masks()
     for _, result in judged(entries, images, categories, need_masks, repairs):
         if isinstance(result, InputError):
             raise result

@@ -1,6 +1,6 @@
 """What a COCO file holds, as frozen data, and each entry as the JSON object that is written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,15 +75,6 @@ def annotation(
     """An annotation of a mask, its box and area filled in."""
     box, area = rle.bounding_box(rle_), float(rle.area(rle_))
     return Annotation(id, image_id, category_id, rle_, box, area, score, extra)
-
-
-def by_image(dataset: Dataset) -> Iterator[tuple[Image, list[Annotation]]]:
-    """Each image with its masks, in the order of the file."""
-    masks: dict[int, list[Annotation]] = {image.id: [] for image in dataset.images}
-    for entry in dataset.annotations:
-        masks[entry.image_id].append(entry)
-    for image in dataset.images:
-        yield image, masks[image.id]
 
 
 def category_entry(category: Category) -> dict[str, Any]:

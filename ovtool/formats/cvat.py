@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, labelled, rle
 from ovtool.formats import coco_checks as checks
-from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image, by_image
+from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image
+from ovtool.formats.mask_store import Masks, by_image
 
 _ATTRIBUTES = ("score", "iscrowd")
 _OTHERS = ("box", "polyline", "points", "cuboid", "ellipse", "skeleton", "tag", "track")
@@ -67,7 +68,7 @@ def read(path: Path) -> Dataset:
     """The masks and polygons of an XML. Raises InputError; boxes and other shapes are counted in one warning."""
     names: dict[str, int] = {}
     images: list[Image] = []
-    annotations: list[Annotation] = []
+    annotations = Masks()
     left: Counter[str] = Counter()
     try:
         for _, element in ElementTree.iterparse(path):

@@ -12,6 +12,7 @@ from ovtool.formats import strict_json
 
 Content: TypeAlias = bytes | mmap.mmap
 Span: TypeAlias = tuple[int, int]  # the first byte, and the one after the last
+_READ_AHEAD = 2**24  # bytes of a file that is looked through which may stay in memory
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"\s*(" + _STRING + rb")\s*:\s*", re.DOTALL)
@@ -137,8 +138,11 @@ def _groups(content: Content, start: int) -> tuple[list[Span], int] | None:
     """Where the entries of a list are, some in each group, and where it ends; None for what is no list, or a
     broken one."""
     groups: list[Span] = []
+    forgotten = 0
     step = _LIST.match(content, start)
     while step is not None and step[1] != b"]":
+        if isinstance(content, mmap.mmap) and step.end() - forgotten > _READ_AHEAD:
+            forgotten = _forget(content, step.end())
         group = _GROUP.match(content, step.end())
         stop = _end_of_value(content, step.end()) if group is None else group.end()
         if stop is None:
@@ -146,6 +150,14 @@ def _groups(content: Content, start: int) -> tuple[list[Span], int] | None:
         groups.append((step.end(), stop))
         step = _NEXT_ENTRY.match(content, stop)
     return None if step is None else (groups, step.end(1))
+
+
+def _forget(content: mmap.mmap, stop: int) -> int:
+    """Gives back the memory of what was read of a file, where the system can; returns where that ends."""
+    stop -= stop % mmap.ALLOCATIONGRANULARITY
+    if hasattr(content, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+        content.madvise(mmap.MADV_DONTNEED, 0, stop)
+    return stop
 
 
 def _end_of_value(content: Content, start: int) -> int | None:

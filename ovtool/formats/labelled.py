@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from ovtool.errors import InputError
 from ovtool.formats import coco, file_matching, image_search, label_maps, parts, rle
 from ovtool.formats import coco_checks as checks
-from ovtool.formats.coco_entries import by_image
 from ovtool.formats.file_matching import Names, image_stem
 from ovtool.formats.images import ImageItem
+from ovtool.formats.mask_store import masks_of
 
 CLASSES_FILE = "classes.txt"
 UNLABELLED_VALUES = (255, 65535)  # what label maps of 8 and 16 bit hold where there is no class
@@ -69,12 +69,12 @@ def from_dataset(dataset: coco.Dataset, source: str) -> LabelledImages:
     """The images of a COCO data set; where masks overlap, `painting_order` says which lies on top."""
     index = {category.id: k for k, category in enumerate(dataset.categories)}
     by_name = {image.file_name: image for image in dataset.images}
-    masks = {image.id: own for image, own in by_image(dataset)}
+    masks_of_image = masks_of(dataset)
 
     def decode(name: str) -> NDArray[np.int32]:
         image = by_name[name]
         labels = np.full((image.height, image.width), -1, dtype=np.int32)
-        for annotation in painting_order(masks[image.id]):
+        for annotation in painting_order(masks_of_image(image.id)):
             mask = rle.decode(annotation.segmentation, image.height, image.width)
             labels[mask] = index[annotation.category_id]
         return labels

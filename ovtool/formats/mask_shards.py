@@ -13,8 +13,10 @@ from typing import Any
 
 from ovtool.errors import InputError
 from ovtool.formats import atomic, coco, strict_json
-from ovtool.formats.coco_entries import Dataset, by_image
+from ovtool.formats.coco_entries import Dataset
 from ovtool.formats.images import ImageItem
+from ovtool.formats.json_sections import Entries
+from ovtool.formats.mask_store import masks_of
 from ovtool.formats.shards import MAX_BYTES
 
 SAMPLES = 1000  # of a shard
@@ -46,14 +48,15 @@ def write(
         "licenses": list(dataset.licenses),
         "categories": [coco.category_entry(category) for category in dataset.categories],
     }
-    samples = list(by_image(dataset))
-    for first in range(0, len(samples) or 1, SAMPLES):
+    masks_of_image = masks_of(dataset)
+    for first in range(0, len(dataset.images) or 1, SAMPLES):
         with (
             atomic.writing(folder / f"{first // SAMPLES:06d}.tar") as handle,
             tarfile.open(fileobj=handle, mode="w", format=tarfile.PAX_FORMAT) as shard,
         ):
             _add(shard, _HEAD, atomic.canonical_json(head).encode())
-            for number, (image, masks) in enumerate(samples[first : first + SAMPLES], start=first):
+            listed = dataset.images[first : first + SAMPLES]
+            for number, image in enumerate(listed, start=first):
                 path = items[image.file_name].path
                 try:
                     content = path.read_bytes()
@@ -61,7 +64,7 @@ def write(
                     raise InputError(f"cannot read {path}: {error.strerror}") from None
                 entries = [
                     coco.annotation_entry(mask) | {"category": names[mask.category_id]}
-                    for mask in masks
+                    for mask in masks_of_image(image.id)
                 ]
                 record = {"image": coco.image_entry(image), "annotations": entries}
                 ending = PurePosixPath(image.file_name).suffix.lower() or ".bin"
@@ -73,11 +76,26 @@ def write(
 def read(path: Path) -> Dataset:
     """The masks of a shard or of a folder of them. Raises InputError for shards that are broken or hold samples
     without masks."""
-    shards = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     content: dict[str, Any] = {"info": {}, "licenses": [], "categories": []}
     images: list[Any] = []
-    annotations: list[Any] = []
-    for shard in shards:
+    for name, record in _records(path):
+        if name == _HEAD:
+            content |= {key: record.get(key) or content[key] for key in content}
+        else:
+            images.append(record.get("image"))
+
+    def annotations() -> Iterator[dict[str, Any]]:
+        for name, record in _records(path):
+            for entry in record["annotations"] if name != _HEAD else ():
+                if isinstance(entry, dict):
+                    yield {key: value for key, value in entry.items() if key != "category"}
+
+    return coco.parse({**content, "images": images, "annotations": Entries(annotations)}, str(path))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The heads and the samples with masks of all shards, with their names. Raises InputError as `read`."""
+    for shard in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
         for name, data in _members(shard):
             try:
                 record = strict_json.loads(data.decode())
@@ -85,22 +103,16 @@ def read(path: Path) -> Dataset:
                 raise InputError(
                     f"{shard}: {name} is no JSON: {error}; make the shard again"
                 ) from None
-            if name == _HEAD and isinstance(record, dict):
-                content |= {key: record.get(key) or content[key] for key in content}
-            elif isinstance(record, dict) and isinstance(record.get("annotations"), list):
-                images.append(record.get("image"))
-                annotations += record["annotations"]
+            is_head = name == _HEAD and isinstance(record, dict)
+            if is_head or (
+                isinstance(record, dict) and isinstance(record.get("annotations"), list)
+            ):
+                yield name, record
             else:
                 raise InputError(
                     f"{shard}: {name} has no list of annotations; shards of other contents are read by the "
                     "commands that take captions"
                 )
-    bare = [
-        {key: value for key, value in entry.items() if key != "category"}
-        for entry in annotations
-        if isinstance(entry, dict)
-    ]
-    return coco.parse({**content, "images": images, "annotations": bare}, str(path))
 
 
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:

@@ -163,7 +163,7 @@ def dataset_of(
     if len(pieces.kept) == 1:
         dataset = merge_records(pieces.records(), info, categories)
     else:
-        dataset = _streamed(pieces, info, categories)
+        dataset = streamed(pieces, info, categories)
     failures = dataset.info["ovtool"]["failures"]
     if failures and not dataset.images:
         raise AllFailed(
@@ -214,7 +214,7 @@ def preface(info: Mapping[str, Any], categories: Sequence[coco.Category]) -> dic
     return {"info": dict(info), "categories": [coco.category_entry(c) for c in categories]}
 
 
-def _streamed(
+def streamed(
     pieces: Pieces, info: Mapping[str, Any], categories: Sequence[coco.Category]
 ) -> coco.Dataset:
     """What `merge_records` makes of the records of the parts, which are read anew for each use of its masks."""

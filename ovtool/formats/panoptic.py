@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ovtool.errors import InputError
 from ovtool.formats import coco, folders, images, labelled, rle
 from ovtool.formats import coco_checks as checks
-from ovtool.formats.coco_entries import Annotation, Dataset, Image, by_image
+from ovtool.formats.coco_entries import Annotation, Dataset, Image
 from ovtool.formats.json_sections import Entries
+from ovtool.formats.mask_store import Masks, by_image
 
 STUFF = ("ground", "stuff")  # supercategories
 MAX_ID = 256**3 - 1
@@ -89,7 +90,7 @@ def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> 
     categories = coco.parse_categories(content, where)
     by_id = {image.id: image for image in listed}
     known = {category.id: category for category in categories}
-    annotations: list[Annotation] = []
+    annotations = Masks()
     for index, entry in enumerate(checks.section(content, "annotations", where)):
         spot = f"{where}: annotations[{index}]"
         checks.check_reference(entry.get("image_id"), "image_id", by_id, "images", spot)

@@ -27,7 +27,8 @@ from ovtool.formats import (
 )
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import images as image_files
-from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image, by_image
+from ovtool.formats.coco_entries import Category, Dataset, Image
+from ovtool.formats.mask_store import Masks, by_image
 
 NAMES_FILE = "data.yaml"
 _WITHIN = 0.25  # from the corner of a pixel
@@ -100,7 +101,7 @@ def read(folder: Path, images: Path | None = None) -> Dataset:
         raise InputError(f"{labels / alone} has no image in {place}; add it, or remove the labels")
     label_of = {image: file for file, image in matched.items()}
     entries: list[Image] = []
-    annotations: list[Annotation] = []
+    annotations = Masks()
     for number, (name, item) in enumerate(items.items(), start=1):
         height, width = image_files.read_size(item.path)
         entries.append(Image(number, name, width, height))

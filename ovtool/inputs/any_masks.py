@@ -23,6 +23,7 @@ from ovtool.formats import (
 from ovtool.formats.coco import Dataset
 from ovtool.formats.json_sections import Entries
 from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.mask_store import Masks
 
 VOC_RESULTS = "results/VOC2012/Segmentation"
 VOC_BACKGROUND = "background"
@@ -131,11 +132,11 @@ def _voc(results: Path, images: Path | None) -> Dataset:
     )
     dataset = _of_maps(maps, images)
     categories = [replace(entry, id=entry.id - 1) for entry in dataset.categories[1:]]
-    kept = [entry for entry in dataset.annotations if entry.category_id > 1]
-    masks = [
+    kept = (entry for entry in dataset.annotations if entry.category_id > 1)
+    masks = Masks(
         replace(entry, id=number, category_id=entry.category_id - 1)
         for number, entry in enumerate(kept, start=1)
-    ]
+    )
     return replace(dataset, categories=categories, annotations=masks)
 
 
@@ -143,7 +144,7 @@ def _of_maps(maps: LabelledImages, folder: Path | None) -> Dataset:
     """A mask for each class of each label map; images are named by `folder`, else by the maps themselves."""
     endings = {} if folder is None else labelled.images_of(maps, folder)
     images: list[coco.Image] = []
-    annotations: list[coco.Annotation] = []
+    annotations = Masks()
     for number, name in enumerate(maps.names, start=1):
         labels = maps.decode(name)
         if labels.size and labels.max() >= len(maps.classes):

@@ -6,7 +6,7 @@ prediction lacks are refused, counted as empty, or left out, as `--missing` says
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,33 @@ from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.mask_store import masks_of
 from ovtool.settings import protocols
 
-Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
+
+@dataclass(frozen=True, eq=False)
+class MasksByName(Mapping[str, list[coco.Annotation]]):
+    """The masks of images by their file names; those of an image are read when they are asked for.
+
+    Attributes:
+        ids: the id of each image.
+        of_image: its masks by its id.
+    """
+
+    ids: Mapping[str, int]
+    of_image: Callable[[int], list[coco.Annotation]]
+
+    def __getitem__(self, name: str) -> list[coco.Annotation]:
+        return self.of_image(self.ids[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +214,8 @@ class MaskPair:
     """
 
     datasets: tuple[coco.Dataset, coco.Dataset]
-    truth: Masks
-    proposed: Masks
+    truth: MasksByName
+    proposed: MasksByName
     absent: int
     extra: int
 
@@ -221,16 +245,13 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
                 f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
                 f"{image.width} x {image.height} pixels); propose on images of the truth's size"
             )
-    true, proposed = _by_image(truth), _by_image(proposals)
+    true, proposed = _by_name(truth), _by_name(proposals)
     extra = len(set(proposed) - set(true))
     if missing == "skip":
-        true = {name: masks for name, masks in true.items() if name in proposed}
+        there = {name: id for name, id in true.ids.items() if name in proposed}
+        true = MasksByName(there, true.of_image)
     return MaskPair((truth, proposals), true, proposed, len(absent), extra)
 
 
-def _by_image(dataset: coco.Dataset) -> dict[str, list[coco.Annotation]]:
-    names = {image.id: image.file_name for image in dataset.images}
-    masks: dict[str, list[coco.Annotation]] = {name: [] for name in names.values()}
-    for annotation in dataset.annotations:
-        masks[names[annotation.image_id]].append(annotation)
-    return masks
+def _by_name(dataset: coco.Dataset) -> MasksByName:
+    return MasksByName({i.file_name: i.id for i in dataset.images}, masks_of(dataset))

@@ -14,6 +14,7 @@ from ovtool.errors import InputError
 from ovtool.formats import kinds, labelled, rle, tensors
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.mask_store import masks_of
 from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
 from ovtool.inputs.predictions import open_truth
 
@@ -86,7 +87,7 @@ class Layer:
         assert dataset is not None
         image = next(image for image in dataset.images if image.file_name == name)
         index = {category.id: k for k, category in enumerate(dataset.categories)}
-        own = [mask for mask in dataset.annotations if mask.image_id == image.id]
+        own = masks_of(dataset)(image.id)
         if self.is_of_classes:
             painted = labelled.painting_order(own)
         else:

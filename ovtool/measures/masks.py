@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError
-from ovtool.formats import labelled
+from ovtool.formats import coco, labelled
 from ovtool.inputs import predictions
-from ovtool.inputs.predictions import MaskPair
+from ovtool.inputs.predictions import MaskPair, MasksByName
 from ovtool.measures.measured import Measured, number
 from ovtool.methods import average_precision, bootstrap, recall
 from ovtool.runtime.progress import Progress
@@ -77,8 +78,8 @@ def measure_precision(
         {
             "name": name,
             "ap": number(precision.classes[k]),
-            "truth_masks": masks.get(k, 0),
-            "predicted_masks": proposals.get(k, 0),
+            "truth_masks": masks[k],
+            "predicted_masks": proposals[k],
         }
         for k, name in enumerate(classes.names)
         if k in masks or k in proposals
@@ -101,23 +102,24 @@ def _counts(pair: MaskPair, ground_truth: str) -> dict[str, int]:
     }
 
 
-def _numbered(masks: predictions.Masks, numbers: dict[int, int]) -> predictions.Masks:
+def _numbered(masks: MasksByName, numbers: dict[int, int]) -> MasksByName:
     """The masks with the number of their class in place of its id; without those of no class."""
-    return {
-        name: [
+
+    def of_image(id: int) -> list[coco.Annotation]:
+        return [
             replace(mask, category_id=numbers[mask.category_id])
-            for mask in own
+            for mask in masks.of_image(id)
             if numbers[mask.category_id] != UNLABELLED
         ]
-        for name, own in masks.items()
-    }
+
+    return MasksByName(masks.ids, of_image)
 
 
-def _by_class(masks: predictions.Masks, numbers: dict[int, int]) -> dict[int, int]:
+def _by_class(masks: MasksByName, numbers: dict[int, int]) -> Counter[int]:
     """How many masks each class has, crowds aside."""
-    counts: dict[int, int] = {}
-    for mask in (mask for own in masks.values() for mask in own):
-        if not mask.extra.get("iscrowd"):
-            k = numbers[mask.category_id]
-            counts[k] = counts.get(k, 0) + 1
-    return counts
+    return Counter(
+        numbers[mask.category_id]
+        for own in masks.values()
+        for mask in own
+        if not mask.extra.get("iscrowd")
+    )

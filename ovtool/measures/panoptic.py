@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError
-from ovtool.formats import coco, labelled, rle
+from ovtool.formats import labelled, rle
 from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.mask_store import masks_of
 from ovtool.inputs import predictions
 from ovtool.inputs.predictions import LabelledPair
 from ovtool.inputs.truths import is_stuff
@@ -137,9 +138,7 @@ def _segments_of(
         return of_labels
     number = dict(zip((c.id for c in images.dataset.categories), numbers, strict=True))
     by_name = {image.file_name: image for image in images.dataset.images}
-    masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in by_name.values()}
-    for mask in images.dataset.annotations:
-        masks[mask.image_id].append(mask)
+    masks_of_image = masks_of(images.dataset)
 
     def of_masks(name: str) -> Segments:
         image = by_name[name]
@@ -147,7 +146,7 @@ def _segments_of(
         segments: dict[object, int] = {}
         classes: list[int] = []
         crowds: list[bool] = []
-        for mask in labelled.painting_order(masks[image.id]):
+        for mask in labelled.painting_order(masks_of_image(image.id)):
             k, is_crowd = number[mask.category_id], bool(mask.extra.get("iscrowd"))
             is_alone = k >= 0 and things[k] and not is_crowd
             key = mask.id if is_alone else (mask.category_id, is_crowd)

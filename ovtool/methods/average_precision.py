@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.methods import recall
-from ovtool.methods.recall import Masks
+from ovtool.methods import coco_counts
+from ovtool.methods.coco_counts import Masks, Matched
 
 RECALLS = np.linspace(0, 1, 101)
-MOST = 100  # predictions of an image and a class
+LIMITS = (1, 10, 100)  # predictions of an image and a class
 _SAMPLES = 2**22  # numbers held at once by the bootstrap
 _NEAR_ZERO = np.spacing(1)
 
@@ -122,18 +122,9 @@ def measure(truth: Masks, predicted: Masks, num_classes: int) -> Precision:
         predicted: the predicted ones, of the same numbers. One without a score counts as 1.
         num_classes: K.
     """
-    from pycocotools.cocoeval import COCOeval
-
-    names, ids = list(truth), range(num_classes)
+    matched = coco_counts.matched(truth, predicted, LIMITS[-1], num_classes)
+    counted = coco_counts.accumulated(matched, LIMITS)
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints
-        counted = COCOeval(
-            recall.as_coco([truth[name] for name in names], False, ids),
-            recall.as_coco([predicted.get(name, ()) for name in names], True, ids),
-            "segm",
-        )
-        counted.params.catIds = list(ids)
-        counted.evaluate()
-        counted.accumulate()
         counted.summarize()
     keys = (
         *("ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large"),
@@ -142,30 +133,11 @@ def measure(truth: Masks, predicted: Masks, num_classes: int) -> Precision:
     stats = [None if value < 0 else float(value) for value in counted.stats]
     precision = counted.eval["precision"][..., 0, -1]  # (IoU, recall, class), -1 without truth
     of_class = np.where((precision < 0).any((0, 1)), np.nan, precision.mean((0, 1)))
-    sizes = len(counted.params.areaRng)
-    entries = counted.evalImgs  # by class, size and image; None where an image has none of a class
-    count = len(names)
-    matches = [
-        _matches(entries[k * sizes * count : k * sizes * count + count]) for k in range(num_classes)
-    ]
+    matches = [_matches(own) for own in matched]
     return Precision(dict(zip(keys, stats, strict=True)), of_class.tolist(), matches)
 
 
-def _matches(entries: Sequence[Mapping[str, NDArray[np.generic]] | None]) -> Matches:
-    """The matches of a class from those of each image."""
-    there = [(number, entry) for number, entry in enumerate(entries) if entry is not None]
-    masks = np.zeros(len(entries), np.int64)
-    for number, entry in there:
-        masks[number] = int((np.asarray(entry["gtIgnore"]) == 0).sum())
-    scores = np.concatenate([np.asarray(e["dtScores"])[:MOST] for _, e in there] or [np.zeros(0)])
-    order = np.argsort(-scores, kind="mergesort")  # equals stay in the order of the images
-    images = np.repeat([n for n, _ in there], [len(e["dtScores"][:MOST]) for _, e in there])
-    hits = [np.asarray(e["dtMatches"])[:, :MOST] != 0 for _, e in there]
-    ignored = [np.asarray(e["dtIgnore"])[:, :MOST] != 0 for _, e in there]
-    none = [np.zeros((10, 0), bool)]
-    return Matches(
-        images.astype(np.int64)[order],
-        np.concatenate(hits or none, axis=1)[:, order],
-        np.concatenate(ignored or none, axis=1)[:, order],
-        masks,
-    )
+def _matches(own: Matched) -> Matches:
+    """The matches of a class among objects of all sizes."""
+    order = np.argsort(-own.scores, kind="mergesort")  # equals stay in the order of the images
+    return Matches(own.images[order], own.hits[0][:, order], own.ignored[0][:, order], own.masks[0])

@@ -117,20 +117,26 @@ def not_held(dataset: Dataset, to: Format) -> list[str]:
     """What a data set holds that a format has no place for, a phrase for each kind."""
     if to not in _HOLDS:
         return []
-    counts = Counter((mask.image_id, mask.category_id) for mask in dataset.annotations)
-    extra = [key for mask in dataset.annotations for key in mask.extra if key != "iscrowd"]
+    counts: Counter[tuple[int, int]] = Counter()
+    extra: Counter[str] = Counter()
+    scores = crowds = 0
+    for mask in dataset.annotations:
+        counts[mask.image_id, mask.category_id] += 1
+        extra.update(key for key in mask.extra if key != "iscrowd")
+        scores += mask.score is not None
+        crowds += bool(mask.extra.get("iscrowd"))
     if to != "coco-results":
-        extra += [key for image in dataset.images for key in image.extra]
-        extra += [key for category in dataset.categories for key in category.extra]
+        extra.update(key for image in dataset.images for key in image.extra)
+        extra.update(key for category in dataset.categories for key in category.extra)
     words = [c for c in dataset.categories if c.synonyms or c.supercategory]
     there = {
-        "scores": sum(mask.score is not None for mask in dataset.annotations),
-        "crowd flags": sum(bool(mask.extra.get("iscrowd")) for mask in dataset.annotations),
+        "scores": scores,
+        "crowd flags": crowds,
         "masks of one class in an image": sum(n for n in counts.values() if n > 1),
         "ids of images": sum(i.id != n for n, i in enumerate(dataset.images, start=1)),
         "ids of classes": sum(c.id != n for n, c in enumerate(dataset.categories, start=1)),
         "supercategories and synonyms": len(words),
-        f"other fields ({labelled.shortened(sorted(set(extra)), 4)})": len(extra),
+        f"other fields ({labelled.shortened(sorted(extra), 4)})": extra.total(),
     }
     return [
         labelled.counted(n, _SINGULAR.get(kind, kind), kind)

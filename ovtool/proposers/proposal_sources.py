@@ -20,6 +20,7 @@ from torch import Tensor
 from ovtool.errors import InputError, MismatchError
 from ovtool.formats import coco, labelled, rle
 from ovtool.formats.images import ImageItem
+from ovtool.formats.mask_store import masks_of
 from ovtool.methods import regions
 from ovtool.models import artefacts
 from ovtool.proposers import by_name
@@ -122,9 +123,7 @@ def of_masks(
         vectors = {
             entry.id: row for entry, row in zip(dataset.annotations, rows.numpy(), strict=True)
         }
-    masks: dict[int, list[coco.Annotation]] = {image.id: [] for image in dataset.images}
-    for annotation in dataset.annotations:
-        masks[annotation.image_id].append(annotation)
+    masks_of_image = masks_of(dataset)
 
     def find(item: ImageItem, rgb: NDArray[np.uint8]) -> Proposals:
         image = images.get(item.name)
@@ -136,9 +135,9 @@ def of_masks(
             )
         stacked = None
         if no_object is not None:
-            rows = [vectors[mask.id] for mask in masks[image.id]]
+            rows = [vectors[mask.id] for mask in masks_of_image(image.id)]
             stacked = np.array(rows, np.float32).reshape(len(rows), len(no_object))
-        return _regions(masks[image.id], image.height, image.width, stacked)
+        return _regions(masks_of_image(image.id), image.height, image.width, stacked)
 
     return ProposalSource(find, digest=coco.digest(dataset), no_object=no_object)
 

@@ -24,6 +24,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts
 from ovtool.formats.images import ImageItem
 from ovtool.formats.lock import Lock
+from ovtool.formats.mask_store import Masks
 from ovtool.formats.parts import Part
 from ovtool.runtime import engine, shards
 from ovtool.runtime.processes import Processes
@@ -60,7 +61,7 @@ class Outcome:
 
     def held(self) -> Outcome:
         """The same, its masks held, so that the file they are in may go."""
-        annotations = list(self.dataset.annotations)
+        annotations = Masks(self.dataset.annotations)
         return replace(self, dataset=replace(self.dataset, annotations=annotations))
 
 
@@ -239,8 +240,8 @@ def _engine(run: Run, device: torch.device) -> engine.Engine:
 
 def _shard(store: parts.PartStore, own: Sequence[Part], job: Job, run: Run) -> Outcome:
     """What a shard leaves: its parts."""
-    records = store.records(own)
-    dataset = merge.merge_records(records, job.info, job.categories)
+    pieces = merge.Pieces([(store, part) for part in own])
+    dataset = merge.streamed(pieces, job.info, job.categories)
     failures, folder = dataset.info["ovtool"]["failures"], str(store.folder)
     number, count = shards.place(run.shard)
     return Outcome(dataset, folder, failures, shard=f"{number}/{count}")
@@ -262,7 +263,7 @@ def _merged(store: parts.PartStore, whole: Sequence[Part], job: Job) -> Outcome:
         if job.output.format == "coco" and not _is_stream(job.out):
             dataset = merge.of_file(dataset, Path(job.out))
         else:
-            dataset = replace(dataset, annotations=list(dataset.annotations))
+            dataset = replace(dataset, annotations=Masks(dataset.annotations))
     store.remove()
     return Outcome(dataset, job.out, dataset.info["ovtool"]["failures"])
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import ovtool
 from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, coco, colour_maps, folders, panoptic, rle
-from ovtool.formats.coco_entries import Annotation, by_image
+from ovtool.formats.mask_store import Masks, by_image, masks_of
 from ovtool.inputs import any_masks
 from ovtool.inputs import asked as requests
 from ovtool.methods import instances
@@ -239,14 +239,16 @@ def _division(how: Path | str) -> Division:
     if how == "parts":
         return lambda image, mask: instances.parts(mask)
     proposals = coco.read(Path(how))
-    masks = {image.file_name: (image, own) for image, own in by_image(proposals)}
+    images = {image.file_name: image for image in proposals.images}
+    masks_of_image = masks_of(proposals)
 
     def divided(image: coco.Image, mask: Mask) -> list[Mask]:
-        other, own = masks.get(image.file_name, (image, []))
+        other = images.get(image.file_name, image)
         if (other.height, other.width) != (image.height, image.width):
             raise UsageError(
                 f"{image.file_name} has another size in {how}; give the proposals of these images"
             )
+        own = masks_of_image(other.id) if image.file_name in images else []
         best = sorted(own, key=lambda entry: -(1.0 if entry.score is None else entry.score))
         proposed = [rle.decode(entry.segmentation, image.height, image.width) for entry in best]
         return instances.by_proposals(mask, proposed)
@@ -256,7 +258,7 @@ def _division(how: Path | str) -> Division:
 
 def _divided(dataset: coco.Dataset, division: Division) -> coco.Dataset:
     """The data set with a mask for each instance; crowds stay as they are."""
-    made: list[Annotation] = []
+    made = Masks()
     for image, masks in by_image(dataset):
         for mask in masks:
             pixels = rle.decode(mask.segmentation, image.height, image.width)

@@ -1,0 +1,140 @@
+"""Annotations in their order: the first in memory, and of very many the rest in a temporary file (in `TMPDIR`).
+
+What stays in memory of an annotation in the file are its place there and the id of its image, some 20 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from ovtool.errors import InputError
+from ovtool.formats.coco_entries import Annotation, Dataset, Image
+from ovtool.formats.rle import Rle
+
+HELD = 2**26  # bytes of annotations in memory
+_OBJECTS = 700  # bytes of an annotation beside the letters of its mask
+
+
+class Masks(Sequence[Annotation]):
+    """A list of annotations that only grows; each is read anew where it lies in the file.
+
+    It can be handed to another process, which reads the same file, as long as this process keeps it.
+    """
+
+    def __init__(self, annotations: Iterable[Annotation] = ()) -> None:
+        self._held: list[Annotation] = []
+        self._size = 0  # of what is held
+        self._places: dict[int, array[int]] = {}  # image id -> the numbers of its annotations
+        self._starts = array("q", [0])  # in the file, and its end
+        self._path = ""
+        self._file: BinaryIO | None = None
+        self._is_flushed = True
+        for annotation in annotations:
+            self.append(annotation)
+
+    def append(self, annotation: Annotation) -> None:
+        """Adds an annotation at the end. Raises InputError where the temporary file cannot be written."""
+        self._places.setdefault(annotation.image_id, array("q")).append(len(self))
+        if self._size < HELD:
+            self._held.append(annotation)
+            self._size += _OBJECTS + len(annotation.segmentation["counts"])
+            return
+        line = _line(annotation)
+        try:
+            self._opened().write(line)
+        except OSError as error:
+            raise _unwritten(error) from None
+        self._starts.append(self._starts[-1] + len(line))
+        self._is_flushed = False
+
+    def of_image(self, image_id: int) -> list[Annotation]:
+        """The annotations of an image, in their order; none for an id that has none."""
+        return [self[place] for place in self._places.get(image_id, ())]
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._starts) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = range(len(self))[place]  # counted from the start; IndexError
+        if number < len(self._held):
+            return self._held[number]
+        start, stop = self._starts[number - len(self._held) :][:2]
+        self._flush()
+        return _annotation(os.pread(self._opened().fileno(), stop - start, start))
+
+    def __iter__(self) -> Iterator[Annotation]:
+        return (self[number] for number in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._flush()
+        return {**self.__dict__, "_file": None}
+
+    def _flush(self) -> None:
+        if not self._is_flushed and self._file is not None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise _unwritten(error) from None
+            self._is_flushed = True
+
+    def _opened(self) -> BinaryIO:
+        """The temporary file, which is made when it is first asked for."""
+        if self._file is None and not self._path:
+            handle, self._path = tempfile.mkstemp(prefix="ovtool-masks-")
+            self._file = os.fdopen(handle, "r+b")
+            weakref.finalize(self, _remove, self._path, os.getpid())
+        elif self._file is None:  # of another process
+            self._file = open(self._path, "rb")
+        return self._file
+
+
+def masks_of(dataset: Dataset) -> Callable[[int], list[Annotation]]:
+    """What gives the masks of an image by its id, in the order of the file."""
+    masks = dataset.annotations
+    return (masks if isinstance(masks, Masks) else Masks(masks)).of_image
+
+
+def by_image(dataset: Dataset) -> Iterator[tuple[Image, list[Annotation]]]:
+    """Each image with its masks, in the order of the file."""
+    of_image = masks_of(dataset)
+    return ((image, of_image(image.id)) for image in dataset.images)
+
+
+def _unwritten(error: OSError) -> InputError:
+    return InputError(
+        f"cannot keep masks in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a folder with more "
+        "room"
+    )
+
+
+def _remove(path: str, owner: int) -> None:
+    if os.getpid() == owner:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _line(entry: Annotation) -> bytes:
+    height, width = entry.segmentation["size"]
+    content = [
+        entry.id, entry.image_id, entry.category_id, height, width, entry.segmentation["counts"],
+        entry.bbox, entry.area, entry.score, entry.extra,
+    ]  # fmt: skip
+    return json.dumps(content, separators=(",", ":"), default=dict).encode()
+
+
+def _annotation(line: bytes) -> Annotation:
+    id, image_id, category_id, height, width, counts, box, area, score, extra = json.loads(line)
+    mask: Rle = {"size": [height, width], "counts": counts}
+    return Annotation(id, image_id, category_id, mask, tuple(box), area, score, extra)
