@@ -20,7 +20,6 @@ from ovtool.errors import UpToDate, UsageError
 from ovtool.inputs import addresses
 from ovtool.settings.field import Argument, Field
 
-HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 MESSAGES = "Messages and help"
 # Typer's descriptor serves its conversion and completion, which the classes here replace.
 _NO_DESCRIPTOR = cast(Any, None)

@@ -9,7 +9,7 @@ import typer
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.field import Argument, Option, OutputOption
+from ovtool.settings.field import Argument, FileOption, Option
 from ovtool.settings.report import Page
 from ovtool.settings.shared import ImagesFolder, Json, Limit, Run
 
@@ -35,9 +35,7 @@ def report(
     ] = None,
     images: ImagesFolder = None,
     limit: Limit = None,
-    out: Annotated[
-        str, OutputOption("The page.", flag="--output", short="-o", metavar="FILE")
-    ] = "report.html",
+    out: Annotated[str, FileOption("The page.")] = "report.html",
     json: Json = False,
     run: Annotated[Run, Only("overwrite", "update", "dry_run")] = Run(),
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovtool.cli import output
 from ovtool.cli.declare import Only
-from ovtool.settings.field import OutputOption
+from ovtool.settings.field import FileOption
 from ovtool.settings.shared import Run
 
 if TYPE_CHECKING:  # it imports torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports torch
 TrainingRun = Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")]
 NetworkFile = Annotated[
     Path,
-    OutputOption("Where the trained network goes.", flag="--output", short="-o", metavar="FILE"),
+    FileOption("Where the trained network goes."),
 ]
 
 

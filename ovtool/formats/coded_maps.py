@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import images, label_maps, plain_text
+from ovtool.formats import colour_maps, images, label_maps, plain_text
 
 Values = NDArray[np.int32]
 _COLOUR_COLUMNS = ("name", "r", "g", "b")
@@ -28,11 +28,7 @@ def read_index(path: Path) -> Values:
         if image.mode not in ("RGB", "RGBA"):
             return label_maps.read_values(path)[0]
     colours = read_colours(path)
-    known = _colour_numbers(label_maps.palette(256))
-    order = np.argsort(known)
-    place = np.clip(np.searchsorted(known[order], colours), 0, len(order) - 1)
-    values = order[place].astype(np.int32)
-    strange = known[values] != colours
+    values, strange = colour_maps.places(colours, _colour_numbers(label_maps.palette(256)))
     if strange.any():
         raise InputError(
             f"{path} has the colour {colour_text(int(colours[strange][0]))}, which is none of the palette of "

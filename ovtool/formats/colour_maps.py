@@ -92,11 +92,7 @@ def labels_of(path: Path, table: ColourTable) -> NDArray[np.int32]:
     """
     codes = images.read_rgb(path) @ _CODE
     known = [*table.colours, *table.unlabelled]
-    own = np.array(known) @ _CODE
-    order = np.argsort(own)
-    spot = np.searchsorted(own, codes, sorter=order).clip(max=len(own) - 1)
-    labels: NDArray[np.int32] = order[spot].astype(np.int32)
-    is_strange = own[labels] != codes
+    labels, is_strange = places(codes, np.array(known) @ _CODE)
     if is_strange.any():
         red, green, blue = (int(value) for value in images.read_rgb(path)[is_strange][0])
         raise InputError(
@@ -105,6 +101,16 @@ def labels_of(path: Path, table: ColourTable) -> NDArray[np.int32]:
         )
     labels[labels >= len(table.colours)] = -1
     return labels
+
+
+def places(
+    numbers: NDArray[np.integer], known: NDArray[np.integer]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Where each number stands among known ones, int32, and whether it is none of them; both of its shape."""
+    order = np.argsort(known)
+    spot = np.searchsorted(known, numbers, sorter=order).clip(max=len(known) - 1)
+    place = order[spot].astype(np.int32)
+    return place, known[place] != numbers
 
 
 def image(labels: NDArray[np.int32], table: ColourTable) -> NDArray[np.uint8]:

@@ -15,8 +15,6 @@ from ovtool.formats.images import ImageItem
 from ovtool.models import nouns
 from ovtool.models.nouns import Noun, Pipeline
 
-ALL = "all"
-COUNTS = ("1", "5", ALL)
 DEFAULT_SPLITS = {
     "coco": "train2017"
 }  # not the data set's own default, since captions are for training
@@ -81,12 +79,8 @@ def default_output(spec: str, kind: str) -> str:
 
 def choose(image: CaptionedImage, count: str, seed: int) -> CaptionedImage:
     """The image with `count` of its captions, drawn from (seed, file name); the caption for 1 is among
-    those for 5. Raises UsageError for another count."""
-    if count not in COUNTS:
-        raise UsageError(
-            f"--captions-per-image takes {', '.join(COUNTS[:-1])} or {ALL}, not {count}"
-        )
-    if count == ALL or len(image.captions) <= int(count):
+    those for 5."""
+    if count == "all" or len(image.captions) <= int(count):
         return image
 
     def rank(caption: captions_file.Caption) -> bytes:

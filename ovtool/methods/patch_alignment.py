@@ -158,20 +158,6 @@ def naming(patches: Tensor, nouns: Tensor, owned: Tensor, scale: float | Tensor)
     return surprise.new_zeros(len(has_nouns)).masked_scatter(has_nouns, surprise)
 
 
-def info_nce(scores: Tensor, scale: float | Tensor, owned: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE of scores (B, N) at a logit scale: the mean of a cross-entropy over the rows and
-    of one over the columns.
-
-    owned: (B, N), 1 where a text belongs to an image and 0 elsewhere, a 1 in every column; the target of a
-    row or column is spread evenly over its own, and a row without any has no part in the mean over the
-    rows. Without it text i belongs to image i alone.
-    """
-    if owned is None:
-        owned = torch.eye(*scores.shape, dtype=scores.dtype, device=scores.device)
-    loss, _ = loss_and_gradient(scale * scores, owned)
-    return loss
-
-
 @dataclass(frozen=True)
 class Reduce:
     """Sum and maximum of a tensor over the processes of a training, elementwise; alone, the tensor."""
@@ -186,7 +172,11 @@ ALONE = Reduce()
 def loss_and_gradient(
     logits: Tensor, owned: Tensor, reduce: Reduce = ALONE
 ) -> tuple[Tensor, Tensor]:
-    """The loss of `info_nce` and, in closed form, its gradient with respect to the logits (b, N).
+    """Symmetric InfoNCE, the mean of a cross-entropy over the rows and of one over the columns, and, in
+    closed form, its gradient with respect to the logits (b, N).
+
+    owned: (b, N), 1 where a text belongs to an image and 0 elsewhere, a 1 in every column; the target of a
+    row or column is spread evenly over its own, and a row without any has no part in the mean over the rows.
 
     The b rows are those of this process; the loss is that of all processes' rows, whose columns are the
     same texts. A column's log-sum-exp is put together from those of the processes, about the greatest

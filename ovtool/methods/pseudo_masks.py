@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-KINDS = ("otsu", "constant", "power", "rest")
 DOUBT = -1
 
 

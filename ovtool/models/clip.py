@@ -355,18 +355,12 @@ def with_patch_stride(clip: Clip, stride: int) -> Clip:
 
 
 @torch.no_grad()
-def patch_tokens(clip: Clip, pixels: Tensor, block: int = -1) -> Tensor:
-    """The tower's own patch tokens before its projection: (B, h, w, width), in the model's dtype.
-
-    They are the output of `block` (0 the first, -1 the last) after the tower's last norm.
-    """
-    (tokens,) = layer_tokens(clip, pixels, [block])
-    return tokens
-
-
-@torch.no_grad()
 def layer_tokens(clip: Clip, pixels: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-    """`patch_tokens` of several blocks in one pass, in the order in which they are named."""
+    """The tower's own patch tokens before its projection, in the model's dtype: (B, h, w, width) for each block.
+
+    They are the outputs of `blocks` (0 the first, -1 the last) after the tower's last norm, in one pass and
+    in the order in which they are named.
+    """
     placed = _placed(clip, pixels)
     layers = towers.layer_tokens(clip.model.visual, placed, blocks, clip.patch_stride)
     return [tokens.unflatten(1, grid(clip, pixels)) for tokens in layers]

@@ -46,7 +46,6 @@ class StemShape:
         return self.widths[4] + self.widths[6]
 
 
-LITE0 = StemShape((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1))
 LITE2 = StemShape((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1))
 
 

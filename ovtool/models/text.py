@@ -23,7 +23,6 @@ from torch.nn.functional import normalize
 
 from ovtool.datasets import vocabularies
 from ovtool.datasets.templates import templates as sentences_of
-from ovtool.datasets.vocabularies import Vocabulary
 from ovtool.errors import OvtoolError, UsageError
 from ovtool.formats import cache as disk
 from ovtool.formats import tensors
@@ -32,17 +31,6 @@ from ovtool.models.tower_types import ClipNetwork, TextTower
 
 TOKENS_AT_ONCE = 1 << 14
 _logger = logging.getLogger("ovtool")
-
-
-def embed(clip: Clip, vocabulary: Vocabulary, templates: str = "one", cache: bool = True) -> Tensor:
-    """Embed all of `vocabulary.words`: (N, D) float32 of length 1, on the model's device.
-
-    `templates` is one of `templates.TEMPLATE_SETS`. Class names with words that the model never
-    learned are named in one warning. Raises UsageError for a name that is too long for the text
-    tower.
-    """
-    warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
-    return embed_words(clip, vocabulary.words, templates, cache)
 
 
 def embed_words(

@@ -48,6 +48,7 @@ class Option:
 OUTPUT = "Output"  # the panel of what a command writes
 RunOption = partial(Option, shapes=False)  # how the work is done, which leaves its result the same
 OutputOption = partial(Option, panel=OUTPUT, shapes=False)
+FileOption = partial(OutputOption, flag="--output", short="-o", metavar="FILE")  # the output itself
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from ovtool.settings.shared import (
     WeightDecay,
 )
 
-STEPS = ("prompts", "affinity", "walk", "pamr", "crf", "sam")
 _TAKES_NUMBER, _PLAIN = ("power", "constant"), ("otsu", "rest")
 
 

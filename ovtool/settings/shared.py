@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from ovtool.errors import UsageError
 from ovtool.settings import devices
-from ovtool.settings.field import Argument, Option, OutputOption, RunOption
+from ovtool.settings.field import Argument, FileOption, Option, OutputOption, RunOption
 from ovtool.settings.option import settings
 
 PARTS = "Parts"
@@ -48,21 +48,15 @@ Exif = Annotated[
 Limit = Annotated[int | None, Option("Stop after this many images.", min=1, panel="Images")]
 Out = Annotated[
     str | None,
-    OutputOption(
-        "Where the result goes; - is stdout. Default: a name made from the input, in the current folder.",
-        flag="--output",
-        short="-o",
-        metavar="FILE",
+    FileOption(
+        "Where the result goes; - is stdout. Default: a name made from the input, in the current folder."
     ),
 ]
 TrainedOut = Annotated[
     str | None,
-    OutputOption(
+    FileOption(
         "Where the result goes, with a curve of the losses beside it. Default: a name made from the "
-        "input, in the current folder.",
-        flag="--output",
-        short="-o",
-        metavar="FILE",
+        "input, in the current folder."
     ),
 ]
 Format = Annotated[

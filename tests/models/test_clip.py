@@ -42,7 +42,7 @@ def test_the_clip_last_block_is_open_clips_forward(vision, build, native_config,
         tokens = visual.ln_post(tokens)
     features = door.patch_features(clip, images, "clip").flatten(1, 2)
     torch.testing.assert_close(features, normalize(tokens @ visual.proj, dim=-1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(door.patch_tokens(clip, images).flatten(1, 2), tokens)
+    torch.testing.assert_close(door.layer_tokens(clip, images, [-1])[0].flatten(1, 2), tokens)
     visual.output_tokens = False
     torch.testing.assert_close(door.encode_images(clip, images), normalize(pooled, dim=-1))
 
@@ -130,7 +130,7 @@ def test_patch_tokens_of_any_block(block, native, pixels):
     found = native.model.visual.forward_intermediates(
         images, normalize_intermediates=True, output_fmt="NLC", intermediates_only=True
     )
-    got = door.patch_tokens(native, images, block)
+    got = door.layer_tokens(native, images, [block])[0]
     assert got.shape == (2, 3, 3, 32)
     torch.testing.assert_close(got.flatten(1, 2), found["image_intermediates"][block])
 
@@ -153,7 +153,7 @@ def test_siglip_at_its_size_and_at_others(siglip, build, siglip_config, pixels):
     torch.testing.assert_close(door.encode_images(siglip, pixels(64, 64)), expected)
     assert door.encode_images(siglip, pixels(96, 48)).shape == (2, 40)
     assert door.patch_features(siglip, pixels(96, 48)).shape == (2, 6, 3, 40)
-    assert door.patch_tokens(siglip, pixels(96, 48), -2).shape == (2, 6, 3, 40)
+    assert door.layer_tokens(siglip, pixels(96, 48), [-2])[0].shape == (2, 6, 3, 40)
     assert (siglip.pooling, siglip.patch_size, siglip.image_size) == ("attention", 16, 64)
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ovtool.models.efficientnet import LITE0, LITE2, EfficientNetLite
+from ovtool.models.efficientnet import LITE2, EfficientNetLite, StemShape
 
 timm = pytest.importorskip("timm")
+LITE0 = StemShape((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1))
 
 
 @pytest.fixture(

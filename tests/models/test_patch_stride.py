@@ -98,7 +98,7 @@ def test_whole_pictures_and_layers(native, pixels):
     torch.testing.assert_close(layers[0].flatten(1, 2), own)
     for block in (0, 1):
         (alone,) = door.layer_tokens(native, pixels(48, 48), [block])
-        torch.testing.assert_close(alone, door.patch_tokens(native, pixels(48, 48), block))
+        torch.testing.assert_close(alone, door.layer_tokens(native, pixels(48, 48), [block])[0])
 
 
 def test_layers_of_a_timm_tower_are_its_own(siglip, pixels):

@@ -23,6 +23,12 @@ TEXTS = {
 }
 
 
+def embed(clip, vocabulary, templates="one", cache=True):
+    """The vectors of all words, and a warning of those that the model never learned."""
+    text.warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
+    return text.embed_words(clip, vocabulary.words, templates, cache)
+
+
 def variant(build, config, name, custom):
     config["text_cfg"] = {**config["text_cfg"], **TEXTS[name]}
     return door.from_model(build({**config, "custom_text": custom}), f"{name} {custom}")
@@ -62,13 +68,13 @@ def test_a_name_is_the_mean_of_its_sentences(name, native):
         tokens = open_clip.tokenize(sentences, context_length=24)
         each = native.model.encode_text(tokens, normalize=True)
         expected.append(normalize(each.mean(0), dim=0))
-    got = text.embed(native, vocabulary, name, cache=False)
+    got = embed(native, vocabulary, name, cache=False)
     torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-5)
 
 
 def test_background_words_are_embedded_last(native):
     vocabulary = Vocabulary((("cat",), ("dog", "hound")), background=("sky",))
-    got = text.embed(native, vocabulary)
+    got = embed(native, vocabulary)
     assert got.shape == (4, 24)
     torch.testing.assert_close(got[3:], text.embed_words(native, ["sky"], cache=False))
 
@@ -78,9 +84,9 @@ def test_a_name_that_is_too_long_is_the_one_named(native):
     with pytest.raises(
         UsageError, match="the class 'word word .*' is too long: small reads 24 tokens"
     ):
-        text.embed(native, Vocabulary((("cat",), (long,))))
+        embed(native, Vocabulary((("cat",), (long,))))
     with pytest.raises(UsageError) as caught:
-        text.embed(native, Vocabulary((("cat",), (long,))))
+        embed(native, Vocabulary((("cat",), (long,))))
     assert len(str(caught.value)) < 300
 
 
@@ -143,8 +149,8 @@ def test_words_never_learned_are_named_in_one_warning(build, native_config, capl
     text._warn.cache_clear()
     vocabulary = Vocabulary((("TEAPOT", "ewok"), ("bear",), ("flux-capacitor",)), ("asphalt",))
     with caplog.at_level(logging.WARNING, logger="ovtool"):
-        text.embed(clip, vocabulary)
-        text.embed(clip, vocabulary)
+        embed(clip, vocabulary)
+        embed(clip, vocabulary)
     (record,) = caplog.records
     message = record.getMessage()
     assert "ewok, flux-capacitor" in message and "learner" in message and "\n" not in message
@@ -152,5 +158,5 @@ def test_words_never_learned_are_named_in_one_warning(build, native_config, capl
 
 
 def test_a_model_without_a_list_warns_of_nothing(native, caplog):
-    text.embed(native, parse_classes("ewok"))
+    embed(native, parse_classes("ewok"))
     assert not caplog.records

@@ -191,7 +191,7 @@ def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
         shown = []
         for rgb, labels in pictures_of(given):
             pixels = dense_scores.prepare(small, rgb, 48)
-            features = normalize(door.patch_tokens(small, pixels, block)[0], dim=-1)
+            features = normalize(door.layer_tokens(small, pixels, [block])[0][0], dim=-1)
             shown.append([(features[place], k) for place, k in majority(labels).items()])
         for a, first in enumerate(shown):
             for b, second in enumerate(shown):
@@ -250,7 +250,7 @@ def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_
         labels = {NAMES[e.category_id - 1] for e in whole.annotations if e.image_id == n + 1}
         pixels = dense_scores.prepare(small, rgb, 48)
         words = text.embed_words(small, own, cache=False)
-        tokens = head.embedder(door.patch_tokens(small, pixels).float()).flatten(1, 2)
+        tokens = head.embedder(door.layer_tokens(small, pixels, [-1])[0].float()).flatten(1, 2)
         both = {
             "class token": door.encode_images(small, pixels)[0] @ words.T,
             "PACL head": patch_alignment.compatibility(tokens, words, head.pooling)[0],

@@ -48,7 +48,7 @@ def go(photos, tmp_path, loads_small, segmenting):
 def slow_cosines(clip, head, rgb, side=None):
     """The cosine of each patch's embedding with each word: (N, h, w)."""
     pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), side)
-    found = normalize(head.embedder(door.patch_tokens(clip, pixels).float()), dim=-1)[0]
+    found = normalize(head.embedder(door.layer_tokens(clip, pixels, [-1])[0].float()), dim=-1)[0]
     words = text.embed_words(clip, WORDS, cache=False)
     return torch.stack([(found * word).sum(-1) for word in words])
 
