@@ -69,7 +69,7 @@ def bundled(name: str) -> Files:
     weights, config = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not weights.is_file() or not config.is_file():
         raise ModelError(f"the bundled model '{name}' is not in {folder}; install ovtool again")
-    return _read(config, folder).with_weights(weights)
+    return _read(config, folder)(weights)
 
 
 def local(path: Path) -> Files:
@@ -86,7 +86,7 @@ def local(path: Path) -> Files:
         raise ModelError(f"{weights} is no weights file that is safe to read; use one of {choices}")
     for config in (weights.with_suffix(".json"), folder / _CONFIG):
         if config.is_file():
-            return _read(config, folder).with_weights(weights)
+            return _read(config, folder)(weights)
     raise ModelError(f"no configuration beside {weights}; put open_clip's {_CONFIG} there")
 
 
@@ -102,20 +102,9 @@ def _only_weights(folder: Path) -> Path:
     raise ModelError(f"no weights in {folder}; it needs one .safetensors file and {_CONFIG}")
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What a model's own configuration says, checked; the fields are those of `Files`."""
-
-    config: Mapping[str, Any]
-    tokenizer: str
-    preprocess: Mapping[str, Any]
-
-    def with_weights(self, weights: Path) -> Files:
-        return Files(self.config, weights, self.tokenizer, self.preprocess)
-
-
-def _read(path: Path, own: Path | str) -> _Description:
-    """Read and check a configuration that came with weights; `own` is the model's folder or repository.
+def _read(path: Path, own: Path | str) -> Callable[[Path], Files]:
+    """What makes the files of a model of its weights: a configuration that came with them, read and checked.
+    `own` is the model's folder or repository.
 
     Raises ModelError for one that is not whole, or that could do more than describe a network.
     """
@@ -132,7 +121,8 @@ def _read(path: Path, own: Path | str) -> _Description:
     configurations.check(config, str(path))
     check_architecture(str(path), config)
     tokenizer = configurations.tokenizer_of(config, own, str(path))
-    return _Description(config, tokenizer, configurations.preprocessing(preprocess, str(path)))
+    normalisation = configurations.preprocessing(preprocess, str(path))
+    return lambda weights: Files(config, weights, tokenizer, normalisation)
 
 
 def pretrained(architecture: str, tag: str) -> Files:
@@ -164,11 +154,11 @@ def hub(repository: str) -> Files:
     config = _cached(repository, (_CONFIG,)) or _download(
         name, command, lambda: _from_hub(repository, filename=_CONFIG)
     )
-    description = _read(config, repository)
+    of_weights = _read(config, repository)
     weights = _cached(repository, _HUB_WEIGHTS) or _download(
         name, command, lambda: _from_hub(repository)
     )
-    return description.with_weights(weights)
+    return of_weights(weights)
 
 
 def _from_hub(repository: str, filename: str | None = None) -> str:

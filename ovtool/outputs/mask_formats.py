@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ovtool.datasets import vocabularies
 from ovtool.datasets.name_matching import KnownNames
@@ -208,7 +209,6 @@ def _items(dataset: Dataset, images: Path) -> dict[str, ImageItem]:
 
 def _write_label_maps(dataset: Dataset, folder: Path, request: Request) -> list[str]:
     table = request.colours
-    maps = labelled.from_dataset(dataset, "the data set")
     names = [category.name for category in dataset.categories]
     order = np.arange(-1, len(names), dtype=np.int32)
     if table is not None:
@@ -218,25 +218,34 @@ def _write_label_maps(dataset: Dataset, folder: Path, request: Request) -> list[
                 f"{table.source} has no colour for {labelled.shortened(lacking, 4)}; add a line for each"
             )
         order[1:] = [table.names.index(name) for name in names]
-    kept = 0
-    stems = _names(dataset)
-    for image in dataset.images:
-        labels = maps.decode(image.file_name)
-        kept += int((labels >= 0).sum())
-        path = folders.place(folder, f"{stems[image.id]}.png")
+
+    def write(path: Path, labels: NDArray[np.int32]) -> None:
         if table is None:
             label_maps.write(path, labels, len(names), names)
         else:
             image_files.write_png(path, colour_maps.image(order[labels + 1], table))
-        request.advance()
+
+    lost = _write_maps(dataset, folder, _names(dataset), write, request.advance)
     if table is None:
         label_maps.write_classes(folder / labelled.CLASSES_FILE, names)
-    return _hidden(dataset, kept)
+    return lost
 
 
-def _hidden(dataset: Dataset, kept: int) -> list[str]:
-    """What is said of pixels that several masks share."""
-    shared = int(sum(mask.area for mask in dataset.annotations)) - kept
+def _write_maps(
+    dataset: Dataset,
+    folder: Path,
+    names: Mapping[int, str],
+    write: Callable[[Path, NDArray[np.int32]], None],
+    advance: Callable[[], None],
+) -> list[str]:
+    """Writes a PNG for each image, named by its id, and says how many pixels several masks share."""
+    maps = labelled.from_dataset(dataset, "the data set")
+    shared = int(sum(mask.area for mask in dataset.annotations))
+    for image in dataset.images:
+        labels = maps.decode(image.file_name)
+        shared -= int((labels >= 0).sum())
+        write(folders.place(folder, f"{names[image.id]}.png"), labels)
+        advance()
     return [labelled.counted(shared, "pixel") + " of masks below others"] if shared else []
 
 
@@ -256,16 +265,12 @@ def _write_voc(dataset: Dataset, folder: Path, request: Request) -> list[str]:
         raise InputError(
             f"no mask is of one of VOC's 20 classes: {labelled.shortened(others, 4)}; give masks of them"
         )
-    maps = labelled.from_dataset(dataset, "the data set")
-    names = _names(dataset, bare=True)
-    kept = 0
-    for image in dataset.images:
-        labels = maps.decode(image.file_name)
-        kept += int((labels >= 0).sum())
-        path = folders.place(folder, f"{VOC_FOLDER}/{names[image.id]}.png")
+
+    def write(path: Path, labels: NDArray[np.int32]) -> None:
         label_maps.write(path, numbers[labels + 1], len(voc.names) + 1)
-        request.advance()
-    lost = _hidden(dataset, kept)
+
+    names = _names(dataset, bare=True)
+    lost = _write_maps(dataset, folder / VOC_FOLDER, names, write, request.advance)
     if others:
         lost.append(
             f"classes that VOC lacks, which are background: {labelled.shortened(others, 4)}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import ovtool
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
+from ovtool.runtime import runs
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
@@ -46,13 +46,9 @@ def document(
         clip: the model.
         settings: all that shapes the figures, as plain data.
     """
+    model = {"name": clip.name, "fingerprint": clip.fingerprint}
     return {
         "metric": metric,
         **measured,
-        "ovtool": {
-            "version": ovtool.__version__,
-            "command": f"probe {metric}",
-            "model": {"name": clip.name, "fingerprint": clip.fingerprint},
-            "settings": dict(settings),
-        },
+        **runs.provenance(f"probe {metric}", settings, model),
     }

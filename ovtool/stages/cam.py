@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.batches import labels as label_batches
@@ -17,7 +19,6 @@ from ovtool.cams import sources as cam_sources
 from ovtool.cams.sources import NetworkMaps, Source
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, image_labels, merge, parts, plots, tensors
-from ovtool.formats import images as image_files
 from ovtool.formats.image_labels import Labelled
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
@@ -321,24 +322,18 @@ class _Maps:
     def part_output(self, items: Sequence[ImageItem]) -> engine.PartOutput:
         """The records of a part, with its maps as tensors."""
         kept: dict[str, tensors.Array] = {}
-        return engine.PartOutput(self._records(items, kept), tensors=kept)
 
-    def _records(
-        self, items: Sequence[ImageItem], kept: dict[str, tensors.Array]
-    ) -> Iterator[parts.Record]:
-        for item in items:
+        def record(item: ImageItem, rgb: NDArray[np.uint8]) -> parts.Record:
+            height, width = rgb.shape[:2]
+            ids = self.ids[item.name]
             try:
-                rgb = torch.from_numpy(image_files.read_rgb(item.path))
-                maps = self.source(item, rgb, self.ids[item.name])
+                kept[item.name] = self.source(item, torch.from_numpy(rgb), ids).cpu().half()
             except InputError as error:
                 reason = str(error).replace(str(item.path), item.name)
-                yield parts.failure_record(item.name, reason)
-                continue
-            kept[item.name] = maps.cpu().half()
-            category_ids = list(self.ids[item.name])
-            yield parts.image_record(
-                item.name, rgb.shape[0], rgb.shape[1], [], category_ids=category_ids
-            )
+                return parts.failure_record(item.name, reason)
+            return parts.image_record(item.name, height, width, [], category_ids=list(ids))
+
+        return engine.PartOutput(runs.image_records(items, record), tensors=kept)
 
 
 def _map(maps: _Maps, run: Run) -> Made:
