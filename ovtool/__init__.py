@@ -86,16 +86,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Alignment", "Apply", "AveragePrecision", "BackgroundPrompts", "BoundaryIou",
     "ClassifierMaps", "Classify", "Coherence", "Compute", "Conversion", "Dense", "Drawn",
-    "Fused",
-    "GivenMaps", "Gradcam", "InputError", "LabelMatching", "MaskPrompts", "Masks", "Matching",
-    "MeanIou", "MismatchError", "ModelError", "Nouns", "Oracle", "OutputExistsError",
-    "OvtoolError", "Pacl", "PaclMaps", "Page", "Panoptic", "Patch", "PromptStep", "Propose",
-    "ProposerTraining", "PseudoMasks", "Recall", "Run", "Scenes", "Seeds", "Segmenter",
-    "SegmenterTraining", "Source", "Spread", "Trained", "Training", "TrainingError", "TwoStage",
-    "UpToDate", "UsageError", "Words", "__version__", "cam", "check", "convert", "data_list",
-    "data_make", "doctor", "evaluate", "info", "merge", "mine_pairs", "probe_alignment",
-    "probe_classify", "probe_coherence", "probe_oracle", "propose", "refine", "report",
-    "segment", "train_pacl", "train_proposer", "train_segmenter", "tune_prompts",
+    "Fused", "GivenMaps", "Gradcam", "InputError", "LabelMatching", "MaskPrompts", "Masks",
+    "Matching", "MeanIou", "MismatchError", "ModelError", "Nouns", "Oracle",
+    "OutputExistsError", "OvtoolError", "Pacl", "PaclMaps", "Page", "Panoptic", "Patch",
+    "PromptStep", "Propose", "ProposerTraining", "PseudoMasks", "Recall", "Run", "Scenes",
+    "Seeds", "Segmenter", "SegmenterTraining", "Source", "Spread", "Trained", "Training",
+    "TrainingError", "TwoStage", "UpToDate", "UsageError", "Words", "__version__", "cam",
+    "check", "convert", "data_list", "data_make", "doctor", "evaluate", "info", "merge",
+    "mine_pairs", "probe_alignment", "probe_classify", "probe_coherence", "probe_oracle",
+    "propose", "refine", "report", "segment", "train_pacl", "train_proposer", "train_segmenter",
+    "tune_prompts",
 ]  # fmt: skip
 
 # The modules of names. Errors are in `errors`; a command's function is `run` of the stage of its name.
