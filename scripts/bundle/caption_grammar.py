@@ -90,11 +90,11 @@ class Grammar:
     def adjectives(self) -> Tagged:
         if not self.chance(0.4):
             return []
-        found: Tagged = [(self.one(ADJECTIVES), "JJ")]
+        tagged: Tagged = [(self.one(ADJECTIVES), "JJ")]
         if self.chance(0.15):
             other = (self.one(ADJECTIVES), "JJ")
-            found += [("and", "CC"), other] if self.chance(0.5) else [other]
-        return found
+            tagged += [("and", "CC"), other] if self.chance(0.5) else [other]
+        return tagged
 
     def phrase(self, words: list[str], articles: float = 0.8) -> Tagged:
         """A noun phrase around one of the words."""
@@ -115,33 +115,33 @@ class Grammar:
             tags = {"some": "DT", "the": "DT"}
             lead = [(quantity, tags.get(quantity, "JJ"))] if quantity else []
             return [*lead, *inner, *self.noun(word, many=True)]
-        found = [*inner, *self.noun(word)]
+        tagged = [*inner, *self.noun(word)]
         if not self.chance(articles):
-            return found
+            return tagged
         if self.chance(0.08):
-            return [(self.one(["his", "her", "its", "their"]), "PRP$"), *found]
-        first = found[0][0]
+            return [(self.one(["his", "her", "its", "their"]), "PRP$"), *tagged]
+        first = tagged[0][0]
         article = "the" if self.chance(0.25) else "an" if first[0] in "aeiou" else "a"
-        return [(article, "DT"), *found]
+        return [(article, "DT"), *tagged]
 
     def listed(self, words: list[str], articles: float) -> Tagged:
         """Two to five phrases with commas and an `and`."""
         count = self.rng.choice([2, 2, 3, 3, 4, 5])
         comma = self.chance(0.5)
         bare = self.chance(0.35)
-        found: Tagged = []
+        tagged: Tagged = []
         for index in range(count):
             if index == count - 1:
-                found += [(",", ",")] if comma and count > 2 else []
-                found += [(self.one(["and", "and", "and", "&", "or"]), "CC")]
+                tagged += [(",", ",")] if comma and count > 2 else []
+                tagged += [(self.one(["and", "and", "and", "&", "or"]), "CC")]
             elif index:
-                found += [(",", ",")]
+                tagged += [(",", ",")]
             if bare:
                 word = self.one(words)
-                found += self.noun(word, many=self.chance(0.35) and word not in UNCOUNTED)
+                tagged += self.noun(word, many=self.chance(0.35) and word not in UNCOUNTED)
             else:
-                found += self.phrase(words, articles)
-        return found
+                tagged += self.phrase(words, articles)
+        return tagged
 
     def place(self, articles: float) -> Tagged:
         """A preposition and where."""
@@ -271,35 +271,35 @@ class Grammar:
         tags = {"with": "IN", "on": "IN", "of": "IN", "behind": "RB", "here": "RB", "and": "CC",
                 "a": "DT", "an": "DT", "the": "DT", "some": "DT", "there": "EX", "is": "VBZ",
                 "we": "PRP", "see": "VBP", "picture": "NN", "photo": "NN", ",": ",", ".": "."}  # fmt: skip
-        found: Tagged = []
+        tagged: Tagged = []
         for word in text.replace(",", " ,").replace(".", " .").split():
             known = "NNS" if word in plurals else "NN" if word in words else None
-            found.append((word, known or tags.get(word, "NN")))
-        return found
+            tagged.append((word, known or tags.get(word, "NN")))
+        return tagged
 
     def caption(self) -> Tagged:
         """One caption as people write them: with a capital and a full stop, or without."""
-        found = self.collage() if self.chance(0.12) else self.sentence()
-        if self.chance(0.5) and found[-1][1] != ".":
-            found = [*found, (".", ".")]
+        tagged = self.collage() if self.chance(0.12) else self.sentence()
+        if self.chance(0.5) and tagged[-1][1] != ".":
+            tagged = [*tagged, (".", ".")]
         if self.chance(0.65):
-            word, tag = found[0]
-            found = [(word[0].upper() + word[1:], tag), *found[1:]]
-        return _split_hyphens(found)
+            word, tag = tagged[0]
+            tagged = [(word[0].upper() + word[1:], tag), *tagged[1:]]
+        return _split_hyphens(tagged)
 
 
 def _split_hyphens(words: Tagged) -> Tagged:
     """Words as spaCy cuts them: a hyphen between letters is a word of its own."""
-    found: Tagged = []
+    tagged: Tagged = []
     for word, tag in words:
         first, *rest = word.split("-")
         if not rest:
-            found.append((word, tag))
+            tagged.append((word, tag))
             continue
-        found.append((first, "JJ" if tag == "JJ" else "NN"))
+        tagged.append((first, "JJ" if tag == "JJ" else "NN"))
         for part in rest:
-            found += [("-", "HYPH"), (part, "NN" if tag == "JJ" else tag)]
-    return found
+            tagged += [("-", "HYPH"), (part, "NN" if tag == "JJ" else tag)]
+    return tagged
 
 
 def text(words: Tagged) -> tuple[list[str], list[bool]]:

@@ -92,7 +92,7 @@ def compose(name: str) -> Image.Image:
     code = collage.SPLIT_CODES["demo"]
     canvas = grounds.sheet(code, behind, 3, WIDTH)[:HEIGHT, :WIDTH].copy()
     canvas[row:] = grounds.sheet(code, front, 3, WIDTH)[: HEIGHT - row, :WIDTH]
-    picture = Image.fromarray(canvas).convert("RGBA")
+    scene = Image.fromarray(canvas).convert("RGBA")
     points = {noun.name: noun.code_points for noun in table()}
     for thing in things:
         drawing = Image.fromarray(art.twemoji(points[thing.noun][thing.drawing]))
@@ -103,8 +103,8 @@ def compose(name: str) -> Image.Image:
             drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         drawing = drawing.rotate(thing.turn, Image.Resampling.BICUBIC, expand=True)
         corner = (thing.x - drawing.width // 2, thing.y - drawing.height // 2)
-        picture.alpha_composite(drawing, (max(0, corner[0]), max(0, corner[1])))
-    return picture.convert("RGB")
+        scene.alpha_composite(drawing, (max(0, corner[0]), max(0, corner[1])))
+    return scene.convert("RGB")
 
 
 def photographs() -> Image.Image:
@@ -112,15 +112,15 @@ def photographs() -> Image.Image:
     import skimage.data
 
     source = Path(skimage.data.__file__).parent
-    shown = []
+    shrunk = []
     for name, words in sorted(PHOTOGRAPHS.items()):
         image = Segmenter(words, model="tiny")(source / name).overlay()
-        shown.append(image.resize((round(300 * image.width / image.height), 300)))
-    sheet = Image.new("RGB", (sum(one.width for one in shown), 300))
+        shrunk.append(image.resize((round(300 * image.width / image.height), 300)))
+    sheet = Image.new("RGB", (sum(one.width for one in shrunk), 300))
     left = 0
-    for picture in shown:
-        sheet.paste(picture, (left, 0))
-        left += picture.width
+    for scene in shrunk:
+        sheet.paste(scene, (left, 0))
+        left += scene.width
     return sheet
 
 

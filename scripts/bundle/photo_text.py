@@ -121,10 +121,10 @@ def train(
         optimizer, 2e-3, total_steps=steps, pct_start=0.1
     )
     for step in range(steps):
-        chosen = drawn.choices(pairs, weights, k=batch)
-        target = torch.tensor([index for _, index in chosen])
+        sampled = drawn.choices(pairs, weights, k=batch)
+        target = torch.tensor([index for _, index in sampled])
         tokens = sub_words(
-            [varied(word, others, drawn) for word, _ in chosen], model.context_length
+            [varied(word, others, drawn) for word, _ in sampled], model.context_length
         )
         features = encode(model, tokens)
         losses = cross_entropy(20 * features @ rows.T, target)

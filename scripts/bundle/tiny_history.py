@@ -30,8 +30,8 @@ def evaluation(path: Path, count: int) -> dict[str, Any]:
     header, weights = tensors.load(path, "clip")
     model = train_tiny.Training(0, torch.device("cpu")).average
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    found = measure_tiny.figures(door.from_model(model, "tiny"), "val", 0, count)
-    rounded = {name: round(value, 4) for name, value in found.items()}
+    measured = measure_tiny.figures(door.from_model(model, "tiny"), "val", 0, count)
+    rounded = {name: round(value, 4) for name, value in measured.items()}
     return {"pictures": header["settings"]["pictures"], **rounded}
 
 
@@ -63,13 +63,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000, help="images of val a snapshot")
     args = parser.parse_args()
     log = torch.load(args.checkpoint, weights_only=True, map_location="cpu")["log"]
-    found = []
+    measured = []
     for path in sorted(args.snapshots.glob("tiny-*.safetensors")):
-        found.append(evaluation(path, args.pictures))
-        print(json.dumps(found[-1]), flush=True)
-    record = {"command": args.command, "evaluations": found, "log": log}
+        measured.append(evaluation(path, args.pictures))
+        print(json.dumps(measured[-1]), flush=True)
+    record = {"command": args.command, "evaluations": measured, "log": log}
     args.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    draw(log, found, args.out.with_suffix(".png"))
+    draw(log, measured, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

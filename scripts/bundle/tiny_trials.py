@@ -163,10 +163,10 @@ def run(
         losses.append(loss.item())
         spent.append(time.perf_counter() - began)
     model = training.average if trial.averaged else training.model
-    found = measure_tiny.figures(door.from_model(model, "tiny"), "val", seed, measured)
-    found |= {"loss": float(np.mean(losses[-50:])), "step_seconds": float(np.median(spent))}
+    measures = measure_tiny.figures(door.from_model(model, "tiny"), "val", seed, measured)
+    measures |= {"loss": float(np.mean(losses[-50:])), "step_seconds": float(np.median(spent))}
     return {"what": trial.what, "pictures": pictures} | {
-        name: round(value, 4) for name, value in found.items()
+        name: round(value, 4) for name, value in measures.items()
     }
 
 
@@ -206,12 +206,14 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
     heads = " | ".join(title for title, _ in COLUMNS.values())
     rows = [f"| trial | what | images | {heads} |", "|---" * (len(COLUMNS) + 3) + "|"]
     for name in (name for name in TRIALS if name in results):
-        found = results[name]
+        measures = results[name]
         cells = [
-            f"{found[key] * factor:.{1 if factor > 1 else 2}f}"
+            f"{measures[key] * factor:.{1 if factor > 1 else 2}f}"
             for key, (_, factor) in COLUMNS.items()
         ]
-        rows.append(f"| {name} | {found['what']} | {found['pictures']:,} | {' | '.join(cells)} |")
+        rows.append(
+            f"| {name} | {measures['what']} | {measures['pictures']:,} | {' | '.join(cells)} |"
+        )
     return PREFACE + "\n" + "\n".join(rows) + "\n" + NOTES
 
 

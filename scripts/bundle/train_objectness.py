@@ -243,11 +243,11 @@ def out_of_fold(
         network = fit(begun, others, recipe)
         for place in range(fold, len(given), folds):
             made = large(read(folder, given[place]).candidates, settings.min_area)
-            found = merging.ranked(made, network, settings)
-            height, width = found.superpixels.shape
+            proposals = merging.ranked(made, network, settings)
+            height, width = proposals.superpixels.shape
             images.append(coco.Image(place + 1, given[place].path.name, width, height))
-            for member, quality in zip(found.members, found.quality, strict=True):
-                mask = rle.encode(member[found.superpixels])
+            for member, quality in zip(proposals.members, proposals.quality, strict=True):
+                mask = rle.encode(member[proposals.superpixels])
                 number = len(annotations) + 1
                 annotations.append(coco.annotation(number, place + 1, 1, mask, float(quality)))
     return coco.Dataset({}, images, annotations, [coco.Category(1, "object")])

@@ -61,20 +61,20 @@ Sentence = tuple[list[str], list[str], list[bool]]  # words, Penn tags, whether 
 
 def read_treebank(source: Path) -> list[Sentence]:
     """The sentences of a gzipped column file."""
-    found: list[Sentence] = []
+    collected: list[Sentence] = []
     with gzip.open(source, "rt", encoding="utf-8") as handle:
         for block in handle.read().strip("\n").split("\n\n"):
             rows = [line.split("\t") for line in block.split("\n")]
             words, tags = [row[0] for row in rows], [row[2] for row in rows]
-            found.append((words, tags, [row[3] == "1" for row in rows]))
-    return found
+            collected.append((words, tags, [row[3] == "1" for row in rows]))
+    return collected
 
 
 def lower_cased(sentences: Sequence[Sentence], share: float, seed: int) -> list[Sentence]:
     """Some of the sentences without capitals, as captions are often written."""
     rng = random.Random(seed)
-    chosen = [one for one in sentences if rng.random() < share]
-    return [([word.lower() for word in words], tags, spaces) for words, tags, spaces in chosen]
+    sampled = [one for one in sentences if rng.random() < share]
+    return [([word.lower() for word in words], tags, spaces) for words, tags, spaces in sampled]
 
 
 def inflected(word: str) -> Iterator[tuple[str, str]]:
@@ -202,10 +202,10 @@ def f1_by_hand(nlp: Language, source: Path = HAND_TAGGED) -> float:
             if closed:
                 spans.add((len(text), len(text) + len(noun)))
             text += noun + rest
-        found = {(t.idx, t.idx + len(t)) for t in nlp(text) if t.tag_ in COMMON_NOUNS}
+        collected = {(t.idx, t.idx + len(t)) for t in nlp(text) if t.tag_ in COMMON_NOUNS}
         right, predicted, true = (
-            right + len(found & spans),
-            predicted + len(found),
+            right + len(collected & spans),
+            predicted + len(collected),
             true + len(spans),
         )
     return 2 * right / (predicted + true)

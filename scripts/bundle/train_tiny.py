@@ -88,8 +88,8 @@ def encode_pictures(
     tokens = patches.flatten(2).transpose(1, 2) + positions
     if kept < height * width:
         order = torch.rand(len(tokens), height * width, device=pixels.device)
-        chosen = order.argsort(1)[:, :kept]
-        tokens = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
+        kept_places = order.argsort(1)[:, :kept]
+        tokens = tokens.gather(1, kept_places[..., None].expand(-1, -1, tokens.shape[-1]))
     token = visual.class_embedding + visual.positional_embedding[0]
     tokens = visual.ln_pre(torch.cat([token.expand(len(tokens), 1, -1), tokens], 1))
     *blocks, last = visual.transformer.resblocks

@@ -89,7 +89,7 @@ def tokens_of(training: PaclTraining, seed: int, count: int, work: Path) -> Scen
     view = [clip.fingerprint, settings.crop_size, settings.window, settings.last_block]
     folder = work / parts.settings_digest({"view": view, "seed": seed})
     folder.mkdir(parents=True, exist_ok=True)
-    found, said = [], []
+    stored, said = [], []
     for start in range(0, count, PART):
         path = folder / f"{start // PART:05d}.safetensors"
         if not path.exists():
@@ -102,9 +102,9 @@ def tokens_of(training: PaclTraining, seed: int, count: int, work: Path) -> Scen
             tensors.save(path, content, header)
             print(f"{start + PART} of {count} scenes", flush=True)
         header, content = tensors.load(path, kind="tokens")
-        found.append(content["tokens"])
+        stored.append(content["tokens"])
         said += header["settings"]["captions"]
-    return Scenes(torch.cat(found)[:count], said[:count])
+    return Scenes(torch.cat(stored)[:count], said[:count])
 
 
 def validation(training: PaclTraining, pictures_of_val: int) -> patch_validation.Validation | None:
@@ -162,15 +162,15 @@ def main() -> None:
         print(json.dumps(measured), flush=True)
         return measured
 
-    shown = as_data(settings) | {"scenes": args.scenes}
-    digest = parts.settings_digest(shown | {"clip": clip.fingerprint})
+    recorded = as_data(settings) | {"scenes": args.scenes}
+    digest = parts.settings_digest(recorded | {"clip": clip.fingerprint})
     checkpoint = Checkpoint(args.work / "checkpoint", digest)
     begun = checkpoint.begin(resume=True, overwrite=False)
     before = validate()
     batches = SceneBatches(scenes.captions, args.batch_size, args.seed)
     curve = loop.train(trainer.task(training, batches, validate), checkpoint, begun=begun)
     after = {name: curve[-1][name] for name in before}
-    header = shown | {"before": before, "after": after, "curve": loop.thinned(curve)}
+    header = recorded | {"before": before, "after": after, "curve": loop.thinned(curve)}
     pacl.save(args.export, clip, replace(training.head(), settings=header), half=True)
     plots.losses(args.work / "curve.png", header["curve"], "the head of tiny")
     checkpoint.remove()

@@ -51,8 +51,8 @@ def supervision_yolo(folder: Path) -> Read:
 
 
 def _of_supervision(data: Any) -> Read:
-    for path, _, found in data:
-        for mask, number in zip(found.mask, found.class_id, strict=True):
+    for path, _, detections in data:
+        for mask, number in zip(detections.mask, detections.class_id, strict=True):
             yield Path(path).stem, data.classes[number], np.asarray(mask)
 
 
@@ -123,15 +123,15 @@ def fiftyone_coco(folder: Path) -> Read:
     for number, entry in images.items():
         size = (entry["width"], entry["height"])
         for own in annotations.get(number, ()):
-            found = own.to_detection(size, classes_map=classes, load_segmentation=True)
+            detections = own.to_detection(size, classes_map=classes, load_segmentation=True)
             whole = np.zeros(size[::-1], bool)
             left, top = (
-                round(found.bounding_box[0] * size[0]),
-                round(found.bounding_box[1] * size[1]),
+                round(detections.bounding_box[0] * size[0]),
+                round(detections.bounding_box[1] * size[1]),
             )
-            height, width = found.mask.shape
-            whole[top : top + height, left : left + width] = found.mask
-            yield Path(entry["file_name"]).stem, found.label, whole
+            height, width = detections.mask.shape
+            whole[top : top + height, left : left + width] = detections.mask
+            yield Path(entry["file_name"]).stem, detections.label, whole
 
 
 READERS = {

@@ -93,8 +93,8 @@ def main() -> None:
                 grounds,
                 scores["pixel_accuracy"],
             )
-            shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)
-            print(f"| `{name}` | {shown} | {spent:.2f} |", flush=True)
+            row = " | ".join(f"{100 * cell:.1f}" for cell in cells)
+            print(f"| `{name}` | {row} | {spent:.2f} |", flush=True)
 
 
 def _apart(scores: dict[str, Any]) -> tuple[float, float]:
@@ -102,12 +102,12 @@ def _apart(scores: dict[str, Any]) -> tuple[float, float]:
     grounds = set(collage_files.GROUNDS)
     means = []
     for wanted in (False, True):
-        found = [
+        ious = [
             one["iou"]
             for one in scores["classes"]
             if (one["name"] in grounds) == wanted and one["iou"] is not None
         ]
-        means.append(sum(found) / len(found))
+        means.append(sum(ious) / len(ious))
     return means[0], means[1]
 
 

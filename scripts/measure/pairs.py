@@ -34,15 +34,15 @@ def kinds() -> dict[str, tuple[str, str]]:
     from ovtool.models import nouns
 
     pipeline = nouns.load()
-    found: dict[str, tuple[str, str]] = {}
+    by_word: dict[str, tuple[str, str]] = {}
     for noun in table():
         kind = "base" if noun.base else "new"
-        found |= {word: (noun.name, kind) for word in (noun.name, *noun.synonyms)}
-    found |= {ground: (ground, "ground") for ground in GROUNDS}
-    for word in list(found):  # `bricks` is mined as `brick`
+        by_word |= {word: (noun.name, kind) for word in (noun.name, *noun.synonyms)}
+    by_word |= {ground: (ground, "ground") for ground in GROUNDS}
+    for word in list(by_word):  # `bricks` is mined as `brick`
         for noun in next(nouns.find(pipeline, [f"There are some {word}."], stop=frozenset())):
-            found.setdefault(noun.lemma, found[word])
-    return found
+            by_word.setdefault(noun.lemma, by_word[word])
+    return by_word
 
 
 def measure(pairs: coco.Dataset, truths: list[coco.Dataset]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ SIDE = 128
 
 def drawings() -> collage.Drawings:
     """Twemoji, as the scene law takes it."""
-    found = art.twemoji_drawings()
-    return {name: [Image.fromarray(one) for one in some] for name, some in found.items()}
+    results = art.twemoji_drawings()
+    return {name: [Image.fromarray(one) for one in some] for name, some in results.items()}
 
 
 def pictures(split: str, seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -77,10 +77,10 @@ def patch_accuracy(
         share, label = F.avg_pool2d(cells, clip.patch_size).max(0)  # each (grid, grid)
         pixels = door.normalise(clip, torch.from_numpy(scene.pixels)[None])
         features = door.patch_features(clip, pixels, "maskclip")[0]
-        found = asked[(features @ words[asked].T).argmax(-1)]
+        results = asked[(features @ words[asked].T).argmax(-1)]
         ground = label >= len(table())
         for name, kind in (("objects", ~ground), ("grounds", ground)):
-            rights[name].extend((found == label)[(share > 0.5) & kind].tolist())
+            rights[name].extend((results == label)[(share > 0.5) & kind].tolist())
     return {f"patches_{name}": float(np.mean(right)) for name, right in rights.items()}
 
 
@@ -114,11 +114,11 @@ def main() -> None:
     parser.add_argument("--seeds", default="7,8,9")
     parser.add_argument("--templates", default="one")
     args = parser.parse_args()
-    clip, found = door.load(args.model), []
+    clip, results = door.load(args.model), []
     for seed in map(int, args.seeds.split(",")):
-        found.append(figures(clip, args.split, seed, args.pictures, args.templates))
-        print(json.dumps({"seed": seed, **{key: round(v, 4) for key, v in found[-1].items()}}))
-    mean = {key: round(float(np.mean([one[key] for one in found])), 4) for key in found[0]}
+        results.append(figures(clip, args.split, seed, args.pictures, args.templates))
+        print(json.dumps({"seed": seed, **{key: round(v, 4) for key, v in results[-1].items()}}))
+    mean = {key: round(float(np.mean([one[key] for one in results])), 4) for key in results[0]}
     print(json.dumps({"mean": mean, "nouns": len(table()), "split": args.split}))
 
 

@@ -29,16 +29,16 @@ class Cells:
             return {}
         if name not in self.cells:
             began = time.perf_counter()
-            found = measure()
+            measured = measure()
             if self.known.exists():  # what another run with the same folder has measured
                 self.cells |= json.loads(self.known.read_text())
-            self.cells[name] = {**found, "seconds": round(time.perf_counter() - began, 1)}
+            self.cells[name] = {**measured, "seconds": round(time.perf_counter() - began, 1)}
             self.known.write_text(json.dumps(self.cells, indent=1) + "\n")
             print(f"<!-- {name}: {json.dumps(self.cells[name])} -->", flush=True)
         return self.cells[name]
 
 
-def shown(values: Sequence[float], factor: float = 100) -> str:
+def mean_and_seeds(values: Sequence[float], factor: float = 100) -> str:
     """The mean, per cent unless `factor` says otherwise, and every seed where there are several."""
     mean = f"{factor * statistics.mean(values):.1f}"
     if len(values) == 1:

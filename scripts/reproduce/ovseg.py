@@ -24,7 +24,7 @@ import numpy as np
 import ovseg_photographs
 import ovseg_sweep
 import photographs
-from cells import Cells, Figures, shown, with_interval
+from cells import Cells, Figures, mean_and_seeds, with_interval
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, class_names, table
@@ -143,8 +143,8 @@ class Bench(Cells):
         """What `measure_pairs.py` says of the mined pairs."""
         data = self.data("train")
         truths = [coco.read(data.instances), coco.read(data.semantic)]
-        found = measure_pairs.measure(coco.read(self.pairs("captions")), truths)
-        return {key: found[key] for key in ("pairs", "unique_nouns", "strays", "share_right")}
+        results = measure_pairs.measure(coco.read(self.pairs("captions")), truths)
+        return {key: results[key] for key in ("pairs", "unique_nouns", "strays", "share_right")}
 
     def tuned(self, tuning: Tuning, seed: int) -> Path:
         """The file that a tuning leaves."""
@@ -219,7 +219,7 @@ class Bench(Cells):
     def oracle(self, prompts: Path | None) -> Figures:
         """The rows of `probe oracle`."""
         data = self.data("test")
-        found = probe_oracle.run(
+        results = probe_oracle.run(
             oracle=Oracle(
                 classes_per_image=data.classes_per_image,
                 prompts="none" if prompts is None else prompts,
@@ -235,7 +235,7 @@ class Bench(Cells):
             probe_oracle.PROPOSED: "proposed",
         }
         figures = {}
-        for row in found["rows"]:
+        for row in results["rows"]:
             figures[f"{short[row['name']]}_miou"] = row["miou_union"]
             if row["accuracy"] is not None:
                 figures[f"{short[row['name']]}_accuracy"] = row["accuracy"]
@@ -248,15 +248,15 @@ class Bench(Cells):
     def system(self, name: str, prompts: Path | None, features: str) -> tuple[float, Figures]:
         """The lambda that val chooses, and the figures of test at every lambda."""
         kind = f"{features}/{name}"
-        chosen = self.cell(
+        sweep = self.cell(
             f"val/{kind}", lambda: self.lambdas(prompts, "val", self.chosen_on, features)
         )
         tested = self.cell(
             f"test/{kind}",
             lambda: self.lambdas(prompts, "test", self.tested, features, self.counts_of(kind)),
         )
-        weights = [each for each in LAMBDAS if f"{each}" in chosen]
-        return max(weights, key=lambda each: chosen[f"{each}"]), tested
+        weights = [each for each in LAMBDAS if f"{each}" in sweep]
+        return max(weights, key=lambda each: sweep[f"{each}"]), tested
 
     def all_words(self, prompts: Path, weight: float) -> Figures:
         """mIoU of two-stage with every word of the table for every image, crops and tokens."""
@@ -310,17 +310,17 @@ def measure(bench: Bench, tuning: Tuning | None, features: str, seed: int) -> Fi
 def systems(bench: Bench, seeds: Sequence[int], only: str | None) -> list[str]:
     """One row a system: two-stage at the lambda that val chose, the proposals' words alone, the CLIP
     alone. The first seed of every row is measured before the second of any."""
-    found: dict[str, list[Figures]] = {}
+    results: dict[str, list[Figures]] = {}
     for seed in seeds:
         for title, tuning, features in SYSTEMS:
             is_once = tuning is None or tuning.depth != DEPTH  # depths are compared at one seed
-            if (only is None or only in title) and not (is_once and title in found):
+            if (only is None or only in title) and not (is_once and title in results):
                 measured = measure(bench, tuning, features, seed)
-                found.setdefault(title, []).append(measured)
-    heads = next(iter(found.values()))[0]
+                results.setdefault(title, []).append(measured)
+    heads = next(iter(results.values()))[0]
     rows = [f"| tuned | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for title, several in found.items():
-        cells = [shown([one[head] for one in several]) for head in heads]
+    for title, several in results.items():
+        cells = [mean_and_seeds([one[head] for one in several]) for head in heads]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -333,8 +333,8 @@ def differences(bench: Bench, seed: int) -> list[str]:
         name = "none" if tuning is None else f"{tuning.name}.{seed}"
         prompts = None if tuning is None else bench.tuned(tuning, seed)
         weight, _ = bench.system(name, prompts, features)
-        found = ovseg_sweep.paired(plain, (bench.counts_of(f"{features}/{name}"), weight))
-        cells = [with_interval(one.value, one.low, one.high) for one in found.values()]
+        results = ovseg_sweep.paired(plain, (bench.counts_of(f"{features}/{name}"), weight))
+        cells = [with_interval(one.value, one.low, one.high) for one in results.values()]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -372,11 +372,13 @@ def main() -> None:
     print("| who names what | mIoU | masks named right |\n|---|---|---|")
     for name in ("masked", "unmasked", "proposed"):
         right = names.get(f"{name}_accuracy")
-        print(f"| {name} | {shown([names[f'{name}_miou']])} | {shown([right]) if right else ''} |")
+        print(
+            f"| {name} | {mean_and_seeds([names[f'{name}_miou']])} | {mean_and_seeds([right]) if right else ''} |"
+        )
     mined = bench.cell("pairs", bench.mined)
     print(
         f"\n{mined['pairs']:.0f} pairs mined from {args.images} images, {mined['unique_nouns']:.0f} nouns: "
-        f"{shown([mined['share_right']])} % have the right mask\n"
+        f"{mean_and_seeds([mined['share_right']])} % have the right mask\n"
     )
     print("\n".join(systems(bench, seeds, args.only)), flush=True)
     if args.only is None:
@@ -385,7 +387,9 @@ def main() -> None:
         best = bench.tuned(tuning, seeds[0])
         weight, _ = bench.system(f"{tuning.name}.{seeds[0]}", best, "both")
         everything = bench.cell("test/all-words", lambda: bench.all_words(best, weight))
-        print(f"\nAll {len(class_names())} words at once: {shown([everything['miou']])} mIoU")
+        print(
+            f"\nAll {len(class_names())} words at once: {mean_and_seeds([everything['miou']])} mIoU"
+        )
 
 
 if __name__ == "__main__":

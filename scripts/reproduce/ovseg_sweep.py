@@ -38,8 +38,8 @@ def sweep(
         true = torch.from_numpy(truth.decode(item.name)).long()
         for weight in weights:
             rows, classes = named.rows(weight)
-            found = class_maps.label_blocks(rows, true.shape, classes, len(own))
-            confusion = metrics.confusion(table[found.label.long()], true, len(index))
+            results = class_maps.label_blocks(rows, true.shape, classes, len(own))
+            confusion = metrics.confusion(table[results.label.long()], true, len(index))
             counts[f"{weight}"].append(bootstrap.image_counts(confusion))
     return {weight: np.stack(several) for weight, several in counts.items()}
 
@@ -47,15 +47,15 @@ def sweep(
 def figures(counts: Sweep, is_new: NDArray[np.bool_]) -> Figures:
     """mIoU at every lambda: of the classes of truth or prediction, of those of the truth, and of the `is_new`
     among the former."""
-    found = {}
+    results = {}
     for weight, several in counts.items():
         hits, truth, predicted = several.sum(0)
         union = truth + predicted - hits
         iou = hits / np.maximum(union, 1)
-        found[weight] = float(iou[union > 0].mean())
-        found[f"{weight} of the truth"] = float(iou[truth > 0].mean())
-        found[f"{weight} new"] = float(iou[(union > 0) & is_new].mean())
-    return found
+        results[weight] = float(iou[union > 0].mean())
+        results[f"{weight} of the truth"] = float(iou[truth > 0].mean())
+        results[f"{weight} new"] = float(iou[(union > 0) & is_new].mean())
+    return results
 
 
 def paired(first: tuple[Path, float], second: tuple[Path, float]) -> dict[str, Interval]:

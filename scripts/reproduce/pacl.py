@@ -23,7 +23,7 @@ from typing import Any
 
 import pacl_photographs
 import photographs
-from cells import Cells, Figures, shown, with_interval
+from cells import Cells, Figures, mean_and_seeds, with_interval
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
@@ -129,14 +129,14 @@ class Bench(Cells):
         )
         spent = (time.perf_counter() - began) / self.tested
         counted = MeanIou(classes_per_image=data.classes_per_image)
-        found = evaluate.run(out, data.semantic, counted)
-        rows = [one for one in found["classes"] if one["iou"] is not None]
+        results = evaluate.run(out, data.semantic, counted)
+        rows = [one for one in results["classes"] if one["iou"] is not None]
         parts = {
             "objects": [one["iou"] for one in rows if one["name"] not in GROUNDS],
             "grounds": [one["iou"] for one in rows if one["name"] in GROUNDS],
         }
         apart = {name: statistics.mean(values) for name, values in parts.items()}
-        whole = {"all": found["miou"], "union": found["miou_union"]}
+        whole = {"all": results["miou"], "union": results["miou_union"]}
         return {**whole, **apart, "seconds_a_picture": round(spent, 3)}
 
     def segments(self, name: str) -> Path:
@@ -155,7 +155,7 @@ class Bench(Cells):
     def aligned(self, head: Path | None, last_block: str) -> Figures:
         """The shares of patches named right, of the head or of a last block."""
         data = self.data("test")
-        found = probe_alignment.run(
+        results = probe_alignment.run(
             alignment=Alignment(
                 classes_per_image=data.classes_per_image,
                 last_block=last_block if head is None else "clip",
@@ -167,19 +167,19 @@ class Bench(Cells):
         wanted = (
             (lambda row: row["pacl"]) if head else (lambda row: row["last_block"] == last_block)
         )
-        (row,) = [row for row in found["rows"] if wanted(row)]
+        (row,) = [row for row in results["rows"] if wanted(row)]
         return _grouped(row["accuracy"])
 
     def classified(self, head: Path) -> Figures:
         """Top-1 and mAP of the class token and of the head."""
         data = self.data("test")
-        found = probe_classify.run(
+        results = probe_classify.run(
             classify=Classify(classes_per_image=data.classes_per_image, pacl=head),
             source=Source(coco=data.semantic, images=data.images),
             compute=TINY,
         )
         figures: Figures = {}
-        for row in found["rows"]:
+        for row in results["rows"]:
             who = "head" if row["pacl"] else "token"
             for measure in ("top1", "map"):
                 grouped = _grouped(row[measure])
@@ -189,14 +189,14 @@ class Bench(Cells):
     def coherent(self, head: Path | None) -> Figures:
         """The areas under the ROC curves, within and across images, of every block."""
         data = self.data("test")
-        found = probe_coherence.run(
+        results = probe_coherence.run(
             coherence=Coherence(pacl="none" if head is None else head),
             source=Source(coco=data.semantic, images=data.images),
             compute=TINY,
         )
         return {
             f"{row['name']}, {kind}": row[kind]["auc"]
-            for row in found["rows"]
+            for row in results["rows"]
             for kind in probe_coherence.KINDS
             if (row["pacl"] is not None) == (head is not None)
         }
@@ -243,22 +243,22 @@ def readings(bench: Bench, ways: Sequence[Way]) -> list[str]:
             "accuracy": ("all", "objects", "grounds"),
             "miou": ("all", "union", "objects", "grounds"),
         }
-        cells = [shown([one[key] for one in accuracy]) for key in keys["accuracy"]]
-        cells += [shown([one[key] for one in miou]) for key in keys["miou"]]
+        cells = [mean_and_seeds([one[key] for one in accuracy]) for key in keys["accuracy"]]
+        cells += [mean_and_seeds([one[key] for one in miou]) for key in keys["miou"]]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
 
 def classification(bench: Bench, seeds: list[int]) -> list[str]:
     """The class token beside the PACL score."""
-    found = []
+    results = []
     for seed in seeds:
         head = bench.head("head", seed)
-        found.append(bench.cell(f"classify/{head.stem}", lambda h=head: bench.classified(h)))
+        results.append(bench.cell(f"classify/{head.stem}", lambda h=head: bench.classified(h)))
     rows = ["| image scored by | top-1 | objects | grounds | mAP |", "|---|---|---|---|---|"]
     for who, title in (("token", "the class token"), ("head", "PACL, compatibility")):
         keys = [f"{who}_top1_{name}" for name in ("all", "objects", "grounds")]
-        cells = [shown([one[key] for one in found]) for key in (*keys, f"{who}_map_all")]
+        cells = [mean_and_seeds([one[key] for one in results]) for key in (*keys, f"{who}_map_all")]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -271,7 +271,7 @@ def coherences(bench: Bench, seeds: list[int]) -> list[str]:
     named = {**frozen, **trained}
     rows = ["| patches of | same image | two images |", "|---|---|---|"]
     for name in dict.fromkeys(key.rpartition(", ")[0] for key in named if ", " in key):
-        cells = [shown([named[f"{name}, {kind}"]]) for kind in probe_coherence.KINDS]
+        cells = [mean_and_seeds([named[f"{name}, {kind}"]]) for kind in probe_coherence.KINDS]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -280,8 +280,8 @@ def bounds(bench: Bench, seeds: list[int]) -> list[str]:
     """log k - L over training, in nats."""
     rows = ["| log k - L, nats | first steps | last steps |", "|---|---|---|"]
     for name in ("head", "captions alone"):
-        found = [bench.bound(name, seed) for seed in seeds]
-        cells = [shown([one[key] for one in found], 1) for key in ("start", "end")]
+        results = [bench.bound(name, seed) for seed in seeds]
+        cells = [mean_and_seeds([one[key] for one in results], 1) for key in ("start", "end")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -302,9 +302,9 @@ def grids(bench: Bench, seeds: list[int]) -> list[str]:
             name = f"miou/{stem}" if stride == STRIDES[0] else f"miou/{stem}/stride-{stride}"
             given = {**options, "patch_stride": stride}
             kept = name.removeprefix("miou/")
-            found = bench.cell(name, lambda n=kept, o=given: bench.segmented(n, **o))
-            cells = [shown([found[key]]) for key in ("all", "objects", "grounds")]
-            spent = found["seconds_a_picture"]
+            results = bench.cell(name, lambda n=kept, o=given: bench.segmented(n, **o))
+            cells = [mean_and_seeds([results[key]]) for key in ("all", "objects", "grounds")]
+            spent = results["seconds_a_picture"]
             rows.append(f"| {stride} | {title} | {' | '.join(cells)} | {spent:.2f} |")
     return rows
 
@@ -317,8 +317,8 @@ def differences(bench: Bench, seeds: list[int]) -> list[str]:
         *trained(bench, list(HEADS), seeds),
     ]:
         for head in heads:
-            found = bench.paired("naclip", Path(str(head)).stem)
-            cells = [with_interval(**found[key]) for key in ("miou", "miou_union")]
+            results = bench.paired("naclip", Path(str(head)).stem)
+            cells = [with_interval(**results[key]) for key in ("miou", "miou_union")]
             rows.append(f"| {title} | {' | '.join(cells)} |")
     return rows
 
@@ -339,8 +339,8 @@ def main() -> None:
     seeds = [int(seed) for seed in args.seeds.split(",")]
     if args.only is not None:
         for names, own in ((HEADS, seeds), (ABLATED, seeds[:1])):
-            chosen = [name for name in names if args.only in name]
-            print("\n".join(readings(bench, trained(bench, chosen, own))), flush=True)
+            asked_for = [name for name in names if args.only in name]
+            print("\n".join(readings(bench, trained(bench, asked_for, own))), flush=True)
         return
     print("\n".join(readings(bench, [*untrained(), *trained(bench, list(HEADS), seeds)])))
     for table in (differences, classification, coherences, bounds, grids):

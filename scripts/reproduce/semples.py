@@ -22,7 +22,7 @@ from pathlib import Path
 import photographs
 import semples_photographs
 import semples_scores as scores
-from cells import Figures, shown
+from cells import Figures, mean_and_seeds
 from semples_bench import BEST, HOSTS, Bench, Budget
 
 # --- rows -----------------------------------------------------------------------------------------------
@@ -47,8 +47,8 @@ def maps_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
 
         def measure() -> Figures:
             maps, generator = of()
-            found = scores.seeds(maps, bench.data("train"))
-            return found | _on_val(scores.seeds(bench.by_generator(generator), bench.data("val")))
+            results = scores.seeds(maps, bench.data("train"))
+            return results | _on_val(scores.seeds(bench.by_generator(generator), bench.data("val")))
 
         return bench.cell(f"maps/{name}", measure)
 
@@ -61,22 +61,22 @@ def maps_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
     for start, pushes in STARTS.items():
         begun = cell(f"{start}/begun", lambda start=start: bench.matching(start, 0, 0))
         rows.append((f"start `{start}`, no training", [begun]))
-        found = [
+        results = [
             cell(f"{start}/match/{seed}", lambda start=start, seed=seed: bench.matching(start, seed))
             for seed in seeds
         ]  # fmt: skip
-        rows.append((f"start `{start}`, L_match", found))
+        rows.append((f"start `{start}`, L_match", results))
         for title, push in REFINEMENTS.items():
             if push not in pushes:
                 continue
-            found = [
+            results = [
                 cell(
                     f"{start}/{push}/{seed}",
                     lambda start=start, push=push, seed=seed: bench.refined(start, push, seed),
                 )
                 for seed in seeds
             ]
-            rows.append((f"start `{start}`, L_match + L_refine, {title}", found))
+            rows.append((f"start `{start}`, L_match + L_refine, {title}", results))
     return rows
 
 
@@ -100,7 +100,7 @@ def nearest_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
 def chain_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
     """Seeds, refined masks, the segmenter on them, and the segmenter on true masks: mIoU of `val`."""
     val = bench.data("val")
-    found: dict[str, list[Figures]] = {}
+    results: dict[str, list[Figures]] = {}
     for seed in seeds:
 
         def own(seed: int = seed) -> tuple[Path, Path]:
@@ -133,8 +133,8 @@ def chain_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
             ("final segmenter", f"chain/segmenter/{seed}", final),
             ("the same on true masks", f"chain/full/{seed}", full),
         ):
-            found.setdefault(title, []).append(bench.cell(name, measure))
-    return list(found.items())
+            results.setdefault(title, []).append(bench.cell(name, measure))
+    return list(results.items())
 
 
 def host_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
@@ -146,7 +146,7 @@ def host_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
             ("given", "as given"), ("fit", "head fitted"), ("match", "+ L_match"),
             ("refine", "+ L_match + L_refine"),
         ):  # fmt: skip
-            found = []
+            results = []
             for seed in seeds:
 
                 def measure(title: str = title, kind: str = kind, seed: int = seed) -> Figures:
@@ -154,8 +154,8 @@ def host_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
                         return scores.seeds(bench.host(title, seed), train)
                     return bench.on_host(title, kind, seed)
 
-                found.append(bench.cell(f"host/{title}/{kind}/{seed}", measure))
-            rows.append((f"{title}: {label}", found))
+                results.append(bench.cell(f"host/{title}/{kind}/{seed}", measure))
+            rows.append((f"{title}: {label}", results))
     return rows
 
 
@@ -199,19 +199,21 @@ def main() -> None:
     images = {"train": args["images"], "val": args["val_images"]}
     bench = Bench(args["work"], images, budget, only_known=args["known"])
     seeds = [int(seed) for seed in args["seeds"].split(",")]
-    chosen = {name: table for name, table in TABLES.items() if args["only"] in (None, name)}
+    tables = {name: table for name, table in TABLES.items() if args["only"] in (None, name)}
     for count in range(1, len(seeds) + 1):  # the first seed of everything before the second
-        for _, rows, _ in chosen.values():
+        for _, rows, _ in tables.values():
             rows(bench, seeds[:count])
-    for title, rows, columns in chosen.values():
-        found = rows(bench, seeds)
+    for title, rows, columns in tables.values():
+        results = rows(bench, seeds)
         print(f"| {title} | {' | '.join(columns.values())} |\n|---|{'---|' * len(columns)}")
-        for row, several in found:
+        for row, several in results:
             figures = [one for one in several if one]
             if not figures:
                 continue
             cells = [
-                shown([one[key] for one in figures]) if all(key in one for one in figures) else ""
+                mean_and_seeds([one[key] for one in figures])
+                if all(key in one for one in figures)
+                else ""
                 for key in columns
             ]
             print(f"| {row} | {' | '.join(cells)} |")

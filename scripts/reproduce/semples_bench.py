@@ -105,12 +105,12 @@ class Bench(Cells):
         generator = self.file(f"matching-{name}.generator", seed)
         if not generator.exists():
             self.file(f"matching-{name}.train", seed).unlink(missing_ok=True)
-        found = self.maps(
+        results = self.maps(
             f"matching:{name}", seed, save_generator=generator, begin=start,
             steps=self.budget.match_steps if steps is None else steps,
             batch_size=self.budget.match_batch,
         )  # fmt: skip
-        return found, generator
+        return results, generator
 
     def by_generator(self, generator: Path, split: str = "val") -> Path:
         """Maps of a split by a trained generator, which takes their labels alone."""
@@ -135,9 +135,9 @@ class Bench(Cells):
         maps = self.maps("gradcam", 0)
 
         def tuned() -> Figures:
-            found = self._tuned(maps, push, seed, out)
+            results = self._tuned(maps, push, seed, out)
             return scores.nearest_hits(
-                {name: list(one) for name, one in found.notes["nearest"].items()}
+                {name: list(one) for name, one in results.notes["nearest"].items()}
             )
 
         if not out.exists():

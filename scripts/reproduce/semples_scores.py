@@ -24,11 +24,11 @@ Figures = dict[str, float]
 
 def pairs() -> torch.Tensor:
     """The ground of each class, an index of GROUNDS: int64 (1 + 20,), -1 for none."""
-    found = [-1]
+    results = [-1]
     for name in CLASSES:
         ground = HOME[name]
-        found.append(-1 if ground is None else GROUNDS.index(ground))
-    return torch.tensor(found)
+        results.append(-1 if ground is None else GROUNDS.index(ground))
+    return torch.tensor(results)
 
 
 def truth_of(data: registry.DataSet, file_name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,13 +68,13 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
     background. paired: of this false foreground, the share on the ground that goes with the class.
     grabbed: the share of what is called a class that is background of its paired ground.
     """
-    found = cams.read(file)
-    names = {each.id: each.name for each in found.categories}
+    results = cams.read(file)
+    names = {each.id: each.name for each in results.categories}
     count = len(CLASSES) + 1
     confusion = np.zeros((count, count + 1), np.int64)
     foreground = false_pixels = on_paired = could = 0
-    for image in found.images:
-        maps = found.of(image.id)[None]
+    for image in results.images:
+        maps = results.of(image.id)[None]
         maps = interpolate(maps, (image.height, image.width), mode="bilinear")[0]
         local, _ = pseudo_masks.labels(maps, background or Background())
         numbers = [CLASSES.index(names[one]) + 1 for one in image.category_ids]
@@ -97,14 +97,14 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
 
 def masks(file: Path, data: registry.DataSet) -> Figures:
     """mIoU of masks over 20 classes and background; what no mask covers is background."""
-    found = evaluate.run(file, data.instances, MeanIou(with_background=True))
-    return {"miou": found["miou_union"], "miou_truth": found["miou"]}
+    results = evaluate.run(file, data.instances, MeanIou(with_background=True))
+    return {"miou": results["miou_union"], "miou_truth": results["miou"]}
 
 
 def nearest_hits(nearest: dict[str, list[tuple[str, float]]]) -> Figures:
     """For how many of the classes that have one the paired ground is among the nearest words."""
-    found = {name: [word for word, _ in words[:NEAREST]] for name, words in nearest.items()}
-    hits = [HOME[name] in found[name] for name in PAIRED]
+    results = {name: [word for word, _ in words[:NEAREST]] for name, words in nearest.items()}
+    hits = [HOME[name] in results[name] for name in PAIRED]
     return {"found": sum(hits) / len(hits)}
 
 

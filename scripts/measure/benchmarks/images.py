@@ -49,9 +49,11 @@ def captioned(folder: Path, count: int) -> Path:
     entries = [
         {"id": n, "file_name": name, "width": 640, "height": 480} for n, name in enumerate(names, 1)
     ]
-    told = [{"id": n, "image_id": n, "caption": captions[(n - 1) % 4]} for n in range(1, count + 1)]
+    annotations = [
+        {"id": n, "image_id": n, "caption": captions[(n - 1) % 4]} for n in range(1, count + 1)
+    ]
     path = folder / "captions.json"
-    path.write_text(json.dumps({"images": entries, "annotations": told}))
+    path.write_text(json.dumps({"images": entries, "annotations": annotations}))
     return path
 
 

@@ -87,8 +87,8 @@ def regions(setup: Setup) -> list[Row]:
     for name in few.keys() & ways.keys():
         few[name]()
     cost = setup.medians(ways, 3, warm=False)
-    shown = region_clip.crops(clip, rgb, torch.from_numpy(masks), clip.image_size).foreground
-    blank = 1 - shown.float().mean().item()
+    foreground = region_clip.crops(clip, rgb, torch.from_numpy(masks), clip.image_size).foreground
+    blank = 1 - foreground.float().mean().item()
     what, slow = f"{count} masked crops, ViT-B/16", "Pillow in a loop, one batch of full crops"
     share = setup.limits.arithmetic
     rows = [
