@@ -127,13 +127,13 @@ class Refinement:
 
         frame = replace(frame, shapes=self.shapes)
         generator, kept = self.matching.generator, frame.outputs.file
-        if frame.resume and kept.exists():
+        if frame.run.resume and kept.exists():
             settings = tensors.read_header(kept)["settings"]
             if settings.get("digest") == frame.digest:
                 for phase in ("fit", ""):  # of a run that was killed before it had removed them
                     frame.checkpoint(phase).remove()
                 return mask_generator.load(kept, generator.clip)
-            if not frame.overwrite:
+            if not frame.run.overwrite:
                 raise MismatchError(
                     f"{kept} holds a generator of other data or settings; give the same ones, name another "
                     "file with --save-generator, or replace it with --overwrite"

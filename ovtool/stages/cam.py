@@ -168,11 +168,9 @@ def run(
             outputs=outputs,
             shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
             title=f"cam --method {plan.method}",
-            resume=run.resume,
-            overwrite=run.overwrite,
+            run=run,
             ranks=ranks,
             progress=progress,
-            update=run.update,
             asked=asked.digest,
         )
         maker = _maker(method, spread, usable, clip, frame)

@@ -135,11 +135,9 @@ def run(
             outputs=training_run.Outputs(kept, kept.with_suffix(".png")),
             shapes={},
             title="refine --apply prompts",
-            resume=run.resume,
-            overwrite=run.overwrite,
+            run=run,
             ranks=distributed.alone(place),
             progress=progress,
-            update=run.update,
         )
         maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()

@@ -134,7 +134,7 @@ def run(
             segmenter.save(path, network, header, clip)
 
         more = {"images": len(rows), "origins": origins}
-        curve = frames.complete(frame, task, save, lambda _: more)
+        curve = frames.complete(frame, task, save, more)
     return replace(plan, last=curve[-1], is_plan=False)
 
 

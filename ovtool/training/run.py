@@ -66,23 +66,21 @@ class Frame:
         shapes: all that shapes the result, as plain data without paths: settings, digests of data, the
             fingerprint of the CLIP under `model`. It guards `resume`, and stands in the file's header.
         title: of the curve: the command.
-        resume, overwrite: what to do with a checkpoint that is there.
+        run: what to do with a checkpoint that is there; with `update`, one of other data or settings is
+            removed, and no error.
         ranks: this process among torchrun's.
         progress: opens a bar; only the first process shows it.
         failures: images that are left out, `file_name` and `reason`; they stand in the header too.
-        update: whether a checkpoint of other data or settings is removed, and no error.
         asked: the digest of the request (`inputs.asked`), which the header keeps for `--update`.
     """
 
     outputs: Outputs
     shapes: Mapping[str, Any]
     title: str
-    resume: bool = False
-    overwrite: bool = False
+    run: Run = Run()
     ranks: Ranks = field(default_factory=distributed.alone)
     progress: Progress = no_progress
     failures: Sequence[Failure] = ()
-    update: bool = False
     asked: str | None = None
 
     @property
@@ -203,13 +201,11 @@ class Place:
             self.outputs,
             {**shapes, "precision": str(self.dtype).removeprefix("torch.")},
             title,
-            resume=self.run.resume,
-            overwrite=self.run.overwrite,
-            ranks=ranks,
-            progress=self.progress,
-            failures=failures,
-            update=self.run.update,
-            asked=self.asked,
+            self.run,
+            ranks,
+            self.progress,
+            failures,
+            self.asked,
         )
 
 
@@ -263,11 +259,12 @@ def begin(frame: Frame, phase: str = "") -> Begun:
     """
     checkpoint = frame.checkpoint(phase)
     lock = Lock(checkpoint.path) if frame.ranks.is_first else None
-    if lock is not None and not (frame.resume or frame.update):  # written since `check_outputs`
-        atomic.check_outputs(frame.outputs.places, frame.overwrite)
+    run = frame.run
+    if lock is not None and not (run.resume or run.update):  # written since `check_outputs`
+        atomic.check_outputs(frame.outputs.places, run.overwrite)
     with plain_errors(frame, "starting", phase=phase):
         state = checkpoints.begin_together(
-            checkpoint, frame.ranks, frame.resume, frame.overwrite, frame.update
+            checkpoint, frame.ranks, run.resume, run.overwrite, run.update
         )
     return Begun(checkpoint, state, frame, lock)
 
@@ -358,12 +355,12 @@ def complete(
     frame: Frame,
     task: Task,
     save: Save,
-    more: Callable[[list[Record]], Mapping[str, Any]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> list[Record]:
     """A command's one training from begin to finish; returns its curve. Raises as `begin` and `train`."""
     begun = begin(frame)
     curve = train(task, begun)
-    finish(frame, curve, save, begun, more=more(curve) if more is not None else None)
+    finish(frame, curve, save, begun, more=more)
     return curve
 
 

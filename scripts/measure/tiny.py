@@ -77,10 +77,10 @@ def patch_accuracy(
         share, label = F.avg_pool2d(cells, clip.patch_size).max(0)  # each (grid, grid)
         pixels = door.normalise(clip, torch.from_numpy(scene.pixels)[None])
         features = door.patch_features(clip, pixels, "maskclip")[0]
-        results = asked[(features @ words[asked].T).argmax(-1)]
+        guesses = asked[(features @ words[asked].T).argmax(-1)]
         ground = label >= len(table())
         for name, kind in (("objects", ~ground), ("grounds", ground)):
-            rights[name].extend((results == label)[(share > 0.5) & kind].tolist())
+            rights[name].extend((guesses == label)[(share > 0.5) & kind].tolist())
     return {f"patches_{name}": float(np.mean(right)) for name, right in rights.items()}
 
 

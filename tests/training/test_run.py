@@ -23,7 +23,8 @@ SHAPES = {"class": "Lines", "steps": 6, "data": "abc"}
 
 def framed(tmp_path, name="x.safetensors", shapes=SHAPES, **options):
     outputs = run.check_outputs(tmp_path / name, options.get("overwrite", False))
-    return run.Frame(outputs, shapes, "train-lines", **options)
+    how = {name: options.pop(name) for name in ("resume", "overwrite") if name in options}
+    return run.Frame(outputs, shapes, "train-lines", Run(**how), **options)
 
 
 def line(steps=6, save_every=2, before=lambda step: None, slope=1.0):
@@ -85,7 +86,7 @@ def test_outputs_are_checked_before_any_work(tmp_path):
 
 def test_a_training_leaves_its_file_and_its_curve_alone(tmp_path):
     frame, task = framed(tmp_path), line()
-    curve = run.complete(frame, task, saved(task), more=lambda curve: {"measured": len(curve)})
+    curve = run.complete(frame, task, saved(task), more={"measured": 6})
     left = json.loads(frame.outputs.file.read_text())["settings"]
     assert {name: left[name] for name in SHAPES} == SHAPES and left["measured"] == 6
     assert [record["step"] for record in left["curve"]] == [1, 2, 3, 4, 5, 6]
