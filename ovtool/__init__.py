@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ovtool.settings.proposer import ProposerTraining
     from ovtool.settings.refine import Apply, PromptStep, PseudoMasks
     from ovtool.settings.report import Page
-    from ovtool.settings.segment import Dense, Drawn, Fused, Patch, Trained, TwoStage
+    from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
     from ovtool.settings.segmenter import SegmenterTraining
     from ovtool.settings.shared import Compute, Run, Source, Training
     from ovtool.settings.words import Words
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alignment", "Apply", "AveragePrecision", "BackgroundPrompts", "BoundaryIou",
-    "ClassifierMaps", "Classify", "Coherence", "Compute", "Conversion", "Dense", "Drawn",
+    "ClassifierMaps", "Classify", "Coherence", "Compute", "Conversion", "Drawn",
     "Fused", "GivenMaps", "Gradcam", "InputError", "LabelMatching", "MaskPrompts", "Masks",
     "Matching", "MeanIou", "MismatchError", "ModelError", "Nouns", "Oracle",
     "OutputExistsError", "OvtoolError", "Pacl", "PaclMaps", "Page", "Panoptic", "Patch",
@@ -131,7 +131,7 @@ _MODULES = {
         "settings.proposer": ("ProposerTraining",),
         "settings.refine": ("Apply", "PromptStep", "PseudoMasks"),
         "settings.report": ("Page",),
-        "settings.segment": ("Dense", "Drawn", "Fused", "Patch", "Trained", "TwoStage"),
+        "settings.segment": ("Drawn", "Fused", "Patch", "Trained", "TwoStage"),
         "settings.segmenter": ("SegmenterTraining",),
         "settings.shared": ("Compute", "Run", "Source", "Training"),
         "settings.words": ("Words",),
