@@ -126,7 +126,7 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path):
         ("train-pacl --captions e.json --images .", 1, "e.json holds no captions"),
         ("tune-prompts c.json --images .", 1, "c.json has no section images"),
         ("segment --coco c.json --images . --classes cow", 1, "c.json has no section images"),
-        ("report l.csv", 1, "cannot read l.csv"),
+        ("report l.csv", 1, "l.csv is not an image that can be read"),
         ("report c.json", 1, "c.json is JSON, but nothing that ovtool knows"),
         ("report e.json", 1, "e.json lists no images"),
         ("merge c.json", 1, "no such folder: c.json"),
