@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ class Segmenter:
         )
         devices.set_threads(compute.threads)
         self._method = as_method(method)
+        self._again = partial(
+            Segmenter,
+            asked,
+            self._method,
+            model=model,
+            device=device,
+            precision=precision,
+            threads=threads,
+            batch_size=batch_size,
+        )
         self._segmenter = prepared(self._method, asked, (), (), compute, batch_size).load()
         self._encode = self._segmenter.encoder()
         self._info = self._segmenter.info()
@@ -100,6 +111,10 @@ class Segmenter:
     def method(self) -> Method:
         """How pixels are named."""
         return self._method
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or a process that it is sent to, loads the model anew."""
+        return self._again, ()
 
     def __repr__(self) -> str:
         model: dict[str, Any] = self._info["ovtool"].get("model", {})

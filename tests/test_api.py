@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -203,6 +204,7 @@ def test_a_segmenter_says_what_it_is(loads_small):
         (np.zeros((0, 5, 3), np.uint8), UsageError, r"of shape \(0, 5, 3\)"),
         (7, TypeError, r"the image is int; give an array \(H, W, 3\) uint8, a PIL image or a path"),
         (None, TypeError, "the image is NoneType; give an array"),
+        (["a.jpg"], TypeError, "the image is list; give .* and several images to Segmenter.map"),
         ("gone.jpg", InputError, "no such file: gone.jpg"),
     ],
 )
@@ -217,6 +219,7 @@ def test_images_that_are_none(loads_small, image, kind, said):
     [
         ({"words": 3}, "the words are int; give a text such as 'teapot,apple', a list of texts"),
         ({"words": ()}, "--classes is empty; name some"),
+        ({"words": ["cow", 7]}, "the words are list with 7 in it; give a text"),
         ({"words": "cow,cow"}, "the class 'cow' is named twice"),
         ({"method": "magic"}, "unknown method 'magic'; give one of 'patch', 'fused', 'two-stage'"),
         ({"method": ovtool.Words()}, "unknown method Words"),
@@ -232,6 +235,41 @@ def test_images_that_are_none(loads_small, image, kind, said):
 def test_a_segmenter_that_cannot_be_meant(loads_small, arguments, said):
     with pytest.raises(UsageError, match=said):
         ovtool.Segmenter(**({"words": "cow"} | arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"run": {"overwrite": True}}, r"run is dict; give ovtool.Run\(...\)"),
+        ({"compute": "cpu"}, r"compute is str; give ovtool.Compute\(...\)"),
+        ({"compute": None}, r"compute is NoneType; give ovtool.Compute\(...\)"),
+        ({"source": ovtool.Run}, r"source is the class Run; give ovtool.Source\(...\)"),
+        ({"drawn": "over"}, r"drawn is str; give ovtool.Drawn\(...\)"),
+        ({"format": "xml"}, "format is 'xml'; give 'coco' or 'results'"),
+    ],
+)
+def test_arguments_of_another_type(photos, tmp_path, arguments, said):
+    with pytest.raises(UsageError, match=said):
+        ovtool.segment(photos, "cow", out=tmp_path / "o.json", **arguments)
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_arguments_of_several_classes(photos, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"kind is str; give ovtool.MaskPrompts\(...\) or ovtool.B"
+    ):
+        ovtool.tune_prompts("pairs.json", "mask-prompts")
+    with pytest.raises(UsageError, match="to is 'voc'; give 'coco' or 'coco-results' or"):
+        ovtool.convert("a.json", to="voc")
+    with pytest.raises(UsageError, match="--flip 'yes' is not allowed; give True or False"):
+        ovtool.Patch(flip="yes")
+
+
+def test_a_segmenter_is_copied_and_sent_to_processes(photos):
+    segmenter = ovtool.Segmenter("cow,sky", ovtool.Patch(pacl="none"), model="tiny")
+    again = pickle.loads(pickle.dumps(segmenter))
+    image = photos / "a.png"
+    assert repr(again) == repr(segmenter) and again(image).scores == segmenter(image).scores
 
 
 def test_a_text_is_one_path(loads_small, photos, tmp_path):

@@ -105,8 +105,8 @@ def _check_model(values: Mapping[str, Any]) -> None:
 
 
 def _check_json(values: Mapping[str, Any]) -> None:
-    """Raises InputError for a short JSON of captions, pairs, masks or images that holds something else; its
-    own reader says what is wrong."""
+    """Raises InputError for a short JSON of captions, pairs, masks or images that holds something else, and for labels
+    in two columns that are none of the classes; its own reader says what is wrong."""
     from ovtool.formats import captions, coco, kinds
 
     masks = ("COCO masks", *kinds.FOREIGN)
@@ -114,6 +114,7 @@ def _check_json(values: Mapping[str, Any]) -> None:
         "captions": (("COCO captions",), captions.read),
         "pairs": (masks, coco.read),
         "truth": (masks, coco.read),
+        "labels": ((*masks, "COCO captions"), coco.read),
         "coco": ((*masks, "COCO captions"), coco.read_images),
     }
     source = values.get("source", Source())
@@ -127,6 +128,11 @@ def _check_json(values: Mapping[str, Any]) -> None:
             kind = ""
         if kind not in wanted:
             read(path)
+    listed = Path(values.get("labels") or "-")
+    if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= SHORT:
+        from ovtool.inputs import labels
+
+        labels.columns(listed, values["classes"])
 
 
 def _require(name: str, kind: str = "file or folder") -> None:

@@ -5,6 +5,7 @@ of the classes' names, which overlays have too (`colours.class_colours`), and bl
 the names are not known it is that of VOC.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ovtool.formats import atomic, colours, images, plain_text
 UNLABELLED = -1
 MAX_CLASSES_8_BIT = 254
 MAX_CLASSES = 65_535
+_COMMENT = re.compile(r"\\*#")  # how a comment begins, or a name with a backslash before it
 
 
 def write(
@@ -128,28 +130,35 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
 
 
 def classes_text(names: Sequence[str]) -> str:
-    """What a file of classes holds."""
-    return "".join(f"{name}\n" for name in names)
+    """What a file of classes holds; a name that begins as a comment does has a backslash before it."""
+    return "".join(f"{_escaped(name)}\n" for name in names)
+
+
+def _escaped(name: str) -> str:
+    return f"\\{name}" if _COMMENT.match(name) else name
 
 
 def read_classes(path: Path) -> list[str]:
-    """The names of the classes, one a line.
+    """The names of the classes, one a line; lines that begin with ``#`` are comments, as in all lists of words.
 
     Raises:
         InputError: no such file, not UTF-8 text, none in it, an empty line between, or a name twice.
     """
     text = plain_text.read(Path(path), "; it should name the classes, one a line")
-    names = [line.strip() for line in text.rstrip().splitlines()]
-    if not names:
-        raise InputError(f"{path} names no class; write one a line")
     seen: dict[str, int] = {}
-    for number, name in enumerate(names, start=1):
+    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+        name = line.strip()
+        if name.startswith("#"):
+            continue
         if not name:
             raise InputError(f"{path}: line {number} is empty, but every line is a class index")
+        name = name[1:] if _COMMENT.match(name) else name
         if name in seen:
             raise InputError(f"{path}: {name!r} is on line {seen[name]} and again on line {number}")
         seen[name] = number
-    return names
+    if not seen:
+        raise InputError(f"{path} names no class; write one a line")
+    return list(seen)
 
 
 def _bit_depth(path: Path) -> int:

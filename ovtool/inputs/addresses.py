@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ovtool.errors import UsageError
 from ovtool.formats import remote, shards
+from ovtool.settings import arguments as checked
 from ovtool.settings.field import OUTPUT
 from ovtool.settings.option import fields, is_settings, panel_of
 from ovtool.settings.shared import Run
@@ -61,11 +62,13 @@ def on_this_machine(
 
 
 def with_addresses(stage: Callable[P, R]) -> Callable[P, R]:
-    """A stage that takes addresses for files and folders."""
+    """A stage that takes addresses for files and folders, and says what is wrong with arguments of another type."""
+    declared = signature(stage, eval_str=True)
 
     @wraps(stage)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature(stage).bind(*args, **kwargs)
+        given = declared.bind(*args, **kwargs)
+        checked.check(given.arguments, declared.parameters)
         with on_this_machine(given.arguments) as local:
             is_here = all(local[name] is value for name, value in given.arguments.items())
             given.arguments.update(local)

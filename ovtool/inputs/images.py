@@ -141,9 +141,10 @@ def pixels_of(image: AnyImage) -> NDArray[np.uint8]:
         return image_files.of_pillow(image)
     if not isinstance(image, np.ndarray):
         kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
-        raise TypeError(
-            f"the image is {kind}; give an array (H, W, 3) uint8, a PIL image or a path"
-        )
+        wanted = "an array (H, W, 3) uint8, a PIL image or a path"
+        if kind in ("list", "tuple", "generator"):
+            wanted += ", and several images to Segmenter.map"
+        raise TypeError(f"the image is {kind}; give {wanted}")
     is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
     if not is_rgb or image.dtype != np.uint8:
         raise UsageError(

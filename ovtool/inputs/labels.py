@@ -14,7 +14,7 @@ import numpy as np
 
 from ovtool.datasets import label_files, registry, vocabularies
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import coco, file_matching, label_lists, labelled
+from ovtool.formats import coco, coco_repair, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.image_labels import Labelled, LabelledImage
@@ -56,7 +56,7 @@ def read(
         listed, categories = _data_set(spec)
     else:
         folder = file_matching.folder_of(images, spec, f"--labels {spec}")
-        by_name, categories = _coco(spec) if is_json else _columns(Path(spec), classes)
+        by_name, categories = _coco(spec) if is_json else columns(Path(spec), classes)
         listed = _below(folder, by_name)
     return _checked(spec, listed[:limit], categories)
 
@@ -110,6 +110,9 @@ def _coco(source: str) -> tuple[LabelsByName, Categories]:
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+    data, repairs = coco_repair.repaired(data, need_masks=False)
+    if repairs:
+        _logger.warning("%s", coco_repair.sentence(where, repairs))
     annotations = checks.section(data, "annotations", where)
     images, categories = coco.parse_images(data, where), coco.parse_categories(data, where)
     by_image: dict[int, set[int]] = {image.id: set() for image in images}
@@ -157,8 +160,17 @@ def _label_maps(files: registry.DataSet) -> tuple[list[LabelledImage], Categorie
     return _below(files.images, kept), tuple(c for c in categories if c.id not in background)
 
 
-def _columns(path: Path, classes: str | None) -> tuple[LabelsByName, Categories]:
-    """A file of two columns, image and labels, with one separator for all of it (`formats.label_lists`)."""
+def columns(path: Path, classes: str | None) -> tuple[LabelsByName, Categories]:
+    """A file of two columns, image and labels, with one separator for all of it (`formats.label_lists`).
+
+    Args:
+        path: The file.
+        classes: The classes that it may name, as of `--classes`; None for its labels.
+
+    Raises:
+        InputError: The file is broken, or a label is no class.
+        UsageError: The classes are empty, or one is there twice.
+    """
     rows = label_lists.read(path)
     if classes is not None:
         given = vocabularies.parse_classes(classes).classes

@@ -113,8 +113,11 @@ def as_settings(words: Words | str | Sequence[str]) -> Words:
         return Words(classes=words)
     if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
         return Words(classes=",".join(word.replace(",", "\\,") for word in words))
+    kind = type(words).__name__
+    if isinstance(words, Sequence):
+        kind += f" with {next(word for word in words if not isinstance(word, str))!r} in it"
     raise UsageError(
-        f"the words are {type(words).__name__}; give a text such as 'teapot,apple', a list of texts, or "
+        f"the words are {kind}; give a text such as 'teapot,apple', a list of texts, or "
         "ovtool.Words(...)"
     )
 

@@ -167,7 +167,13 @@ class Field:
         return UsageError(f"{self.flag} '{value}' is not allowed; give {self._wanted()}")
 
     def _wanted(self) -> str:
-        names = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
+        names = {
+            bool: "True or False",
+            int: "a whole number",
+            float: "a number",
+            Path: "a path",
+            str: "a text",
+        }
         kinds = [names.get(kind, str(kind)) for kind in self.types]
         words = ["one of " + ", ".join(self.choices)] if self.choices else []
         return " or ".join([*words, *kinds])

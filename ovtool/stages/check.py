@@ -295,7 +295,10 @@ def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
 def _label_maps(folder: Path) -> Iterator[str]:
     classes_file = folder / labelled.CLASSES_FILE
     label_maps.read_classes(classes_file)
-    for path in labelled.label_map_files(folder):
+    files = labelled.label_map_files(folder)
+    if not files:
+        yield f"{folder} holds no label map; put a PNG there for each image"
+    for path in files:
         try:
             yield from _label_map(path, classes_file)
         except OvtoolError as error:

@@ -302,3 +302,12 @@ def test_parts_with_a_broken_mask_or_a_hole(tmp_path):
     part.rename(part.with_name("part-00001.jsonl"))
     status, lines = check_files(tmp_path / "a.parts")
     assert status == 1 and "part-00000.jsonl is missing" in lines[0]
+
+
+def test_a_folder_of_label_maps_without_one_is_a_defect(tmp_path):
+    (tmp_path / "classes.txt").write_text("cow\n")
+    Image.new("L", (4, 3)).save(tmp_path / "a.jpg")
+    status, lines = check_files(tmp_path)
+    assert status == 1 and lines == [
+        f"error: {tmp_path} holds no label map; put a PNG there for each image"
+    ]

@@ -108,8 +108,15 @@ def test_classes(tmp_path: Path) -> None:
     assert label_maps.read_classes(path) == ["tea pot", "café"]
     path.write_bytes("\ufeffa\r\nb\r\n\r\n".encode())
     assert label_maps.read_classes(path) == ["a", "b"]
+    path.write_text("# the labels of 2024\na\n#b\nb\n")
+    assert label_maps.read_classes(path) == ["a", "b"]
+    signs = ["#1", "\\#2", "c#", "# d"]
+    label_maps.write_classes(path, signs)
+    assert path.read_text().splitlines() == ["\\#1", "\\\\#2", "c#", "\\# d"]
+    assert label_maps.read_classes(path) == signs
     for text, message in [
         ("", "names no class"),
+        ("# a\n", "names no class"),
         ("a\n\nb\n", "line 2 is empty"),
         ("a\nb\na\n", "'a' is on line 1 and again on line 3"),
     ]:

@@ -53,6 +53,17 @@ def test_a_coco_file_without_masks(source, photos, said):
     assert len(said) == 1 and "1 of the 3 images" in said[0] and "such as b.jpg" in said[0]
 
 
+def test_what_exporters_write_is_repaired_as_masks_are(source, photos, said):
+    """Ids that are floats and texts, an annotation counted from 0, and a name with the backslashes of Windows."""
+    data = json.loads(json.dumps(DATA))
+    data["images"][0]["id"], data["images"][2]["file_name"] = 1.0, "deep\\c.png"
+    for annotation, id in zip(data["annotations"], (0, 1, "2", 3), strict=True):
+        annotation |= {"id": id, "category_id": str(annotation["category_id"])}
+    plain = label_inputs.read(source(DATA), photos)
+    assert label_inputs.read(source(data), photos).images == plain.images
+    assert len(said) == 3 and "6 numbers that were floats or texts are now integers" in said[1]
+
+
 def test_masks_that_are_there_are_not_looked_at(source, photos, said):
     broken = [{**one, "segmentation": "nonsense", "bbox": [None]} for one in DATA["annotations"]]
     plain = label_inputs.read(source(DATA), photos)
