@@ -91,7 +91,12 @@ def _forwards(photos: int) -> Callable[[], Any]:
     """A work: bare passes of the crops of so many photographs through the image tower of `photo`."""
     from ovtool.models import clip as door
 
-    model, batch = door.load("photo").model, torch.randn(REGIONS, 3, CROP, CROP)
+    clip = door.load("photo")
+    model, batch = clip.model, torch.randn(REGIONS, 3, CROP, CROP)
+    places = model.visual.positional_embedding  # as many as a crop has; their values cost nothing
+    model.visual.positional_embedding = torch.nn.Parameter(
+        places[: 1 + (CROP // clip.patch_size) ** 2]
+    )
 
     @torch.inference_mode()
     def work() -> None:
