@@ -58,7 +58,10 @@ class DataSet:
         if masks is None or not masks.exists():
             reason = f"{masks} is not there" if masks else "name another data set"
             if self.has_label_files:
-                reason = "it has label maps, and here a COCO JSON of masks is needed"
+                reason = (
+                    f"it has label maps, of which `ovtool convert {self.name} --to coco --instances parts -o FILE` "
+                    "makes a COCO JSON of objects; give that with the folder of the images"
+                )
             raise InputError(f"{self.name} has no masks with names; {reason}")
         return masks
 

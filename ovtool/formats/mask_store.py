@@ -67,7 +67,8 @@ class Masks(Sequence[Annotation]):
         number = range(len(self))[place]  # counted from the start; IndexError
         if number < len(self._held):
             return self._held[number]
-        start, stop = self._starts[number - len(self._held) :][:2]
+        line = number - len(self._held)
+        start, stop = self._starts[line], self._starts[line + 1]
         self._flush()
         return _annotation(os.pread(self._opened().fileno(), stop - start, start))
 

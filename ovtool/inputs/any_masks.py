@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ovtool.datasets import registry, vocabularies
+from ovtool.datasets import label_files, registry, vocabularies
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import (
     coco,
@@ -49,8 +49,9 @@ def read(
         InputError: It is not there, is none of these, or is broken.
     """
     path = Path(source)
-    if source != "-" and registry.of_source(source) is not None:
-        return coco.read(masks_file(source))
+    data = None if source == "-" else registry.of_source(source)
+    if data is not None:
+        return _data_set(data)
     if source != "-" and not path.exists():
         raise InputError(f"no such file, folder or data set: {source}")
     if source != "-" and path.is_dir() and not parts.is_parts_folder(path):
@@ -62,6 +63,16 @@ def read(
     if source != "-" and path.is_dir():
         return coco.read(path)
     return _json(source, images, ground_truth)
+
+
+def _data_set(data: registry.DataSet) -> Dataset:
+    """Of a data set its COCO JSON, else its panoptic segments, else a mask for each class of an image."""
+    if data.panoptic is not None:
+        source, folder = data.panoptic
+        return panoptic.read(source, coco_checks.load_long(source)[1], folder)
+    if data.maps:
+        return _of_maps(label_files.without_background(label_files.opened(data)), data.images)
+    return coco.read(data.masks())
 
 
 def masks_file(source: str) -> Path:

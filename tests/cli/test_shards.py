@@ -132,7 +132,7 @@ def test_ray_leaves_what_one_process_leaves(at, desk):
         [*command, *more],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": PACKAGE, **slow},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGE, *sys.path]), **slow},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and f"{COUNT} images" in done.stderr

@@ -5,9 +5,11 @@ import pytest
 
 from ovtool.datasets import label_files, layouts, registry
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import labelled
+from ovtool.formats import coco, labelled
 from ovtool.inputs import images, labels, predictions, truths
 from ovtool.settings import protocols
+from ovtool.settings.convert import Conversion
+from ovtool.stages import convert
 from tests.datasets import sets
 
 
@@ -146,10 +148,33 @@ def test_a_segment_that_the_panoptic_json_does_not_list(root):
         truth.decode(truth.names[0])
 
 
-def test_a_command_that_needs_masks_says_that_there_are_label_maps(root):
+def test_a_command_that_needs_objects_says_how_to_make_them_of_label_maps(root, tmp_path):
     sets.ade20k(root)
-    with pytest.raises(InputError, match="ade20k:val has no masks with names; it has label maps"):
+    lines = (
+        "label maps, of which `ovtool convert ade20k:val --to coco --instances parts -o FILE` makes"
+    )
+    with pytest.raises(InputError, match=lines):
         predictions.truth_file("ade20k", instances=True)
+    made = convert.run(
+        "ade20k:val", "coco", Conversion(instances="parts"), out=tmp_path / "objects.json"
+    )
+    pair = predictions.open_masks(
+        made.out, predictions.truth_file(made.out, instances=True), "refuse"
+    )
+    objects = pair.truth["ADE_val_00000001.jpg"]
+    names = {category.id: category.name for category in pair.datasets[0].categories}
+    assert [(names[mask.category_id], mask.area) for mask in objects] == [
+        ("wall", 6),
+        ("boat", 6),
+        ("flag", 6),
+    ]
+
+
+def test_panoptic_segments_are_converted_one_by_one(root, tmp_path):
+    sets.coco(root)
+    made = convert.run("coco-panoptic", "coco", out=tmp_path / "objects.json")
+    masks = coco.read(made.out).annotations
+    assert [(mask.category_id, mask.area) for mask in masks] == [(9, 12), (155, 6)]
 
 
 # --- classes that the data set's own file names ------------------------------------------------------

@@ -1,8 +1,10 @@
 """Inputs and outputs on object stores, by fsspec's store in memory."""
 
+import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -323,3 +325,80 @@ def test_a_real_client_of_s3_fetches_and_writes(store, monkeypatch):
         assert run(["info", "s3://nowhere/x.json"]) == 1
     finally:
         server.stop()
+
+
+class Bucket(fsspec.AbstractFileSystem):
+    """A store as the clients of others show theirs: no slash before a bucket, folders that are only names of objects,
+    a mark of a folder as an empty object, and a word of its own for what changes with an object."""
+
+    cachable = False
+    objects: dict[str, bytes] = {}
+    mark = ""  # the key of that word
+
+    def ls(self, path, detail=True, **_):
+        path = self._strip_protocol(path).rstrip("/")
+        below = {}
+        for name, content in self.objects.items():
+            if name == path:
+                below[name] = self._object(name, content)
+            elif name.startswith(f"{path}/"):
+                first = f"{path}/{name[len(path) + 1 :].partition('/')[0]}"
+                is_object = first == name
+                below[first] = (
+                    self._object(name, content)
+                    if is_object
+                    else {"name": first, "size": 0, "type": "directory"}
+                )
+        if not below:
+            raise FileNotFoundError(path)
+        return [*below.values()] if detail else [*below]
+
+    def _object(self, name, content):
+        own = {"name": name, "size": len(content), "type": "file", "storageClass": "STANDARD"}
+        return {**own, self.mark: hashlib.md5(content).hexdigest()}
+
+    def _open(self, path, mode="rb", **_):
+        assert mode == "rb"
+        return io.BytesIO(self.objects[path])
+
+    def put_file(self, lpath, rpath, **_):
+        self.objects[self._strip_protocol(rpath)] = Path(lpath).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "mark", "place"),
+    [
+        ("s3", "ETag", "bucket/photos"),
+        ("gs", "etag", "bucket/photos"),
+        ("hf", "blob_id", "datasets/someone/photos/data"),
+        ("az", "etag", "container/photos"),
+    ],
+)
+def test_the_stores_of_others(store, monkeypatch, capsys, scheme, mark, place):
+    """By a client of each scheme that stands in for s3fs, gcsfs, huggingface_hub and adlfs."""
+    contents = {f"{place}/a.png": png(0), f"{place}/deep/b.png": png(1), f"{place}/deep/": b""}
+    opened = []
+
+    class Client(Bucket):
+        protocol, objects = scheme, contents
+
+        def __init__(self, **options):
+            super().__init__(**options)
+            opened.append(options)
+
+    Client.mark = mark
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, scheme, Client)
+    folder = remote.local(f"{scheme}://{place}")
+    assert below(folder) == {"a.png", "deep/b.png"}
+    contents[f"{place}/a.png"] = png(0)[:-1] + b"x"  # of the same length
+    remote.local(f"{scheme}://{place}")
+    assert (folder / "a.png").read_bytes() == contents[f"{place}/a.png"]
+    assert {options["use_listings_cache"] for options in opened} == {False}
+    out = f"{scheme}://{place.partition('/')[0]}/made/o.json"
+    line = ["propose", f"{scheme}://{place}/deep", "--proposer", "regions", "-o", out]
+    assert run(line) == 0 and run(["check", out]) == 0
+    assert "b.png" in contents[out.partition("://")[2]].decode()
+    assert run(line) == 1
+    assert f"{out} exists; replace it with --overwrite" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"no such file or folder: {scheme}://{place}/none"):
+        remote.local(f"{scheme}://{place}/none")
