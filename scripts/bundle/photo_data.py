@@ -18,8 +18,10 @@ NAMES = coco_names()
 VOID = 255
 VIEWS = ((336, False), (336, True), (480, False), (480, True), (608, False), (608, True))
 CAPTIONED_SIDE = 240  # of captioned photographs, which are small
+MANY_CLASSES_SIDE = 288  # of ImageNet's photographs
 _CELLS_OF_A_VIEW = 130
 _CELLS_OF_A_CAPTION = 64
+_CELLS_OF_A_CLASS = 40
 _LEAST_LABELLED = 0.3  # share of a cell's pixels that have a label, for the cell to count
 
 
@@ -44,7 +46,7 @@ class Cells:
 
     Attributes:
         deep, local: what the stem sees, float16 (N, 1280) and (N, 472).
-        shares: of each of COCO's names among the labelled pixels, float32 (N, 133).
+        shares: of each of COCO's names among the labelled pixels, float32 (N, 133); 0 without labels.
         weights: how often each is drawn, float32 (N,), summing to 1.
     """
 
@@ -125,6 +127,25 @@ def captioned_cells(
         rows = torch.randint(len(deep), (_CELLS_OF_A_CAPTION,), generator=generator)
         parts.append((deep[rows], local[rows], present / present.sum()))
     return Captioned(*(torch.stack(part) for part in zip(*parts, strict=True)))
+
+
+def many_classes(folder: Path) -> list[Path]:
+    """The photographs of `imagenet/images`, one for each class."""
+    return sorted(path for path in (folder / "imagenet" / "images").iterdir() if path.is_file())
+
+
+def unlabelled_cells(paths: Sequence[Path], cache: Path, seed: int) -> Cells:
+    """Some cells of photographs without labels, drawn alike."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for path in paths:
+        features = photo_stem.cached(cache, path, MANY_CLASSES_SIDE)
+        deep, local = features.deep.flatten(0, 1), features.local.flatten(0, 1)
+        rows = torch.randperm(len(deep), generator=generator)[:_CELLS_OF_A_CLASS]
+        parts.append((deep[rows], local[rows]))
+    deep, local = (torch.cat(part) for part in zip(*parts, strict=True))
+    count = len(deep)
+    return Cells(deep, local, torch.zeros(count, len(NAMES)), torch.full((count,), 1 / count))
 
 
 def shares(labels: Tensor, height: int, width: int) -> Tensor:

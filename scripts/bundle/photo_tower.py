@@ -30,7 +30,7 @@ class Recipe:
 
     Attributes:
         steps, batch: the number of steps, and of cells in each.
-        distillation: the weight of the classifier's answer at each cell.
+        distillation: the weight of the classifier's answer at each cell, with masks and without.
         delta_dropout: how often a word with classes is its classes alone.
         input_dropout: of what the stem sees.
         seed: of the order and of dropout.
@@ -89,6 +89,10 @@ class Words(nn.Module):
         kept |= ~self.has_classes[: len(base), None]
         return normalize(base + self.delta * kept, dim=1)
 
+    def classes_of(self, features: Tensor) -> Tensor:
+        """The cosines of features, (N, D), of length 1, with the rows of the classes, (N, 1000)."""
+        return features @ normalize(self.classes, dim=1).T
+
     @torch.no_grad()
     def table(self) -> Tensor:
         """The embeddings of all rows, (R, D), of length 1."""
@@ -135,13 +139,23 @@ def train_head(
     tower: HybridVisionTransformer,
     words: Words,
     cells: Cells,
+    others: Cells | None,
     captioned: Captioned | None,
     classifier: tuple[Tensor, Tensor],
     recipe: Recipe,
 ) -> None:
     """Trains the patch embedding, the last norm, the projection and the words, in place.
 
-    Without captioned photographs no caption is learned from.
+    A name that has no cell is no competitor of those that have some: it would only learn what it is not.
+
+    Args:
+        tower: begun by `begin`.
+        words: the table.
+        cells: with masks.
+        others: of photographs of many classes, where the classifier alone is learned from; None for none.
+        captioned: photographs whose captions are learned from; None for none.
+        classifier: its rows and bias.
+        recipe: the settings.
     """
     torch.manual_seed(recipe.seed)
     embed = tower.patch_embed
@@ -158,20 +172,23 @@ def train_head(
         optimizer, [group["lr"] for group in groups], total_steps=recipe.steps, pct_start=0.1
     )
     rows, bias = classifier
+    has_cells = cells.shares.sum(0) > 0
     for step in range(recipe.steps):
         drawn = torch.multinomial(cells.weights, recipe.batch, replacement=True)
         deep, local = cells.deep[drawn].float(), cells.local[drawn].float()
-        with torch.no_grad():
-            taught = (deep @ rows.T + bias).softmax(1)
         features = _noisy(tower, deep, local, recipe=recipe)
         scale = words.scale.exp()
-        named = cross_entropy(
-            scale * features @ words.names(recipe.delta_dropout).T,
-            cells.shares[drawn],
-            label_smoothing=0.02,
-        )
-        classes = scale * features @ normalize(words.classes, dim=1).T
-        loss = recipe.masks * named + recipe.distillation * cross_entropy(classes, taught)
+        names = words.names(recipe.delta_dropout)[has_cells]
+        named = cross_entropy(scale * features @ names.T, cells.shares[drawn][:, has_cells])
+        taught = (deep @ rows.T + bias).softmax(1)
+        loss = recipe.masks * named
+        loss += recipe.distillation * cross_entropy(scale * words.classes_of(features), taught)
+        if others is not None:
+            drawn = torch.multinomial(others.weights, recipe.batch, replacement=True)
+            deep, local = others.deep[drawn].float(), others.local[drawn].float()
+            taught = (deep @ rows.T + bias).softmax(1)
+            features = _noisy(tower, deep, local, recipe=recipe)
+            loss += recipe.distillation * cross_entropy(scale * words.classes_of(features), taught)
         if captioned is not None:
             photographs = torch.randint(len(captioned.present), (_CAPTIONED,))
             deep, local = captioned.deep[photographs], captioned.local[photographs]

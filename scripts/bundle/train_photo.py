@@ -3,8 +3,9 @@
 
     scripts/bundle/train_photo.py --photographs FOLDER --wordnet FOLDER --out FOLDER [--without-masks | --leave-out 35]
 
-FOLDER of photographs: `coco/images/train`, `coco/annotations/{semantic,classes}_train.json`; for the twin without
-masks, which learns from captions, also `flickr/images` and `flickr/captions.json`. The stem comes from a
+FOLDER of photographs: `coco/images/train`, `coco/annotations/{semantic,classes}_train.json` and `imagenet/images`, a
+photograph of each class; for the twin without masks, which learns from captions in place of the latter,
+`flickr/images` and `flickr/captions.json`. The stem comes from a
 package index (`photo_stem`), the words from WordNet's folder (`photo_words`). What the stem sees is cached in
 `OUT/cache`, and each part that is made stands in `OUT` as a file, so that a run which was cut short goes on from there.
 """
@@ -24,7 +25,7 @@ import photo_tower
 import photo_wordnet
 import photo_words
 import torch
-from photo_data import NAMES, Captioned, Photograph
+from photo_data import NAMES, Captioned, Cells, Photograph
 from photo_words import Row
 
 from ovtool.formats import tensors
@@ -63,6 +64,7 @@ def image_tower(
     stem: photo_stem.Stem,
     table: Sequence[Row],
     photographs: Sequence[Photograph],
+    others: Cells | None,
     captioned: Captioned | None,
     cache: Path,
     recipe: photo_tower.Recipe,
@@ -79,7 +81,7 @@ def image_tower(
     words = photo_tower.Words(table, stem.rows, basis, has_masks)
     photo_tower.begin(tower, cells, basis)
     classifier = stem.rows, stem.bias
-    photo_tower.train_head(tower, words, cells, captioned, classifier, recipe)
+    photo_tower.train_head(tower, words, cells, others, captioned, classifier, recipe)
     photo_tower.pool_things(tower, words.names().detach(), STUFF_FROM)
     tower.stem.load_state_dict(stem.network.state_dict())
     return Made(tower, words)
@@ -140,6 +142,14 @@ def fill(stem: photo_stem.Stem, photographs: Sequence[Photograph], cache: Path) 
             print(f"{path.name} at {side}", flush=True)
 
 
+def read_many_classes(folder: Path, stem: photo_stem.Stem, cache: Path, seed: int) -> Cells:
+    """Caches what the stem sees of a photograph of each class, and draws cells of them."""
+    paths = photo_data.many_classes(folder)
+    for path in photo_stem.fill(stem, cache, paths, photo_data.MANY_CLASSES_SIDE):
+        print(f"{path.name} at {photo_data.MANY_CLASSES_SIDE}", flush=True)
+    return photo_data.unlabelled_cells(paths, cache, seed)
+
+
 def read_captions(
     folder: Path, stem: photo_stem.Stem, table: Sequence[Row], cache: Path, seed: int
 ) -> Captioned:
@@ -175,16 +185,18 @@ def main() -> None:
     ]
     cache = options.out / "cache"
     fill(stem, photographs, cache)
-    captioned = None
+    others, captioned = None, None
     if options.without_masks:
         captioned = read_captions(options.photographs, stem, table, cache, options.seed)
+    else:
+        others = read_many_classes(options.photographs, stem, cache, options.seed)
     kept = options.out / f"{options.name}_tower_{options.seed}.pt"
     if kept.is_file():
         made = Made(**torch.load(kept, weights_only=False))
     else:
         masks, captions = (0.0, 1.0) if options.without_masks else (1.0, 0.0)
         recipe = photo_tower.Recipe(seed=options.seed, masks=masks, captions=captions)
-        made = image_tower(stem, table, photographs, captioned, cache, recipe)
+        made = image_tower(stem, table, photographs, others, captioned, cache, recipe)
         torch.save({"tower": made.tower, "words": made.words}, kept)
     tokenizer = options.out / f"{options.name}.tokenizer.json"
     photo_text.make_tokenizer(table, tokenizer)

@@ -135,9 +135,9 @@ def make_model(work: Path, photographs: Path, wordnet: Path, held: list[str]) ->
     stem, words = photo_stem.load(work), photo_words.rows(photo_wordnet.read(wordnet))
     seen = [p for p in photo_data.photographs(photographs, "train") if p.path.name not in held]
     train_photo.fill(stem, seen, work / "cache")
-    made = train_photo.image_tower(
-        stem, words, seen, None, work / "cache", photo_tower.Recipe(seed=0, masks=1.0, captions=0.0)
-    )
+    cache, recipe = work / "cache", photo_tower.Recipe(seed=0, masks=1.0, captions=0.0)
+    others = train_photo.read_many_classes(photographs, stem, cache, recipe.seed)
+    made = train_photo.image_tower(stem, words, seen, others, None, cache, recipe)
     tokenizer = work / f"{NAME}.tokenizer.json"
     photo_text.make_tokenizer(words, tokenizer)
     model = train_photo.whole_model(made, words, tokenizer, 900)
