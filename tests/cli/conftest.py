@@ -75,7 +75,8 @@ def trained_and_resumed(desk, forked, content):
         assert forked(desk, [*arguments, "-o", "whole.safetensors"]) == 0
         cut = [*arguments, "-o", "cut.safetensors"]
         kept = f"cut.safetensors{checkpoint}.checkpoint"
-        assert forked(desk, cut, {"exists": kept}) == -9
+        saved = {"call": "ovtool.training.checkpoints:Checkpoint.save", "exists": kept}
+        assert forked(desk, cut, saved | {"after": True}) == -9
         assert (desk / kept).exists() and not (desk / "cut.safetensors").exists()
         assert forked(desk, [*cut, "--resume"]) == 0
         left = content(desk)

@@ -2,10 +2,10 @@
 
 A line is JSON: `folder`, `arguments`, and `kill_when`, one of
 - null: the command runs to its end;
-- {"exists": NAME}: it is killed as soon as the folder has that file;
-- {"files": N, "delay": SECONDS}: as soon as there are N files, and a moment more;
-- {"call": "MODULE:NAME" or "MODULE:CLASS.NAME", "count": N, "after": bool}: it kills itself at the
-  N-th call of that function, before it or after it.
+- {"files": N, "delay": SECONDS}: it is killed as soon as the folder has N files, and a moment more;
+- {"call": "MODULE:NAME" or "MODULE:CLASS.NAME", "after": bool, "count": N}: it kills itself at the N-th
+  call of that function, before it or after it; with "exists": NAME in place of the count, after the first
+  call that leaves that file.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ def dies_at(moment):
     @functools.wraps(inner)
     def counted(*arguments, **named):
         calls.append(name)
-        last = len(calls) == moment["count"]
-        if last and not moment["after"]:
+        is_last = len(calls) == moment.get("count")
+        if is_last and not moment["after"]:
             os.kill(os.getpid(), signal.SIGKILL)
         answer = inner(*arguments, **named)
-        if last:
+        if is_last or ("exists" in moment and Path(moment["exists"]).exists()):
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
@@ -59,11 +59,7 @@ def work(job, modules):
 def kill_when(child, folder, moment):
     """Waits for the moment, or for the end of the child."""
     while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        if "exists" in moment:
-            due = (folder / moment["exists"]).exists()
-        else:
-            due = sum(path.is_file() for path in folder.rglob("*")) >= moment["files"]
-        if due:
+        if sum(path.is_file() for path in folder.rglob("*")) >= moment["files"]:
             time.sleep(moment.get("delay", 0))
             os.kill(child, signal.SIGKILL)
             return
