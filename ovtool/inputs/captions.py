@@ -8,7 +8,7 @@ from pathlib import Path
 from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
-from ovtool.formats import file_matching
+from ovtool.formats import file_matching, shards
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
@@ -69,12 +69,12 @@ def find(
     return items, captioned
 
 
-def default_output(spec: str, kind: str) -> str:
+def default_output(spec: str, ending: str) -> str:
     """The file in the current folder when no -o names another: `coco.pairs.json` for coco:train2017."""
     if is_data_set(spec):
-        return f"{spec.partition(':')[0]}.{kind}.json"
-    stem = "captions" if spec == "-" else Path(spec).stem
-    return f"{stem}.{kind}.json"
+        return f"{spec.partition(':')[0]}.{ending}"
+    has_no_name = spec == "-" or shards.is_shards(spec)
+    return f"{'captions' if has_no_name else Path(spec).stem}.{ending}"
 
 
 def choose(image: CaptionedImage, count: str, seed: int) -> CaptionedImage:

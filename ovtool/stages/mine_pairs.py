@@ -147,7 +147,7 @@ def run(
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     items, captioned = captioned_images.find(spec, folder, limit)
-    target = str(out or captioned_images.default_output(spec, "pairs"))
+    target = str(out or captioned_images.default_output(spec, "pairs.json"))
     written = PairCrops(None if crops is None else Path(crops))
     captions_file, _ = captioned_images.locate(spec, folder)
     shaping = (nouns, nouns.spacy_model, matching, compute, run)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ovtool.batches import captions as caption_batches
 from ovtool.batches.captions import Listed, Sharded
 from ovtool.batches.readable import Check
-from ovtool.datasets import registry
 from ovtool.errors import UsageError
 from ovtool.formats import shards
 from ovtool.formats.shards import Left
@@ -75,7 +74,8 @@ def run(
     """
     captions = str(captions)
     compute = resolve.for_data(compute, captions)
-    place = training.opened(out or _default_out(captions), compute, run, progress)
+    target = out or caption_inputs.default_output(captions, "pacl.safetensors")
+    place = training.opened(target, compute, run, progress)
     dense_clip.last_blocks(pacl.last_block)
     read, folder = _read(captions, None if images is None else Path(images))
     place = requests.begin_training(place, "train-pacl", pacl, compute, sources=read, folder=folder)
@@ -212,11 +212,3 @@ def _saver(clip: Clip, head: PaclTraining) -> training.Save:
     return lambda path, settings: head_file.save(
         path, clip, dataclasses.replace(head.head(), settings=settings)
     )
-
-
-def _default_out(captions: str) -> str:
-    if caption_inputs.is_data_set(captions):
-        return f"{registry.split_name(captions)[0]}.pacl.safetensors"
-    if shards.is_shards(captions) or captions == "-":
-        return "captions.pacl.safetensors"
-    return f"{Path(captions).stem}.pacl.safetensors"

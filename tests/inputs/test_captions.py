@@ -10,6 +10,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.formats.captions import Caption, CaptionedImage
 from ovtool.inputs import captions as caption_inputs
 from ovtool.models import nouns
+from ovtool.settings.pairs import Nouns
 
 
 def image(name="a.jpg", texts=("a", "b", "c", "d", "e")):
@@ -57,10 +58,10 @@ def test_a_file_with_its_folder(tmp_path):
 
 
 def test_the_name_of_the_output():
-    assert caption_inputs.default_output("coco", "pairs") == "coco.pairs.json"
-    assert caption_inputs.default_output("collage:train", "pairs") == "collage.pairs.json"
-    assert caption_inputs.default_output("deep/mine.json", "pairs") == "mine.pairs.json"
-    assert caption_inputs.default_output("-", "pairs") == "captions.pairs.json"
+    assert caption_inputs.default_output("coco", "pairs.json") == "coco.pairs.json"
+    assert caption_inputs.default_output("collage:train", "pairs.json") == "collage.pairs.json"
+    assert caption_inputs.default_output("deep/mine.json", "pairs.json") == "mine.pairs.json"
+    assert caption_inputs.default_output("-", "pairs.json") == "captions.pairs.json"
 
 
 def test_captions_are_drawn_from_the_seed_and_the_image():
@@ -80,8 +81,8 @@ def test_more_captions_hold_those_of_fewer():
     assert [caption.id for caption in five] == sorted(caption.id for caption in five)
     assert caption_inputs.choose(whole, "all", 3) == whole
     assert caption_inputs.choose(image(texts="ab"), "5", 3) == image(texts="ab")
-    with pytest.raises(UsageError, match="not 2"):
-        caption_inputs.choose(whole, "2", 0)
+    with pytest.raises(UsageError, match="--captions-per-image '2' is not one of '1', '5', 'all'"):
+        Nouns(captions_per_image="2")
 
 
 def test_each_lemma_of_an_image_once_where_it_is_said_first():
