@@ -42,7 +42,7 @@ def report(
     """Write one HTML file to look at results: images with their regions, side by side, and what made them.
 
     The page needs no network and nothing beside it. Each word has a switch; the regions have an opacity; a
-    pixel tells its word and score. With --ground-truth images are sorted by their IoU, and each class
+    pixel tells its word and score. With --ground-truth images can be sorted by their IoU, and each class
     has its own; without it, by the disagreement of the first two files. Files of trainings add their
     curves, JSON of evaluate its table. Images are looked for in --images, in the data set of
     --ground-truth, or else in the current folder.

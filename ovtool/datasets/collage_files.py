@@ -16,7 +16,7 @@ from ovtool import __version__
 from ovtool.datasets import art, collage
 from ovtool.datasets.captions import caption
 from ovtool.datasets.nouns import GROUNDS
-from ovtool.formats import atomic, coco, label_maps, parts, rle
+from ovtool.formats import atomic, coco, images, label_maps, parts, rle
 
 CAPTIONS_PER_IMAGE = 5
 WORDS_PER_IMAGE = 20
@@ -98,7 +98,8 @@ def _make_scene(spec: CollageSpec, folder: Path, index: int) -> _Record:
     Image.fromarray(scene.pixels).save(path, "JPEG", quality=95, subsampling=0)
     labels = semantic_map(scene, names)
     label_map = folder / "label_maps" / spec.split / f"{index + 1:06d}.png"
-    label_maps.image(labels, len(names), names).save(label_map, compress_level=1)
+    drawn = label_maps.image(labels, len(names), names)
+    drawn.save(label_map, compress_level=1, pnginfo=images.drawn_mark())
     objects = rle.encode_label_map(scene.object_map, range(len(scene.objects)))
     classes = rle.encode_label_map(labels, range(len(names)))
     return _Record(

@@ -77,6 +77,7 @@ def of_json(
     """A data set from parsed JSON, whatever it holds, repaired and checked as by ``read``; ``where`` names it in
     messages."""
     if isinstance(data, list | Entries):
+        checks.refuse_tools(data, where)
         if truth is None:
             raise InputError(
                 f"{where} is a bare list of results, without images and categories; "

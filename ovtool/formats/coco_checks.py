@@ -88,6 +88,7 @@ def _parsed(name: str, data: bytes) -> tuple[str, Any]:
 def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:
     """A section that must be there as a list; each entry is checked to be an object as it is drawn."""
     if name not in data:
+        refuse_tools(data, where)
         raise InputError(
             f"{where} has no section {name}: a COCO file holds images, annotations and categories"
         )
@@ -95,6 +96,12 @@ def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[
     if not isinstance(entries, list | Entries):
         raise InputError(f"{where}: {name} is {short(entries)}, not a list; put it in [ ]")
     return _objects(entries, name, where)
+
+
+def refuse_tools(data: object, where: str) -> None:
+    """Raises InputError for an annotation as another program keeps it."""
+    if what := wrong_kind.of_tool(data):
+        raise InputError(f"{where} {what}")
 
 
 def _objects(entries: Iterable[Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:

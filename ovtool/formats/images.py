@@ -141,11 +141,16 @@ def save_png(path: Path, image: Image.Image, *, is_drawn: bool = True) -> None:
 
     is_drawn: the file says that it shows a result, and a search of folders leaves it out (`is_result`).
     """
-    buffer, text = io.BytesIO(), PngInfo()
-    if is_drawn:
-        text.add_text(*RESULT)
-    image.save(buffer, "PNG", compress_level=6, pnginfo=text)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6, pnginfo=drawn_mark() if is_drawn else None)
     atomic.write_bytes(path, buffer.getvalue())
+
+
+def drawn_mark() -> PngInfo:
+    """What a PNG holds that shows a result (`is_result`)."""
+    text = PngInfo()
+    text.add_text(*RESULT)
+    return text
 
 
 def is_result(path: Path) -> bool:

@@ -84,6 +84,7 @@ def _head(path: Path) -> bytes:
 
 
 def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
+    coco_checks.refuse_tools(content, where)
     if isinstance(content, list | Entries):
         return "COCO results", content
     if not isinstance(content, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ovtool.formats import strict_json
@@ -33,6 +33,26 @@ COCO = {
     "segment": ("a COCO JSON of segments", "evaluate"),
     "refine": ("a COCO JSON of pseudo masks", "train-segmenter"),
 }
+
+# keys of an annotation as another program keeps it, and that program; each of them exports COCO JSON
+TOOLS = (
+    ({"shapes", "imagePath"}, "LabelMe"),
+    ({"data", "annotations"}, "Label Studio"),
+    ({"filename", "regions"}, "VIA"),
+    ({"objects", "size", "tags"}, "Supervisely"),
+)
+
+
+def of_tool(content: object) -> str | None:
+    """What parsed JSON is as an annotation of another program, and the mend; None for any other JSON. Some
+    keep one image in a file, others a list or an object of images, of which the first is looked at."""
+    inner = content.values() if isinstance(content, dict) else content
+    first = next(iter(inner), None) if isinstance(inner, Iterable) else None
+    for entry in (content, first):
+        for keys, program in TOOLS:
+            if isinstance(entry, dict) and keys <= entry.keys() and "images" not in entry:
+                return f"is an annotation of {program}; export COCO JSON with masks there, and give that"
+    return None
 
 
 def of_tensors(kind: str) -> str:

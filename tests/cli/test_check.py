@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ovtool.cli.app import app
 from ovtool.cli.errors import run
+from ovtool.errors import InputError
 from ovtool.formats import coco, label_maps, merge, parts, rle, tensors
 from ovtool.stages import check, info
 
@@ -311,3 +312,23 @@ def test_a_folder_of_label_maps_without_one_is_a_defect(tmp_path):
     assert status == 1 and lines == [
         f"error: {tmp_path} holds no label map; put a PNG there for each image"
     ]
+
+
+@pytest.mark.parametrize(
+    "program, content",
+    [
+        ("LabelMe", {"version": "5.0", "shapes": [], "imagePath": "a.png", "imageData": None}),
+        ("Label Studio", [{"id": 1, "data": {"image": "a.png"}, "annotations": []}]),
+        ("VIA", {"a.png1234": {"filename": "a.png", "size": 1234, "regions": []}}),
+        ("Supervisely", {"tags": [], "size": {"height": 3, "width": 4}, "objects": []}),
+    ],
+)
+def test_an_annotation_of_another_program_is_named(tmp_path, program, content):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    said = f"{path} is an annotation of {program}; export COCO JSON with masks there, and give that"
+    assert check_files(path) == (1, [f"error: {said}"])
+    with pytest.raises(InputError, match=f"is an annotation of {program}"):
+        coco.read(path)
+    path.write_text(json.dumps({**good_coco(), "data": {}}))
+    assert check_files(path) == (0, [])

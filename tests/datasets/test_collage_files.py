@@ -168,6 +168,15 @@ def test_instances_lie_within_the_semantic_mask_of_their_class(instances, semant
         assert np.array_equal(np.any(objects, 0), np.any([mask for _, mask in found], 0))
 
 
+def test_a_search_of_the_whole_folder_takes_the_images_alone(made):
+    from ovtool.formats import image_search
+
+    items = image_search.find_images([str(made)])
+    assert {item.name for item in items} == {
+        path.relative_to(made).as_posix() for path in (made / "images").rglob("*.jpg")
+    }
+
+
 def test_label_maps_say_what_the_semantic_masks_say(made, semantic):
     folder = made / "label_maps" / "test"
     assert tuple(label_maps.read_classes(folder / "classes.txt")) == class_names()
