@@ -36,7 +36,7 @@ def class_probabilities(features: Tensor, text: Tensor, logit_scale: float) -> T
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """M_c of activations A (K, N, D) and the gradients dS_c / dA (K, N, D), a row a class: (K, N), from 0
+    """M_c of activations A (1, N, D) of an image and the gradients dS_c / dA (K, N, D), a row a class: (K, N), from 0
     on."""
     weights = gradients.mean(dim=1, keepdim=True)  # (K, 1, D)
     return (weights * activations).sum(dim=-1).relu()

@@ -10,6 +10,7 @@ as 0 in `miou_union` and does not count in `miou_truth`. Their intervals are in 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,17 +55,35 @@ def confusion(
         raise ValueError(f"prediction {predicted.shape}, truth {true.shape}")
     columns = num_classes + 1
     codes = np.empty(true.size, np.int64)  # i (K + 1) + j; what is not counted comes last
+    signed, unsigned = _integers(predicted, true, columns)
     flat = (predicted.ravel(), true.ravel())
     for start in range(0, true.size, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        j, i = (labels[part].astype(np.int64) for labels in flat)
-        counted = i != ignore
-        if ((i < 0) | (i >= num_classes))[counted].any():
-            raise ValueError(f"truth holds values outside 0..{num_classes - 1} and not {ignore}")
-        j[(j < 0) | (j >= num_classes)] = num_classes
-        codes[part] = np.where(counted, i * columns + j, num_classes * columns)
+        j, i = (
+            labels[part].astype(signed, copy=False).view(unsigned) for labels in flat
+        )  # in which a value below 0 is very large
+        code = i * unsigned(columns) + np.minimum(j, unsigned(num_classes))
+        outside = i >= num_classes
+        if 0 <= ignore < num_classes:
+            outside |= i == ignore
+        if outside.any():
+            if (i[outside].view(signed) != ignore).any():
+                raise ValueError(
+                    f"truth holds values outside 0..{num_classes - 1} and not {ignore}"
+                )
+            code[outside] = num_classes * columns
+        codes[part] = code
     counts = np.bincount(codes, minlength=num_classes * columns + 1)
     return counts[:-1].reshape(-1, columns)
+
+
+def _integers(
+    predicted: NDArray[Any], true: NDArray[Any], columns: int
+) -> tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]]]:
+    """The smallest integers, with and without a sign, that hold all labels and all codes of pixels."""
+    held = np.result_type(predicted, true, np.int32)
+    small = held == np.int32 and columns < 1 << 15
+    return (np.int32, np.uint32) if small else (np.int64, np.uint64)
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 DISTANCES = (1, 2, 4, 8, 12, 24)  # pixels
 ITERATIONS = 10
+_ROWS = 16  # whose weights are made at once
 
 
 @torch.no_grad()
@@ -54,8 +55,12 @@ def affinity(image: Tensor, distances: Sequence[int] = DISTANCES) -> Tensor:
         variance += (shifted - mean).square_()
     deviation = variance.div_(samples - 1).sqrt_()
     scale = (1e-8 + 0.1 * deviation).reciprocal_()
-    unlike = [((image - other).abs_() * scale).mean(0) for other in _neighbours(image, distances)]
-    return torch.stack(unlike).neg_().softmax(0)
+    weights = image.new_empty(8 * len(distances), *image.shape[1:])
+    for weight, other in zip(weights, _neighbours(image, distances), strict=True):
+        torch.mean((image - other).abs_() * scale, 0, out=weight).neg_()
+    for rows in weights.split(_ROWS, dim=1):  # a second copy of all weights would be large
+        rows.copy_(rows.softmax(0))
+    return weights
 
 
 def _neighbours(values: Tensor, distances: Sequence[int]) -> Iterator[Tensor]:

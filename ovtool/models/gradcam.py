@@ -1,7 +1,7 @@
 """GradCAM on a CLIP's image tower, one backward pass for all classes of an image (`methods.activation_maps`).
 
-The last block's input is repeated, once for each class, so that the gradients of all classes come from
-one backward pass through that block alone.
+Only the last block is gone back through, once for all classes: it sees the image once, and the gradients of the
+classes are a batch.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,7 @@ def maps(clip: Clip, pixels: Tensor, text: Tensor, classes: int) -> Tensor:
     (1, 3, H, W), sides multiples of the patch: (classes, h, w) in [0, 1], float32."""
     grid = towers.grid_size(pixels, clip.patch_size)
     tokens = last_block_input(clip, pixels)
-    rows = tokens.expand(classes, -1, -1)
-    activations, gradients = class_gradients(clip, rows, text, list(range(classes)))
+    activations, gradients = class_gradients(clip, tokens, text, list(range(classes)))
     raw = activation_maps.gradcam(activations, gradients)
     return activation_maps.min_max(raw.unflatten(1, grid))
 
@@ -29,9 +28,9 @@ def maps(clip: Clip, pixels: Tensor, text: Tensor, classes: int) -> Tensor:
 def class_gradients(
     clip: Clip, tokens: Tensor, text: Tensor, targets: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Activations A and the gradients dS_c / dA of the patches, each (K, h*w, width), float32.
+    """Activations A of the patches, (1, h*w, width), and their gradients dS_c / dA, (K, h*w, width), float32.
 
-    tokens: the last block's input, (K, prefix + h*w, width). targets: the word c of each row.
+    tokens: the last block's input, (1, prefix + h*w, width). targets: the K words c.
     """
     visual = clip.model.visual
     norm, rest = _last_block(visual)
@@ -40,10 +39,10 @@ def class_gradients(
         entered = norm(tokens).detach().requires_grad_(True)
         features = pooled(visual, rest(tokens, entered)[:, prefix:]).float()
         probabilities = activation_maps.class_probabilities(features, text, clip.logit_scale)
-        rows = torch.arange(len(targets), device=tokens.device)
-        score = probabilities[rows, torch.tensor(targets, device=tokens.device)].sum()
-        (gradient,) = torch.autograd.grad(score, entered)
-    return entered.detach()[:, prefix:].float(), gradient[:, prefix:].float()
+        scores = probabilities[0, targets]
+        each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
+        (gradients,) = torch.autograd.grad(scores, entered, each, is_grads_batched=True)
+    return entered.detach()[:, prefix:].float(), gradients[:, 0, prefix:].float()
 
 
 def last_block_input(clip: Clip, pixels: Tensor) -> Tensor:

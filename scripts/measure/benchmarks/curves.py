@@ -161,22 +161,26 @@ def batch(setup: Setup) -> Curve:
 
 
 def ranks(setup: Setup) -> Curve:
-    """Ranks of a training, one thread each."""
-    sizes, seconds = (1, 2, 4), []
+    """Ranks of a training, one thread each; the theory is the same work without any exchange, which shows what the
+    cores of this machine take from each other."""
+    sizes = (1, 2, 4)
+    together, alone = ([_ranks(n, exchanges) for n in sizes] for exchanges in (True, False))
+    return Curve("ranks of one thread", "step of `train-pacl`, batch 64", sizes, together, alone,
+                 "the same without exchange")  # fmt: skip
+
+
+def _ranks(count: int, exchanges: bool) -> float:
+    """The seconds of a step on so many ranks."""
     folder = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder.parents[1]}",
                    "OMP_NUM_THREADS": "1"}  # fmt: skip
-    for n in sizes:
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n),
-             "--no-python", sys.executable, "-c", "from benchmarks import ranks; ranks.main()"],
-            check=True, capture_output=True, text=True, env=environment,
-        )  # fmt: skip
-        seconds.append(float(done.stdout.split()[-1]))
-    cores = os.cpu_count() or 1
-    theory = [seconds[0] / min(n, cores) for n in sizes]
-    return Curve("ranks of one thread", "step of `train-pacl`, batch 64", sizes, seconds, theory,
-                 f"work / ranks, up to {cores} cores")  # fmt: skip
+    code = f"from benchmarks import ranks; ranks.main({exchanges})"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count),
+         "--no-python", sys.executable, "-c", code],
+        check=True, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    return float(done.stdout.split()[-1])
 
 
 CURVES = (regions, words, pixels, runs, batch, ranks)

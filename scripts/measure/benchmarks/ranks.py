@@ -15,8 +15,12 @@ from ovtool.models import pacl
 BATCH = 64  # images of all ranks together
 
 
-def main() -> None:
-    """Three steps, after one that warms up."""
+def main(exchanges: bool) -> None:
+    """Three steps, after one that warms up.
+
+    Args:
+        exchanges: whether the ranks exchange embeddings and gradients; without, each does its share alone.
+    """
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     ranks = distributed.get_world_size()
@@ -29,10 +33,11 @@ def main() -> None:
         distributed.barrier()
         began = time.perf_counter()
         tokens = pacl.tokens(clip, pixels).flatten(1, 2)
-        everyone = [torch.empty_like(texts) for _ in range(ranks)]
-        distributed.all_gather(everyone, texts)
+        everyone = [texts.clone() for _ in range(ranks)]
+        if exchanges:
+            distributed.all_gather(everyone, texts)
         two_passes(embedder, tokens, torch.cat(everyone)[:own], 30.0)
-        for weight in embedder.parameters():
+        for weight in embedder.parameters() if exchanges else ():
             distributed.all_reduce(weight.grad)
         distributed.barrier()
         times.append(time.perf_counter() - began)
