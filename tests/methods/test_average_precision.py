@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovtool.formats import coco, rle
-from ovtool.methods import average_precision
+from ovtool.methods import average_precision, coco_counts, recall
 
 SIDE, CLASSES = 48, 3
 
@@ -84,3 +84,19 @@ def test_a_class_without_truth_does_not_count():
     more = average_precision.measure(truth, predicted, CLASSES + 1)
     assert more.measures == fewer.measures and np.isnan(more.classes[-1])
     assert more.sampled(np.ones((1, 3)))["ap"][0] == pytest.approx(fewer.measures["ap"])
+
+
+def test_images_in_blocks_are_counted_as_at_once(monkeypatch):
+    truth, predicted = scenes(9, seed=3)
+    del predicted["3.jpg"]
+    truth["5.jpg"] = predicted["6.jpg"] = []
+
+    def counted():
+        measured = average_precision.measure(truth, predicted, CLASSES + 1)
+        recalled = recall.measure(truth, predicted)
+        samples = measured.sampled(np.ones((1, 9)))
+        return repr((measured.measures, measured.classes, samples, recalled))
+
+    at_once = counted()
+    monkeypatch.setattr(coco_counts, "BLOCK", 2)
+    assert counted() == at_once
