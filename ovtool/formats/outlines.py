@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.spatial import cKDTree
 
 Points = NDArray[np.int64]  # (N, 2), column and row of pixels
 
@@ -35,6 +34,8 @@ def pieces(mask: NDArray[np.bool_]) -> list[Points]:
 
 def joined(polygons: Sequence[Points]) -> Points:
     """Polygons as one: each is reached from the nearest point of those before it."""
+    from scipy.spatial import cKDTree  # which few commands need
+
     points = np.concatenate(polygons)
     owner = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
     starts = np.cumsum([0, *(len(polygon) for polygon in polygons)])
