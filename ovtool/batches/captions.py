@@ -111,7 +111,7 @@ def listed(
         check: how the images are looked at.
 
     Raises:
-        InputError: the file is broken, or none of its images is there and can be read.
+        InputError: the file is broken, or fewer than two of several images are there and can be read.
     """
     everything = captions_file.read(source).images
     captioned = [image for image in everything if image.captions]
@@ -133,6 +133,12 @@ def listed(
     count = round(held_out * len(kept)) if len(kept) >= 10 else 0
     held = set(np.random.default_rng([seed, 1]).permutation(kept)[:count].tolist())
     train = [index for index in kept if index not in held]
+    if len(train) < 2 <= len(captioned):
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in left.samples.items() if n)
+        raise InputError(
+            f"only {len(train)} of the {len(everything)} images of {source} can be trained on ({reasons}); give two "
+            "or more with their captions"
+        )
     texts = tuple(tuple(caption.text for caption in captioned[index].captions) for index in train)
     names = [
         [items[index].name, list(captions)] for index, captions in zip(train, texts, strict=True)

@@ -128,7 +128,9 @@ def test_a_page_is_not_replaced_and_other_files_are_refused(folder):
     with pytest.raises(OutputExistsError):
         report.run([truth], images=folder, out=out)
     report.run([truth], images=folder, out=out, run=Run(overwrite=True))
-    with pytest.raises(InputError, match="is image; a report reads"):
+    with pytest.raises(
+        InputError, match=r"a report can show nothing of .*a.png \(image\); it reads COCO masks"
+    ):
         report.run([folder / "a.png"], out=folder / "other.html")
 
 

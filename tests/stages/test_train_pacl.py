@@ -386,6 +386,11 @@ def test_none_of_the_pictures_is_there(train, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="none of the 12 images of .*said.json is below"):
         train(images=tmp_path / "empty")
+    (tmp_path / "empty/05.png").write_bytes((tmp_path / "photos/05.png").read_bytes())
+    with pytest.raises(
+        InputError, match=r"only 1 of the 12 images .* \(.*no image: 11\); give two"
+    ):
+        train(images=tmp_path / "empty")
 
 
 def test_captions_longer_than_the_context_lose_their_end_and_are_counted(train, said, small):
