@@ -56,3 +56,24 @@ def test_a_thousand_images_need_the_memory_of_a_hundred(tmp_path, line):
         for count in ("100", "1000")
     ]
     assert peaks[1] <= 1.1 * peaks[0], peaks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to keep memory")
+def test_a_command_uses_freed_memory_again():
+    """A large piece that is freed and asked for again comes without new pages, unless the user's setting holds."""
+    program = (
+        "import resource, sys; from ovtool.__main__ import main; sys.argv[1:] = ['--version']; main()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "bytearray(1 << 26); before = faults(); bytearray(1 << 26); print(faults() - before)"
+    )
+    counts = []
+    for setting in ({}, {"MALLOC_MMAP_THRESHOLD_": "65536"}):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **setting},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        counts.append(int(done.stdout.split()[-1]))
+    assert counts[0] < 100 < counts[1]
