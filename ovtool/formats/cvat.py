@@ -89,7 +89,7 @@ def read(path: Path) -> Dataset:
             elif element.tag == "track":
                 left["track"] += 1
                 element.clear()
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # of an encoding
         raise InputError(f"{path} is no XML that can be read: {error}; export it again") from None
     numbers = [image.id for image in images]
     if len(set(numbers)) < len(numbers):

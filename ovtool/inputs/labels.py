@@ -136,7 +136,12 @@ def _voc(files: registry.DataSet, objects: Path) -> tuple[list[LabelledImage], C
             root = ElementTree.parse(path).getroot()
         except FileNotFoundError:
             raise InputError(f"no such file: {path}; it has the labels of {item.name}") from None
-        except (ElementTree.ParseError, OSError) as error:
+        except (
+            ElementTree.ParseError,
+            OSError,
+            LookupError,
+            ValueError,
+        ) as error:  # of an encoding
             raise InputError(f"{path} is no XML file that can be read: {error}") from None
         present = {(entry.findtext("name") or "").strip() for entry in root.iter("object")}
         if unknown := sorted(present - ids.keys()):

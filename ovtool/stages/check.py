@@ -173,7 +173,7 @@ def _xml(path: Path) -> list[str]:
     """Defects of an annotation of VOC: it must be XML, with the names of its objects."""
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # of an encoding
         return [f"{path} is no XML: {error}; write it again"]
     nameless = sum(not (entry.findtext("name") or "").strip() for entry in root.iter("object"))
     return [f"{path}: {nameless} of its objects have no name; add it"] if nameless else []

@@ -164,9 +164,10 @@ def test_voc_that_is_broken(voc):
     path.write_text("<annotation><object><name>unicorn</name></object></annotation>")
     with pytest.raises(InputError, match="2007_1.xml names 'unicorn', which is no class of VOC"):
         label_inputs.read("voc:train")
-    path.write_text("<annotation>")
-    with pytest.raises(InputError, match="2007_1.xml is no XML file"):
-        label_inputs.read("voc:train")
+    for broken in ("<annotation>", '<?xml version="1.0" encoding="utf-100"?><annotation/>'):
+        path.write_text(broken)
+        with pytest.raises(InputError, match="2007_1.xml is no XML file"):
+            label_inputs.read("voc:train")
     path.unlink()
     with pytest.raises(InputError, match="no such file: .*2007_1.xml"):
         label_inputs.read("voc:train")

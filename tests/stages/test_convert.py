@@ -362,9 +362,10 @@ def test_other_shapes_of_cvat(data, tmp_path, caplog):
         InputError, match="a mask of a,b.jpg cannot be read .its runs do not add up"
     ):
         came(tmp_path, target)
-    target.write_text("<annotations>")
-    with pytest.raises(InputError, match="is no XML that can be read"):
-        came(tmp_path, target)
+    for broken in ("<annotations>", '<?xml version="1.0" encoding="utf-100"?><annotations/>'):
+        target.write_text(broken)
+        with pytest.raises(InputError, match="is no XML that can be read"):
+            came(tmp_path, target)
 
 
 def test_shards_are_read_by_the_reader_of_shards_and_broken_ones_are_refused(data, tmp_path):
