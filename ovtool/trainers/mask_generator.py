@@ -133,6 +133,7 @@ class Matching:
                 warmup=settings.warmup or 0,
                 save_every=settings.save_every or SAVE_EVERY,
                 validate_every=every,
+                first=self.label_steps or 0,
             ),
             step=self._step,
             validate=validate,

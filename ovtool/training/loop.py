@@ -38,6 +38,7 @@ class Plan:
     with power 0.9 (detectron2's), `constant` stays.
     clip_norm: the greatest norm of the gradient over all parameters, None for no bound.
     save_every, validate_every: in steps; 0 is never.
+    first: how many of the steps belong to a phase before, in which the rate rises and falls by itself.
     """
 
     steps: int
@@ -46,12 +47,15 @@ class Plan:
     clip_norm: float | None = None
     save_every: int = 100
     validate_every: int = 0
+    first: int = 0
 
     def factor(self, step: int) -> float:
         """What the peak rate is multiplied with at a step, from 0 on."""
+        begin, end = (0, self.first) if step < self.first else (self.first, self.steps)
+        step -= begin
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        done = (step - self.warmup) / max(1, end - begin - self.warmup)
         falls = {
             "cosine": 0.5 * (1 + math.cos(math.pi * done)),
             "linear": 1 - done,

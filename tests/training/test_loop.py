@@ -121,6 +121,12 @@ def test_rates():
     assert Plan(10, shape="constant").factor(9) == 1.0
 
 
+def test_the_rate_of_a_second_phase_is_that_of_a_training_of_its_own():
+    plan, first, second = Plan(310, warmup=2, first=300), Plan(300, warmup=2), Plan(10, warmup=2)
+    alone = [*map(first.factor, range(300)), *map(second.factor, range(10))]
+    assert [*map(plan.factor, range(310))] == alone
+
+
 def test_thinned_keeps_ends_means_and_rare_measures():
     curve = [{"step": step, "loss": float(step)} for step in range(1, 1001)]
     curve[499]["miou"] = 0.25
