@@ -15,9 +15,8 @@ from typing import Any, cast
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from ovtool.cli import cheap_checks, output
+from ovtool.cli import output
 from ovtool.errors import UpToDate, UsageError
-from ovtool.inputs import addresses
 from ovtool.settings.field import Argument, Field
 
 MESSAGES = "Messages and help"
@@ -264,6 +263,9 @@ class DeclaredCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> None:
         """Runs the function with what was parsed."""
+        from ovtool.cli import cheap_checks  # these two import settings, which no help needs
+        from ovtool.inputs import addresses
+
         output.add_verbosity(ctx.params["verbose"] - ctx.params["quiet"])
         try:
             values = self._values(ctx.params)
