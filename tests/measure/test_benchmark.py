@@ -99,11 +99,16 @@ def test_quick_fails_on_a_ratio_that_is_false(place, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "others_now", lambda: 0.0)
     monkeypatch.setattr(benchmark, "limits_of_machine", lambda: SETUP.limits)
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--quick"])
-    (folder / "benchmark.json").write_text(json.dumps({"rows": {}, "quick": {"row": 2.9}}))
+    table = {"rows": {}, "quick": {"row": 2.9}, "machine": benchmark.machine()}
+    (folder / "benchmark.json").write_text(json.dumps(table))
     assert benchmark.main() == 0
-    (folder / "benchmark.json").write_text(json.dumps({"rows": {}, "quick": {"row": 3.1}}))
+    (folder / "benchmark.json").write_text(json.dumps(table | {"quick": {"row": 3.1}}))
     assert benchmark.main() == 1
     assert "fell by more than a third: a work: 2.00, in the table 3.1" in capsys.readouterr().err
+    other = {"quick": {"row": 3.1}, "machine": "Abacus, 1 cores, 1 threads, no GPU; Python 1"}
+    (folder / "benchmark.json").write_text(json.dumps(table | other))
+    assert benchmark.main() == 0
+    assert "the table is of another machine, Abacus, 1 cores" in capsys.readouterr().err
 
 
 def test_quick_leaves_out_what_does_not_fit_its_time(place, monkeypatch, capsys):

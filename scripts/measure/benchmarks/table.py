@@ -105,6 +105,11 @@ def ratios(path: Path) -> dict[str, float]:
     return {key: float(value) for key, value in json.loads(path.read_text())["quick"].items()}
 
 
+def machine_of(path: Path) -> str:
+    """The processor and the cores that a JSON file was measured on."""
+    return str(json.loads(path.read_text())["machine"]).partition(";")[0]
+
+
 def fallen(rows: Sequence[Row], wanted: Mapping[str, float]) -> list[Row]:
     """The rows whose ratio is below two thirds of what it was in the table."""
     return [row for row in rows if row.key in wanted and row.ratio < LEAST * wanted[row.key]]
