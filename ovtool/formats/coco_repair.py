@@ -133,7 +133,9 @@ def _with_slashes(entry: Any, counts: Counter[str]) -> Any:
 def _without_twins(sections: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
     """The section ``categories`` without those that have the name of another and no annotation, where one of
     the name is of the supercategory ``none``, Roboflow's mark of the whole project; nothing where none is."""
-    listed = sections.get("categories") or ()
+    listed = sections.get("categories")
+    if not isinstance(listed, list | Entries):
+        return {}
     named = [
         entry
         for entry in listed

@@ -253,3 +253,13 @@ def test_wrong_measures_can_be_listed(tmp_path: Path) -> None:
     assert "area is 0" in said[0] and "200" in said[0]
     assert "[50.0, 20.0, 20.0, 10.0]" in said[1]
     assert coco_checks.wrong_measures({"area": 200}, 200.0, found.bbox, "x") == []
+
+
+@pytest.mark.parametrize("section", ["images", "categories", "annotations"])
+@pytest.mark.parametrize("value", [True, 5, 0.5, "x", {"x": 1}, [1], [[]], None])
+def test_a_section_of_another_kind_is_refused(tmp_path: Path, section: str, value: object) -> None:
+    path = tmp_path / "a.json"
+    sections = {"images": [], "categories": [{"id": 1, "name": "cow"}], "annotations": []}
+    path.write_text(json.dumps({**sections, section: value}))
+    with pytest.raises(InputError, match=f"{section}|no image"):
+        coco.read(path)
