@@ -17,7 +17,7 @@ from ovtool.errors import InputError
 from ovtool.formats.coco_entries import Annotation, Dataset, Image
 from ovtool.formats.rle import Rle
 
-HELD = 2**24  # bytes of annotations in memory
+HELD = 2**21  # bytes of annotations in memory
 _OBJECTS = 700  # bytes of an annotation beside the letters of its mask
 
 
