@@ -12,7 +12,7 @@ from ovtool.cli import output
 
 if TYPE_CHECKING:
     from ovtool.formats.coco import Dataset
-    from ovtool.runtime.runs import Outcome
+    from ovtool.runtime.outcome import Outcome
 
 
 def say(outcome: Outcome, verb: str, as_json: bool) -> None:
