@@ -207,11 +207,10 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """A lock on a folder; whether it is held by this process, which it always is where there are no locks."""
-    if (
-        os.name == "nt"
-    ):  # no folder can be opened there, and none is removed as long as its files are open
-        yield True
+    """A lock on a folder; whether it is held by this process, which it never is on Windows, where no folder can be
+    opened: what is left there stays."""
+    if os.name == "nt":
+        yield False
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -138,6 +138,7 @@ def descendants(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="workers are found in /proc")
 def test_ray_stopped_by_ctrl_c_and_resumed_with_a_worker_killed_leaves_the_same_file(
     desk, monkeypatch

@@ -14,6 +14,7 @@ from ovtool.runtime import engine
 from ovtool.runtime.cluster import Cluster
 
 CUTS = parts.cut(12, 2)
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 
 
 def store(folder):
