@@ -105,6 +105,12 @@ def refuse_tools(data: object, where: str) -> None:
         raise InputError(f"{where} {what}")
 
 
+def refuse_others(data: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for COCO JSON of captions or of panoptic segments in place of masks."""
+    if what := wrong_kind.of_annotations(data.get("annotations")):
+        raise InputError(f"{where} {what}")
+
+
 def _objects(entries: Iterable[Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):

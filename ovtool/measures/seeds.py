@@ -30,9 +30,11 @@ from ovtool.settings.evaluate import Seeds
 _logger = logging.getLogger("ovtool")
 
 
-def measure(prediction: str, ground_truth: str, metric: Seeds, progress: Progress) -> Measured:
+def measure(
+    prediction: str, ground_truth: str, metric: Seeds, workers: int, progress: Progress
+) -> Measured:
     """The mean IoU of seeds. Each half of the images, which is drawn by their names, is scored at the threshold
-    that is best for the other half.
+    that is best for the other half. One process counts, whatever `workers`.
 
     Raises:
         InputError: a file is broken, images are missing or differ in size, nothing is counted, or there is a
