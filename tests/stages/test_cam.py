@@ -286,28 +286,13 @@ def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
     assert "taking --similarity shifted" in said[0] and "100 % of the images" in said[0]
 
 
-def test_selection_by_labels_keeps_the_best_validation(make, tmp_path, monkeypatch):
-    accuracies = iter([0.1, 0.9, 0.3, 0.2, 0.1])
-    kept = []
-
-    def accuracy(self):
-        kept.append(self.generator.head[0].weight.detach().clone())
-        return next(accuracies)
-
-    monkeypatch.setattr(generator_trainer.Matching, "label_accuracy", accuracy)
-    make(method="matching", steps=5, batch_size=2, select="labels",
-         save_generator=tmp_path / "g.safetensors")  # fmt: skip
-    _, content = tensors.load(tmp_path / "g.safetensors")
-    assert len(kept) == 5 and torch.equal(content["head.0.weight"], kept[1])
-
-
 @pytest.mark.parametrize("method", ["matching", "classifier"])
 def test_cut_off_and_resumed_it_writes_the_same_bytes(make, tmp_path, method, monkeypatch):
     from ovtool.trainers import classifier as classifier_trainer
 
     options = {"method": method, "steps": 4, "batch_size": 2, "short_side": 64}
     if method == "matching":
-        options |= {"select": "labels", "label_steps": 2}
+        options["label_steps"] = 2
     else:
         options["arch"] = "timm:lcnet_035"
     make("whole.safetensors", **options)
@@ -468,7 +453,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypat
         ({"method": "matching", "generator": "timm:lcnet_035", "begin": "text"}, "--begin text reads the"),
         ({"method": "classifier", "steps": 0}, "--steps 0 leaves a classifier at random weights"),
         ({"method": "matching", "similarity": "cube"}, "--similarity 'cube' is not one of"),
-        ({"method": "matching", "select": "truth"}, "--select 'truth' is not one of 'last', 'labels'"),
         ({"background": "none"}, "5 images have one label only, such as 0.png, and the softmax needs"),
         ({"method": "matching", "fine_tune": True}, "the CLIP's own tower stays frozen"),
         ({"method": "classifier", "arch": "resnet18"}, "no network 'resnet18'; give timm:NAME"),
