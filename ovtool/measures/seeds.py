@@ -66,16 +66,14 @@ def measure(
         )
         for half in (False, True)
     ]
-    rows = np.stack(
-        [
-            seed_thresholds.at(own, steps[second])
-            for own, second in zip(counts, is_second.tolist(), strict=True)
-        ]
+    rows = ImageCounts.of(
+        seed_thresholds.at(own, steps[second])
+        for own, second in zip(counts, is_second.tolist(), strict=True)
     )
     best = seed_thresholds.best_step(counts)
     of_best = sum(seed_thresholds.at(own, best) for own in counts)
     result: dict[str, Any] = {
-        **label_maps.result_of(rows.sum(axis=0), classes.names, ""),
+        **label_maps.result_of(rows.total(), classes.names, ""),
         "pixels_not_counted": sum(own.left_out for own in counts),
         "thresholds": [float(THRESHOLDS[step]) for step in steps],
         "best_threshold": float(THRESHOLDS[best]),
@@ -83,7 +81,7 @@ def measure(
         **pair.counts(),
     }
     of_image = label_maps.of_images(rows, "") if metric.per_image else {}
-    of_all = bootstrap.mean_ious(ImageCounts(rows[:, 0], rows[:, 1], rows[:, 2]))
+    of_all = bootstrap.mean_ious(rows)
     return Measured(result, of_all, tuple(images), of_image)
 
 

@@ -82,9 +82,9 @@ class Counts:
 
     def measure(self, row: str) -> Measure:
         """The figures of a row, as the bootstrap takes them."""
-        hits, truth, predicted = np.stack(self.of_images[row], axis=1)  # (N, K) each
-        ious = bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
-        pixels = bootstrap.ratio("pixel_accuracy", hits.sum(1), truth.sum(1))
+        ious = bootstrap.mean_ious(ImageCounts.of(self.of_images[row]))
+        hits, truth = np.array([own[:2].sum(axis=1) for own in self.of_images[row]], np.float64).T
+        pixels = bootstrap.ratio("pixel_accuracy", hits, truth)
         masks = bootstrap.ratio("accuracy", np.array(self.right[row]), np.array(self.masks))
         return lambda times: {**ious(times), **pixels(times), **masks(times)}
 
