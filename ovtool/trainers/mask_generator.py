@@ -201,13 +201,13 @@ class Matching:
 
     def _clip_pixels(self, rgb: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) as the CLIP sees masked images: normalised, of its own size."""
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
         size = (self.clip.image_size, self.clip.image_size)
         if tuple(rgb.shape[1:3]) != size:
             small = interpolate(rgb.permute(0, 3, 1, 2), size=size, mode="bilinear", antialias=True)
             rgb = small.permute(0, 2, 3, 1)
-        return door.normalise(self.clip, rgb)
+        return clips.normalise(self.clip, rgb)
 
     # --- features that are kept ---------------------------------------------------------------------
     def features_of(self, batch: LabelBatch) -> Tensor:
