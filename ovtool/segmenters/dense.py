@@ -102,7 +102,7 @@ class DenseSegmenter:
             rows = _fused_rows(self.regions, rows, classes, item, rgb)
         rows = edges.followed(rows, rgb, classes, _segments(self.method), self.method.crf)
         kept = len(self.words.of_image(item.name))
-        if classes > kept + 1:
+        if classes > kept + 1:  # the background's words, kept apart until here
             rows, classes = class_maps.joined(rows, kept), kept + 1
         size = (rgb.shape[0], rgb.shape[1])
         least, most = self.method.min_score, self.method.max_entropy

@@ -166,7 +166,7 @@ def _keeps(pacl: Pacl, source: Listed | Sharded, clip: Clip, ranks: Ranks) -> bo
     """Whether the tokens of all images are kept."""
     if isinstance(source, Sharded):
         if pacl.cache == "on":
-            raise UsageError("--cache on tokens_kept the tokens of listed images, not of shards")
+            raise UsageError("--cache on keeps the tokens of listed images, not of shards")
         return False
     if pacl.cache == "auto":
         return trainer.keeps_tokens(clip, pacl, source.count, ranks)
