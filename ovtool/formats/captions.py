@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import coco_repair
 
@@ -45,7 +45,7 @@ def read(source: Path | str) -> Captions:
     """
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))
