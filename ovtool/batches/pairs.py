@@ -20,6 +20,7 @@ from ovtool.formats import atomic, coco, learnable, parts, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
+from ovtool.methods.pixels import Triple, standardised
 from ovtool.training.run import Failure
 
 HELD_OUT = 0.05  # of the images, for validation
@@ -163,8 +164,8 @@ class Cutter:
 
     folder: Path
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Triple
+    std: Triple
     _kept: KeptImages = field(default_factory=KeptImages)
 
     def batch(self, pairs: Sequence[Pair], rng: np.random.Generator | None = None) -> Batch:
@@ -187,8 +188,7 @@ class Cutter:
         cut = (
             torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float().div_(255)
         )
-        mean, std = (torch.tensor(three).view(3, 1, 1) for three in (self.mean, self.std))
-        filled = cut.sub_(mean).div_(std) * inside
+        filled = standardised(cut, self.mean, self.std) * inside
         return bicubic(filled, self.size), nearest(inside, self.size)
 
     def _rgb(self, image: coco.Image) -> Rgb:
@@ -228,11 +228,6 @@ class Batches:
     cutter: Cutter
     batch_size: int
     seed: int
-
-    @property
-    def per_epoch(self) -> int:
-        """The number of steps in which every pair is seen at most once."""
-        return len(self.pairs) // self.batch_size
 
     def drawn(self, step: int) -> list[int]:
         """Which pairs a step has."""

@@ -12,7 +12,7 @@ from ovtool.formats import strict_json
 
 Content: TypeAlias = bytes | mmap.mmap
 Span: TypeAlias = tuple[int, int]  # the first byte, and the one after the last
-_READ_AHEAD = 2**24  # bytes of a file that is looked through which may stay in memory
+_READ_AHEAD = 2**20  # bytes of a file that is looked through which may stay in memory
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"\s*(" + _STRING + rb")\s*:\s*", re.DOTALL)
