@@ -123,7 +123,7 @@ def run(
     """Writes the best mask of every noun of every caption as COCO JSON: the nouns are its categories.
 
     Args:
-        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), or a COCO captions JSON.
+        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), a COCO captions JSON, or a table of captions.
         images: the folder that the file names of a captions JSON start from.
         nouns: which words of the captions count.
         matching: where the masks come from, and how a noun takes its own.
