@@ -18,6 +18,7 @@ training (`--seeds`), which share scenes, and each of them.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import photographs
@@ -206,7 +207,7 @@ def main() -> None:
     images = {"train": args["images"], "val": args["val_images"]}
     bench = Bench(args["work"], images, budget, args["scenes_seed"], only_known=args["known"])
     if args["only"] == "intervals":
-        for line in semples_intervals.table(bench):
+        for line in chain(semples_intervals.nearest(bench), semples_intervals.table(bench)):
             print(line, flush=True)
         return
     seeds = [int(seed) for seed in args["seeds"].split(",")]

@@ -10,10 +10,15 @@ from pathlib import Path
 import semples_scores as scores
 from cells import Figures
 from photographs import Difference
-from semples_bench import BEST, HOSTS, Bench
+from semples_bench import BEST, HOSTS, MODEL, PUSH_WEIGHTS, Bench
+from torch.nn.functional import cosine_similarity
 
+from ovtool.datasets.nouns import class_names
+from ovtool.formats import coco
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
+from ovtool.models import background_prompts, text
+from ovtool.models import clip as door
 from ovtool.settings.evaluate import MeanIou
 from ovtool.stages import evaluate
 
@@ -61,6 +66,37 @@ def table(bench: Bench) -> Iterator[str]:
             "val",
             lambda view=view: _segmenters(bench, view),
         )
+
+
+def nearest(bench: Bench) -> Iterator[str]:
+    """For how many classes the ground that goes with it is among the five nearest words, of 221: of their own
+    texts, and of their prompts; and how often the ground of another class is."""
+    yield "\n| five nearest words of | own ground, of 20 classes | grounds of other classes |\n|---|---|---|"
+    for name in ("text of the class", "none", "text", "foreground"):
+        results = bench.cell(f"interval/nearest/{name}", lambda name=name: _nearest(bench, name))
+        if results:
+            yield f"| {name} | {20 * results['found']:.0f} | {100 * results['other']:.1f} % |"
+
+
+def _nearest(bench: Bench, push: str) -> Figures:
+    clip = door.load(MODEL)
+    categories = coco.read(bench.data("train").instances).categories
+    names = [category.name for category in categories]
+    if push in PUSH_WEIGHTS:
+        vectors, _ = background_prompts.load(bench.prompts(push, SEED), clip, categories)
+    else:
+        vectors = text.encode_texts(clip, [f"a photo of {name}." for name in names])
+    words = class_names()
+    rows = text.encode_texts(clip, [f"a photo of {word}." for word in words])
+    cosines = cosine_similarity(vectors[:, None], rows[None], dim=2)
+    best = cosines.topk(scores.NEAREST)
+    listed = {
+        name: [(words[index], value) for index, value in zip(own, values, strict=True)]
+        for name, own, values in zip(
+            names, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    }
+    return {**scores.nearest_hits(listed), "other": scores.other_hits(listed)}
 
 
 def _row(bench: Bench, text: str, split: str, measure: Callable[[], Figures]) -> str:

@@ -1,6 +1,6 @@
 """What `semples.py` measures: seeds and pseudo masks of the collage against its truth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,6 +169,18 @@ def nearest_hits(nearest: dict[str, list[tuple[str, float]]]) -> Figures:
     results = {name: [word for word, _ in words[:NEAREST]] for name, words in nearest.items()}
     hits = [HOME[name] in results[name] for name in PAIRED]
     return {"found": sum(hits) / len(hits)}
+
+
+def other_hits(nearest: Mapping[str, Sequence[tuple[str, float]]]) -> float:
+    """How often the ground of another class is among the nearest words, over classes and such grounds: what
+    the hits of `nearest_hits` are if prompts say the same of every class."""
+    homes = {HOME[name] for name in PAIRED}
+    shares = []
+    for name in PAIRED:
+        words = [word for word, _ in nearest[name][:NEAREST]]
+        others = homes - {HOME[name]}
+        shares.append(sum(ground in words for ground in others) / len(others))
+    return sum(shares) / len(shares)
 
 
 def write_words(file: Path) -> Path:

@@ -89,6 +89,13 @@ def test_every_class_has_a_ground_of_its_own():
 def test_the_paired_ground_among_the_nearest():
     nearest = {name: [(scores.HOME[name], 0.9)] for name in scores.PAIRED}
     assert scores.nearest_hits(nearest) == {"found": 1.0}
+    assert scores.other_hits(nearest) == 0.0
+    everywhere = {name: [(ground, 0.5) for ground in ("water", "grass")] for name in scores.PAIRED}
+    homes = {scores.HOME[name] for name in scores.PAIRED}
+    wanted = [
+        len({"water", "grass"} - {scores.HOME[name]}) / (len(homes) - 1) for name in scores.PAIRED
+    ]
+    assert scores.other_hits(everywhere) == pytest.approx(sum(wanted) / len(wanted))
     late = [("cow", 0.9)] * scores.NEAREST
     nearest |= {scores.PAIRED[0]: [*late, (scores.HOME[scores.PAIRED[0]], 0.1)]}
     assert scores.nearest_hits(nearest)["found"] == pytest.approx(1 - 1 / len(scores.PAIRED))
