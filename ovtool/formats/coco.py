@@ -85,6 +85,8 @@ def of_json(
             )
         dataset = read_results(data, truth, where=where)
     elif isinstance(data, dict):
+        if need_masks:
+            checks.refuse_others(data, where)
         sections, repairs = coco_repair.repaired(data, need_masks=need_masks)
         dataset = parse(sections, where, need_masks=need_masks)
         dataset = replace(dataset, repairs={**repairs, **dataset.repairs})

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -104,6 +105,12 @@ def refuse_tools(data: object, where: str) -> None:
         raise InputError(f"{where} {what}")
 
 
+def refuse_others(data: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for COCO JSON of captions or of panoptic segments in place of masks."""
+    if what := wrong_kind.of_annotations(data.get("annotations")):
+        raise InputError(f"{where} {what}")
+
+
 def _objects(entries: Iterable[Any], name: str, where: str) -> Iterator[Mapping[str, Any]]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -117,7 +124,7 @@ def entries_with_ids(
     data: Mapping[str, Any], name: str, where: str
 ) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     """The entries of a section, each with its place for messages and its checked, unique id."""
-    seen: dict[int, int] = {}
+    seen = _Ids()
     least = 1 if name == "annotations" else 0
     for index, entry in enumerate(section(data, name, where)):
         id = _checked_id(entry.get("id"), index, seen, f"{where}: {name}", least)
@@ -127,16 +134,35 @@ def entries_with_ids(
 def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None:
     """Ids must be integers from ``least``, each once. Annotations count from 1, since COCO tools read 0 as
     no match; images and categories may have 0, as the classes of Cityscapes do."""
-    seen: dict[int, int] = {}
+    seen = _Ids()
     for index, value in enumerate(ids):
         _checked_id(value, index, seen, f"{where}: {name}", least)
+
+
+class _Ids:
+    """The ids of a section so far; as long as they rise, which they mostly do, 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._rising = array("q")
+        self._others: dict[int, int] = {}  # id -> its entry
+
+    def add(self, value: int, index: int) -> int | None:
+        """Adds the id of the entry `index`; the entry that has it already, or None."""
+        if not self._others:
+            if (not self._rising or value > self._rising[-1]) and value < 1 << 63:
+                self._rising.append(value)
+                return None
+            self._others = {own: place for place, own in enumerate(self._rising)}
+            del self._rising[:]
+        before = self._others.setdefault(value, index)
+        return None if before == index else before
 
 
 _NUMBER = "number the entries from 1"
 _FIX = f"{_NUMBER}, or let `ovtool check --fix` repair the file"
 
 
-def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least: int) -> int:
+def _checked_id(value: Any, index: int, seen: _Ids, place: str, least: int) -> int:
     if value is None:
         raise InputError(f"{place}[{index}] has no id; {_NUMBER}")
     if type(value) is not int:
@@ -147,12 +173,11 @@ def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least:
         why = " (COCO tools read 0 as no match)" if least else ""
         mend = _NUMBER if value else _FIX
         raise InputError(f"{place}[{index}]: id is {value}, but ids start at {least}{why}; {mend}")
-    if value in seen:
+    if (other := seen.add(value, index)) is not None:
         raise InputError(
-            f"{place}: id {value} is there twice (entries {seen[value]} and {index}); "
+            f"{place}: id {value} is there twice (entries {other} and {index}); "
             "give each an id of its own"
         )
-    seen[value] = index
     return value
 
 

@@ -13,6 +13,7 @@ from ovtool.formats import (
     coco_checks,
     cvat,
     images,
+    json_sections,
     label_maps,
     labelled,
     mask_shards,
@@ -58,6 +59,17 @@ def kind_of(source: str) -> tuple[str, Any]:
     if path.suffix == ".json":
         coco_checks.load_json(source)  # damaged likewise
     return ("label map" if is_label_map(path) else "image"), None
+
+
+def kind_of_long(path: Path) -> str | None:
+    """The kind of a JSON of any length as `kind_of` says it, told by its keys and first annotation; None for what
+    is broken, has no annotation in its section of them, or is no kind of JSON."""
+    outline = json_sections.glimpse(path, "annotations")
+    is_empty = isinstance(outline, dict) and not outline.get("annotations", True)
+    try:
+        return None if outline is None or is_empty else _kind_of_json(str(path), outline)[0]
+    except InputError:
+        return None
 
 
 def _kind_of_folder(folder: Path) -> str:

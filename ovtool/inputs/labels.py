@@ -110,6 +110,7 @@ def _coco(source: str) -> tuple[LabelsByName, Categories]:
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+    checks.refuse_others(data, where)
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))

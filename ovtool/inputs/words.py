@@ -77,10 +77,14 @@ class WordSet:
         """The class indices of one image."""
         return tuple(range(len(self.classes))) if self.per_image is None else self.per_image[name]
 
-    def vocabulary(self, indices: Sequence[int]) -> Vocabulary:
-        """Some of the classes against the background."""
-        own = Vocabulary(tuple(self.classes[index] for index in indices))
-        return vocabularies.with_background(own, self.background)
+    def rows(self, name: str) -> tuple[list[str], list[int]]:
+        """The names that compete in an image, and of each the place of its class among those of the image. The
+        background words that are no class of the image are one more class, the last."""
+        classes = [self.classes[index] for index in self.of_image(name)]
+        own = {vocabularies.folded(word) for names in classes for word in names}
+        classes.append(tuple(w for w in self.background if vocabularies.folded(w) not in own))
+        names = [word for names in classes for word in names]
+        return names, [place for place, names in enumerate(classes) for _ in names]
 
     @property
     def names(self) -> tuple[str, ...]:

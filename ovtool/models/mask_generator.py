@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ovtool.errors import InputError, MismatchError, UsageError
+from ovtool.errors import MismatchError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.methods import windows
 from ovtool.models import artefacts, dense_scores, timm_backbone
@@ -290,7 +290,7 @@ def load(path: Path, clip: Clip) -> Generator:
     Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
     """
     header, content = artefacts.load(path, KIND, clip, "train the generator again")
-    try:
+    with artefacts.reading(path, "mask generator", "train it again"):
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
         is_random = settings.start == "random"
@@ -299,9 +299,4 @@ def load(path: Path, clip: Clip) -> Generator:
         wanted = generator.state_dict()
         content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
         generator.load_state_dict(content)
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{path} does not hold a whole mask generator ({reason}); train it again"
-        ) from None
     return generator.eval()

@@ -49,7 +49,9 @@ class Cluster:
         if not parts:
             return
         with _connected(self.address) as ray:
-            work = ray.put(packed(task))  # kept here for actors that are started anew
+            work = ray.put(
+                packed(task, is_near=False)
+            )  # kept here for actors that are started anew
             actors = _actors(ray, min(self.workers, len(parts)), work, self.on_gpu)
             try:
                 _share(ray, actors, parts, advance)

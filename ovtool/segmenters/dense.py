@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ovtool.errors import InputError
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import embedded_words
+from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, region_scores
 from ovtool.methods.class_maps import Rows
@@ -32,8 +34,7 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-from ovtool.segmenters import edges, embedded_words, provenance
-from ovtool.segmenters.embedded_words import EmbeddedWords
+from ovtool.segmenters import edges, provenance
 from ovtool.segmenters.protocol import Segmented, Segmenter
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.segment import Dense, Fused, Patch

@@ -114,7 +114,7 @@ def compared(mine: list[tuple[str, str, Any]], path: Path) -> dict[str, Any]:
     return {
         "masks": len(mine),
         "seen": len(theirs),
-        "equal": sum(iou == 1 for iou in best),
+        "equal": sum(bool(iou == 1) for iou in best),
         "least_iou": round(float(min(best)), 4),
     }
 

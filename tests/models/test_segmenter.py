@@ -165,12 +165,6 @@ def test_rows_are_the_mean_over_scales_and_mirror_images():
     assert torch.allclose(found(7, 19), found(0, 40)[:, 7:19], atol=1e-5)
 
 
-def test_a_picture_is_shown_in_whole_multiples_and_never_endlessly_long():
-    assert segmenter.working_size((100, 200), 64, 16) == (64, 128)
-    assert segmenter.working_size((10, 1000), 64, 32) == (64, 512)
-    assert segmenter.working_size((33, 35), 10, 32) == (32, 32)
-
-
 def test_a_backbone_begins_with_what_the_cache_holds(tmp_path, monkeypatch):
     from torchvision.models import resnet18
 

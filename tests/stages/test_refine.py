@@ -231,7 +231,6 @@ def test_crops_and_maps_are_cut_alike(tmp_path):
 
 def test_an_epoch_sees_each_picture_once(maps, tmp_path):
     batches = map_batches.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
-    assert batches.per_epoch == 2
     epochs = [[i for s in range(2) for i in batches.drawn(2 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 10 for epoch in epochs) and epochs[0] != epochs[1]
 

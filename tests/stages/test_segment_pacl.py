@@ -9,10 +9,10 @@ from torch.nn.functional import interpolate, normalize
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, label_maps, tensors
 from ovtool.formats import images as pictures
+from ovtool.inputs import embedded_words
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import clip as door
 from ovtool.models import dense_scores, pacl, text
-from ovtool.segmenters import embedded_words
 from ovtool.settings.segment import Patch
 
 WORDS = ["cow", "apple", "train", "sky"]

@@ -378,7 +378,6 @@ def batches(pairs, tmp_path):
 
 
 def test_an_epoch_sees_each_pair_once_in_a_new_order(batches):
-    assert batches.per_epoch == 4
     epochs = [[i for s in range(4) for i in batches.drawn(4 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 20 for epoch in epochs) and epochs[0] != epochs[1]
     assert torch.equal(batches[5].pixels, batches[5].pixels)
