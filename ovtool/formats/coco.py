@@ -120,11 +120,7 @@ def read_images(source: Path | str, root: Path | None = None) -> Sequence[Image]
 def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Dataset:
     """A data set from parsed JSON; ``where`` names it in messages. Otherwise as ``read``, but nothing is
     repaired beside areas and boxes."""
-    info, licenses = data.get("info") or {}, data.get("licenses") or []
-    if not isinstance(info, dict):
-        raise InputError(f"{where}: info is {short(info)}, not an object; make it {{}}")
-    if not isinstance(licenses, list):
-        raise InputError(f"{where}: licenses is {short(licenses)}, not a list; make it []")
+    info, licenses = checks.info_and_licenses(data, where)
     if not need_masks:
         data = {"annotations": [], **data}
     for name in ("images", "annotations", "categories"):

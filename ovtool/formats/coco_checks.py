@@ -100,6 +100,20 @@ def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[
     return _objects(entries, name, where)
 
 
+def info_and_licenses(
+    data: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The sections `info` and `licenses`, empty where there is none."""
+    info, licenses = data.get("info") or {}, data.get("licenses") or []
+    if not isinstance(info, dict):
+        raise InputError(f"{where}: info is {short(info)}, not an object; make it {{}}")
+    if not isinstance(licenses, list) or not all(isinstance(entry, dict) for entry in licenses):
+        raise InputError(
+            f"{where}: licenses is {short(licenses)}, not a list of objects; make it []"
+        )
+    return info, licenses
+
+
 def refuse_tools(data: object, where: str) -> None:
     """Raises InputError for an annotation as another program keeps it."""
     if what := wrong_kind.of_tool(data):

@@ -90,7 +90,7 @@ def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> 
     annotations = coco_annotations.parsed(entries, file.images, file.categories, True, file.repairs)
     if file.repairs:
         _logger.warning("%s", coco_repair.sentence(file.where, file.repairs))
-    info, licences = content.get("info") or {}, content.get("licenses") or []
+    info, licences = checks.info_and_licenses(content, str(path))
     images, categories = list(file.images.values()), list(file.categories.values())
     return Dataset(info, images, annotations, categories, licences, dict(file.repairs))
 

@@ -69,6 +69,7 @@ def opened(path: Path, content: Mapping[str, Any], folder: Path | None = None) -
         raise InputError(
             f"no folder {place} with the PNGs of {path}; put them there, or give their folder with --images"
         )
+    checks.info_and_licenses(content, where)
     sections, repairs = coco_repair.repaired({**content, "annotations": None})
     listed = {image.id: image for image in coco.parse_images(sections, where)}
     known = {category.id: category for category in coco.parse_categories(sections, where)}

@@ -158,6 +158,7 @@ DEFECTS = {
     "section is no list": (change("images", {}), r"images is \{\}, not a list"),
     "entry is no object": (change("annotations", 0, 5), r"annotations\[0\] is 5, not an object"),
     "info is no object": (change("info", [1]), "info is .* not an object"),
+    "licenses are numbers": (change("licenses", [3]), "licenses is .3., not a list of objects"),
     "licenses is no list": (change("licenses", {"a": 1}), "licenses is .* not a list"),
     "image id twice": (change("images", "+", IMAGE), "images: id 1 is there twice .entries 0 and 1"),
     "annotation id below 0": (change(*A, "id", -1), r"annotations\[0\]: id is -1, .* start at 1"),

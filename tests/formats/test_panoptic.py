@@ -1,6 +1,7 @@
 """COCO's panoptic JSON as exporters write it; the PNGs are made by hand, the masks counted by numpy."""
 
 import json
+import re
 from copy import deepcopy
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from ovtool.cli.errors import run
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks, panoptic, panoptic_maps, rle
+from ovtool.stages import check
 
 IDS = np.array([[7, 7, 300, 300], [7, 7, 300, 0], [7, 7, 0, 0]])
 SEGMENTS = [
@@ -100,6 +102,8 @@ def test_ids_from_0_are_read_where_the_area_says_that_black_is_a_segment(tmp_pat
     ("content", "said"),
     [
         (changed({"image_id": 4}), "image_id 4 is not in images"),
+        (changed(info="of mine"), "info is 'of mine', not an object; make it"),
+        (changed(licenses=[3]), "licenses is .3., not a list of objects"),
         (changed({"segments_info": None}), "has no list segments_info"),
         (changed(segment={"id": -1}), "a segment with the id -1; give each one of its own"),
         (changed(segment={"id": 300}), "a segment with the id 300; give each one of its own"),
@@ -112,9 +116,11 @@ def test_ids_from_0_are_read_where_the_area_says_that_black_is_a_segment(tmp_pat
     ],
 )  # fmt: skip
 def test_what_is_refused(content, said, tmp_path):
+    path = written(tmp_path, content)
     with pytest.raises(InputError, match=said) as caught:
-        masks_of(written(tmp_path, content))
+        masks_of(path)
     assert len(str(caught.value)) < 500
+    assert re.search(said, "\n".join(check.run(path)[0]["defects"]))
 
 
 def test_missing_pngs_are_counted(tmp_path):
