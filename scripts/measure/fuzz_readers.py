@@ -387,6 +387,6 @@ READERS = [
     Reader("info and check of JSON", "json", make_coco, described),
     Reader("info and check of panoptic", "json", converted("coco-panoptic", "x.json"),
            lambda f: (check.run(f / "x.json"), info.run(f / "x.json")), "x.json"),
-    Reader("measures, for a report", "json", make_results, read_results, "y.json"),
+    Reader("measures in a report", "json", make_results, read_results, "y.json"),
     Reader("info and check of tensors", "tensors", make_cams, described),
 ]  # fmt: skip
