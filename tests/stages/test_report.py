@@ -154,3 +154,30 @@ def test_a_full_folder_of_temporary_files_is_said_as_that(folder, monkeypatch):
     with pytest.raises(InputError, match="cannot keep temporary files in .*; set TMPDIR to"):
         report.run([truth], images=folder, out=folder / "page.html")
     assert not (folder / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": "x"}, "classes is 'x', not a list"),
+        ({"classes": [3]}, r"classes\[0\] is 3, not an object"),
+        ({"classes": [{"iou": 0.5}]}, r"classes\[0\].name is missing"),
+        ({"classes": [{"name": "cat", "iou": [1]}]}, r"classes\[0\].iou is \[1\], not a number"),
+        ({"per_image": [{"miou": 0.5}]}, r"per_image\[0\].file_name is missing"),
+        (
+            {"per_image": [{"file_name": "a.png", "miou": "x"}]},
+            "per_image.miou is 'x', not a number",
+        ),
+        ({"ovtool": 3}, "ovtool is 3, not an object"),
+    ],
+)
+def test_measures_that_evaluate_did_not_write_are_refused(folder, change, said):
+    (folder / "scores.json").write_text(json.dumps({"metric": "miou", **change}))
+    with pytest.raises(InputError, match=said):
+        report.run([folder / "scores.json"], out=folder / "page.html")
+
+
+def test_masks_made_by_something_else_are_drawn(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    truth.write_text(json.dumps(json.loads(truth.read_text()) | {"info": {"ovtool": "mine"}}))
+    assert report.run([truth], images=folder, out=folder / "page.html").images == 1
