@@ -91,8 +91,9 @@ def match(wanted: Names, there: Names, rungs: Sequence[str] = RUNGS) -> dict[str
 
 
 def image_stem(name: str) -> str:
-    """A relative file name without its ending."""
-    return str(PurePosixPath(name).with_suffix(""))
+    """A relative file name without its ending; what names no file stays as it is."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.name else name
 
 
 Candidates = Callable[[str], list[str]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
-from ovtool.formats import coco, kinds, labelled, rle, schema, tensors
+from ovtool.formats import coco, coco_checks, kinds, labelled, rle, schema, tensors
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.mask_store import masks_of
@@ -180,6 +180,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
                 schema.check(
                     of_image, {f"{key}?": float for key in of_image}, f"{source}: per_image"
                 )
+                coco_checks.check_file_name(row["file_name"], f"{source}: per_image")
                 own = of_images.setdefault(image_stem(row["file_name"]), {})
                 own |= {f"{key} ({name})": value for key, value in of_image.items()}
             made_by[name] = content.get("ovtool") or {}

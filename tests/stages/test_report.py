@@ -168,6 +168,8 @@ def test_a_full_folder_of_temporary_files_is_said_as_that(folder, monkeypatch):
             {"per_image": [{"file_name": "a.png", "miou": "x"}]},
             "per_image.miou is 'x', not a number",
         ),
+        ({"per_image": [{"file_name": "/"}]}, "per_image: file_name '/' is absolute"),
+        ({"per_image": [{"file_name": ""}]}, "per_image: file_name '' names no file"),
         ({"ovtool": 3}, "ovtool is 3, not an object"),
     ],
 )
