@@ -1,4 +1,4 @@
-"""What a file is that another command should read, for the message at the door that it does not fit."""
+"""What a file is that another command should read, for the message of the command that was given it."""
 
 from __future__ import annotations
 

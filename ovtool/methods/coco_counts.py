@@ -118,7 +118,7 @@ def accumulated(classes: Sequence[Matched], limits: Sequence[int]) -> Any:
 def _as_one_image(own: Matched, limit: int, ious: Sequence[int]) -> list[dict[str, Any]]:
     """The entry of each size, as if all images were one."""
     is_within = own.ranks < limit
-    scores, hits, ignored = (column[is_within] for column in (own.scores, own.hits, own.ignored))
+    scores, hits, ignored = own.scores[is_within], own.hits[is_within], own.ignored[is_within]
     return [
         {
             "dtScores": scores,

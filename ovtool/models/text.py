@@ -9,11 +9,11 @@ sorted by length and encoded at the length of the longest of their batch, a tent
 most.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +252,7 @@ def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
         _warn(clip.name, tuple(unknown))
 
 
-@remembered
+@functools.cache
 def _warn(model: str, names: tuple[str, ...]) -> None:
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     _logger.warning(

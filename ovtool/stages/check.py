@@ -26,7 +26,7 @@ from ovtool.formats import (
 from ovtool.formats.json_sections import Entries
 from ovtool.inputs import any_masks, data_folders
 from ovtool.inputs import asked as requests
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.outputs import mask_formats
 from ovtool.settings.shared import Run
 
@@ -57,7 +57,7 @@ def run(
         OutputExistsError: `out` exists.
         UpToDate: with `run.update` it is newer than the file that is read.
     """
-    names = sources.names_of(files)
+    names = image_inputs.names_of(files)
     if not fix:
         if out is not None:
             raise UsageError("-o is where --fix writes; give --fix with it")
