@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ovtool.errors import InputError, OvtoolError
-from ovtool.formats import atomic
+from ovtool.formats import atomic, wrong_kind
 
 RESULT = ("Software", "ovtool")  # the text chunk of a PNG that shows a result
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")  # images where the extra `heic` is installed
@@ -218,6 +218,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
             raise InputError(f"{path} is empty; replace or remove it") from None
         if path.suffix.lower() in HEIC_SUFFIXES and not has_heic():
             raise InputError(f"{path} is HEIC; {HEIC_MEND}, or convert it") from None
+        if what := wrong_kind.of_beginning(path if data is None else data):
+            raise InputError(f"{path} {what}") from None
         raise InputError(
             f"{path} is not an image that can be read ({', '.join(_formats())}); convert or remove it"
         ) from None

@@ -528,3 +528,10 @@ def test_a_dark_image_of_8_bits_is_not_named(tmp_path, caplog, monkeypatch):
     Image.fromarray(np.full((16, 16, 3), 3, np.uint8)).save(tmp_path / "a.png")
     images.read_rgb(tmp_path / "a.png")
     assert not caplog.records
+
+
+def test_folders_that_systems_make_are_passed_over(tmp_path):
+    for name in ("a.png", "x/b.png", "__MACOSX/._a.png", "x/@eaDir/b.png/SYNOPHOTO_THUMB_M.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    assert [item.name for item in image_search.find_images([str(tmp_path)])] == ["a.png", "x/b.png"]
