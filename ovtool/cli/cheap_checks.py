@@ -107,6 +107,20 @@ def _check_model(values: Mapping[str, Any]) -> None:
 def _check_json(values: Mapping[str, Any]) -> None:
     """Raises InputError for a short JSON of captions, pairs, masks or images that holds something else, and for labels
     in two columns that are none of the classes; its own reader says what is wrong."""
+    source = values.get("source", Source())
+    for name in ("captions", "pairs", "truth", "labels", "coco"):
+        path = Path(values.get(name) or getattr(source, name, None) or "-")
+        if path.suffix == ".json" and path.is_file() and path.stat().st_size <= SHORT:
+            _check_kind_of_json(name, path)
+    listed = Path(values.get("labels") or "-")
+    if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= SHORT:
+        from ovtool.inputs import labels
+
+        labels.columns(listed, values["classes"])
+
+
+def _check_kind_of_json(name: str, path: Path) -> None:
+    """Raises InputError for a JSON that is not what the parameter of this name takes."""
     from ovtool.formats import captions, coco, kinds
 
     masks = ("COCO masks", *kinds.FOREIGN)
@@ -117,22 +131,13 @@ def _check_json(values: Mapping[str, Any]) -> None:
         "labels": ((*masks, "COCO captions"), coco.read),
         "coco": ((*masks, "COCO captions"), coco.read_images),
     }
-    source = values.get("source", Source())
-    for name, (wanted, read) in readers.items():
-        path = Path(values.get(name) or getattr(source, name, None) or "-")
-        if path.suffix != ".json" or not path.is_file() or path.stat().st_size > SHORT:
-            continue
-        try:
-            kind = kinds.kind_of(str(path))[0]
-        except InputError:
-            kind = ""
-        if kind not in wanted:
-            read(path)
-    listed = Path(values.get("labels") or "-")
-    if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= SHORT:
-        from ovtool.inputs import labels
-
-        labels.columns(listed, values["classes"])
+    wanted, read = readers[name]
+    try:
+        kind = kinds.kind_of(str(path))[0]
+    except InputError:
+        kind = ""
+    if kind not in wanted:
+        read(path)
 
 
 def _require(name: str, kind: str = "file or folder") -> None:
