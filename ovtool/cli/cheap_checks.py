@@ -35,6 +35,7 @@ KINDS = {  # of the files that settings name
     "embeddings": "proposals",
 }
 LISTS = (".json", ".csv", ".tsv", ".txt")
+CAPTIONS = ("COCO captions",)
 WITH_CLIP = (
     "words",
     "captions",
@@ -115,11 +116,13 @@ def _check_json(values: Mapping[str, Any]) -> None:
     """Raises InputError for a JSON of captions, pairs, masks or images that holds something else, UsageError for
     masks that teach nothing; of a short one all is read, and its own reader says what is wrong. Labels in two
     columns must be of the classes."""
-    from ovtool.formats import kinds
+    from ovtool.formats import captions, kinds
 
     for path, wanted, read in _readers(values):
-        if path.suffix == ".json" and path.is_file():
-            if kinds.kind_of_long(path) not in wanted or path.stat().st_size <= SHORT:
+        is_table = wanted == CAPTIONS and captions.is_table(path)
+        if path.is_file() and (path.suffix == ".json" or is_table):
+            is_wrong = not is_table and kinds.kind_of_long(path) not in wanted
+            if is_wrong or path.stat().st_size <= SHORT:
                 with _unheard():
                     read(path)
     listed = Path(values.get("labels") or "-")
@@ -150,7 +153,7 @@ def _readers(
         return Path(values.get(name) or next(filter(None, stated), None) or "-")
 
     folder = values.get("images")
-    yield of("captions"), ("COCO captions",), lambda path: captions.find(str(path), folder)
+    yield of("captions"), CAPTIONS, lambda path: captions.find(str(path), folder)
     yield (
         of("pairs"),
         masks,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import (
     coco_checks,
     cvat,
@@ -17,7 +17,7 @@ from ovtool.formats import (
     label_maps,
     labelled,
     mask_shards,
-    panoptic,
+    panoptic_files,
     parts,
     yolo,
 )
@@ -100,8 +100,8 @@ def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
     if isinstance(content, list | Entries):
         return "COCO results", content
     if not isinstance(content, dict):
-        raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
-    if panoptic.is_panoptic(content):
+        raise InputError(f"{where} holds {short(content)}, not an object or a list")
+    if panoptic_files.is_panoptic(content):
         return "COCO panoptic", content
     if "metric" in content:
         return "scores", content

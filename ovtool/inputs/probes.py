@@ -107,10 +107,10 @@ def opened(data_set: str | None, source: Source, settings: Settings, compute: Co
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     truth = truths.open_probed(data_set, source, _lists(settings))
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl as heads
 
-    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    clip = clips.load(compute.model, place, devices.precision(compute.precision, place))
     pacl = "none" if isinstance(settings, Oracle) else settings.pacl
     head = heads.choose(None if pacl is None else str(pacl), clip)
     return Probe(truth, clip, head, place)

@@ -12,7 +12,7 @@ from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.settings.words import Words
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def as_settings(words: Words | str | Sequence[str]) -> Words:
 
 
 def gather(
-    items: Sequence[ImageItem], inputs: sources.Inputs = (), words: Words = _NO_WORDS
+    items: Sequence[ImageItem], inputs: image_inputs.Inputs = (), words: Words = _NO_WORDS
 ) -> WordSet:
     """The words of a run, from the one field of `words` that is given.
 
@@ -169,9 +169,9 @@ def of_classes(words: Words) -> Vocabulary:
     return vocabularies.parse_classes(words.classes or "")
 
 
-def _words_of_data_set(inputs: sources.Inputs) -> Path:
-    if sources.is_data_set(inputs):
-        words = registry.locate(sources.names_of(inputs)[0]).classes_per_image
+def _words_of_data_set(inputs: image_inputs.Inputs) -> Path:
+    if image_inputs.is_data_set(inputs):
+        words = registry.locate(image_inputs.names_of(inputs)[0]).classes_per_image
         if words is not None:
             return words
     raise UsageError(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.formats import parts
+from ovtool.formats import atomic, parts
 from ovtool.formats.parts import Part
 from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.runtime.engine import Advance
@@ -73,12 +71,14 @@ def count_images(
 
     if workers == 1:
         return ImageCounts.of(counted(Part(0, 0, len(names), len(names)), advance))
-    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
-        folder = Path(scratch)
+    with atomic.scratch_folder() as folder:
 
         def task(part: Part, done: Advance) -> None:
             own = ImageCounts.of(counted(part, done))
-            (folder / str(part.index)).write_bytes(pickle.dumps(own))
+            try:
+                (folder / str(part.index)).write_bytes(pickle.dumps(own))
+            except OSError as error:
+                raise atomic.temporary_error(error, folder.parent) from None
 
         cuts = parts.cut(len(names), -(-len(names) // (_PARTS_OF_WORKER * workers)))
         Processes(workers)(cuts, task, advance)

@@ -15,7 +15,7 @@ from ovtool.formats import coco
 SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32, below 96 x 96, above
 IOUS = 10  # from .50 to .95
 BLOCK = 64  # images
-_AT_ONCE = 2**18  # predictions, times the IoUs that are counted together
+_AT_ONCE = 2**16  # predictions, times the IoUs that are counted together
 
 _KEPT = ("precision", "recall")
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
@@ -118,7 +118,7 @@ def accumulated(classes: Sequence[Matched], limits: Sequence[int]) -> Any:
 def _as_one_image(own: Matched, limit: int, ious: Sequence[int]) -> list[dict[str, Any]]:
     """The entry of each size, as if all images were one."""
     is_within = own.ranks < limit
-    scores, hits, ignored = (column[is_within] for column in (own.scores, own.hits, own.ignored))
+    scores, hits, ignored = own.scores[is_within], own.hits[is_within], own.ignored[is_within]
     return [
         {
             "dtScores": scores,

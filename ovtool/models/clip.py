@@ -1,4 +1,4 @@
-"""The one door to CLIP: load a model by its name; embed images and patches with it.
+"""CLIP: a model loaded by its name, and images and patches embedded with it. All of ovtool loads CLIPs here.
 
 >>> clip = load("tiny", torch.device("cpu"))
 >>> features = patch_features(clip, normalise(clip, rgb))

@@ -13,7 +13,7 @@ from ovtool.methods import class_maps, windows
 from ovtool.methods import pixels as sizes
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import WindowScores
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl
 from ovtool.models.clip import Clip
 from ovtool.models.pacl import Head
@@ -82,7 +82,7 @@ def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
     image = rgb.permute(2, 0, 1)[None]
     if image.shape[2:] != size:
         image = interpolate(image, size=size, mode="bilinear", antialias=True)
-    return door.normalise(clip, image.permute(0, 2, 3, 1))
+    return clips.normalise(clip, image.permute(0, 2, 3, 1))
 
 
 def encoder(
@@ -93,7 +93,7 @@ def encoder(
     projection, and reads a last block of its own."""
     if head is not None:
         return devices.Halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
-    return devices.Halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
+    return devices.Halving(lambda crops: clips.patch_features(clip, crops, last_block), batch_size)
 
 
 def word_cosines(
@@ -133,7 +133,7 @@ def whole_shares(clip: Clip, rgb: Tensor, text: Tensor, owner: Sequence[int]) ->
     text: float32 (N, D), of length 1.
     owner: the class of each text, as of `class_maps.class_scores`.
     """
-    whole = door.encode_images(clip, prepare(clip, rgb, clip.image_size))[0]
+    whole = clips.encode_images(clip, prepare(clip, rgb, clip.image_size))[0]
     return class_maps.class_scores(clip.logit_scale * (text @ whole), owner).softmax(0)
 
 

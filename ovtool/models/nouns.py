@@ -1,4 +1,4 @@
-"""The one door to spaCy: the nouns of captions, with their lemmas and where they stand.
+"""The nouns of captions, with their lemmas and where they stand; all that uses spaCy is here.
 
 >>> pipeline = load()
 >>> [noun.lemma for noun in next(find(pipeline, ["There are apple, orange, and teapots"]))]

@@ -19,7 +19,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import tensors
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import artefacts, sources, towers
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import is_native
 
@@ -92,7 +92,7 @@ def tokens(clip: Clip, pixels: Tensor, last_block: str = TOWER) -> Tensor:
     several joined by `+` give their tokens side by side. Raises UsageError for one that is unknown or
     that the tower cannot have.
     """
-    grid = door.grid(clip, pixels)
+    grid = clips.grid(clip, pixels)
     placed = pixels.to(device=clip.device, dtype=clip.dtype)
     visual, stride = clip.model.visual, clip.patch_stride
     patches: Tensor = towers.block_tokens(visual, placed, grid, last_block, stride).unflatten(

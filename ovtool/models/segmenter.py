@@ -27,7 +27,7 @@ from ovtool.methods.class_maps import Rows
 from ovtool.methods.pixels import IMAGENET, Triple, standardised, working_size
 from ovtool.methods.windows import upsample_rows
 from ovtool.models import artefacts, hub, maskformer, photo, towers
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     header, content = artefacts.load(path, KIND, None, "train the segmenter again")
     settings, clip = header["settings"], None
     if settings.get("architecture") == "clip":
-        clip = door.load(model, device, torch.float32, header.get("model"))
+        clip = clips.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
         raise UsageError(f"{path} stands on no CLIP; leave out --model")

@@ -7,7 +7,6 @@ A run that is cut off goes on with `resume`, and gives the same bytes.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -295,5 +294,5 @@ def _parts_folder(out: str, shard: str | None) -> Iterator[Path]:
         with Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
             yield _folder_beside(out)
         return
-    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
-        yield Path(scratch) / "parts"
+    with atomic.scratch_folder() as scratch:
+        yield scratch / "parts"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ovtool.errors import UsageError
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
 from ovtool.segmenters import dense, trained, two_stage
@@ -45,7 +45,7 @@ def prepared(
     method: Method,
     words: Words,
     items: Sequence[ImageItem],
-    inputs: sources.Inputs,
+    inputs: image_inputs.Inputs,
     compute: Compute,
     batch_size: int | None,
 ) -> Prepared:

@@ -282,10 +282,10 @@ def load(
         InputError: A file is broken.
         MismatchError: It belongs to another CLIP.
     """
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
     place = devices.choose(compute.device)
-    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    clip = clips.load(compute.model, place, devices.precision(compute.precision, place))
     replaced = () if method.proposals is None else ("max_proposals",)
     asked, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
     regions = source(clip, asked.max_proposals or 0)  # a file has the masks that it has

@@ -44,7 +44,7 @@ from ovtool.settings.option import name_of
 from ovtool.settings.shared import Compute, Run
 from ovtool.trainers import classifier as classifier_trainer
 from ovtool.training import checkpoints, distributed, loop
-from ovtool.training import run as training_run
+from ovtool.training import run as frames
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
@@ -160,12 +160,12 @@ def run(
         plan = replace(plan, is_first=ranks.is_first)
         clip = None
         if spread.affinity or isinstance(method, Gradcam | LabelMatching | PaclMaps):
-            from ovtool.models import clip as door
+            from ovtool.models import clip as clips
 
-            clip = door.load(compute.model, ranks.device, torch.float32)
+            clip = clips.load(compute.model, ranks.device, torch.float32)
         if run.dry_run:
             return replace(plan, plan=runs.plan_of(len(listed.images), run, place))
-        frame = training_run.Frame(
+        frame = frames.Frame(
             outputs=outputs,
             shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
             title=f"cam --method {plan.method}",
@@ -183,9 +183,9 @@ def run(
     return made if made.shard is not None else replace(made, **_finished(method, maker, frame))
 
 
-def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.Outputs:
+def _checked_outputs(target: str, method: CamMethod, run: Run) -> frames.Outputs:
     """The places that are written to, checked before any work."""
-    outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
+    outputs = frames.Outputs(Path(target), Path(target).with_suffix(".png"))
     runs.check_place(target, run)
     if run.shard is not None and _trains(method):
         raise UsageError(
@@ -229,7 +229,7 @@ def _check_files(method: CamMethod) -> None:
         raise InputError(f"no such file: {path}")
 
 
-def _finished(method: CamMethod, maker: Maker, frame: training_run.Frame) -> dict[str, Any]:
+def _finished(method: CamMethod, maker: Maker, frame: frames.Frame) -> dict[str, Any]:
     """Draws the curve of a training, removes its checkpoint, and returns what to add to the outcome."""
     written = {}
     if maker.curve is not None and _trains(method):
@@ -247,7 +247,7 @@ def _maker(
     spread: Spread,
     labels: Labelled,
     clip: Clip | None,
-    frame: training_run.Frame,
+    frame: frames.Frame,
 ) -> Maker:
     """The maker of the maps of a method, trained where it has to be."""
     maker = _plain_maker(method, labels, clip, frame)
@@ -264,7 +264,7 @@ def _maker(
 
 
 def _plain_maker(
-    method: CamMethod, labels: Labelled, clip: Clip | None, frame: training_run.Frame
+    method: CamMethod, labels: Labelled, clip: Clip | None, frame: frames.Frame
 ) -> Maker:
     """The maker of maps that are not spread yet."""
     if isinstance(method, GivenMaps):
@@ -293,7 +293,7 @@ class _Maps:
     source: Source
     settings: Mapping[str, Any]
     clip: Clip | None
-    frame: training_run.Frame
+    frame: frames.Frame
 
     @cached_property
     def ids(self) -> Mapping[str, tuple[int, ...]]:

@@ -127,10 +127,10 @@ def _scored(
 
 def _scores(probe: Probe, pixels: Tensor, text: Tensor) -> list[Tensor]:
     """The scores of an image (1, 3, H, W) with texts (N, D) by each way: (N,) each, in -1..1."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl
 
-    scores = [(door.encode_images(probe.clip, pixels) @ text.T)[0]]
+    scores = [(clips.encode_images(probe.clip, pixels) @ text.T)[0]]
     head = probe.head
     if head is not None:
         with torch.no_grad():

@@ -170,9 +170,9 @@ class Bench(Cells):
     def _word_list(self, out: Path) -> Path:
         """For every class the mean of all grounds' texts: the one list that a person would write."""
         from ovtool.models import background_prompts, text
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
-        clip = door.load(MODEL)
+        clip = clips.load(MODEL)
         words = text.encode_texts(clip, [f"a photo of {ground}." for ground in GROUNDS])
         categories = coco.read(self.data("train").instances).categories
         mean = torch.nn.functional.normalize(words.mean(0), dim=0).expand(len(categories), -1)

@@ -18,7 +18,7 @@ from ovtool.formats import coco
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import Measure
 from ovtool.models import background_prompts, text
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.settings.evaluate import MeanIou
 from ovtool.stages import evaluate
 
@@ -79,7 +79,7 @@ def nearest(bench: Bench) -> Iterator[str]:
 
 
 def _nearest(bench: Bench, push: str) -> Figures:
-    clip = door.load(MODEL)
+    clip = clips.load(MODEL)
     categories = coco.read(bench.data("train").instances).categories
     names = [category.name for category in categories]
     if push in PUSH_WEIGHTS:

@@ -176,6 +176,8 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path, ran):
         ("tune-prompts panoptic.json", 1, "panoptic.json holds panoptic segments; give the masks"),
         ("segment --coco words.json --images maps --classes cow", 1, "maps holds none of the imag"),
         ("segment maps/none --classes cow", 1, "no image in maps/none"),
+        ("mine-pairs --captions named.csv --images .", 1, "named.csv is no table of captions"),
+        ("train-pacl --captions spoken.csv --images maps", 1, "images of spoken.csv is below"),
         ("segment a.jpg --classes-file c.json", 1, "c.json is JSON; needed here: plain text"),
         ("segment a.jpg --classes-file e.json", 1, "e.json is a COCO JSON; needed here: plain"),
         ("propose maps/none", 1, "no image in maps/none"),
@@ -190,6 +192,8 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path, ran):
 def test_what_is_missing_or_unknown(line, status, said, tmp_path, ran):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "l.csv").write_text("a.jpg,cow\n")
+    (tmp_path / "named.csv").write_text("image,label\na.jpg,cow\n")
+    (tmp_path / "spoken.csv").write_text("image,caption\na.jpg,A cow on grass .\n")
     (tmp_path / "c.json").write_text("{}")
     empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cow"}]}
     (tmp_path / "e.json").write_text(json.dumps(empty))

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import segmenter, towers
 
 NAMES = ["background", "apple", "cow"]
@@ -16,7 +16,7 @@ NAMES = ["background", "apple", "cow"]
 
 @pytest.fixture(scope="module")
 def tiny():
-    return door.load("tiny")
+    return clips.load("tiny")
 
 
 def made(architecture, clip=None, classes=3):

@@ -14,7 +14,7 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolEr
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import contrastive, masked_crops
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import masked_tower, region_clip
 from ovtool.settings.prompts import MaskPrompts
 from ovtool.settings.shared import Compute, Run
@@ -362,7 +362,7 @@ def test_a_clip_that_takes_no_prompts(tune, small, monkeypatch):
     from dataclasses import replace
 
     pooled = replace(small, pooling="attention", name="pooled")
-    monkeypatch.setattr(door, "load", lambda *_: pooled)
+    monkeypatch.setattr(clips, "load", lambda *_: pooled)
     with pytest.raises(UsageError, match=r"mask prompts need a vision transformer \(ViT\)"):
         tune()
 
