@@ -25,8 +25,9 @@ TEXTS = {
 
 def embed(clip, vocabulary, templates="one", cache=True):
     """The vectors of all words, and a warning of those that the model never learned."""
-    text.warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
-    return text.embed_words(clip, vocabulary.words, templates, cache)
+    names = [name for synonyms in vocabulary.classes for name in synonyms]
+    text.warn_unlearned(clip, names)
+    return text.embed_words(clip, [*names, *vocabulary.background], templates, cache)
 
 
 def variant(build, config, name, custom):
