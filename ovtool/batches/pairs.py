@@ -16,7 +16,7 @@ from ovtool.batches.kept import KeptImages, Rgb
 from ovtool.batches.readable import LENIENT, Check
 from ovtool.datasets import registry
 from ovtool.errors import InputError
-from ovtool.formats import atomic, coco, parts, rle
+from ovtool.formats import atomic, coco, learnable, parts, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
@@ -78,6 +78,7 @@ def read(
     """
     path, folder = _places(source, images)
     dataset = coco.read(path, root=folder)
+    learnable.check_pairs(dataset, source)
     by_id = {image.id: image for image in dataset.images}
     index = {category.id: place for place, category in enumerate(dataset.categories)}
     pairs = [
@@ -85,10 +86,6 @@ def read(
         for entry in dataset.annotations
         if rle.area(entry.segmentation) > 0
     ]
-    if not pairs:
-        raise InputError(
-            f"{source} has no pairs: no mask in it has a pixel, so nothing can be learned"
-        )
     used = {pair.image.id: pair.image for pair in pairs}
     require_files([path_of(folder, image.file_name) for image in used.values()], folder, source)
     failures = check.failures(readable.expected(used.values(), folder), source, "masks")

@@ -17,8 +17,8 @@ def train_pacl(
     captions: Annotated[
         str,
         Option(
-            "A data set (coco means coco:train2017 here), a COCO captions JSON with --images DIR, or "
-            'WebDataset shards such as "x/{00000..00331}.tar".',
+            "A data set (coco means coco:train2017 here), a COCO captions JSON or a table (CSV, TSV) of image "
+            'and caption with --images DIR, or WebDataset shards such as "x/{00000..00331}.tar".',
             metavar="SPEC",
             panel="Images",
         ),

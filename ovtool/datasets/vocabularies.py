@@ -137,7 +137,7 @@ def read_classes_file(path: Path) -> Vocabulary:
 
     Raises InputError where the file cannot be read, UsageError where a class is empty or named twice.
     """
-    lines = plain_text.read(path).splitlines()
+    lines = plain_text.lines(path)
     classes = tuple(
         _synonyms(line, f"line {number} of {path}")
         for number, line in enumerate(lines, start=1)

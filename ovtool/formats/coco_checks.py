@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import json_sections, schema, strict_json, wrong_kind
 from ovtool.formats.json_sections import Entries
 
+_LONGEST_NAME = 255
 _DRIVE = re.compile("[A-Za-z]:/")
 
 
@@ -102,6 +103,12 @@ def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[
 def refuse_tools(data: object, where: str) -> None:
     """Raises InputError for an annotation as another program keeps it."""
     if what := wrong_kind.of_tool(data):
+        raise InputError(f"{where} {what}")
+
+
+def refuse_others(data: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for COCO JSON of captions or of panoptic segments in place of masks."""
+    if what := wrong_kind.of_annotations(data.get("annotations")):
         raise InputError(f"{where} {what}")
 
 
@@ -202,19 +209,27 @@ def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: 
 
 def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
+    if trouble := _name_trouble(file_name):
+        raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+
+
+def is_file_name(file_name: str) -> bool:
+    """Whether it is a relative path as `check_file_name` wants it."""
+    return _name_trouble(file_name) is None
+
+
+def _name_trouble(file_name: str) -> str | None:
     path = PurePosixPath(file_name)
     if fault := file_name_fault(file_name):
         mend = "write it with forward slashes" if "\\" in file_name else "rename the file"
-        trouble = f"{fault}: {mend}"
+        return f"{fault}: {mend}"
     elif path.is_absolute():
-        trouble = "is absolute; write it relative to the folder of the images"
+        return "is absolute; write it relative to the folder of the images"
     elif ".." in path.parts:
-        trouble = "leaves the folder of the images; write it without .."
+        return "leaves the folder of the images; write it without .."
     elif not path.parts or file_name.endswith("/"):
-        trouble = "names no file; write the path of the image"
-    else:
-        return
-    raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+        return "names no file; write the path of the image"
+    return None
 
 
 def file_name_fault(file_name: str) -> str | None:
@@ -232,6 +247,8 @@ def file_name_fault(file_name: str) -> str | None:
         return (
             "has a control character or a byte that is not UTF-8, which cannot be written as JSON"
         )
+    if any(len(part) > _LONGEST_NAME for part in file_name.split("/")):
+        return f"has a name of more than {_LONGEST_NAME} letters, which no disk holds"
     return None
 
 
@@ -304,12 +321,6 @@ def wrong_measures(
     if given and not is_near_box(box(given, place), box_):
         lines.append(f"{place}: bbox is {given}, but that of the mask is {list(box_)}; write that")
     return lines
-
-
-def short(value: Any) -> str:
-    """A value as one short line for a message."""
-    line = repr(value) if not isinstance(value, BaseException) else str(value)
-    return line if len(line) <= 60 else line[:57] + "..."
 
 
 def _read(source: Path | str) -> tuple[str, bytes]:

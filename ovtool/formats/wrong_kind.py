@@ -55,6 +55,18 @@ def of_tool(content: object) -> str | None:
     return None
 
 
+def of_annotations(annotations: object) -> str | None:
+    """What a section of annotations holds in place of masks, told by the first, and the mend; None for masks."""
+    first = next(iter(annotations), None) if isinstance(annotations, Iterable) else None
+    if not isinstance(first, dict) or "segmentation" in first:
+        return None
+    if "segments_info" in first:
+        return "holds panoptic segments; give the masks that ovtool convert --to coco makes of them"
+    if "caption" in first:
+        return "is a COCO JSON of captions, which ovtool mine-pairs and train-pacl read"
+    return None
+
+
 def of_tensors(kind: str) -> str:
     """What a safetensors file of a kind holds, and which command reads it."""
     if kind not in TENSORS:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ovtool.datasets import label_files, registry, vocabularies
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import InputError, UsageError, short
 from ovtool.formats import coco, coco_repair, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.file_matching import path_of
@@ -109,7 +109,8 @@ def _coco(source: str) -> tuple[LabelsByName, Categories]:
     """The categories of each image of a COCO JSON; masks and boxes are not looked at."""
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
+    checks.refuse_others(data, where)
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.formats import parts
+from ovtool.formats import atomic, parts
 from ovtool.formats.parts import Part
 from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.runtime.engine import Advance
@@ -73,8 +71,7 @@ def count_images(
 
     if workers == 1:
         return ImageCounts.of(counted(Part(0, 0, len(names), len(names)), advance))
-    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
-        folder = Path(scratch)
+    with atomic.scratch_folder() as folder:
 
         def task(part: Part, done: Advance) -> None:
             own = ImageCounts.of(counted(part, done))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import tensors
+from ovtool.formats import learnable, tensors
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.pixels import IMAGENET, Triple, standardised, working_size
 from ovtool.methods.windows import upsample_rows
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ovtool.models.maskformer import LayerOutput, MaskFormer
 
 KIND = "segmenter"
-BACKGROUND = "background"
 DEEPLAB = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101")
 MASKFORMER = tuple(f"maskformer-{name}" for name in maskformer.ARCHITECTURES)
 ARCHITECTURES = ("tiny", "clip", "photo", *DEEPLAB, *MASKFORMER)
@@ -288,13 +287,7 @@ class Trained:
     @property
     def background(self) -> int | None:
         """The index of the class `background`, None where there is none."""
-        return background_of(self.names)
-
-
-def background_of(names: Sequence[str]) -> int | None:
-    """The index of the class `background`, None where there is none."""
-    folded = [name.strip().casefold() for name in names]
-    return folded.index(BACKGROUND) if BACKGROUND in folded else None
+        return learnable.background_of(self.names)
 
 
 def save(path: Path, network: Network, settings: Mapping[str, Any], clip: Clip | None) -> None:

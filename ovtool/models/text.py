@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from ovtool.datasets import vocabularies
 from ovtool.datasets.templates import templates as sentences_of
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.errors import OvtoolError, UsageError, short
 from ovtool.formats import cache as disk
 from ovtool.formats import tensors
 from ovtool.models.clip import Clip
@@ -151,9 +151,8 @@ def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
     cut = too_long(clip, texts)
     if cut.any():
         name = names[int(cut.int().argmax())]
-        quoted = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{quoted}' is too long: {clip.name} reads {clip.model.context_length} "
+            f"the class {short(name)} is too long: {clip.name} reads {clip.model.context_length} "
             "tokens, template included; shorten it"
         )
     return _plain_tokens(clip, texts)

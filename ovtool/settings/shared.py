@@ -29,7 +29,8 @@ Inputs = Annotated[
 Captions = Annotated[
     str,
     Option(
-        "A data set (coco means coco:train2017 here), or a COCO captions JSON with --images DIR.",
+        "A data set (coco means coco:train2017 here), or with --images DIR a COCO captions JSON or a table "
+        "(CSV, TSV) of image and caption.",
         metavar="SPEC",
         panel="Images",
     ),

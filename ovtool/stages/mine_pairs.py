@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings import layers
 from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
@@ -124,7 +123,7 @@ def run(
     """Writes the best mask of every noun of every caption as COCO JSON: the nouns are its categories.
 
     Args:
-        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), or a COCO captions JSON.
+        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), a COCO captions JSON, or a table of captions.
         images: the folder that the file names of a captions JSON start from.
         nouns: which words of the captions count.
         matching: where the masks come from, and how a noun takes its own.
@@ -179,7 +178,7 @@ def run(
             description="mining",
             output=merge.Output(asked=asked.digest),
             beside=runs.places_from(target, written.places),
-            finish=partial(finish, places=written.places, facts={}),
+            finish=lambda dataset, _: written.finish(dataset),
         ),
         run,
         progress,
@@ -187,16 +186,6 @@ def run(
     if outcome.shard is None:
         written.clean()
     return dataclasses.replace(outcome, files=written.places)
-
-
-def finish(
-    dataset: coco.Dataset,
-    tensors: Sequence[Mapping[str, torch.Tensor]],
-    places: Mapping[str, str],
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes the list of the crops, or packs them, where crops are kept."""
-    PairCrops(Path(places["crops"]) if "crops" in places else None).finish(dataset)
 
 
 def _check_places(target: str, written: PairCrops, run: Run) -> bool:

@@ -25,8 +25,8 @@ from ovtool.proposers.by_name import Proposer
 from ovtool.proposers.proposals import Proposals, max_iou
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings import layers
 from ovtool.settings.propose import Propose
 from ovtool.settings.shared import Compute, Run, Source

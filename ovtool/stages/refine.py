@@ -32,8 +32,8 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat, background_rule
 from ovtool.settings.segment import Drawn

@@ -16,7 +16,7 @@ from ovtool.formats import images as pictures
 from ovtool.methods import masked_crops
 from ovtool.models import clip as clips
 from ovtool.models import text
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
 from ovtool.stages import mine_pairs as stage

@@ -19,7 +19,7 @@ from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as pictures
 from ovtool.models import clip as clips
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.option import name_of
 from ovtool.settings.segment import Trained
 from ovtool.stages import evaluate

@@ -168,7 +168,7 @@ def test_segments_take_the_place_of_proposals(go, photos, loads_small, monkeypat
         logits = torch.from_numpy(slow_probabilities(loads_small, rgb, names, range(4))).log()
         total = np.zeros(logits.shape)
         for scale in (30, 90):
-            cut = regions.superpixels(rgb2lab(rgb).astype(np.float32), scale)
+            (cut,) = regions.superpixels(rgb2lab(rgb).astype(np.float32), (scale,))
             for segment in range(cut.max() + 1):
                 total[:, cut == segment] += logits[:, cut == segment].mean(1, keepdim=True).numpy()
         best = total.argmax(0)
