@@ -83,7 +83,7 @@ def test_background_words_are_embedded_last(native):
 def test_a_name_that_is_too_long_is_the_one_named(native):
     long = " ".join(["word"] * 400)
     with pytest.raises(
-        UsageError, match="the class 'word word .*' is too long: small reads 24 tokens"
+        UsageError, match="the class 'word word .* is too long: small reads 24 tokens"
     ):
         embed(native, Vocabulary((("cat",), (long,))))
     with pytest.raises(UsageError) as caught:
