@@ -99,7 +99,7 @@ def _pixels(image: Image.Image, path: Path, exif: Exif) -> NDArray[np.uint8]:
         orientation = 1
     rgb, turn = _to_rgb(image, path), _TURNS.get(orientation)
     if has_16_bits or image.mode.startswith("I;16"):
-        _warn_of_depth(max(high for _, high in rgb.getextrema()), path)
+        _warn_of_depth(int(np.asarray(rgb).max()), path)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
