@@ -5,6 +5,7 @@ The stages check the same and more; what is found here only comes sooner.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -41,10 +42,8 @@ WITH_CLIP = (
     "captions",
     "data_set",
 )  # parameters of commands that use a CLIP, whichever is named
-SHORT, MIDDLE = (
-    300_000,
-    20_000_000,
-)  # bytes of what is read twice in no time: all of it, or its classes
+READ = ("captions", "pairs", "truth", "labels", "validation", "proposals", "coco")
+SHORT, MIDDLE = 300_000, 20_000_000  # bytes of what is read twice in no time: all, or its classes
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -116,6 +115,9 @@ def _check_json(values: Mapping[str, Any]) -> None:
     """Raises InputError for a JSON of captions, pairs, masks or images that holds something else, UsageError for
     masks that teach nothing; of a short one all is read, and its own reader says what is wrong. Labels in two
     columns must be of the classes."""
+    if all(_path(values, name) == Path("-") for name in READ):
+        return  # the readers are slow to import
+
     from ovtool.formats import captions, kinds
 
     for path, wanted, read in _readers(values):
@@ -138,6 +140,12 @@ def _check_json(values: Mapping[str, Any]) -> None:
         _check_segmenter(str(listed), values["training"].with_background)
 
 
+def _path(values: Mapping[str, Any], name: str) -> Path:
+    """The file of this name, from the values of a command or from one of its settings; `-` is none."""
+    stated = (getattr(v, name, None) for v in values.values() if is_settings(type(v)))
+    return Path(values.get(name) or next(filter(None, stated), None) or "-")
+
+
 def _readers(
     values: Mapping[str, Any],
 ) -> Iterator[tuple[Path, tuple[str, ...], Callable[[Path], object]]]:
@@ -146,12 +154,7 @@ def _readers(
     from ovtool.inputs import captions, labels, truths
 
     masks, images = ("COCO masks",), ("COCO masks", "COCO panoptic", "COCO captions")
-    settings = [value for value in values.values() if is_settings(type(value))]
-
-    def of(name: str) -> Path:
-        stated = (getattr(value, name, None) for value in settings)
-        return Path(values.get(name) or next(filter(None, stated), None) or "-")
-
+    of = functools.partial(_path, values)
     folder = values.get("images")
     yield of("captions"), CAPTIONS, lambda path: captions.find(str(path), folder)
     yield (

@@ -1,6 +1,7 @@
 """Images in and out: 8-bit RGB, upright, whatever the file holds."""
 
 import functools
+import importlib
 import importlib.util
 import io
 import logging
@@ -30,6 +31,7 @@ HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
 MAX_PIXELS = 178_956_970  # Pillow's own limit between a warning and an error
 # those that hold pixels; Pillow would also start other programs, for EPS
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_PLUGINS = ("Jpeg", "Png", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Jpeg2K", "Avif")  # that read them
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,9 +100,10 @@ def _pixels(image: Image.Image, path: Path, exif: Exif) -> NDArray[np.uint8]:
     elif exif == "stored":
         orientation = 1
     rgb, turn = _to_rgb(image, path), _TURNS.get(orientation)
+    pixels = np.array(rgb if turn is None else rgb.transpose(turn))
     if has_16_bits or image.mode.startswith("I;16"):
-        _warn_of_depth(int(np.asarray(rgb).max()), path)
-    return np.array(rgb if turn is None else rgb.transpose(turn))
+        _warn_of_depth(int(pixels.max()), path)
+    return pixels
 
 
 def _warn_of_depth(highest: int, path: Path) -> None:
@@ -235,7 +238,9 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of ``_FORMATS`` that this Pillow was built with, or was taught since."""
-    Image.init()
+    for name in _PLUGINS:  # all of Pillow's, which has thirty more, take twice as long
+        with suppress(ImportError):
+            importlib.import_module(f"PIL.{name}ImagePlugin")
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
