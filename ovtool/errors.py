@@ -13,7 +13,8 @@ _LONGEST = 1500  # letters of a message
 def short(value: object, most: int = 60) -> str:
     """A value as one short line for a message, as Python writes it; of an exception its message."""
     line = str(value) if isinstance(value, BaseException) else repr(value)
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+    end = line[-1:] if isinstance(value, str) else ""  # the quotation mark
+    return line if len(line) <= most else f"{line[: most - 3 - len(end)]}...{end}"
 
 
 def brief(message: str) -> str:

@@ -59,11 +59,19 @@ def check(values: Mapping[str, Any]) -> None:
         MismatchError: A file is of another kind.
         ModelError: No model of that name.
     """
+    from ovtool.datasets import registry
+
     _check_outputs(values)
     if str(values.get("out")) == "-" and "inputs" not in values:
         return  # the command says first whether it can write there
     _check_images(values)
+    named = [value.classes for value in values.values() if isinstance(value, Words)]
     for given in values.get("inputs") or ():
+        is_word = any(named) and given.isalpha() and not Path(given).exists()
+        if is_word and not registry.is_name(given):
+            raise InputError(
+                f'no such file or folder: {given}; if it is a word, write all in one: --classes "{named[0]},{given}"'
+            )
         _require(given)
     for name in SOURCES:
         given = str(values.get(name) or "-")
@@ -76,8 +84,6 @@ def check(values: Mapping[str, Any]) -> None:
         _check_kind(Path(values["cams"]), "cams")
     data_set = values.get("data_set")
     if data_set is not None and not Path(data_set).exists():
-        from ovtool.datasets import registry
-
         registry.split_name(data_set)
     _check_json(values)
     _check_model(values)

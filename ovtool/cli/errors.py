@@ -24,7 +24,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from ovtool.cli.app import app
 
         status = typer.main.get_command(app).main(
-            args=arguments, prog_name="ovtool", standalone_mode=False
+            args=[_at_home(own) for own in (sys.argv[1:] if arguments is None else arguments)],
+            prog_name="ovtool",
+            standalone_mode=False,
         )
         if status == INTERRUPTED:  # Typer turns KeyboardInterrupt into this status
             raise KeyboardInterrupt
@@ -33,6 +35,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status or 0
     except BaseException as error:
         return report(error)
+
+
+def _at_home(argument: str) -> str:
+    """An argument with the home folder for `~/`, which no shell puts there behind `--option=` or in quotes."""
+    option, mark, value = argument.partition("=") if argument[:2] == "--" else ("", "", argument)
+    return option + mark + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def report(error: BaseException) -> int:

@@ -16,9 +16,11 @@ away its meaning. A name is kept as it is written; the model reads ``fire_truck`
 """
 
 import functools
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -82,6 +84,7 @@ def folded(name: str) -> str:
 
 _ESCAPED = re.compile(r"\\([,|;#\\])")
 _SYNONYM = r"[|;]"
+_QUOTES = "\"'“”„‘’«»「」"
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -112,7 +115,8 @@ def _synonyms(text: str, where: str) -> tuple[str, ...]:
 
 
 def parse_classes(text: str) -> Vocabulary:
-    """The vocabulary of ``--classes``: a comma between classes, ``|`` or ``;`` between synonyms.
+    """The vocabulary of ``--classes``: a comma between classes, also one of Chinese, Japanese or Arabic, and ``|`` or
+    ``;`` between synonyms. Quotation marks around all or a class are no part of it, and a list of JSON is read.
 
     >>> parse_classes("person|man,tv").classes
     (('person', 'man'), ('tv',))
@@ -121,8 +125,19 @@ def parse_classes(text: str) -> Vocabulary:
     """
     if not text.strip():
         raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
-    parts = _split(text, ",")
+    with suppress(ValueError):
+        listed = json.loads(text)
+        if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+            return parse_names(listed)
+    parts = (_unquoted(part) for part in _split(_unquoted(text), "[,，、،]"))
     return Vocabulary(tuple(_synonyms(part, f"class {i}") for i, part in enumerate(parts, start=1)))
+
+
+def _unquoted(text: str) -> str:
+    """A text without quotation marks around it, which a shell that does not know them leaves."""
+    text = text.strip()
+    quotes = [place for place, sign in enumerate(text) if sign in _QUOTES]
+    return text[1:-1] if len(text) > 2 and quotes == [0, len(text) - 1] else text
 
 
 def parse_names(names: Iterable[str]) -> Vocabulary:

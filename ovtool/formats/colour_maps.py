@@ -18,7 +18,9 @@ from ovtool.formats.labelled import LabelledImages
 
 _PART = r"[\s,;]+"
 _FIRST = re.compile(rf"(\d+){_PART}(\d+){_PART}(\d+)(?:{_PART}(.*))?")
-_LAST = re.compile(rf"(.+?){_PART}(\d+){_PART}(\d+){_PART}(\d+)")
+_LAST = re.compile(
+    rf"(.+?)(?:{_PART}|:)(\d+){_PART}(\d+){_PART}(\d+)(?::[^:]*){{0,2}}"
+)  # CVAT adds two cells
 _HEADING = re.compile(
     r"(name|class)?[\s,;]*r(ed)?[\s,;]+g(reen)?[\s,;]+b(lue)?[\s,;]*(name|class)?", re.I
 )

@@ -178,6 +178,7 @@ def test_info_and_check_of_a_coco_file_and_info_of_tensors(tmp_path, ran):
         ("segment maps/none --classes cow", 1, "no image in maps/none"),
         ("mine-pairs --captions named.csv --images .", 1, "named.csv is no table of captions"),
         ("train-pacl --captions spoken.csv --images maps", 1, "images of spoken.csv is below"),
+        ("segment a.jpg --classes cow grass", 1, 'write all in one: --classes "cow,grass"'),
         ("segment a.jpg --classes-file c.json", 1, "c.json is JSON; needed here: plain text"),
         ("segment a.jpg --classes-file e.json", 1, "e.json is a COCO JSON; needed here: plain"),
         ("propose maps/none", 1, "no image in maps/none"),

@@ -184,3 +184,11 @@ def test_the_parts_of_a_message_that_stay():
     long = brief(f"{'f/' * 400}a.jpg exists; replace it")
     assert long.startswith("f/f/") and long.endswith("/a.jpg exists; replace it")
     assert str(InputError("y" * 999)) == brief("y" * 999) != "y" * 999
+
+
+def test_the_home_folder_where_no_shell_puts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run(["info", "~/gone.json"]) == 1
+    assert run(["segment", "--coco=~/gone.json", "--images", "~/x", "--classes", "cow"]) == 1
+    assert capsys.readouterr().err.count(f"no such file: {tmp_path}/gone.json") == 2

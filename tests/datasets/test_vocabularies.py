@@ -54,7 +54,7 @@ def test_classes_files_that_are_broken(tmp_path):
     with pytest.raises(InputError, match="no such file: .*none.txt"):
         vocabularies.read_classes_file(tmp_path / "none.txt")
     path = tmp_path / "classes.txt"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"\xe9t\xe9\n")
     with pytest.raises(InputError, match="not UTF-8"):
         vocabularies.read_classes_file(path)
     path.write_text("\n  \n")
@@ -149,6 +149,20 @@ def test_every_template_takes_a_name(name, count):
 def test_an_unknown_template_set_is_named_with_the_choices():
     with pytest.raises(UsageError, match="unknown template set 'many'; choose one of one, pacl"):
         templates.templates("many")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cow,grass", "cow，grass", "cow、grass", "cow، grass", "“cow”, “grass”", "'cow,grass'", '"cow","grass"',
+     '["cow", "grass"]', "„cow“,«grass»"],
+)  # fmt: skip
+def test_words_as_other_keyboards_and_shells_give_them(text):
+    assert vocabularies.parse_classes(text).names == ("cow", "grass")
+
+
+@pytest.mark.parametrize("text", ["dog's bed", '5" disk', "[cow", "[1]", "3", "'tis"])
+def test_quotation_marks_of_a_name_stay(text):
+    assert vocabularies.parse_classes(text).names == (text,)
 
 
 GRAMMAR = [

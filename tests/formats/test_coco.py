@@ -181,7 +181,7 @@ DEFECTS = {
     "short": (change(*A, "segmentation", "counts", "11"), "id 7: RLE counts .* do not add up"),
     "bbox of three": (change(*A, "bbox", [1, 2, 3]), r"id 7: bbox is \[1, 2, 3\]"),
     "bbox below 0": (change(*A, "bbox", [1, 2, 3, -4]), "id 7: bbox"),
-    "area is a text": (change(*A, "area", "15"), "id 7: area is '15'"),
+    "area is a text": (change(*A, "area", "large"), "id 7: area is 'large'"),
     "score is a text": (change(*A, "score", "high"), "id 7: score is 'high'"),
     "score is huge": (change(*A, "score", 10**400), "id 7: score is 1000"),
     "iscrowd is 2": (change(*A, "iscrowd", 2), "id 7: iscrowd is 2"),

@@ -513,3 +513,24 @@ def test_what_cannot_go_to_stdout_and_what_is_not_there(data, tmp_path):
         convert.run("gone", "coco", out=tmp_path / "x.json")
     with pytest.raises(UsageError, match="name a file that ends in .json"):
         convert.run(tmp_path / "data.json", "coco-panoptic", out=tmp_path / "panoptic")
+
+
+def test_colours_of_cvat(tmp_path):
+    """CVAT's export "Segmentation mask 1.1": label:color_rgb:parts:actions."""
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[1:4, 2:6], colours[5] = (250, 50, 83), (50, 183, 250)
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(colours).save(tmp_path / "SegmentationClass" / "a.png")
+    lines = (
+        "# label:color_rgb:parts:actions",
+        "background:0,0,0::",
+        "cow:250,50,83::",
+        "grass:50,183,250:a,b:c",
+    )
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    how = Conversion(colours=tmp_path / "labelmap.txt")
+    convert.run(tmp_path / "SegmentationClass", "coco", how, out=tmp_path / "o.json")
+    made = coco.read(tmp_path / "o.json")
+    names = {category.id: category.name for category in made.categories}
+    areas = {names[mask.category_id]: mask.area for mask in made.annotations}
+    assert areas == {"background": 48 - 12 - 8, "cow": 12, "grass": 8}
