@@ -12,7 +12,7 @@ from ovtool.cli import output
 
 if TYPE_CHECKING:
     from ovtool.formats.coco import Dataset
-    from ovtool.runtime.runs import Outcome
+    from ovtool.runtime.outcome import Outcome
 
 _FEW_WORDS = 40  # so many have a row each; of more those alone that have a mask
 

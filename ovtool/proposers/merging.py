@@ -44,8 +44,7 @@ def candidates(rgb: NDArray[np.uint8], seen: NDArray[np.float32], min_area: floa
     pixels = lab.of_rgb(rgb)
     maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen])
     cuts, parts, features = [], [], []
-    for scale in SCALES:
-        superpixels = regions.superpixels(pixels, scale, LEAST)
+    for superpixels in regions.superpixels(pixels, SCALES, LEAST, torch.get_num_threads()):
         borders = regions.borders_of(pixels, superpixels)
         vectors = region_features.means(superpixels, maps)
         tree = regions.merged(superpixels, borders, vectors, _distance)

@@ -18,8 +18,8 @@ from ovtool.cli.segment import segment as segment_command
 from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as pictures
-from ovtool.models import clip as door
-from ovtool.runtime.runs import Outcome
+from ovtool.models import clip as clips
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.option import name_of
 from ovtool.settings.segment import Trained
 from ovtool.stages import evaluate
@@ -348,7 +348,7 @@ def test_quiet_says_nothing(desk, photos, capsys):
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_a_dry_run_writes_nothing_and_loads_no_model(desk, photos, capsys, monkeypatch, json_too):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen", "--dry-run"]
     assert run([*line, "--json"] if json_too else line) == 0
     said = capsys.readouterr()

@@ -136,7 +136,7 @@ def test_a_data_set_that_is_half_there(root):
         truth_of("voc:val")
     sets.coco(root)
     (root / "coco" / "panoptic_val2017" / "000000000139.png").unlink()
-    with pytest.raises(InputError, match="lacks the PNG files of 1 of its 1 images"):
+    with pytest.raises(InputError, match="lacks 1 of the 1 PNG files of"):
         truth_of("coco-panoptic")
     (root / "coco" / "annotations" / "panoptic_val2017.json").unlink()
     with pytest.raises(InputError, match="panoptic_val2017.json"):
