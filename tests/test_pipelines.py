@@ -170,6 +170,13 @@ def test_shards_at_once_give_the_bytes_of_one_process(make):
     again = files(make.folder / "shards")
     assert again["scores.json"][0] > shards["scores.json"][0]
     assert not list((make.folder / "shards").glob("*.shard-*"))
+    # what is newer and changes nothing: shards that are up to date leave no parts to merge
+    (make.folder / "shards" / "scenes/annotations/classes_demo.json").touch()
+    line = ("PART=2", "WORK=shards", "SHARDS=2", "-j2", "shards/proposals.json")
+    status, said = done(make("ovseg", *line))
+    assert status == 0 and "proposals.json is up to date" in said, said
+    now = files(make.folder / "shards")["proposals.json"]
+    assert now[1] == again["proposals.json"][1] and now[0] > again["proposals.json"][0]
 
 
 def public_data(scenes, root):

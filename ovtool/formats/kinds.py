@@ -75,10 +75,10 @@ def kind_of_long(path: Path) -> str | None:
 def _kind_of_folder(folder: Path) -> str:
     if parts.is_parts_folder(folder):
         return "parts"
+    if yolo.is_yolo(folder):
+        return "YOLO masks"
     if (folder / labelled.CLASSES_FILE).is_file():
         return "label maps"
-    if (folder / yolo.NAMES_FILE).is_file():
-        return "YOLO masks"
     if mask_shards.is_shards(folder):
         return "shards of masks"
     is_data_set = any(folder.glob("annotations/*.json")) or (folder / "JPEGImages").is_dir()

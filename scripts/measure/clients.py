@@ -6,7 +6,7 @@
 Makes a small collage, converts its masks, makes a virtual environment for each tool in DIR, installs the tool there from
 the package index, and lets it read the files (`clients_readers.py`), and write its own (`clients_writers.py`), which
 `ovtool` reads. Prints a row for each tool and format: the masks that were seen and those that are there, how many are
-equal to the pixel, and the least IoU. The environments stay for the
+equal to the pixel, and the median and the least IoU. The environments stay for the
 next time; remove DIR to be rid of them. A tool that cannot be installed is told and passed over.
 """
 
@@ -134,6 +134,7 @@ def compared(mine: Masks, theirs: Masks) -> dict[str, Any]:
         "masks": len(mine),
         "seen": len(theirs),
         "equal": sum(bool(iou == 1) for iou in best),
+        "median_iou": round(float(np.median(best)), 4),
         "least_iou": round(float(min(best)), 4),
     }
 
@@ -185,7 +186,7 @@ def main() -> None:
     make(data, arguments.count)
     mine, rows = masks_of(coco.read(data / "coco.json")), []
     print(
-        "| tool | version | format | masks | seen | equal | least IoU |\n|---|---|---|---|---|---|---|"
+        "| tool | version | format | masks | seen | equal | median IoU | least IoU |\n|---|---|---|---|---|---|---|---|"
     )
     for tool in arguments.tools.split(","):
         try:

@@ -53,8 +53,16 @@ def datumaro_cvat(folder: Path, out: Path) -> Made:
 
 
 def datumaro_yolo(folder: Path, out: Path) -> Made:
+    import datumaro
+
     data = _datumaro(folder).transform("masks_to_polygons")
-    data.export(str(out), "yolo_ultralytics_segmentation", save_media=True)
+    data = data.transform("map_subsets", mapping={"demo": "train"})
+    known = (
+        "yolo_ultralytics_segmentation",
+        "yolo_ultralytics",
+    )  # of CVAT's branch, and of its authors'
+    kind = next(name for name in known if name in datumaro.Environment().exporters)
+    data.export(str(out), kind, save_media=True)
     return out, out / "images"
 
 
@@ -112,7 +120,7 @@ def ultralytics_txt(folder: Path, out: Path) -> Made:
 def labelstudio_coco(folder: Path, out: Path) -> Made:
     """Its converter (`label-studio-sdk`) of tasks with polygons, as its server exports them."""
     _label_studio(folder, out, "COCO")
-    return out / "result.json", out / "images"
+    return out / "result.json", folder
 
 
 def labelstudio_yolo(folder: Path, out: Path) -> Made:
@@ -141,7 +149,7 @@ def _label_studio(folder: Path, out: Path, kind: str) -> None:
                      "to_name": "image", "original_width": size[0], "original_height": size[1],
                      "value": {"points": points, "polygonlabels": [word], "closed": True}}
                 )  # fmt: skip
-        url = str(folder / "images" / image["file_name"])
+        url = f"images/{image['file_name']}"
         tasks.append(
             {"id": image["id"], "data": {"image": url},
              "annotations": [{"id": image["id"], "result": results, "completed_by": {"id": 1}}]}
