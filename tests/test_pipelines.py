@@ -84,6 +84,24 @@ def test_make_accepts_it(stem, make):
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [
+        ((), True),
+        (("OVTOOL_MODEL=ViT-B-16/openai",), False),
+        (("OVTOOL_MODEL=photo", "PROPOSER=sam"), False),
+        (("OVTOOL_MODEL=photo", "PROPOSER=own.safetensors"), True),
+    ],
+)
+def test_embeddings_are_asked_of_proposers_that_have_them(options, has, make):
+    """Of the default proposers that of `tiny` has some, and `propose` refuses to write those of another."""
+    status, said = done(make("ovseg", "--dry-run", "WORK=dry", "DATA=voc", *options))
+    assert status == 0, said
+    assert said.count("--save-embeddings ") == 2 * has and said.count("--embeddings ") == has
+    assert said.count("--proposer ") == 2 * any("PROPOSER" in option for option in options)
+
+
+@needs_make
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", [path.stem for path in PIPELINES])
 def test_a_pipeline_runs_once_and_again_where_an_input_is_newer(stem, make):

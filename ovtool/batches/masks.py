@@ -17,7 +17,7 @@ from ovtool.batches import epochs, masked_images, readable
 from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
 from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError
-from ovtool.formats import coco, file_matching, rle
+from ovtool.formats import coco, file_matching, learnable, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import Exif
@@ -150,6 +150,7 @@ def truth_of(
     Raises:
         InputError: No image has a mask, or none of those that have one can be read.
     """
+    learnable.check_truth(dataset, targets)
     order = {category.id: label for label, category in enumerate(dataset.categories)}
     masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
     for entry in dataset.annotations:
@@ -157,10 +158,6 @@ def truth_of(
         if rle.area(entry.segmentation) and not (is_crowd and targets == "instances"):
             masks[entry.image_id].append((order[entry.category_id], entry.segmentation))
     images = [image for image in dataset.images if masks[image.id]]
-    if not images:
-        raise InputError(
-            "no image of the truth has a mask; give a file with masks, since a proposer learns from them"
-        )
     failures = check.failures(readable.expected(images, folder), "the truth", "masks")
     broken = readable.names(failures)
     images = [image for image in images if image.file_name not in broken]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ovtool.cli import output
-from ovtool.errors import OvtoolError
+from ovtool.errors import OvtoolError, brief
 
 _NOT_UTF8 = "error: an argument or a name has a byte that is not UTF-8 text; write it in UTF-8, or rename it"
 INTERRUPTED = 130
@@ -51,7 +51,7 @@ def report(error: BaseException) -> int:
                 import traceback
 
                 traceback.print_exception(error)
-            print(output.plain(" ".join(line.split())), file=sys.stderr, flush=True)
+            print(output.plain(brief(" ".join(line.split()))), file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is left to read it; the exit status still tells
     if status != 0:

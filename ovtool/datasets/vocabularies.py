@@ -148,7 +148,7 @@ def read_classes_file(path: Path) -> Vocabulary:
 
     Raises InputError where the file cannot be read, UsageError where a class is empty or named twice.
     """
-    lines = plain_text.read(path).splitlines()
+    lines = plain_text.lines(path)
     classes = tuple(
         _synonyms(line, f"line {number} of {path}")
         for number, line in enumerate(lines, start=1)
@@ -189,23 +189,20 @@ def with_background(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
 
 
 Names = Literal["official", "clip"]
-# name -> the rows of `vocabularies.tsv` that it is made of
-VOCABULARIES: Mapping[str, tuple[str, ...]] = {
-    "voc20": ("voc20",),
-    "pc59": ("pc59",),
-    "coco80": ("coco80",),
-    "coco171": ("coco80", "stuff91"),
-    "ade150": ("ade150",),
-    "cityscapes19": ("cityscapes19",),
-    "camvid11": ("camvid11",),
-}
+# vocabularies that are made of several of `vocabularies.tsv`
+_JOINED: Mapping[str, tuple[str, ...]] = {"coco171": ("coco80", "stuff91")}
+
+
+def known() -> tuple[str, ...]:
+    """The names of all vocabularies: those of `vocabularies.tsv`, and those that are made of several of them."""
+    return (*_rows(), *_JOINED)
 
 
 def named(name: str, names: Names = "official") -> Vocabulary:
     """The vocabulary of a data set, with the ids that the data set gives its classes.
 
     Args:
-        name: One of `VOCABULARIES`.
+        name: One of `known`.
         names: `official` takes the names of the data set, with the plain words as synonyms where a name is no
             English; `clip` what published code shows to a CLIP in their place: the names of SCLIP's files for VOC
             and COCO, elsewhere the plain words alone.
@@ -213,10 +210,9 @@ def named(name: str, names: Names = "official") -> Vocabulary:
     Raises:
         UsageError: The vocabulary is unknown.
     """
-    if name not in VOCABULARIES:
-        choices = ", ".join(VOCABULARIES)
-        raise UsageError(f"unknown vocabulary '{name}'; choose one of {choices}")
-    rows = [row for part in VOCABULARIES[name] for row in _rows()[part]]
+    if name not in known():
+        raise UsageError(f"unknown vocabulary '{name}'; choose one of {', '.join(known())}")
+    rows = [row for part in _JOINED.get(name, (name,)) for row in _rows()[part]]
     classes = tuple(row.clip if names == "clip" else row.official for row in rows)
     return Vocabulary(classes, ids=tuple(row.id for row in rows))
 

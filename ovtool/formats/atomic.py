@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +34,8 @@ _MENDS = {
     errno.ENOTDIR: "its folder is not a folder; choose another place",
     errno.EISDIR: "it is a folder; give the name of a file",
 }
+_SCRATCH = "ovtool-scratch-"
+_JUST_MADE = 60.0  # seconds
 # what the disk says while bytes are written, as against errors of whoever makes the bytes
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -188,6 +193,39 @@ def remove_stale_below(folder: Path) -> None:
     """Removes what killed writers of any file left below a folder."""
     for left in folder.rglob(f".*.{12 * '[0-9a-f]'}.tmp"):
         _remove_unused(left)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder in `TMPDIR` for as long as the block lasts. Those that killed processes left there are removed first,
+    which are told by their locks, as temporary files are."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        _remove_left(left)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """A lock on a folder; whether it is held by this process, which it never is on Windows, where no folder can be
+    opened: what is left there stays."""
+    if os.name == "nt":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes a scratch folder of a process that is no more; one just made may not be locked yet."""
+    with suppress(OSError):
+        if time.time() - folder.stat().st_mtime > _JUST_MADE:
+            with _locked(folder) as is_unused:
+                if is_unused:
+                    shutil.rmtree(folder)
 
 
 def canonical_json(value: Any) -> str:

@@ -24,6 +24,9 @@ FLAT = "flat polygons"
 POINTS = "polygons of points"
 TWINS = "twin categories"
 BOX_ONLY = "box only"
+PNG_NAMES = "names of PNGs"
+ZEROS = "segments with the id 0"
+EMPTY = "segments without a pixel"
 AREAS = "areas"
 BOXES = "boxes"
 
@@ -43,6 +46,11 @@ _SENTENCES = {
             "{} categories that no annotation has, and that have the names of others, are left out"),
     BOX_ONLY: ("{} annotation with a box and no mask is left out",
                "{} annotations with a box and no mask are left out"),
+    PNG_NAMES: ("{} name of a PNG was missing, or another than in its folder",
+                "{} names of PNGs were missing, or others than in their folder"),
+    ZEROS: ("{} segment with the id 0 has the pixels of that colour",
+            "{} segments with the id 0 have the pixels of that colour"),
+    EMPTY: ("{} segment without a pixel is left out", "{} segments without a pixel are left out"),
     AREAS: ("{} area that was not that of its mask is computed from the mask",
             "{} areas that were not those of their masks are computed from the masks"),
     BOXES: ("{} box that was not that of its mask is computed from the mask",
@@ -73,7 +81,7 @@ def repaired(
     for name in ("images", "categories"):
         entries = data.get(name)
         if isinstance(entries, list):
-            sections[name] = [_with_integers(entry, _INTEGERS[name], counts) for entry in entries]
+            sections[name] = [with_integers(entry, _INTEGERS[name], counts) for entry in entries]
     images = sections.get("images")
     if isinstance(images, list):
         sections["images"] = [_with_slashes(entry, counts) for entry in images]
@@ -99,7 +107,8 @@ def sentence(where: str, counts: Mapping[str, int], how: str = " in memory") -> 
     return f"{where} was repaired{how}: {'; '.join(said)}"
 
 
-def _with_integers(entry: Any, fields: Sequence[str], counts: Counter[str]) -> Any:
+def with_integers(entry: Any, fields: Sequence[str], counts: Counter[str]) -> Any:
+    """An entry whose fields are integers where they were floats, texts or, of `iscrowd`, truth values."""
     if not isinstance(entry, dict):
         return entry
     changed = {}
@@ -199,7 +208,7 @@ def _annotations(
 
     def repaired(counts: Counter[str]) -> Iterator[Any]:
         for entry in given:
-            yield _with_polygons(_with_integers(entry, _INTEGERS["annotations"], counts), counts)
+            yield _with_polygons(with_integers(entry, _INTEGERS["annotations"], counts), counts)
 
     ids: list[Any] = []
     is_bare = bytearray()

@@ -45,7 +45,7 @@ class ColourTable:
 def read_table(path: Path) -> ColourTable:
     """A table from its file. Raises InputError for lines without a colour, and colours or names that are there
     twice."""
-    lines = plain_text.read(path, "; it is the table of colours").splitlines()
+    lines = plain_text.lines(path, "; it is the table of colours")
     named: dict[str, tuple[int, int, int]] = {}
     unlabelled: list[tuple[int, int, int]] = []
     for number, line in enumerate((line.strip() for line in lines), start=1):

@@ -74,6 +74,12 @@ def find_images(inputs: Sequence[str]) -> list[ImageItem]:
     return items
 
 
+def has_image(folder: str) -> bool:
+    """Whether a file with the suffix of an image lies in a folder or below it."""
+    suffixes = _suffixes()
+    return any(name.lower().endswith(suffixes) for *_, files in os.walk(folder) for name in files)
+
+
 def _listed(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """What is given, and whether it is of a list on stdin."""
     for given in inputs:

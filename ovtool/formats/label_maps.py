@@ -144,9 +144,11 @@ def read_classes(path: Path) -> list[str]:
     Raises:
         InputError: no such file, not UTF-8 text, none in it, an empty line between, or a name twice.
     """
-    text = plain_text.read(Path(path), "; it should name the classes, one a line")
+    lines = plain_text.lines(Path(path), "; it should name the classes, one a line")
+    while lines and not lines[-1].strip():
+        lines.pop()
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         name = line.strip()
         if name.startswith("#"):
             continue

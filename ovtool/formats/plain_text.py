@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ovtool.errors import InputError
+from ovtool.formats import wrong_kind
 
 
 def read(path: Path, missing: str = "") -> str:
@@ -25,3 +26,11 @@ def read(path: Path, missing: str = "") -> str:
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def lines(path: Path, missing: str = "") -> list[str]:
+    """The lines of a UTF-8 file that is no JSON, as `read` reads it."""
+    text = read(path, missing)
+    if what := wrong_kind.of_json(path):
+        raise InputError(f"{path} {what}; needed here: plain text, an entry a line")
+    return text.splitlines()

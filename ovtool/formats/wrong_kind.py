@@ -1,4 +1,4 @@
-"""What a file is that another command should read, for the message at the door that it does not fit."""
+"""What a file is that another command should read, for the message of the command that was given it."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ def of_tool(content: object) -> str | None:
         for keys, program in TOOLS:
             if isinstance(entry, dict) and keys <= entry.keys() and "images" not in entry:
                 return f"is an annotation of {program}; export COCO JSON with masks there, and give that"
+    return None
+
+
+def of_annotations(annotations: object) -> str | None:
+    """What a section of annotations holds in place of masks, told by the first, and the mend; None for masks."""
+    first = next(iter(annotations), None) if isinstance(annotations, Iterable) else None
+    if not isinstance(first, dict) or "segmentation" in first:
+        return None
+    if "segments_info" in first:
+        return "holds panoptic segments; give the masks that ovtool convert --to coco makes of them"
+    if "caption" in first:
+        return "is a COCO JSON of captions, which ovtool mine-pairs and train-pacl read"
     return None
 
 

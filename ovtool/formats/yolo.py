@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import (
     atomic,
     coco,
@@ -148,9 +148,7 @@ def _masks(path: Path, height: int, width: int, known: set[int]) -> Iterator[tup
         try:
             category, shares = int(cells[0]), np.array([float(cell) for cell in cells[1:]])
         except ValueError:
-            raise InputError(
-                f"{where} is {checks.short(row)}, not numbers; mend or remove it"
-            ) from None
+            raise InputError(f"{where} is {short(row)}, not numbers; mend or remove it") from None
         if category not in known:
             raise InputError(f"{where}: class {category} has no name in {NAMES_FILE}; add it there")
         if len(shares) == 4:

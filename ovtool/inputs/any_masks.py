@@ -16,6 +16,7 @@ from ovtool.formats import (
     labelled,
     mask_shards,
     panoptic,
+    panoptic_files,
     parts,
     rle,
     yolo,
@@ -103,8 +104,8 @@ def is_coloured(source: str) -> bool:
 
 def _json(source: str, images: Path | None, ground_truth: str | None) -> Dataset:
     where, content = coco_checks.load_long(source)
-    if panoptic.is_panoptic(content):
-        beside = panoptic.images_folder(Path(source))
+    if panoptic_files.is_panoptic(content):
+        beside = panoptic_files.images_folder(Path(source))
         return panoptic.read(Path(source), content, beside if beside.is_dir() else images)
     if isinstance(content, list | Entries) and ground_truth is None:
         raise UsageError(

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ovtool.errors import InputError, MismatchError, ModelError
+from ovtool.errors import MismatchError, ModelError
 from ovtool.formats import tensors
+from ovtool.methods.pixels import standardised, working_size
 from ovtool.methods.region_features import SHAPE, STANDING
-from ovtool.models import photo, sources
+from ovtool.models import artefacts, photo, sources
 from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite
 
 KIND = "objectness"
@@ -73,14 +74,10 @@ class Objectness(nn.Module):
 
 def pixels_of(rgb: Tensor) -> Tensor:
     """An image uint8 (H, W, 3) as the stem takes it: (1, 3, h, w), sides multiples of 16."""
-    scale = SHORT_SIDE / min(rgb.shape[:2])
-    size = [
-        max(1, round(min(side * scale, 4 * SHORT_SIDE) / STRIDE)) * STRIDE for side in rgb.shape[:2]
-    ]
+    size = working_size((rgb.shape[0], rgb.shape[1]), SHORT_SIDE, STRIDE, longest=4)
     pixels = rgb.permute(2, 0, 1)[None].float() / 255
     pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
-    mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (photo.MEAN, photo.DEVIATION))
-    return (pixels - mean) / deviation
+    return standardised(pixels, photo.MEAN, photo.DEVIATION)
 
 
 @torch.no_grad()
@@ -121,11 +118,9 @@ def load(path: Path, device: torch.device) -> tuple[EfficientNetLite, Objectness
         raise MismatchError(
             f"{path.name} belongs to another stem than photo's; install ovtool again"
         )
-    try:
+    with artefacts.reading(path, "network"):
         network = Objectness(len(content["layers.0.weight"]))
         network.load_state_dict({name: value.float() for name, value in content.items()})
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold a whole network; make it again") from error
     for part in (stem, network):
         part.eval().requires_grad_(False).to(device)
     return stem, network, tensors.fingerprint(content)

@@ -5,10 +5,10 @@
 """
 
 import copy
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.methods import mask_prompts, masked_crops, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import artefacts, dense_scores, masked_tower, ragged_tower, sources, towers
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import ImageTower, NativeTower
 from ovtool.runtime import device as devices
@@ -83,7 +83,7 @@ def crops(
     exact = torch.promote_types(
         clip.dtype, torch.float32
     )  # resizing in half precision loses colours
-    pixels = door.normalise(replace(clip, dtype=exact), torch.as_tensor(rgb)[None])[0]
+    pixels = clips.normalise(replace(clip, dtype=exact), torch.as_tensor(rgb)[None])[0]
     cut, squeezed = masked_crops.masked_crops(pixels, masks, size, fill=fill)
     foreground = mask_prompts.patch_masks(squeezed, clip.patch_size)
     return Crops(cut.to(clip.dtype), foreground)
@@ -186,7 +186,7 @@ def encode_region_tokens(
 
 def require_region_tokens(clip: Clip) -> NativeTower:
     """The image tower, if regions can have class tokens of their own. Raises UsageError for another."""
-    door.require_class_token(clip, "--region-features tokens")
+    clips.require_class_token(clip, "--region-features tokens")
     visual = clip.model.visual
     if not masked_tower.is_supported(visual):
         raise UsageError(
@@ -266,7 +266,7 @@ def with_visual(clip: Clip, visual: ImageTower) -> Clip:
     return replace(clip, model=model)
 
 
-@remembered
+@functools.cache
 def _say_resized(path: str, from_grid: tuple[int, int], to_grid: tuple[int, int]) -> None:
     _logger.warning(
         "the prompts of %s were tuned on a grid of %d x %d patches and are resized to %d x %d",

@@ -9,11 +9,11 @@ sorted by length and encoded at the length of the longest of their batch, a tent
 most.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from ovtool.datasets import vocabularies
 from ovtool.datasets.templates import templates as sentences_of
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.errors import OvtoolError, UsageError, short
 from ovtool.formats import cache as disk
 from ovtool.formats import tensors
 from ovtool.models.clip import Clip
@@ -151,9 +151,8 @@ def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
     cut = too_long(clip, texts)
     if cut.any():
         name = names[int(cut.int().argmax())]
-        quoted = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{quoted}' is too long: {clip.name} reads {clip.model.context_length} "
+            f"the class {short(name)} is too long: {clip.name} reads {clip.model.context_length} "
             "tokens, template included; shorten it"
         )
     return _plain_tokens(clip, texts)
@@ -253,7 +252,7 @@ def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
         _warn(clip.name, tuple(unknown))
 
 
-@remembered
+@functools.cache
 def _warn(model: str, names: tuple[str, ...]) -> None:
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     _logger.warning(

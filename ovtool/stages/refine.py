@@ -32,14 +32,14 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat, background_rule
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
-from ovtool.training import run as training_run
+from ovtool.training import run as frames
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
@@ -113,9 +113,9 @@ def run(
     drawings.check(items, run.overwrite or runs.goes_on(target, run))
     clip = None
     if "prompts" in apply.apply or apply.reads_attention:
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
-        clip = door.load(compute.model, place, torch.float32, given.model)
+        clip = clips.load(compute.model, place, torch.float32, given.model)
     regions = (
         None if apply.proposals is None else proposal_sources.from_file(apply.proposals, items)
     )
@@ -131,8 +131,8 @@ def run(
         return runs.planned(items, categories, target, run, place)
     maps_of: MapsOf = lambda image, rgb: given.of(image.id)  # noqa: E731
     if training is not None and kept is not None:
-        frame = training_run.Frame(
-            outputs=training_run.Outputs(kept, kept.with_suffix(".png")),
+        frame = frames.Frame(
+            outputs=frames.Outputs(kept, kept.with_suffix(".png")),
             shapes={},
             title="refine --apply prompts",
             run=run,

@@ -23,6 +23,7 @@ from ovtool.errors import UsageError
 from ovtool.formats.shards import Left
 from ovtool.methods import patch_alignment
 from ovtool.methods.patch_alignment import Pooling, Reduce, VisionEmbedder
+from ovtool.models.dense_scores import whole_patches
 from ovtool.runtime import device as devices
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.option import fields
@@ -79,20 +80,11 @@ def settled(
             "logit_scale": clip.logit_scale,
         },
     )
-    side = _whole_patches(known(filled.crop_size), clip)
-    window = known(filled.window)
-    whole = replace(
-        filled,
-        crop_size=side,
-        window=min(_whole_patches(window, clip), side) if window else 0,
-    )
+    side = whole_patches(known(filled.crop_size), clip.patch_size)
+    window = filled.window and min(whole_patches(filled.window, clip.patch_size), side)
+    whole = replace(filled, crop_size=side, window=window)
     shaping = fields(Pacl)
     return whole, {name: origin for name, origin in origins.items() if shaping[name].option.shapes}
-
-
-def _whole_patches(length: int, clip: Clip) -> int:
-    """A length in pixels, brought to the nearest number of whole patches."""
-    return max(1, round(length / clip.patch_size)) * clip.patch_size
 
 
 def keeps_tokens(clip: Clip, settings: Pacl, images: int, ranks: Ranks) -> bool:

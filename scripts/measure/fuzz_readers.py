@@ -41,7 +41,7 @@ from ovtool.models import (
     segmenter,
     sources,
 )
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.outputs import mask_formats
 from ovtool.outputs.mask_formats import Request
 from ovtool.settings.convert import Format
@@ -76,9 +76,9 @@ class Reader:
 
 
 @functools.cache
-def tiny() -> door.Clip:
+def tiny() -> clips.Clip:
     """The bundled CLIP that heads and prompts belong to."""
-    return door.load("tiny")
+    return clips.load("tiny")
 
 
 def pixels() -> Image.Image:
@@ -334,8 +334,8 @@ READERS = [
     Reader("cams", "tensors", make_cams, lambda f: cams.read(f / WEIGHTS)),
     Reader("shards", "bytes", make_shards, read_shards),
     Reader("checkpoints", "bytes", make_checkpoint, read_checkpoint, "x.checkpoint"),
-    Reader("model configurations", "json", make_model, lambda f: door.load(str(f / WEIGHTS)), ".json"),
-    Reader("CLIP weights", "tensors", make_model, lambda f: door.load(str(f / WEIGHTS)), WEIGHTS),
+    Reader("model configurations", "json", make_model, lambda f: clips.load(str(f / WEIGHTS)), ".json"),
+    Reader("CLIP weights", "tensors", make_model, lambda f: clips.load(str(f / WEIGHTS)), WEIGHTS),
     Reader("mask prompts", "tensors", copied("tiny_prompts.safetensors"),
            lambda f: region_clip.with_prompts(tiny(), f / WEIGHTS)),
     Reader("background prompts", "tensors", make_background,

@@ -92,7 +92,7 @@ def test_measures_of_evaluate_become_a_table(folder):
     scores.write_text(json.dumps({"metric": "miou", "images": 3, "classes": rows}))
     report.run([scores], Page(title="Scores"), out=folder / "page.html")
     html = (folder / "page.html").read_text(encoding="utf-8")
-    assert re.search(r"<td>cat</td>.*25\.0.*<td>–</td>", html)
+    assert re.search(r"<bdi>cat</bdi></th>.*25\.0.*<td>–</td>", html)
     assert "<h1>Scores</h1>" in html
 
 

@@ -47,10 +47,10 @@ def steps(batch: int) -> dict[str, Callable[[], Tensor]]:
 def speed(setup: Setup) -> list[Row]:
     """A step of `tiny`, its tower included, and with its tokens kept."""
     from ovtool.methods.patch_alignment import VisionEmbedder
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl
 
-    clip, batch = door.load("tiny"), 64 if setup.quick else 256
+    clip, batch = clips.load("tiny"), 64 if setup.quick else 256
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(batch, 3, 128, 128, generator=generator)
     texts = normalize(torch.randn(batch, 192, generator=generator), dim=-1)

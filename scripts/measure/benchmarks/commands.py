@@ -89,9 +89,9 @@ def _mine(captions: Path, proposals: Path, model: str, *options: str) -> Any:
 
 def _forwards(photos: int) -> Callable[[], Any]:
     """A work: bare passes of the crops of so many photographs through the image tower of `photo`."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip = door.load("photo")
+    clip = clips.load("photo")
     model, batch = clip.model, torch.randn(REGIONS, 3, CROP, CROP)
     places = model.visual.positional_embedding  # as many as a crop has; their values cost nothing
     model.visual.positional_embedding = torch.nn.Parameter(

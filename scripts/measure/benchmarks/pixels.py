@@ -78,9 +78,9 @@ def superpixels(setup: Setup) -> list[Row]:
 def windows(setup: Setup) -> list[Row]:
     """The dense path in sliding windows, 150 words."""
     from ovtool.methods import windows as ours
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip = door.load("photo")
+    clip = clips.load("photo")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, 336, 448, generator=generator)
     text = torch.nn.functional.normalize(
@@ -89,7 +89,7 @@ def windows(setup: Setup) -> list[Row]:
 
     @torch.no_grad()
     def score(crops: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bhwd,nd->bnhw", door.patch_features(clip, crops), text)
+        return torch.einsum("bhwd,nd->bnhw", clips.patch_features(clip, crops), text)
 
     def together() -> Any:
         (scored,) = ours.score_windows(pixels, 224, 112, score)

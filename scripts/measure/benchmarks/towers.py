@@ -34,10 +34,10 @@ def vit() -> Any:
     """The CLIP of the rows."""
     import open_clip
 
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
     torch.manual_seed(0)
-    return door.from_model(open_clip.create_model("ViT-B-16"), "ViT-B-16 at random weights")
+    return clips.from_model(open_clip.create_model("ViT-B-16"), "ViT-B-16 at random weights")
 
 
 def ways_of(clip: Any, rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> dict[str, Any]:
