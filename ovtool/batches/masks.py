@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.batches import epochs, masked_images, readable
-from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
+from ovtool.batches.epochs import Epochs
 from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError
 from ovtool.formats import coco, file_matching, learnable, rle
@@ -131,7 +131,6 @@ def truth_of(
     folder: Path,
     targets: str = "categories",
     held_out: float = 0.05,
-    most_held_out: int = MOST_HELD_OUT,
     seed: int = 0,
     check: Check = LENIENT,
 ) -> Truth:
@@ -143,7 +142,6 @@ def truth_of(
         targets: `categories` is one mask for each category of an image, as OVSeg trains; `instances`
             keeps each mask, and leaves crowds out.
         held_out: The share of the images, drawn by seed, for validation.
-        most_held_out: The greatest number of them.
         seed: Draws them.
         check: How the images are looked at.
 
@@ -165,7 +163,7 @@ def truth_of(
     if targets == "categories":
         labelled = [_merged(own) for own in labelled]
     names = tuple(category.name for category in dataset.categories)
-    training, measured = epochs.split(len(images), held_out, seed, most_held_out)
+    training, measured = epochs.split(len(images), held_out, seed)
     return Truth(folder, images, labelled, names, training, measured, failures, check.exif)
 
 

@@ -5,11 +5,11 @@ The stages check the same and more; what is found here only comes sooner.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,6 @@ from ovtool.settings.words import Words
 # parameters that name a file, a folder or a data set that is read
 SOURCES: tuple[str, ...] = ("captions", "labels", "cams", "pairs", "truth", "validation")
 SOURCES += ("prediction", "other", "ground_truth")
-READ = (
-    "captions",
-    "pairs",
-    "truth",
-    "labels",
-    "validation",
-    "proposals",
-    "coco",
-)  # JSON that is looked into
 WITH_IMAGES = ("captions", "labels", "truth")  # those whose files lie apart from their images
 MADE_BY = {"pacl": "; --pacl is a file of train-pacl"}
 KINDS = {  # of the files that settings name
@@ -51,10 +42,8 @@ WITH_CLIP = (
     "captions",
     "data_set",
 )  # parameters of commands that use a CLIP, whichever is named
-SHORT, MIDDLE = (
-    300_000,
-    20_000_000,
-)  # bytes of what is read twice in no time: all of it, or its classes
+READ = ("captions", "pairs", "truth", "labels", "validation", "proposals", "coco")
+SHORT, MIDDLE = 300_000, 20_000_000  # bytes of what is read twice in no time: all, or its classes
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -126,8 +115,18 @@ def _check_json(values: Mapping[str, Any]) -> None:
     """Raises InputError for a JSON of captions, pairs, masks or images that holds something else, UsageError for
     masks that teach nothing; of a short one all is read, and its own reader says what is wrong. Labels in two
     columns must be of the classes."""
-    if any(_place(values, name).is_file() for name in READ):
-        _check_read(values)
+    if all(_path(values, name) == Path("-") for name in READ):
+        return  # the readers are slow to import
+
+    from ovtool.formats import captions, kinds
+
+    for path, wanted, read in _readers(values):
+        is_table = wanted == CAPTIONS and captions.is_table(path)
+        if path.is_file() and (path.suffix == ".json" or is_table):
+            is_wrong = not is_table and kinds.kind_of_long(path) not in wanted
+            if is_wrong or path.stat().st_size <= SHORT:
+                with _unheard():
+                    read(path)
     listed = Path(values.get("labels") or "-")
     if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= MIDDLE:
         from ovtool.inputs import labels
@@ -141,23 +140,9 @@ def _check_json(values: Mapping[str, Any]) -> None:
         _check_segmenter(str(listed), values["training"].with_background)
 
 
-def _check_read(values: Mapping[str, Any]) -> None:
-    """What `_check_json` does for the files of `READ`; its imports take as long as those of a small command."""
-    from ovtool.formats import captions, kinds
-
-    for path, wanted, read in _readers(values):
-        is_table = wanted == CAPTIONS and captions.is_table(path)
-        if path.is_file() and (path.suffix == ".json" or is_table):
-            is_wrong = not is_table and kinds.kind_of_long(path) not in wanted
-            if is_wrong or path.stat().st_size <= SHORT:
-                with _unheard():
-                    read(path)
-
-
-def _place(values: Mapping[str, Any], name: str) -> Path:
-    """The file that a parameter or a setting of this name gives, `-` for none."""
-    settings = (value for value in values.values() if is_settings(type(value)))
-    stated = (getattr(value, name, None) for value in settings)
+def _path(values: Mapping[str, Any], name: str) -> Path:
+    """The file of this name, from the values of a command or from one of its settings; `-` is none."""
+    stated = (getattr(v, name, None) for v in values.values() if is_settings(type(v)))
     return Path(values.get(name) or next(filter(None, stated), None) or "-")
 
 
@@ -169,7 +154,7 @@ def _readers(
     from ovtool.inputs import captions, labels, truths
 
     masks, images = ("COCO masks",), ("COCO masks", "COCO panoptic", "COCO captions")
-    of = partial(_place, values)
+    of = functools.partial(_path, values)
     folder = values.get("images")
     yield of("captions"), CAPTIONS, lambda path: captions.find(str(path), folder)
     yield (

@@ -25,6 +25,24 @@ def are_related(word: str, background: str) -> bool:
     return any(name in nouns | backgrounds or name.endswith(ends) for name in words)
 
 
+def background_of(word: str) -> str | None:
+    """The background word of which a word names a kind: "road" of "alley"; None where there is none, or where the
+    word is so general that it has to do with several.
+    """
+    return _kinds().get(folded(word))
+
+
+@functools.cache
+def _kinds() -> Mapping[str, str]:
+    """Noun to the one background word that it is related to, of two the rarer."""
+    related: dict[str, list[str]] = {}
+    for background, nouns in _table().items():
+        for noun in nouns:
+            related.setdefault(noun, []).append(background)
+    few = {noun: words for noun, words in related.items() if len(words) <= 2}
+    return {noun: min(words, key=lambda word: len(_table()[word])) for noun, words in few.items()}
+
+
 @functools.cache
 def _table() -> Mapping[str, tuple[str, ...]]:
     """Background word to the nouns that are related to it."""

@@ -68,17 +68,6 @@ class Vocabulary:
         """The name of each class, in order; background is not among them."""
         return tuple(synonyms[0] for synonyms in self.classes)
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """All names to encode: every class's synonyms in order, then the background words."""
-        return (*(name for synonyms in self.classes for name in synonyms), *self.background)
-
-    @property
-    def owner(self) -> list[int]:
-        """The class index of each of `words`; background words have ``len(classes)``."""
-        owners = [k for k, synonyms in enumerate(self.classes) for _ in synonyms]
-        return owners + [len(self.classes)] * len(self.background)
-
 
 def spoken(name: str) -> str:
     """A name as a model reads it: underscores are blanks, as in ``fire_truck``."""

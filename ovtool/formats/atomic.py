@@ -201,7 +201,11 @@ def scratch_folder() -> Iterator[Path]:
     which are told by their locks, as temporary files are."""
     for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         _remove_left(left)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as name, _locked(Path(name)):
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=_SCRATCH)
+    except OSError as error:
+        raise temporary_error(error) from None
+    with scratch as name, _locked(Path(name)):
         yield Path(name)
 
 
@@ -251,6 +255,14 @@ def input_error(path: Path, error: OSError) -> InputError:
     """The error, with the mend, for a place that cannot be written."""
     mend = _MENDS.get(error.errno or 0, error.strerror or type(error).__name__)
     return InputError(f"cannot write {path}: {mend}")
+
+
+def temporary_error(error: OSError, folder: Path | None = None) -> InputError:
+    """The error, with the mend, where no temporary file can be written; None is the folder of such files."""
+    return InputError(
+        f"cannot keep temporary files in {folder or tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR "
+        "to a folder with more room"
+    )
 
 
 def _is_special(path: Path) -> bool:

@@ -335,7 +335,9 @@ def _read(source: Path | str) -> tuple[str, bytes]:
 
 
 def _refuse_tensors(name: str, data: bytes) -> None:
-    """Raises InputError for a safetensors file in place of JSON."""
+    """Raises InputError for a safetensors file in place of JSON, and for what nothing reads."""
+    if what := wrong_kind.of_beginning(data):
+        raise InputError(f"{name} {what}")
     if what := wrong_kind.of_bytes(data):
         raise InputError(f"{name} {what}; needed here: JSON")
 

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from ovtool.errors import InputError
+from ovtool.formats import atomic
 from ovtool.formats.coco_entries import Annotation, Dataset, Image
 from ovtool.formats.rle import Rle
 
@@ -51,7 +51,7 @@ class Masks(Sequence[Annotation]):
                 self._file = _temporary()
             self._file.write(line)
         except OSError as error:
-            raise _unwritten(error) from None
+            raise atomic.temporary_error(error) from None
         self._starts.append(self._starts[-1] + len(line))
         self._is_flushed = False
 
@@ -116,7 +116,7 @@ class Masks(Sequence[Annotation]):
             try:
                 self._file.flush()
             except OSError as error:
-                raise _unwritten(error) from None
+                raise atomic.temporary_error(error) from None
             self._is_flushed = True
 
 
@@ -130,13 +130,6 @@ def by_image(dataset: Dataset) -> Iterator[tuple[Image, list[Annotation]]]:
     """Each image with its masks, in the order of the file."""
     of_image = masks_of(dataset)
     return ((image, of_image(image.id)) for image in dataset.images)
-
-
-def _unwritten(error: OSError) -> InputError:
-    return InputError(
-        f"cannot keep masks in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a folder with more "
-        "room"
-    )
 
 
 def _temporary() -> BinaryIO:

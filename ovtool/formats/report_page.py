@@ -151,7 +151,10 @@ class Figures:
         self.used: set[int] = set()
         self.measures: dict[str, None] = {}
         self._count = 0
-        self._file = tempfile.TemporaryFile(prefix="ovtool-report-")
+        try:
+            self._file = tempfile.TemporaryFile(prefix="ovtool-report-")
+        except OSError as error:
+            raise atomic.temporary_error(error) from None
 
     def add(self, figure: Mapping[str, Any]) -> None:
         """Adds what `packed` made. Raises InputError where the temporary file cannot be written."""
@@ -159,8 +162,9 @@ class Figures:
         self.measures.update(dict.fromkeys(figure["measures"]))
         try:
             self._file.write(json.dumps([figure["name"], _embedded(figure)]).encode() + b"\n")
+            self._file.flush()
         except OSError as error:
-            raise atomic.input_error(Path(tempfile.gettempdir()), error) from error
+            raise atomic.temporary_error(error) from None
         self._count += 1
 
     def __len__(self) -> int:

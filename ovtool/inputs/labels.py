@@ -82,7 +82,7 @@ def _checked(spec: str, listed: list[LabelledImage], categories: Categories) -> 
             f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}; "
             "give the folder that the names start from with --images, or remove them"
         )
-    return Labelled(spec, kept, categories, len(bare))
+    return Labelled(spec, kept, categories)
 
 
 def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:

@@ -75,7 +75,10 @@ def count_images(
 
         def task(part: Part, done: Advance) -> None:
             own = ImageCounts.of(counted(part, done))
-            (folder / str(part.index)).write_bytes(pickle.dumps(own))
+            try:
+                (folder / str(part.index)).write_bytes(pickle.dumps(own))
+            except OSError as error:
+                raise atomic.temporary_error(error, folder.parent) from None
 
         cuts = parts.cut(len(names), -(-len(names) // (_PARTS_OF_WORKER * workers)))
         Processes(workers)(cuts, task, advance)

@@ -179,8 +179,17 @@ def from_model(
         device=torch.device(device),
         dtype=dtype,
         recommended=recommended.settings,
-        table=WordTable.of(recommended.words or (), recommended.rows) if recommended.rows else None,
+        table=_table(recommended),
     )
+
+
+def _table(recommended: Recommended) -> WordTable | None:
+    """The words by heart, where there are some, with what is said of their meaning."""
+    if not recommended.rows:
+        return None
+    meanings = recommended.settings.get("table", {})
+    same, kinds = meanings.get("same", {}), meanings.get("kinds", {})
+    return WordTable.of(recommended.words or (), recommended.rows, same, kinds)
 
 
 def _triple(values: Sequence[float]) -> Triple:

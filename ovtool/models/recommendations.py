@@ -3,7 +3,7 @@
 The published settings are the default of every CLIP. A CLIP whose file says otherwise, under
 `recommended` in its header, is taken at its word; what was measured on a bundled model stands in
 `weights/NAME.recommended.json` beside it. Both say class of settings, field, value:
-`{"label_matching": {"background_weight": 0.75}}`.
+`{"label_matching": {"background_weight": 0.75}}`. Beside them, `table` says what words mean (`WordTable.of`).
 """
 
 from __future__ import annotations

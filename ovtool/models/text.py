@@ -13,6 +13,7 @@ import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def embed_words(
     With `cache` the result is read from or kept in the user's cache, under the model's fingerprint,
     device kind and dtype, the templates and the words.
     """
-    key = [1, clip.fingerprint, clip.device.type, str(clip.dtype), templates, list(words)]
+    key = [2, clip.fingerprint, clip.device.type, str(clip.dtype), templates, list(words)]
     kept = disk.entry("text", key, ".safetensors")
     if cache and (embedded := _read(kept, (len(words), clip.embed_dim))) is not None:
         return embedded.to(clip.device)
@@ -239,28 +240,53 @@ def _encode(model: ClipNetwork, tokens: Tensor) -> Tensor:
 
 
 def warn_unlearned(clip: Clip, names: Iterable[str]) -> None:
-    """Warn, once for the same names, of those with words that a small model never learned."""
+    """Warn, once for the same names, of those with words that a small model never learned, or takes for another."""
     if clip.words is None:
         return
+    names = list(names)
     learned = {word for name in clip.words for word in _single_words(name)}
-    unknown = [
-        name
-        for name in names
-        if _row(clip, name) is None and not set(_single_words(vocabularies.spoken(name))) <= learned
-    ]
+    unknown = [name for name in names if not _is_learned(clip, name, learned)]
     if unknown:
         _warn(clip.name, tuple(unknown))
+    if clip.table is not None:
+        kinds = ((name, clip.table.kind(name)) for name in names)
+        if taken := tuple(f"{name} for {kind}" for name, kind in kinds if kind):
+            _warn_of_kinds(clip.name, taken)
+
+
+def _is_learned(clip: Clip, name: str, learned: AbstractSet[str]) -> bool:
+    """Whether a small model knows a name: by heart, or by its single words. With a table of words the last of them, which
+    says what it is, must be known by heart: `beach` of "beach wagon" alone is no word.
+    """
+    if _row(clip, name) is not None:
+        return True
+    words = _single_words(vocabularies.spoken(name))
+    if clip.table is not None and (not words or _row(clip, words[-1]) is None):
+        return False
+    return set(words) <= learned
 
 
 @functools.cache
 def _warn(model: str, names: tuple[str, ...]) -> None:
-    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     _logger.warning(
         "the small model '%s' never learned: %s; what it says of them means little (name a larger one "
         "with --model)",
         model,
-        listed,
+        _listed(names),
     )
+
+
+@remembered
+def _warn_of_kinds(model: str, taken: tuple[str, ...]) -> None:
+    _logger.warning(
+        "the small model '%s' takes %s, which is all that it knows of them (name a larger one with --model)",
+        model,
+        _listed(taken),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _single_words(name: str) -> list[str]:

@@ -185,7 +185,7 @@ def run(
 
 def _checked_outputs(target: str, method: CamMethod, run: Run) -> frames.Outputs:
     """The places that are written to, checked before any work."""
-    outputs = frames.Outputs(Path(target), Path(target).with_suffix(".png"))
+    outputs = frames.Outputs.of(target)
     runs.check_place(target, run)
     if run.shard is not None and _trains(method):
         raise UsageError(

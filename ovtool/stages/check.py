@@ -317,12 +317,23 @@ def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
 
 def _label_maps(folder: Path) -> Iterator[str]:
     classes_file = folder / labelled.CLASSES_FILE
-    label_maps.read_classes(classes_file)
+    names = label_maps.read_classes(classes_file)
     files = labelled.label_map_files(folder)
     if not files:
         yield f"{folder} holds no label map; put a PNG there for each image"
+    highest = -1
+    has_unlabelled = False
     for path in files:
         try:
             yield from _label_map(path, classes_file)
+            labels = label_maps.read(path)
         except OvtoolError as error:
             yield str(error)
+            continue
+        highest = max(highest, int(labels.max()))
+        has_unlabelled = has_unlabelled or bool((labels == label_maps.UNLABELLED).any())
+    if highest == 0 and has_unlabelled and len(names) > 1:
+        yield (
+            f"every label map of {folder} holds 0 and 255 alone, and 255 is a pixel without a label; where it is of "
+            f"the class {short(names[1])}, write 1"
+        )

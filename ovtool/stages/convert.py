@@ -111,6 +111,7 @@ def run(
         lost = mask_formats.not_held(dataset, to)
     else:
         home = images or any_masks.images_folder(source)
+        _check_places(target, beside, is_file, run)  # another run may have written it meanwhile
         with progress(len(dataset.images), f"writing {to}") as advance:
             request = Request(
                 to=to,

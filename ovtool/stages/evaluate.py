@@ -157,6 +157,7 @@ def run(
     result["ovtool"] = _provenance(files, metric)
     if target is not None:
         result["ovtool"]["asked"] = asked.digest
+        atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
         atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 

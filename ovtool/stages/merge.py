@@ -73,6 +73,7 @@ def run(
 
         crops = PairCrops(Path(places["crops"]))
         crops.finish(dataset)
+    atomic.check_output(Path(target), run.replaces)  # another run may have written it meanwhile
     merge.write(dataset, tensors, output, target)
     if "crops" in places:
         crops.clean()

@@ -129,16 +129,9 @@ def run(
     settings = _provenance(given, apply, training, masking, regions)
     if run.dry_run:
         return runs.planned(items, categories, target, run, place)
-    maps_of: MapsOf = lambda image, rgb: given.of(image.id)  # noqa: E731
+    maps_of = _maps_of_file(given)
     if training is not None and kept is not None:
-        frame = frames.Frame(
-            outputs=frames.Outputs(kept, kept.with_suffix(".png")),
-            shapes={},
-            title="refine --apply prompts",
-            run=run,
-            ranks=distributed.alone(place),
-            progress=progress,
-        )
+        frame = _frame(kept, run, place, progress)
         maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()
     context = Context(clip, None, apply, _against(masks.background_score))
@@ -291,6 +284,23 @@ def _check_maps(cams: Cams, source: str) -> None:
             f"{source}: every map has one value everywhere, so none says where its class is; make the maps "
             "again"
         )
+
+
+def _frame(kept: Path, run: Run, device: torch.device, progress: Progress) -> frames.Frame:
+    """What surrounds the training of the step `prompts`, whose generator is kept there."""
+    return frames.Frame(
+        outputs=frames.Outputs.of(kept),
+        shapes={},
+        title="refine --apply prompts",
+        run=run,
+        ranks=distributed.alone(device),
+        progress=progress,
+    )
+
+
+def _maps_of_file(cams: Cams) -> MapsOf:
+    """The maps that were read."""
+    return lambda image, rgb: cams.of(image.id)
 
 
 def _maps_of_generator(generator: Any) -> MapsOf:

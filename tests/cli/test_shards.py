@@ -1,5 +1,6 @@
 """Several processes, shards in any order, and one process leave the same files, to the byte."""
 
+import importlib
 import json
 import os
 import shutil
@@ -234,6 +235,39 @@ def test_what_cannot_be_merged_is_one_line(at, capsys):
     assert "no such folder: none.parts" in refused("none.parts", status=1)
     assert "give it with -o" in refused("x.json.parts", "w.json.parts", status=2)
     assert run(["merge", "w.json.parts", "-o", "z.json", "--overwrite"]) == 0
+
+
+def test_what_another_run_wrote_meanwhile_is_not_replaced(at, capsys, monkeypatch):
+    at("here")
+    assert propose("x.json", "--shard", "1/1") == 0
+    label_maps = ["convert", "y.json", "--to", "label-maps", "-o", "maps"]
+    for module, name, line, out in (
+        ("merge", "merge.dataset_of", ["merge", "x.json.parts"], "x.json"),
+        (
+            "convert",
+            "any_masks.read",
+            ["convert", "x.json", "--to", "coco", "-o", "y.json"],
+            "y.json",
+        ),
+        ("convert", "any_masks.read", label_maps, "maps/own"),
+    ):
+        stage = importlib.import_module(f"ovtool.stages.{module}")
+        holder, function = name.split(".")
+        before = getattr(getattr(stage, holder), function)
+
+        def meanwhile(*given, before=before, out=out):
+            Path(out).parent.mkdir(exist_ok=True)
+            Path(out).write_text("of another run")
+            return before(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(stage, holder), function, meanwhile)
+            capsys.readouterr()
+            assert run(line) == 1
+        assert Path(out).read_text() == "of another run"
+        assert "exists" in capsys.readouterr().err or out == "maps/own"
+        Path(out).unlink()
+        assert run([*line, "--overwrite"]) == 0
 
 
 def test_other_settings_are_named_when_a_run_is_resumed(at, capsys):

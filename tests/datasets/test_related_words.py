@@ -2,7 +2,7 @@
 
 import pytest
 
-from ovtool.datasets.related_words import are_related
+from ovtool.datasets.related_words import are_related, background_of
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,12 @@ def test_words_that_mean_the_same_a_kind_or_more(word, background):
 )
 def test_all_others(word, background):
     assert not are_related(word, background)
+
+
+@pytest.mark.parametrize(
+    ("word", "background"),
+    [("alley", "road"), ("Skyscraper", "building"), ("pond", "water"), ("mother", "person")]
+    + [("object", None), ("entity", None), ("quux", None)],
+)
+def test_the_background_word_of_a_kind(word, background):
+    assert background_of(word) == background

@@ -131,3 +131,16 @@ def test_classes(tmp_path: Path) -> None:
     for name in ("", "a\nb"):
         with pytest.raises(InputError, match="not a name of one line"):
             label_maps.write_classes(path, [name])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_grey_map_that_was_saved_in_colour(mode, tmp_path):
+    labels = np.array([[0, 1, 2], [255, 7, 0]], np.uint8)
+    Image.fromarray(labels).convert(mode).save(tmp_path / "a.png")
+    expected = np.where(labels == 255, -1, labels.astype(int))
+    assert np.array_equal(label_maps.read(tmp_path / "a.png"), expected)
+    array = np.array(Image.fromarray(labels).convert(mode))
+    array[0, 0, -1] = 9  # another colour, or an opacity
+    Image.fromarray(array).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="is an image in colours, and a label map"):
+        label_maps.read(tmp_path / "b.png")

@@ -181,6 +181,46 @@ def test_what_the_table_does_not_know_is_named_once(clip, caplog):
     assert "red quux" in record.getMessage() and "cats" not in record.getMessage()
 
 
+def test_a_part_of_a_compound_is_no_word(caplog):
+    photo = door.load("photo")
+    assert photo.table.row("garden truck") is not None and photo.table.row("garden") is None
+    text.warn_unlearned(photo, ["garden", "wild garden", "brown bear", "wild dog", "garden truck"])
+    (record,) = caplog.records
+    assert "never learned: garden, wild garden; " in record.getMessage()
+
+
+@torch.no_grad()
+def test_a_kind_of_a_background_word_is_that_word(caplog):
+    """Of a word that it never learned `photo` knows what WordNet says it is."""
+    photo = door.load("photo")
+    assert "alley" not in photo.table.rows and "cyclist" not in photo.table.rows
+    embedded = text.encode_texts(
+        photo, ["alley", "road", "a photo of two cyclists", "Cyclists", "person"]
+    )
+    assert torch.equal(embedded[0], embedded[1]) and torch.equal(embedded[3], embedded[4])
+    assert not torch.equal(embedded[2], embedded[4])  # a sentence is read by the tower
+    assert photo.table.kind("cat") is None and photo.table.kind("object") is None
+    text.warn_unlearned(photo, ["alley", "a cyclist", "cat"])
+    (record,) = caplog.records
+    assert "takes alley for road, a cyclist for person, which is all" in record.getMessage()
+
+
+def test_what_photo_itself_says_of_words():
+    """A plate is what ImageNet calls so, and no hockey puck; a rooster is a cock."""
+    table = door.load("photo").table
+    same = [
+        ("plate", "entree"),
+        ("a plate", "main course"),
+        ("rooster", "cock"),
+        ("saucers", "plate"),
+    ]
+    for word, meant in same:
+        assert table.row(word) == table.rows[meant] != table.rows["hockey puck"]
+    assert (table.kind("plate"), table.kind("rooster")) == (None, "cock")
+    assert set(table.kinds.values()) <= table.rows.keys()
+    assert not table.kinds.keys() & table.rows.keys()
+
+
 def test_a_finer_patch_stride_is_refused(clip):
     assert clips.with_patch_stride(clip, 16).patch_stride == 16
     with pytest.raises(UsageError, match="--patch-stride 8 is finer than what small"):

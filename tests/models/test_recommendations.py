@@ -1,6 +1,7 @@
 """What a model recommends, and what is published for every other."""
 
 import dataclasses
+import functools
 import json
 from importlib import resources
 
@@ -9,6 +10,7 @@ import pytest
 from ovtool.errors import UsageError
 from ovtool.models import clip as clips
 from ovtool.models import recommendations, sources
+from ovtool.models.word_table import WordTable
 from ovtool.settings.cam import Gradcam, LabelMatching
 from ovtool.settings.pairs import Matching
 from ovtool.settings.refine import PromptStep
@@ -43,6 +45,7 @@ def test_every_file_of_recommendations_names_settings_that_exist():
         "two_stage": TwoStage,
         "fused": Fused,
         "words": Words,
+        "table": functools.partial(WordTable.of, ("entree", "football helmet"), (0, 1)),
     }
     files = [
         file

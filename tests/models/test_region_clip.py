@@ -58,7 +58,7 @@ def slow(clip, rgb, masks, prompts):
         for done, block in enumerate(visual.transformer.resblocks, start=1):
             x = block(x)
             for place in range(len(tokens)):
-                if done < prompts.depth and not shown[place]:
+                if done < len(prompts.values) and not shown[place]:
                     x[0, 1 + place] = prompts.values[done, place]
         embedded.append(visual.ln_post(x[0, 0]) @ visual.proj)
     return normalize(torch.stack(embedded), dim=1)

@@ -25,8 +25,9 @@ TEXTS = {
 
 def embed(clip, vocabulary, templates="one", cache=True):
     """The vectors of all words, and a warning of those that the model never learned."""
-    text.warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
-    return text.embed_words(clip, vocabulary.words, templates, cache)
+    names = [name for synonyms in vocabulary.classes for name in synonyms]
+    text.warn_unlearned(clip, names)
+    return text.embed_words(clip, [*names, *vocabulary.background], templates, cache)
 
 
 def variant(build, config, name, custom):
@@ -82,7 +83,7 @@ def test_background_words_are_embedded_last(native):
 def test_a_name_that_is_too_long_is_the_one_named(native):
     long = " ".join(["word"] * 400)
     with pytest.raises(
-        UsageError, match="the class 'word word .*' is too long: small reads 24 tokens"
+        UsageError, match="the class 'word word .* is too long: small reads 24 tokens"
     ):
         embed(native, Vocabulary((("cat",), (long,))))
     with pytest.raises(UsageError) as caught:

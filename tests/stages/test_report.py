@@ -1,5 +1,7 @@
 """`report` of files whose regions and IoU are worked out by hand."""
 
+import errno
+import io
 import json
 import re
 
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError
-from ovtool.formats import cams, coco, rle
+from ovtool.formats import cams, coco, report_page, rle
 from ovtool.settings.evaluate import MeanIou, Panoptic
 from ovtool.settings.report import Page
 from ovtool.settings.shared import Run
@@ -139,3 +141,16 @@ def test_an_image_of_another_size_is_named(folder):
     Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(folder / "a.png")
     with pytest.raises(InputError, match="8 x 5 pixels, but 8 x 4 in truth.json"):
         report.run([truth], images=folder, out=folder / "page.html")
+
+
+def test_a_full_folder_of_temporary_files_is_said_as_that(folder, monkeypatch):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report_page.tempfile, "TemporaryFile", lambda prefix: Full())
+    with pytest.raises(InputError, match="cannot keep temporary files in .*; set TMPDIR to"):
+        report.run([truth], images=folder, out=folder / "page.html")
+    assert not (folder / "page.html").exists()
