@@ -174,12 +174,12 @@ def encode_region_tokens(
     UsageError for a tower without a class token, ValueError for an empty mask.
     """
     visual = require_region_tokens(clip)
-    masks = torch.as_tensor(masks)
-    if not masks.flatten(1).any(1).all():
-        raise ValueError("an empty mask has no patch")
     pixels = dense_scores.prepare(clip, torch.as_tensor(rgb), short_side)
     grid = towers.grid_size(pixels, clip.patch_size)
-    patches = region_tokens.grid_masks(masks, grid).to(clip.device)
+    patches = region_tokens.grid_masks(torch.as_tensor(masks), grid)
+    if not patches.any(1).all():
+        raise ValueError("an empty mask has no patch")
+    patches = patches.to(clip.device)
     features = masked_tower.embed_regions(visual, pixels, patches)
     return normalize(features.float(), dim=-1)
 
