@@ -276,7 +276,7 @@ def _warn(model: str, names: tuple[str, ...]) -> None:
     )
 
 
-@remembered
+@functools.cache
 def _warn_of_kinds(model: str, taken: tuple[str, ...]) -> None:
     _logger.warning(
         "the small model '%s' takes %s, which is all that it knows of them (name a larger one with --model)",

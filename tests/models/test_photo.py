@@ -182,7 +182,7 @@ def test_what_the_table_does_not_know_is_named_once(clip, caplog):
 
 
 def test_a_part_of_a_compound_is_no_word(caplog):
-    photo = door.load("photo")
+    photo = clips.load("photo")
     assert photo.table.row("garden truck") is not None and photo.table.row("garden") is None
     text.warn_unlearned(photo, ["garden", "wild garden", "brown bear", "wild dog", "garden truck"])
     (record,) = caplog.records
@@ -192,7 +192,7 @@ def test_a_part_of_a_compound_is_no_word(caplog):
 @torch.no_grad()
 def test_a_kind_of_a_background_word_is_that_word(caplog):
     """Of a word that it never learned `photo` knows what WordNet says it is."""
-    photo = door.load("photo")
+    photo = clips.load("photo")
     assert "alley" not in photo.table.rows and "cyclist" not in photo.table.rows
     embedded = text.encode_texts(
         photo, ["alley", "road", "a photo of two cyclists", "Cyclists", "person"]
@@ -207,7 +207,7 @@ def test_a_kind_of_a_background_word_is_that_word(caplog):
 
 def test_what_photo_itself_says_of_words():
     """A plate is what ImageNet calls so, and no hockey puck; a rooster is a cock."""
-    table = door.load("photo").table
+    table = clips.load("photo").table
     same = [
         ("plate", "entree"),
         ("a plate", "main course"),
