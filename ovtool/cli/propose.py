@@ -26,7 +26,7 @@ def propose(
 
     The result is a COCO JSON of one category, `object`, with a quality as the score of each mask:
     what `ovtool segment --proposals` reads. --proposer regions merges superpixels and needs no
-    weights; merging merges them by what the stem of the bundled model photo sees, and ranks them by a learned
+    weights; merging merges them by what the bundled model photo sees, and ranks them by a learned
     objectness, for photographs; maskformer[:ID] and sam[:ID] take a network of the hub, or a folder with one; a file of
     `ovtool train-proposer` is taken by its path. The quality of a MaskFormer's mask is its
     probability to be an object times the mean probability of its pixels; of SAM's and of merging's, the IoU
