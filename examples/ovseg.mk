@@ -7,7 +7,8 @@
 #     make -f examples/ovseg.mk DATA=coco OVTOOL_MODEL=ViT-B-16/openai STEPS=20000
 #
 # DATA=coco learns from coco:train2017 and measures COCO-Stuff, DATA=voc measures VOC instead; any other data set is
-# TEST=ade20k:val PROTOCOL=ade150. They lie below DETECTRON2_DATASETS (see datasets.md).
+# TEST=ade20k:val PROTOCOL=ade150. They lie below DETECTRON2_DATASETS (see datasets.md). PROPOSER=maskformer:ORG/NAME or
+# a file of train-proposer is where masks come from, in place of the default of `ovtool propose`.
 #
 # Run it again after an interruption or a change: what is newer than its inputs is left alone, and a command that
 # was cut off goes on where it was. An image that cannot be read ends the pipeline with exit status 3; to go on
@@ -21,8 +22,15 @@ STEPS ?= 60
 BATCH ?= 16
 SHARDS ?= 1
 PART ?= 256
+PROPOSER ?=
 OVTOOL ?= ovtool
 export OVTOOL_MODEL ?= tiny
+
+# what a proposer of one's own training, or the bundled one of tiny, thinks of its masks helps to name them
+embeds := $(filter tiny %.safetensors,$(or $(PROPOSER),$(filter tiny,$(OVTOOL_MODEL))))
+# $(call proposed,IMAGES,NAME)
+proposed = propose $(1) $(if $(PROPOSER),--proposer $(PROPOSER)) \
+	$(if $(embeds),--save-embeddings $(WORK)/$(2).safetensors)
 
 ifeq ($(DATA),collage)
 scenes := $(WORK)/scenes
@@ -52,15 +60,16 @@ inputs := $(wildcard $(folder))
 endif
 
 # $(call mapped,FILE,INPUTS,COMMAND): what a command makes of each image. With SHARDS=4 four processes share the
-# images, which `make -j 4` runs at once, and a merge joins what they leave: the same bytes.
+# images, which `make -j 4` runs at once, and a merge joins what they leave: the same bytes. Where a file is up to date
+# in spite of a newer input they leave nothing.
 define mapped
 ifeq ($(SHARDS),1)
 $(WORK)/$(1): $(2)
 	$(OVTOOL) $(3) -o $$@ --part-size $(PART) --update
 else
 $(WORK)/$(1): $(foreach n,$(shell seq $(SHARDS)),$(WORK)/$(1).shard-$(n))
-	$(OVTOOL) merge $$@.parts --overwrite
-	rm -r $$@.parts $$^
+	if test -d $$@.parts; then $(OVTOOL) merge $$@.parts --overwrite && rm -r $$@.parts; else touch $$@; fi
+	rm $$^
 .SECONDARY: $(foreach n,$(shell seq $(SHARDS)),$(WORK)/$(1).shard-$(n))
 $(WORK)/$(1).shard-%: $(2)
 	$(OVTOOL) $(3) -o $(WORK)/$(1) --part-size $(PART) --shard $$*/$(SHARDS) --update
@@ -78,12 +87,10 @@ $(lists): | $(WORK)
 $(WORK):
 	mkdir -p $@
 
-$(eval $(call mapped,proposals.json,$(inputs) | $(WORK),propose $(train) \
-	--save-embeddings $(WORK)/embeddings.safetensors))
+$(eval $(call mapped,proposals.json,$(inputs) | $(WORK),$(call proposed,$(train),embeddings)))
 
 ifneq ($(tested),proposals)
-$(eval $(call mapped,test-proposals.json,$(inputs) | $(WORK),propose $(test) \
-	--save-embeddings $(WORK)/test-embeddings.safetensors))
+$(eval $(call mapped,test-proposals.json,$(inputs) | $(WORK),$(call proposed,$(test),test-embeddings)))
 endif
 
 $(WORK)/recall.json: $(WORK)/proposals.json
@@ -97,7 +104,7 @@ $(WORK)/prompts.safetensors: $(WORK)/pairs.json
 
 $(eval $(call mapped,segments.json,$(WORK)/$(tested).json $(WORK)/prompts.safetensors,segment $(test) $(words) \
 	--method two-stage --proposals $(WORK)/$(tested).json --prompts $(WORK)/prompts.safetensors \
-	--embeddings $(WORK)/$(tested:proposals=embeddings).safetensors))
+	$(if $(embeds),--embeddings $(WORK)/$(tested:proposals=embeddings).safetensors)))
 
 $(WORK)/scores.json: $(WORK)/segments.json
 	$(OVTOOL) evaluate $< $(truth) -o $@ --update

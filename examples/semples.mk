@@ -45,15 +45,16 @@ inputs := $(wildcard $(folder))
 endif
 
 # $(call mapped,FILE,INPUTS,COMMAND): what a command makes of each image. With SHARDS=4 four processes share the
-# images, which `make -j 4` runs at once, and a merge joins what they leave: the same bytes.
+# images, which `make -j 4` runs at once, and a merge joins what they leave: the same bytes. Where a file is up to date
+# in spite of a newer input they leave nothing.
 define mapped
 ifeq ($(SHARDS),1)
 $(WORK)/$(1): $(2)
 	$(OVTOOL) $(3) -o $$@ --part-size $(PART) --update
 else
 $(WORK)/$(1): $(foreach n,$(shell seq $(SHARDS)),$(WORK)/$(1).shard-$(n))
-	$(OVTOOL) merge $$@.parts --overwrite
-	rm -r $$@.parts $$^
+	if test -d $$@.parts; then $(OVTOOL) merge $$@.parts --overwrite && rm -r $$@.parts; else touch $$@; fi
+	rm $$^
 .SECONDARY: $(foreach n,$(shell seq $(SHARDS)),$(WORK)/$(1).shard-$(n))
 $(WORK)/$(1).shard-%: $(2)
 	$(OVTOOL) $(3) -o $(WORK)/$(1) --part-size $(PART) --shard $$*/$(SHARDS) --update

@@ -98,47 +98,30 @@ __all__ = [
     "tune_prompts",
 ]  # fmt: skip
 
-# The modules of names. Errors are in `errors`; a command's function is `run` of the stage of its name.
-_MODULES = {
-    name: module
-    for module, names in {
-        "errors": ("UpToDate",),
-        "masks": ("Masks",),
-        "segmenter": ("Segmenter",),
-        "settings.cam": (
-            "ClassifierMaps",
-            "GivenMaps",
-            "Gradcam",
-            "LabelMatching",
-            "PaclMaps",
-            "Spread",
-        ),
-        "settings.convert": ("Conversion",),
-        "settings.data": ("Scenes",),
-        "settings.evaluate": (
-            "AveragePrecision",
-            "BoundaryIou",
-            "MeanIou",
-            "Panoptic",
-            "Recall",
-            "Seeds",
-        ),
-        "settings.pacl": ("Pacl",),
-        "settings.pairs": ("Matching", "Nouns"),
-        "settings.probe": ("Alignment", "Classify", "Coherence", "Oracle"),
-        "settings.prompts": ("BackgroundPrompts", "MaskPrompts"),
-        "settings.propose": ("Propose",),
-        "settings.proposer": ("ProposerTraining",),
-        "settings.refine": ("Apply", "PromptStep", "PseudoMasks"),
-        "settings.report": ("Page",),
-        "settings.segment": ("Drawn", "Fused", "Patch", "Trained", "TwoStage"),
-        "settings.segmenter": ("SegmenterTraining",),
-        "settings.shared": ("Compute", "Run", "Source", "Training"),
-        "settings.words": ("Words",),
-        "training.loop": ("TrainingError",),
-    }.items()
-    for name in names
+# The names of modules. Other errors are in `errors`; a command's function is `run` of the stage of its name.
+_NAMES = {
+    "errors": "UpToDate",
+    "masks": "Masks",
+    "segmenter": "Segmenter",
+    "settings.cam": "ClassifierMaps GivenMaps Gradcam LabelMatching PaclMaps Spread",
+    "settings.convert": "Conversion",
+    "settings.data": "Scenes",
+    "settings.evaluate": "AveragePrecision BoundaryIou MeanIou Panoptic Recall Seeds",
+    "settings.pacl": "Pacl",
+    "settings.pairs": "Matching Nouns",
+    "settings.probe": "Alignment Classify Coherence Oracle",
+    "settings.prompts": "BackgroundPrompts MaskPrompts",
+    "settings.propose": "Propose",
+    "settings.proposer": "ProposerTraining",
+    "settings.refine": "Apply PromptStep PseudoMasks",
+    "settings.report": "Page",
+    "settings.segment": "Drawn Fused Patch Trained TwoStage",
+    "settings.segmenter": "SegmenterTraining",
+    "settings.shared": "Compute Run Source Training",
+    "settings.words": "Words",
+    "training.loop": "TrainingError",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ovtool.formats import coco, label_maps, rle
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.settings.option import fields
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute, Run, Source
@@ -51,13 +51,13 @@ def small():
     text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
     vision = {"image_size": 48, "patch_size": 16, "width": 32, "head_width": 8, "layers": 3}
     model = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
-    return door.from_model(model.eval(), "small")
+    return clips.from_model(model.eval(), "small")
 
 
 @pytest.fixture
 def loads_small(small, monkeypatch):
     """The stages find the small CLIP, whatever model is asked for."""
-    monkeypatch.setattr(door, "load", lambda *_: small)
+    monkeypatch.setattr(clips, "load", lambda *_: small)
     return small
 
 

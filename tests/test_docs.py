@@ -7,9 +7,12 @@ variable that is exported holds in all that follows. The folder holds nothing bu
 no network, and the first command that fails ends the script.
 """
 
+import json
 import os
 import re
+import shlex
 import shutil
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +125,64 @@ def options() -> set[str]:
     return flags
 
 
-@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
+DOCUMENTS = [*RUN, INDEX, *RESULTS, *CARDS]
+
+
+def lines_of_commands(document: Path):
+    """The words of every command in blocks `sh` and `text`, with what the document exports; pipes are parted."""
+    exported: dict[str, str] = {}
+    blocks = f"{code(document, 'sh')}\n{code(document, 'text')}"
+    for line in blocks.replace("\\\n", " ").splitlines():
+        line = string.Template(line).safe_substitute(exported)
+        parts = shlex.shlex(line, posix=True, punctuation_chars=True)
+        parts.whitespace_split = True
+        words = list(parts)
+        if words[:1] == ["export"]:
+            exported |= dict(word.split("=", 1) for word in words[1:])
+        own: list[str] = []
+        for word in [*words, ";"]:
+            if not set(word) <= set("|&;<>()"):
+                own.append(word)
+            elif own:
+                yield own
+                own = []
+
+
+def parse(words):
+    """What `ovtool` does with the words of a line before it does any work. Raises what it would answer with."""
+    command, left = typer.main.get_command(app), list(words)
+    while hasattr(command, "get_command"):
+        command = command.get_command(None, left.pop(0))
+    command._values(command.make_context(command.name, left).params)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_command_takes_its_options_and_values(document):
+    """Those too that are not run: of results and cards, and of clusters."""
+    for words in lines_of_commands(document):
+        if "ovtool" in words:
+            try:
+                parse(words[words.index("ovtool") + 1 :])
+            except Exception as error:
+                raise AssertionError(f"{shlex.join(words)}: {error}") from error
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cam --labels a --method clustering",
+        "segment a.jpg --classes b --method patch --ensemble 0.5",
+        "tune-prompts a.json --push text",
+        "train-segmenter a.json --backbone clip",
+        "segment a.jpg --classes b --short-side none",
+    ],
+)
+def test_a_command_that_no_longer_runs_would_be_found(line):
+    with pytest.raises(Exception, match=r"-"):
+        parse(line.split())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_options_that_are_named_exist(document):
     """In commands that are not run, and in sentences; commands of scripts are left out."""
     lines = document.read_text(encoding="utf-8").splitlines()
@@ -131,7 +191,7 @@ def test_options_that_are_named_exist(document):
     assert named <= options(), sorted(named - options())
 
 
-@pytest.mark.parametrize("document", [*RUN, INDEX, *RESULTS, *CARDS], ids=name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_local_links_lead_somewhere(document):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
@@ -154,36 +214,82 @@ def test_every_script_has_a_line():
             assert script.name in text, script.name
 
 
-HELP_OF_ALL = """
-import contextlib, io, runpy, sys
+OF_SCRIPTS = """
+import argparse, contextlib, io, json, runpy, sys
 path = list(sys.path)
-for script in sys.argv[1:]:
-    sys.argv[:] = [script, "--help"]
+parse_args = argparse.ArgumentParser.parse_args
+
+class Parsed(Exception):
+    pass
+
+def parsed(parser, *args, **options):
+    for action in parser._actions:
+        action.required &= is_whole
+    parse_args(parser, *args, **options)
+    raise Parsed
+
+argparse.ArgumentParser.parse_args = parsed
+for words, is_whole in json.load(sys.stdin):
+    script = words[0]
+    sys.argv[:] = words
     sys.path[:] = [script.rpartition("/")[0], *path]
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             runpy.run_path(script, run_name="__main__")
+    except Parsed:
+        assert words[1:] != ["--help"], words
     except SystemExit as end:
-        assert not end.code and "usage" in said.getvalue().lower(), script
+        assert words[1:] == ["--help"] and not end.code, (words, said.getvalue())
+        assert "usage" in said.getvalue().lower(), script
     else:
-        raise AssertionError(f"{script} --help did not end")
+        raise AssertionError(f"{words} read no options")
 """
 
 
-def test_the_help_of_every_script_is_printed():
-    """In one process, since most of them load the same libraries."""
+def lines_of_scripts():
+    """The words of every script's line in the documents, and whether the line is whole: those of blocks are, and
+    `scripts/...` within a sentence may leave out what must be given."""
+    for document in DOCUMENTS:
+        sentences = re.findall(
+            r"`(scripts/[^` ]+\.py [^`]+)`", document.read_text(encoding="utf-8")
+        )
+        yield from ((shlex.split(sentence), False) for sentence in sentences)
+        for words in lines_of_commands(document):
+            words = words[words[:1] == ["python"] :]
+            if words and words[0].startswith("scripts/") and words[0].endswith(".py"):
+                yield words, True
+
+
+def read_by_scripts(lines):
+    """Has the scripts read their words in one process, since most of them load the same libraries."""
+    places = {**os.environ, "PYTHONPATH": str(ROOT)}
+    lines = [([str(ROOT / words[0]), *words[1:]], is_whole) for words, is_whole in lines]
+    return subprocess.run(
+        [sys.executable, "-c", OF_SCRIPTS],
+        input=json.dumps(lines),
+        env=places,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_every_script_has_a_help_and_takes_what_documents_give_it():
     scripts = [
-        str(path)
+        str(path.relative_to(ROOT))
         for path in sorted((ROOT / "scripts").rglob("*.py"))
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
         and not path.name.startswith("same_outputs_")
     ]
-    assert len(scripts) > 10
-    line = [sys.executable, "-c", HELP_OF_ALL, *scripts]
-    places = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(line, env=places, capture_output=True, text=True)
+    documented = list(lines_of_scripts())
+    assert len(scripts) > 10 and len(documented) > 10
+    done = read_by_scripts([*(([script, "--help"], True) for script in scripts), *documented])
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_line_that_a_script_does_not_take_would_be_found():
+    done = read_by_scripts([(["scripts/measure/costs.py", "--photographs", "x"], False)])
+    assert done.returncode == 1 and "unrecognized arguments" in done.stderr
 
 
 def test_readme_is_short():

@@ -84,6 +84,24 @@ def test_make_accepts_it(stem, make):
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [
+        ((), True),
+        (("OVTOOL_MODEL=ViT-B-16/openai",), False),
+        (("OVTOOL_MODEL=photo", "PROPOSER=sam"), False),
+        (("OVTOOL_MODEL=photo", "PROPOSER=own.safetensors"), True),
+    ],
+)
+def test_embeddings_are_asked_of_proposers_that_have_them(options, has, make):
+    """Of the default proposers that of `tiny` has some, and `propose` refuses to write those of another."""
+    status, said = done(make("ovseg", "--dry-run", "WORK=dry", "DATA=voc", *options))
+    assert status == 0, said
+    assert said.count("--save-embeddings ") == 2 * has and said.count("--embeddings ") == has
+    assert said.count("--proposer ") == 2 * any("PROPOSER" in option for option in options)
+
+
+@needs_make
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", [path.stem for path in PIPELINES])
 def test_a_pipeline_runs_once_and_again_where_an_input_is_newer(stem, make):
@@ -152,6 +170,13 @@ def test_shards_at_once_give_the_bytes_of_one_process(make):
     again = files(make.folder / "shards")
     assert again["scores.json"][0] > shards["scores.json"][0]
     assert not list((make.folder / "shards").glob("*.shard-*"))
+    # what is newer and changes nothing: shards that are up to date leave no parts to merge
+    (make.folder / "shards" / "scenes/annotations/classes_demo.json").touch()
+    line = ("PART=2", "WORK=shards", "SHARDS=2", "-j2", "shards/proposals.json")
+    status, said = done(make("ovseg", *line))
+    assert status == 0 and "proposals.json is up to date" in said, said
+    now = files(make.folder / "shards")["proposals.json"]
+    assert now[1] == again["proposals.json"][1] and now[0] > again["proposals.json"][0]
 
 
 def public_data(scenes, root):

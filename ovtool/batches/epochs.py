@@ -46,20 +46,18 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 12]).permutation(count)
 
 
-def split(
-    count: int, held_out: float, seed: int, most_held_out: int = MOST_HELD_OUT
-) -> tuple[list[int], list[int]]:
+def split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
     """Divides items into those to learn from and those to measure on.
 
     Args:
         count: How many items there are.
-        held_out: The share that is held out, from 0 to 1; one item at least is left to learn from.
+        held_out: The share that is held out, from 0 to 1: at most `MOST_HELD_OUT` items, and one at least is left
+            to learn from.
         seed: Draws them.
-        most_held_out: The greatest number that is held out.
 
     Returns:
         The numbers of the items to learn from, and of those held out, both rising.
     """
     shuffled = np.random.default_rng([seed, 11]).permutation(count).tolist()
-    held = min(most_held_out, count - 1, round(held_out * count))
+    held = min(MOST_HELD_OUT, count - 1, round(held_out * count))
     return sorted(shuffled[held:]), sorted(shuffled[:held])

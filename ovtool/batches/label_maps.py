@@ -21,11 +21,10 @@ from ovtool.batches.epochs import Epochs
 from ovtool.batches.kept import Rgb
 from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.datasets import label_files
-from ovtool.errors import InputError, MismatchError, UsageError
-from ovtool.formats import coco, file_matching, labelled
+from ovtool.errors import InputError, MismatchError
+from ovtool.formats import coco, file_matching, labelled, learnable
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
-from ovtool.models import segmenter
 from ovtool.training import augmentation
 from ovtool.training.run import Failure
 
@@ -112,25 +111,16 @@ def read(
     opened, folder = _open(source, images)
     items = labelled.images_of(opened, folder)
     names = tuple(words[0] for words in opened.classes)
+    learnable.check_classes(names, with_background, source)
     own = np.arange(len(names), dtype=np.int32)
     table = np.append(own, np.int32(IGNORED))
     if with_background:
-        background = segmenter.background_of(names)
+        background = learnable.background_of(names)
         if background is None:
-            names, table, background = (segmenter.BACKGROUND, *names), np.append(own + 1, 0), 0
+            names, table, background = (learnable.BACKGROUND, *names), np.append(own + 1, 0), 0
         table[-1] = background
-    if len(names) < 2:
-        count = f"one class, {names[0]}," if names else "no class,"
-        raise UsageError(
-            f"{source} has {count} and a segmenter needs two or more; give --with-background, and what no "
-            "mask covers is a class of its own"
-        )
     kept, failures, digest = _checked(opened, items, table, check)
-    if not kept:
-        raise InputError(
-            f"{source}: every pixel is ignored, since no mask covers any; make the masks again, in doubt "
-            "with a lower --confidence of refine, or give --with-background"
-        )
+    learnable.check_covered(bool(kept), source)
     return Labels(
         names=names,
         table=table.astype(np.int32),
@@ -155,10 +145,10 @@ def read_truth(
         MismatchError: Not one class is known. The rest is as `read`.
     """
     opened, _ = _open(source, images)
-    has_own = segmenter.background_of([words[0] for words in opened.classes]) is not None
+    has_own = learnable.background_of([words[0] for words in opened.classes]) is not None
     labels = read(source, images, not has_own, check)
     place = {name.casefold(): index for index, name in enumerate(names)}
-    background = segmenter.background_of(names)
+    background = learnable.background_of(names)
     rest = IGNORED if background is None else background
     index = [place.get(name.casefold()) for name in labels.names]
     if all(number is None or number == background for number in index):

@@ -144,11 +144,6 @@ class CamBatches:
             if image.category_ids and image.id not in self.left_out
         ]
 
-    @property
-    def per_epoch(self) -> int:
-        """The number of steps in which every image is seen at most once."""
-        return len(self.images) // self.batch_size
-
     def drawn(self, step: int) -> list[int]:
         """Which images a step has."""
         return epochs.of_step(step, len(self.images), self.batch_size, self.seed)

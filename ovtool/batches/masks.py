@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.batches import epochs, masked_images, readable
-from ovtool.batches.epochs import MOST_HELD_OUT, Epochs
+from ovtool.batches.epochs import Epochs
 from ovtool.batches.readable import LENIENT, Check
 from ovtool.errors import InputError
-from ovtool.formats import coco, file_matching, rle
+from ovtool.formats import coco, file_matching, learnable, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import Exif
@@ -131,7 +131,6 @@ def truth_of(
     folder: Path,
     targets: str = "categories",
     held_out: float = 0.05,
-    most_held_out: int = MOST_HELD_OUT,
     seed: int = 0,
     check: Check = LENIENT,
 ) -> Truth:
@@ -143,13 +142,13 @@ def truth_of(
         targets: `categories` is one mask for each category of an image, as OVSeg trains; `instances`
             keeps each mask, and leaves crowds out.
         held_out: The share of the images, drawn by seed, for validation.
-        most_held_out: The greatest number of them.
         seed: Draws them.
         check: How the images are looked at.
 
     Raises:
         InputError: No image has a mask, or none of those that have one can be read.
     """
+    learnable.check_truth(dataset, targets)
     order = {category.id: label for label, category in enumerate(dataset.categories)}
     masks: dict[int, list[tuple[int, rle.Rle]]] = {image.id: [] for image in dataset.images}
     for entry in dataset.annotations:
@@ -157,10 +156,6 @@ def truth_of(
         if rle.area(entry.segmentation) and not (is_crowd and targets == "instances"):
             masks[entry.image_id].append((order[entry.category_id], entry.segmentation))
     images = [image for image in dataset.images if masks[image.id]]
-    if not images:
-        raise InputError(
-            "no image of the truth has a mask; give a file with masks, since a proposer learns from them"
-        )
     failures = check.failures(readable.expected(images, folder), "the truth", "masks")
     broken = readable.names(failures)
     images = [image for image in images if image.file_name not in broken]
@@ -168,7 +163,7 @@ def truth_of(
     if targets == "categories":
         labelled = [_merged(own) for own in labelled]
     names = tuple(category.name for category in dataset.categories)
-    training, measured = epochs.split(len(images), held_out, seed, most_held_out)
+    training, measured = epochs.split(len(images), held_out, seed)
     return Truth(folder, images, labelled, names, training, measured, failures, check.exif)
 
 

@@ -16,10 +16,11 @@ from ovtool.batches.kept import KeptImages, Rgb
 from ovtool.batches.readable import LENIENT, Check
 from ovtool.datasets import registry
 from ovtool.errors import InputError
-from ovtool.formats import atomic, coco, parts, rle
+from ovtool.formats import atomic, coco, learnable, parts, rle
 from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.methods.masked_crops import bicubic, nearest, tight_boxes
+from ovtool.methods.pixels import Triple, standardised
 from ovtool.training.run import Failure
 
 HELD_OUT = 0.05  # of the images, for validation
@@ -77,6 +78,7 @@ def read(
     """
     path, folder = _places(source, images)
     dataset = coco.read(path, root=folder)
+    learnable.check_pairs(dataset, source)
     by_id = {image.id: image for image in dataset.images}
     index = {category.id: place for place, category in enumerate(dataset.categories)}
     pairs = [
@@ -84,10 +86,6 @@ def read(
         for entry in dataset.annotations
         if rle.area(entry.segmentation) > 0
     ]
-    if not pairs:
-        raise InputError(
-            f"{source} has no pairs: no mask in it has a pixel, so nothing can be learned"
-        )
     used = {pair.image.id: pair.image for pair in pairs}
     require_files([path_of(folder, image.file_name) for image in used.values()], folder, source)
     failures = check.failures(readable.expected(used.values(), folder), source, "masks")
@@ -166,8 +164,8 @@ class Cutter:
 
     folder: Path
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Triple
+    std: Triple
     _kept: KeptImages = field(default_factory=KeptImages)
 
     def batch(self, pairs: Sequence[Pair], rng: np.random.Generator | None = None) -> Batch:
@@ -190,8 +188,7 @@ class Cutter:
         cut = (
             torch.from_numpy(rgb[top:bottom, left:right].copy()).permute(2, 0, 1).float().div_(255)
         )
-        mean, std = (torch.tensor(three).view(3, 1, 1) for three in (self.mean, self.std))
-        filled = cut.sub_(mean).div_(std) * inside
+        filled = standardised(cut, self.mean, self.std) * inside
         return bicubic(filled, self.size), nearest(inside, self.size)
 
     def _rgb(self, image: coco.Image) -> Rgb:
@@ -231,11 +228,6 @@ class Batches:
     cutter: Cutter
     batch_size: int
     seed: int
-
-    @property
-    def per_epoch(self) -> int:
-        """The number of steps in which every pair is seen at most once."""
-        return len(self.pairs) // self.batch_size
 
     def drawn(self, step: int) -> list[int]:
         """Which pairs a step has."""

@@ -1,4 +1,4 @@
-"""The trainings that `cam` begins with, and what they leave to it: a network, a checkpoint and a curve.
+"""The trainings that `cam` begins with, and what they leave to it: a source of maps, a checkpoint and a curve.
 
 The checkpoint stays until the maps are written, so that a run that is cut off while it makes maps does
 not train again.
@@ -7,9 +7,11 @@ not train again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from ovtool.cams import sources
+from ovtool.cams.sources import Network, NetworkMaps, Source
 from ovtool.errors import UsageError
 from ovtool.formats import tensors
 from ovtool.formats.image_labels import Labelled
@@ -27,30 +29,26 @@ if TYPE_CHECKING:  # loaded where they are used: bad arguments need not wait for
     from ovtool.models.mask_generator import Generator
     from ovtool.models.mask_generator import Settings as GeneratorSettings
 
-Network = TypeVar("Network")
-
 
 @dataclass(frozen=True, eq=False)
-class Trained(Generic[Network]):
-    """A network, and what its training left.
+class Maker:
+    """What makes the maps of a run, and what its training left, where there was one.
 
     Attributes:
-        network: in evaluation mode.
-        settings: what shaped the training, and `weights`, the network's digest.
-        begun: holds the checkpoint; None where the network was trained before.
-        curve: of the losses; None where the network was trained before.
+        source: of the maps.
+        settings: what shaped the maps, and of a network `weights`, its digest.
+        begun: holds the checkpoint; None without a training.
+        curve: of the losses; None without a training.
     """
 
-    network: Network
-    settings: Mapping[str, Any]
+    source: Source
+    settings: Mapping[str, Any] = field(default_factory=dict)
     begun: run.Begun | None = None
     curve: list[Record] | None = None
 
 
-def generator(
-    method: LabelMatching, labels: Labelled, clip: Clip, frame: run.Frame
-) -> Trained[Generator]:
-    """A mask generator, trained by matching, or from its file; written where that is asked for.
+def generator(method: LabelMatching, labels: Labelled, clip: Clip, frame: run.Frame) -> Maker:
+    """The maps of a mask generator, trained by matching, or from its file; it is written where that is asked for.
 
     Raises:
         MismatchError: a generator of a file has other classes, or a checkpoint is of another training.
@@ -61,7 +59,8 @@ def generator(
     if method.generator_file is not None:
         network = mask_generator.load(method.generator_file, clip)
         mask_generator.require_categories(network, labels.categories, labels.source)
-        return Trained(network, {"weights": tensors.fingerprint(network.state_dict())})
+        weights = tensors.fingerprint(network.state_dict())
+        return Maker(_maps(sources.generator(network), method, labels), {"weights": weights})
     backbone = method.generator or "clip"
     built = mask_generator.Settings(
         backbone,
@@ -89,8 +88,8 @@ def generator(
     settings = shapes | {"curve": loop.thinned(curve)}
     if method.save_generator is not None and frame.ranks.is_first:
         mask_generator.save(method.save_generator, network, {**settings, "labels": labels.digest})
-    weights = tensors.fingerprint(network.state_dict())
-    return Trained(network, settings | {"weights": weights}, begun, curve)
+    settings |= {"weights": tensors.fingerprint(network.state_dict())}
+    return Maker(_maps(sources.generator(network), method, labels), settings, begun, curve)
 
 
 def new_generator(
@@ -131,8 +130,8 @@ def _digest(network: Generator) -> str | None:
     return tensors.fingerprint({"classes": network.classes, "background": network.background})
 
 
-def classifier(method: ClassifierMaps, labels: Labelled, frame: run.Frame) -> Trained[Classifier]:
-    """A classifier, trained on the labels. Raises as `training.run.begin` and `train`."""
+def classifier(method: ClassifierMaps, labels: Labelled, frame: run.Frame) -> Maker:
+    """The maps of a classifier, trained on the labels. Raises as `training.run.begin` and `train`."""
     from ovtool.models import timm_backbone
 
     side = method.short_side or classifier_trainer.SIDE
@@ -144,6 +143,12 @@ def classifier(method: ClassifierMaps, labels: Labelled, frame: run.Frame) -> Tr
     curve = run.train(classifier_trainer.task(network, labels, method), begun)
     network.eval()
     weights = tensors.fingerprint(network.state_dict())
-    return Trained(
-        network, shapes | {"curve": loop.thinned(curve), "weights": weights}, begun, curve
-    )
+    settings = shapes | {"curve": loop.thinned(curve), "weights": weights}
+    return Maker(_maps(sources.classifier(network), method, labels), settings, begun, curve)
+
+
+def _maps(
+    network: Network, method: ClassifierMaps | LabelMatching, labels: Labelled
+) -> NetworkMaps:
+    """The maps of a network, over the views of an image that are asked for."""
+    return NetworkMaps(network, labels.categories, method.scales, method.flip)

@@ -51,8 +51,9 @@ def cam(
 
     No mask is read: of a COCO JSON only which categories an image has. The result holds one map for
     each label of an image; `ovtool refine` makes pseudo masks of it. A training draws its losses in a PNG
-    beside the output. matching learns masks that make the CLIP say the labels, and not without them; its
-    generator is that of the last step: no pixel truth is looked at, unlike in the published code.
+    beside the output. matching trains a mask generator so that the CLIP finds the labels of an image inside
+    their masks and not outside. The generator of the last step is kept: no labels of pixels are used to
+    choose one, as the published code does.
 
     $ ovtool cam --labels voc:train_aug --method gradcam --affinity -o voc.cams.safetensors
 

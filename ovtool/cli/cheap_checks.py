@@ -5,15 +5,20 @@ The stages check the same and more; what is found here only comes sooner.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ovtool.errors import InputError
 from ovtool.formats import atomic
 from ovtool.settings.option import fields, is_settings
+from ovtool.settings.proposer import ProposerTraining
 from ovtool.settings.segment import Trained
+from ovtool.settings.segmenter import SegmenterTraining
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
 
@@ -31,12 +36,14 @@ KINDS = {  # of the files that settings name
     "embeddings": "proposals",
 }
 LISTS = (".json", ".csv", ".tsv", ".txt")
+CAPTIONS = ("COCO captions",)
 WITH_CLIP = (
     "words",
     "captions",
     "data_set",
 )  # parameters of commands that use a CLIP, whichever is named
-SHORT = 2_000_000  # bytes of a JSON that is read twice in no time
+READ = ("captions", "pairs", "truth", "labels", "validation", "proposals", "coco")
+SHORT, MIDDLE = 300_000, 20_000_000  # bytes of what is read twice in no time: all, or its classes
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -52,11 +59,19 @@ def check(values: Mapping[str, Any]) -> None:
         MismatchError: A file is of another kind.
         ModelError: No model of that name.
     """
+    from ovtool.datasets import registry
+
     _check_outputs(values)
     if str(values.get("out")) == "-" and "inputs" not in values:
         return  # the command says first whether it can write there
     _check_images(values)
+    named = [value.classes for value in values.values() if isinstance(value, Words)]
     for given in values.get("inputs") or ():
+        is_word = any(named) and given.isalpha() and not Path(given).exists()
+        if is_word and not registry.is_name(given):
+            raise InputError(
+                f'no such file or folder: {given}; if it is a word, write all in one: --classes "{named[0]},{given}"'
+            )
         _require(given)
     for name in SOURCES:
         given = str(values.get(name) or "-")
@@ -69,8 +84,6 @@ def check(values: Mapping[str, Any]) -> None:
         _check_kind(Path(values["cams"]), "cams")
     data_set = values.get("data_set")
     if data_set is not None and not Path(data_set).exists():
-        from ovtool.datasets import registry
-
         registry.split_name(data_set)
     _check_json(values)
     _check_model(values)
@@ -105,34 +118,111 @@ def _check_model(values: Mapping[str, Any]) -> None:
 
 
 def _check_json(values: Mapping[str, Any]) -> None:
-    """Raises InputError for a short JSON of captions, pairs, masks or images that holds something else, and for labels
-    in two columns that are none of the classes; its own reader says what is wrong."""
-    from ovtool.formats import captions, coco, kinds
+    """Raises InputError for a JSON of captions, pairs, masks or images that holds something else, UsageError for
+    masks that teach nothing; of a short one all is read, and its own reader says what is wrong. Labels in two
+    columns must be of the classes."""
+    if all(_path(values, name) == Path("-") for name in READ):
+        return  # the readers are slow to import
 
-    masks = ("COCO masks", *kinds.FOREIGN)
-    readers: dict[str, tuple[tuple[str, ...], Callable[[Path], object]]] = {
-        "captions": (("COCO captions",), captions.read),
-        "pairs": (masks, coco.read),
-        "truth": (masks, coco.read),
-        "labels": ((*masks, "COCO captions"), coco.read),
-        "coco": ((*masks, "COCO captions"), coco.read_images),
-    }
-    source = values.get("source", Source())
-    for name, (wanted, read) in readers.items():
-        path = Path(values.get(name) or getattr(source, name, None) or "-")
-        if path.suffix != ".json" or not path.is_file() or path.stat().st_size > SHORT:
-            continue
-        try:
-            kind = kinds.kind_of(str(path))[0]
-        except InputError:
-            kind = ""
-        if kind not in wanted:
-            read(path)
+    from ovtool.formats import captions, kinds
+
+    for path, wanted, read in _readers(values):
+        is_table = wanted == CAPTIONS and captions.is_table(path)
+        if path.is_file() and (path.suffix == ".json" or is_table):
+            is_wrong = not is_table and kinds.kind_of_long(path) not in wanted
+            if is_wrong or path.stat().st_size <= SHORT:
+                with _unheard():
+                    read(path)
     listed = Path(values.get("labels") or "-")
-    if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= SHORT:
+    if "classes" in values and listed.suffix in LISTS[1:] and listed.stat().st_size <= MIDDLE:
         from ovtool.inputs import labels
 
-        labels.columns(listed, values["classes"])
+        if listed.stat().st_size > SHORT:
+            labels.columns(listed, values["classes"])
+        else:
+            with _unheard():
+                labels.read(str(listed), values["images"], values["classes"])
+    if isinstance(values.get("training"), SegmenterTraining):
+        _check_segmenter(str(listed), values["training"].with_background)
+
+
+def _path(values: Mapping[str, Any], name: str) -> Path:
+    """The file of this name, from the values of a command or from one of its settings; `-` is none."""
+    stated = (getattr(v, name, None) for v in values.values() if is_settings(type(v)))
+    return Path(values.get(name) or next(filter(None, stated), None) or "-")
+
+
+def _readers(
+    values: Mapping[str, Any],
+) -> Iterator[tuple[Path, tuple[str, ...], Callable[[Path], object]]]:
+    """The JSON files that are given, each with the kinds that it may be of, and what reads it whole."""
+    from ovtool.formats import coco, learnable
+    from ovtool.inputs import captions, labels, truths
+
+    masks, images = ("COCO masks",), ("COCO masks", "COCO panoptic", "COCO captions")
+    of = functools.partial(_path, values)
+    folder = values.get("images")
+    yield of("captions"), CAPTIONS, lambda path: captions.find(str(path), folder)
+    yield (
+        of("pairs"),
+        masks,
+        lambda path: learnable.check_pairs(coco.read(path, root=folder), str(path)),
+    )
+    training = values.get("training")
+    if isinstance(training, ProposerTraining):
+        targets = training.targets
+        yield (
+            of("truth"),
+            masks,
+            lambda path: learnable.check_truth(coco.read(path, root=folder), targets),
+        )
+    if isinstance(training, SegmenterTraining):
+        is_background = training.with_background
+        yield (
+            of("labels"),
+            masks,
+            lambda path: learnable.check_labels(
+                coco.read(path, root=folder), is_background, str(path)
+            ),
+        )
+    else:
+        classes = values.get("classes")
+        yield of("labels"), masks, lambda path: labels.read(str(path), folder, classes)
+    yield of("validation"), masks, coco.read
+    yield of("proposals"), masks, coco.read
+    if "data_set" in values:
+        yield of("coco"), masks, lambda path: truths.open_probed(None, values["source"])
+    else:
+        root = getattr(values.get("source"), "images", None)
+        yield of("coco"), images, lambda path: coco.read_images(path, root)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Leaves to the stage, which reads the same, what is said of repairs."""
+    logger = logging.getLogger("ovtool")
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
+def _check_segmenter(labels: str, with_background: bool) -> None:
+    """Raises UsageError for labels of a single class, InputError where their classes cannot be read."""
+    from ovtool.formats import json_sections, label_maps, labelled, learnable
+
+    path, names = Path(labels), None
+    if (path / labelled.CLASSES_FILE).is_file():
+        names = list(label_maps.read_classes(path / labelled.CLASSES_FILE))
+    elif path.suffix == ".json" and path.is_file() and path.stat().st_size <= MIDDLE:
+        sections = json_sections.read(path, ("categories",)) or {}
+        listed = sections.get("categories")
+        is_list = isinstance(listed, list) and all(isinstance(own, dict) for own in listed)
+        names = [str(own.get("name")) for own in listed] if listed and is_list else None
+    if names is not None:
+        learnable.check_classes(names, with_background, labels)
 
 
 def _require(name: str, kind: str = "file or folder") -> None:
@@ -146,14 +236,17 @@ def _require(name: str, kind: str = "file or folder") -> None:
 
 
 def _check_images(values: Mapping[str, Any]) -> None:
-    """Raises UsageError where there are no images or not their folder, InputError where that is not there."""
-    from ovtool.formats import file_matching
+    """Raises UsageError where there are no images or not their folder, InputError where that is not there or
+    holds none."""
+    from ovtool.formats import file_matching, image_search
 
     source = values.get("source", Source())
-    if "inputs" in values and bool(values["inputs"]) == (source.coco is not None):
+    inputs = values.get("inputs") or ()
+    is_empty = any(Path(name).is_dir() and not image_search.has_image(name) for name in inputs)
+    if "inputs" in values and (is_empty or bool(inputs) == (source.coco is not None)):
         from ovtool.inputs import images
 
-        images.find(values["inputs"], source.coco, source.images)  # which says what is wrong
+        images.find(inputs, source.coco, source.images)  # which says what is wrong
     if source.coco is not None and str(source.coco) != "-" and not source.coco.is_file():
         raise InputError(f"no such file: {source.coco}")
     for name in WITH_IMAGES:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ovtool.cli import output
-from ovtool.errors import OvtoolError
+from ovtool.errors import OvtoolError, brief
 
 _NOT_UTF8 = "error: an argument or a name has a byte that is not UTF-8 text; write it in UTF-8, or rename it"
 INTERRUPTED = 130
@@ -24,7 +24,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from ovtool.cli.app import app
 
         status = typer.main.get_command(app).main(
-            args=arguments, prog_name="ovtool", standalone_mode=False
+            args=[_at_home(own) for own in (sys.argv[1:] if arguments is None else arguments)],
+            prog_name="ovtool",
+            standalone_mode=False,
         )
         if status == INTERRUPTED:  # Typer turns KeyboardInterrupt into this status
             raise KeyboardInterrupt
@@ -33,6 +35,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status or 0
     except BaseException as error:
         return report(error)
+
+
+def _at_home(argument: str) -> str:
+    """An argument with the home folder for `~/`, which no shell puts there behind `--option=` or in quotes."""
+    option, mark, value = argument.partition("=") if argument[:2] == "--" else ("", "", argument)
+    return option + mark + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def report(error: BaseException) -> int:
@@ -51,7 +59,7 @@ def report(error: BaseException) -> int:
                 import traceback
 
                 traceback.print_exception(error)
-            print(output.plain(" ".join(line.split())), file=sys.stderr, flush=True)
+            print(output.plain(brief(" ".join(line.split()))), file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is left to read it; the exit status still tells
     if status != 0:

@@ -60,8 +60,9 @@ def evaluate(
     own class, true or predicted; the rest is as for miou. --novel gives for both the mean IoU of seen and of novel
     classes, and hIoU.
 
-    --metric panoptic: PQ, SQ and RQ, of all, of things and of stuff, by the rules of COCO's panopticapi. Stuff is
-    what the truth says so (isthing 0); of a class of stuff, and of label maps, an image has one segment.
+    --metric panoptic: PQ, SQ and RQ, of all, of things and of stuff, by the rules of COCO's panopticapi. Classes
+    that the truth marks with isthing 0 are stuff. Each class of stuff, and each class of a label map, is one
+    segment of an image.
 
     --metric ap: COCO's AP and AR of masks with classes and scores, by pycocotools.
 
@@ -69,14 +70,13 @@ def evaluate(
     else background; each half of the images is scored at the threshold that is best for the other half. What
     the truth leaves unlabelled is background, unless it has a class of that name.
 
-    --protocol measures as papers do: it says the classes, what is done with background and with pixels in doubt,
+    --protocol measures as papers do: it sets the classes, what is done with background and with pixels in doubt,
     and the data set where --ground-truth is not given. It is printed with the result.
 
     Intervals of 95 % come from the bootstrap over images. With OTHER the table compares two predictions:
-    an interval of the difference that does not hold 0 is no accident of the choice of images.
+    if the interval of their difference does not contain 0, it is not an accident of the choice of images.
 
-    The table shows per cent, the JSON fractions. Nothing is kept of a run that was cut off, so that there is no
-    --resume; run it again.
+    The table shows per cent, the JSON fractions. An interrupted run leaves nothing, so that there is no --resume.
 
     $ ovtool evaluate photos.segments.json --ground-truth truth.json --json > scores.json
 

@@ -12,7 +12,9 @@ from ovtool.cli import output
 
 if TYPE_CHECKING:
     from ovtool.formats.coco import Dataset
-    from ovtool.runtime.runs import Outcome
+    from ovtool.runtime.outcome import Outcome
+
+_FEW_WORDS = 40  # so many have a row each; of more those alone that have a mask
 
 
 def say(outcome: Outcome, verb: str, as_json: bool) -> None:
@@ -45,6 +47,9 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
             words = _words(dataset)
             if not output.is_quiet():
                 output.answer(*_table(words, images), as_json=as_json or is_stream)
+                bare = len(words) - len(_listed(words, images))
+                if bare and images != 1:
+                    output.message(f"{output.counted(bare, 'word')} without a mask")
         if empty:
             output.message(_empty(empty, images, dataset))
         output.say_failures(failures)
@@ -118,14 +123,17 @@ def _words(dataset: Dataset) -> list[dict[str, Any]]:
     return sorted(words, key=lambda word: -float(word["pixels"]))
 
 
+def _listed(words: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """The words that have a row: all of a few, else those that have a mask."""
+    return [word for word in words if word["images"] or (images != 1 and len(words) <= _FEW_WORDS)]
+
+
 def _table(words: list[dict[str, Any]], images: int) -> tuple[list[str], list[list[str]]]:
-    """A row for each word; for one image those that have a mask there."""
+    """A row for each word that is listed; for one image without their number."""
     rows = []
-    for word in words:
+    for word in _listed(words, images):
         score = "-" if word["score"] is None else f"{word['score']:.3f}"
-        row = [word["word"], str(word["images"]), f"{100 * word['pixels']:.1f}", score]
-        if images != 1 or word["images"]:
-            rows.append(row)
+        rows.append([word["word"], str(word["images"]), f"{100 * word['pixels']:.1f}", score])
     header = ["word", "images", "pixels %", "score"]
     if images == 1:
         return [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, brief
 
 _FAILURES_SHOWN = 20
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -62,7 +62,7 @@ def _write(text: str) -> None:
     """Writes a line on stderr, above any progress bar."""
     if sys.stderr is None:
         return
-    text = plain(text)
+    text = plain(brief(text))
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 
@@ -107,7 +107,7 @@ def answer(
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    own = [[plain(re.sub(r"\s", " ", cell)) for cell in row] for row in (header, *rows)]
+    own = [[plain(brief(re.sub(r"\s", " ", cell))) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in own) for i in range(len(header))]
     lines = []
     for row in own:

@@ -28,7 +28,7 @@ def probe_alignment(
     cent with 95 % intervals of the bootstrap over images, the JSON fractions, and how far each row is from the
     first.
 
-    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
+    The answer goes to stdout. An interrupted run leaves nothing, so that there is no --resume.
 
     $ ovtool probe alignment collage:test
     """

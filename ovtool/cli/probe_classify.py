@@ -26,7 +26,7 @@ def probe_classify(
     mean over classes of the average precision. The words of an image are those of its list, if the
     data set has lists, else all categories. The table shows per cent, the JSON fractions.
 
-    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
+    The answer goes to stdout. An interrupted run leaves nothing, so that there is no --resume.
 
     $ ovtool probe classify collage:test
     """

@@ -26,7 +26,7 @@ def probe_coherence(
     patches within an image and across images, after each block of the image tower and its last norm,
     after the PACL head, and after each stage of a --backbone. Patches without a majority are left out.
 
-    The answer goes to stdout. Nothing is kept of a run that was cut off, so that there is no --resume; run it again.
+    The answer goes to stdout. An interrupted run leaves nothing, so that there is no --resume.
 
     $ ovtool probe coherence collage:test --plot layers.png
     """

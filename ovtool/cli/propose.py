@@ -26,11 +26,11 @@ def propose(
 
     The result is a COCO JSON of one category, `object`, with a quality as the score of each mask:
     what `ovtool segment --proposals` reads. --proposer regions merges superpixels and needs no
-    weights; merging merges them by what the bundled model photo sees, and ranks them by a learned
-    objectness, for photographs; maskformer[:ID] and sam[:ID] take a network of the hub, or a folder with one; a file of
-    `ovtool train-proposer` is taken by its path. The quality of a MaskFormer's mask is its
-    probability to be an object times the mean probability of its pixels; of SAM's and of merging's, the IoU
-    that they predict. --model names the CLIP that a trained proposer must belong to.
+    weights. merging, for photographs, merges superpixels by what the bundled model photo sees, and
+    ranks them by a learned objectness. maskformer[:ID] and sam[:ID] are networks of the hub, or a folder
+    with one. A file of `ovtool train-proposer` is named by its path. The quality of a mask is, for a
+    MaskFormer, its probability to be an object times the mean probability of its pixels; for SAM and
+    merging, the predicted IoU. --model names the CLIP that a trained proposer must belong to.
 
     $ ovtool propose photos/ -o photos.proposals.json
     """

@@ -6,9 +6,7 @@ python -m ovtool.cli.reference > examples/options.md
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import typer
+from typing import cast
 
 from ovtool.cli.app import COMMANDS, Row, made
 from ovtool.cli.parameters import DeclaredCommand, FieldArgument, FieldOption
@@ -26,26 +24,17 @@ def text(rows: Sequence[Row] = COMMANDS) -> str:
     return PREFACE + "".join(_section(row, command, path) for row, command, path in _leaves(rows))
 
 
-def _leaves(rows: Sequence[Row], path: str = "") -> Iterator[tuple[Row, Any, str]]:
+def _leaves(rows: Sequence[Row], path: str = "") -> Iterator[tuple[Row, DeclaredCommand, str]]:
     """Every command that does something, with the words that call it."""
     for row in rows:
         if isinstance(row.target, tuple):
             yield from _leaves(row.target, f"{path}{row.name} ")
         else:
-            yield row, made(row, path), path + row.name
+            yield row, cast(DeclaredCommand, made(row, path)), path + row.name
 
 
-def _section(row: Row, command: Any, name: str) -> str:
+def _section(row: Row, command: DeclaredCommand, name: str) -> str:
     lines = [f"\n## ovtool {name}\n", row.help, ""]
-    if isinstance(command, DeclaredCommand):
-        lines += _declared(command)
-    else:
-        lines += _typers(command)
-    return "\n".join(lines) + "\n"
-
-
-def _declared(command: DeclaredCommand) -> list[str]:
-    lines = []
     if command.text.examples:
         lines += ["```sh", *command.text.examples, "```", ""]
     arguments = [parameter for parameter in command.params if isinstance(parameter, FieldArgument)]
@@ -61,7 +50,7 @@ def _declared(command: DeclaredCommand) -> list[str]:
         ]
         lines += [_line(option) for option in options]
         lines.append("")
-    return lines[:-1]
+    return "\n".join(lines)
 
 
 def _line(option: FieldOption) -> str:
@@ -71,14 +60,6 @@ def _line(option: FieldOption) -> str:
         default = "required"
     cells = [_code(option.usage()), ", ".join(display.owners), default, field.range]
     return "| " + " | ".join([*cells, _cell(field.option.help)]) + " |"
-
-
-def _typers(command: Any) -> list[str]:
-    """The options of a command that has Typer's own."""
-    context = typer.Context(command)
-    records = [parameter.get_help_record(context) for parameter in command.params]
-    rows = [f"| {_code(record[0])} | {_cell(record[1])} |" for record in records if record]
-    return ["| option | |", "|---|---|", *rows]
 
 
 def _code(words: str) -> str:

@@ -37,10 +37,10 @@ def refine(
     image, `background` among them; pixels in doubt are in none, and train-segmenter ignores them. For
     other names, and for stdout, --format says which of the two.
 
-    prompts trains a mask generator anew, with L_match + lambda_r L_refine, and takes its maps; maps that no
-    generator made are first fitted by one. affinity spreads maps over patches that attend to each other,
-    walk lets them walk to their neighbours, pamr and crf follow the edges of the image, and sam takes a
-    vote in each mask of --proposals.
+    The steps of --apply: prompts trains a mask generator with L_match + lambda_r L_refine, and takes its
+    maps in place of the given ones; a generator is first fitted to maps that another method made. affinity
+    spreads maps over patches that attend to each other, walk spreads them over neighbours by a random walk,
+    pamr and crf follow the edges of the image, and sam takes a vote in each mask of --proposals.
 
     $ ovtool refine cams.safetensors --images train2017 --apply affinity,crf -o pseudo.json
 

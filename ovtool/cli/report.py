@@ -41,11 +41,11 @@ def report(
 ) -> None:
     """Write one HTML file to look at results: images with their regions, side by side, and what made them.
 
-    The page needs no network and nothing beside it. Each word has a switch; the regions have an opacity; a
-    pixel tells its word and score. With --ground-truth images can be sorted by their IoU, and each class
-    has its own; without it, by the disagreement of the first two files. Files of trainings add their
-    curves, JSON of evaluate its table. Images are looked for in --images, in the data set of
-    --ground-truth, or else in the current folder.
+    The page is one file and needs no network. Words can be switched on and off, the opacity of regions can be
+    changed, and the word and score under the pointer are shown. With --ground-truth images can be sorted by
+    their IoU, and each class has its IoU; without it, they can be sorted by the disagreement of the first
+    two files. Files of trainings add their curves, and the JSON of evaluate adds its table. Images are looked
+    for in --images, in the data set of --ground-truth, or else in the current folder.
 
     $ ovtool report scenes.json --ground-truth scenes/ -o scenes.html
     """

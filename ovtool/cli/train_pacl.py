@@ -17,8 +17,8 @@ def train_pacl(
     captions: Annotated[
         str,
         Option(
-            "A data set (coco means coco:train2017 here), a COCO captions JSON with --images DIR, or "
-            'WebDataset shards such as "x/{00000..00331}.tar".',
+            "A data set (coco means coco:train2017 here), a COCO captions JSON or a table (CSV, TSV) of image "
+            'and caption with --images DIR, or WebDataset shards such as "x/{00000..00331}.tar".',
             metavar="SPEC",
             panel="Images",
         ),
@@ -34,9 +34,9 @@ def train_pacl(
     """Align a CLIP's patches with its texts, from captions alone (PACL).
 
     A small head is trained on frozen patch tokens: each image is compared with every caption of the
-    batch through the patches that fit it. --captions is a data set, a captions JSON, or WebDataset
-    shards, local or at a URL. Under torchrun the processes share each batch; shards are dealt to them.
-    A shard that ends in the middle gives its samples up to there, with one warning.
+    batch, and the patches that fit a caption weigh most. --captions is a data set, a captions JSON, or
+    WebDataset shards, local or at a URL. Under torchrun the processes share each batch, and each reads
+    shards of its own. Of a truncated shard the whole samples are used, with one warning.
 
     $ ovtool train-pacl --captions coco:train2017 --nouns -o coco.pacl.safetensors
 

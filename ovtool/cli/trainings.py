@@ -17,10 +17,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 TrainingRun = Annotated[Run, Only("resume", "overwrite", "update", "strict", "dry_run")]
-NetworkFile = Annotated[
-    Path,
-    FileOption("Where the trained network goes."),
-]
+NetworkFile = Annotated[Path, FileOption("Where the trained network goes.")]
 
 
 def progress(total: int | None, description: str) -> AbstractContextManager[Callable[..., None]]:

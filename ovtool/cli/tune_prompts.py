@@ -36,12 +36,12 @@ def tune_prompts(
     text tower and the logit scale stay as they are. Defaults are OVSeg's.
 
     --kind background: PAIRS are the maps of `ovtool cam`. Each class gets a sentence of learned vectors,
-    which is pulled to its images with the class blanked out, and pushed from the class: it says what is
-    there beside the class. Both towers stay as they are. Defaults are SemPLeS's. --generator takes the
-    masks from a mask generator, crop by crop, in place of the maps.
+    which is pulled to its images with the class blanked out, and pushed from the class, so that it describes
+    what these images show beside the class. Both towers stay as they are. Defaults are SemPLeS's.
+    --generator takes the masks from a mask generator, crop by crop, in place of the maps.
 
-    The losses are drawn in a PNG beside the output, and are in its header. --resume goes on where a
-    training was cut off. Under torchrun the processes share each batch.
+    The losses are drawn in a PNG beside the output, and are in its header. Under torchrun the processes
+    share each batch.
 
     $ ovtool tune-prompts coco.pairs.json --images train2017 -o prompts.safetensors
 

@@ -24,6 +24,8 @@ from ovtool.settings.protocols import Protocol
 BACKGROUND = "background"
 UNLABELLED = -1
 _UNKNOWN = -2
+# Pascal Context's list of 59 calls three classes otherwise than its list of 459 and the papers do
+_RESPELLED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 _READERS: dict[str, Callable[[Path], NDArray[np.int32]]] = {
     "index": coded_maps.read_index,
     "mat": coded_maps.read_matlab,
@@ -43,11 +45,10 @@ def vocabulary(name: str, names: vocabularies.Names = "official") -> Vocabulary:
     """
     if name not in LABEL_FILES:
         return vocabularies.named(name, names)
-    places = [registry.root() / place for place in LABEL_FILES[name]]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+    path = _label_file(name)
+    if not path.is_file():
         raise InputError(
-            f"the names of {name} are read from the data set's own file, which is not at {places[0]}; put it "
+            f"the names of {name} are read from the data set's own file, which is not at {path}; put it "
             "there, or set DETECTRON2_DATASETS"
         )
     labels = coded_maps.read_label_file(path)
@@ -59,6 +60,12 @@ def vocabulary(name: str, names: vocabularies.Names = "official") -> Vocabulary:
         )
     listed = [_parts(labels[number]) for number in ids]
     return Vocabulary(tuple(unlike(listed)), ids=ids)
+
+
+def _label_file(name: str) -> Path:
+    """Where the data set's own file of a vocabulary is, or is looked for first."""
+    places = [registry.root() / place for place in LABEL_FILES[name]]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def all_names(name: str) -> Vocabulary:
@@ -118,15 +125,15 @@ def opened(files: DataSet, has_segments: bool = False) -> LabelledImages:
     if not files.maps:
         return labelled.open_source(str(files.masks()))
     names = image_names(files)
-    candidates = [(maps, _paths(folder, maps, names)) for folder, maps in files.maps]
-    missing = {id(maps): [p for p in paths if not p.is_file()] for maps, paths in candidates}
-    maps, paths = min(candidates, key=lambda candidate: len(missing[id(candidate[0])]))
-    if lacking := missing[id(maps)]:
+    maps, paths = _most(
+        [(maps, _paths(folder, maps, names)) for folder, maps in files.maps], len(names)
+    )
+    if lacking := [path for path in paths if not path.is_file()]:
         raise InputError(
             f"{files.name} lacks the label maps of {len(lacking)} of its {len(names)} images (the first is "
             f"{lacking[0]}); {registry.how_to_get(files.name.partition(':')[0])}"
         )
-    classes, table = _values(maps, files.folder)
+    classes, table = _values(maps, _beside(files, maps))
     place = dict(zip(names, paths, strict=True))
     return LabelledImages(
         files.name,
@@ -136,6 +143,35 @@ def opened(files: DataSet, has_segments: bool = False) -> LabelledImages:
         has_values=True,
         files=tuple(paths),
     )
+
+
+def _most(candidates: Sequence[tuple[Maps, list[Path]]], count: int) -> tuple[Maps, list[Path]]:
+    """Of several folders of label maps the one that has the most; what it lacks is taken from another whose values
+    mean the same, for SBD has no maps of some images of VOC's own training split."""
+    maps, paths = max(
+        candidates, key=lambda candidate: sum(path.is_file() for path in candidate[1])
+    )
+    kind = dataclasses.replace(maps, folder="")
+    alike = [own for other, own in candidates if dataclasses.replace(other, folder="") == kind]
+    places = ([path, *(own[k] for own in alike)] for k, path in enumerate(paths))
+    return maps, [next((path for path in own if path.is_file()), own[0]) for own in places]
+
+
+def names_file(files: DataSet) -> Path | None:
+    """Where a data set's own file of its classes is, or is looked for; None where the package knows their names."""
+    for folder, maps in files.maps:
+        if folder.is_dir() and maps.names:
+            return _beside(files, maps)
+        if folder.is_dir() and maps.vocabulary in LABEL_FILES:
+            return _label_file(maps.vocabulary)
+    return None
+
+
+def _beside(files: DataSet, maps: Maps) -> Path:
+    """The data set's own file of labels: in its folder, or in that of the label maps, as an archive may have it."""
+    folders = (files.folder, *(folder for folder, other in files.maps if other is maps))
+    places = [folder / maps.names for folder in folders]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def image_names(files: DataSet) -> list[str]:
@@ -152,13 +188,13 @@ def _paths(folder: Path, maps: Maps, names: Iterable[str]) -> list[Path]:
     return [folder / f"{stem.removesuffix(maps.cut)}{maps.ending}" for stem in stems]
 
 
-def _values(maps: Maps, folder: Path) -> tuple[list[tuple[str, ...]], dict[int, int]]:
+def _values(maps: Maps, names_file: Path) -> tuple[list[tuple[str, ...]], dict[int, int]]:
     """The classes of label maps, and the class of each value; -1 for what is not counted."""
     if maps.vocabulary:
         known = all_names(maps.vocabulary)
         classes, ids = list(known.classes), known.ids or ()
     else:
-        labels = coded_maps.read_label_file(folder / maps.names)
+        labels = coded_maps.read_label_file(names_file)
         labels = {key: name for key, name in labels.items() if key not in maps.ignored}
         classes, ids = unlike([(name,) for name in labels.values()]), tuple(labels)
     table = {value: UNLABELLED for value in maps.ignored}
@@ -169,8 +205,8 @@ def _values(maps: Maps, folder: Path) -> tuple[list[tuple[str, ...]], dict[int, 
         table[maps.background] = rest
     if maps.vocabulary and maps.names:
         place = {folded(name): k for k, names in enumerate(classes) for name in names}
-        for number, name in coded_maps.read_label_file(folder / maps.names).items():
-            table[number - maps.offset] = place.get(folded(name), rest)
+        for number, name in coded_maps.read_label_file(names_file).items():
+            table[number - maps.offset] = place.get(folded(_RESPELLED.get(name, name)), rest)
     elif maps.in_order:
         table |= {k: k for k in range(len(ids))}
     else:

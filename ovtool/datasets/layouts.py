@@ -31,7 +31,7 @@ class Maps:
     coding: how a file holds its values.
     offset: what is added to a value to get the official id of its class, or its number in `names`.
     in_order: the values are places in the order of the vocabulary, from 0, and no ids.
-    names: the data set's own label file, below the layout's folder: numbers and their names, by which the classes
+    names: the data set's own label file, in the layout's folder or in that of the maps: numbers and their names, by which the classes
         are known. Without a vocabulary all of them are classes; names beyond it are background.
     background: the value of pixels of none of the classes, which are the class `background`; None without one.
     ignored: values of pixels that are in doubt, and are not counted.
@@ -63,7 +63,7 @@ class Layout:
         folder of another (`only_listed`), as with LVIS.
     panoptic: a panoptic JSON, and the folder of its PNG files.
     objects: the folder of VOC's XML files.
-    maps: the label maps, of which the first that are there are read.
+    maps: the label maps, of which those that are there for the most images are read.
     """
 
     folder: str

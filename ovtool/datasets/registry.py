@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from ovtool.datasets.layouts import DATA_SETS as DATA_SETS
 from ovtool.datasets.layouts import Layout, Maps
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import cache
+from ovtool.formats import cache, plain_text
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DataSet:
     instances, semantic, captions: COCO JSON files.
     classes_per_image: JSON, file name to list of words.
     panoptic: a panoptic JSON, and the folder of its PNG files.
-    maps: folders of label maps, with what their values mean; those that have the most are read.
+    maps: folders of label maps, with what their values mean; the one that has the most is read.
     objects: a folder of VOC's XML files, one an image, with the names of its objects.
     file_names: those of the split, where the folder holds other images too.
     listed: a COCO JSON whose images are those of the split, where the folder holds other images too.
@@ -223,7 +223,7 @@ def _names_in(listed: Path | None, layout: Layout) -> tuple[str, ...] | None:
     """The file names of a list of images; some lists hold paths of images and masks in place of ids."""
     if listed is None:
         return None
-    lines = listed.read_text(encoding="utf-8").splitlines()
+    lines = plain_text.read(listed).splitlines()
     return tuple(f"{Path(line.split()[0]).stem}{layout.ending}" for line in lines if line.strip())
 
 

@@ -16,9 +16,11 @@ away its meaning. A name is kept as it is written; the model reads ``fire_truck`
 """
 
 import functools
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -68,17 +70,6 @@ class Vocabulary:
         """The name of each class, in order; background is not among them."""
         return tuple(synonyms[0] for synonyms in self.classes)
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """All names to encode: every class's synonyms in order, then the background words."""
-        return (*(name for synonyms in self.classes for name in synonyms), *self.background)
-
-    @property
-    def owner(self) -> list[int]:
-        """The class index of each of `words`; background words have ``len(classes)``."""
-        owners = [k for k, synonyms in enumerate(self.classes) for _ in synonyms]
-        return owners + [len(self.classes)] * len(self.background)
-
 
 def spoken(name: str) -> str:
     """A name as a model reads it: underscores are blanks, as in ``fire_truck``."""
@@ -93,6 +84,7 @@ def folded(name: str) -> str:
 
 _ESCAPED = re.compile(r"\\([,|;#\\])")
 _SYNONYM = r"[|;]"
+_QUOTES = "\"'“”„‘’«»「」"
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -123,7 +115,8 @@ def _synonyms(text: str, where: str) -> tuple[str, ...]:
 
 
 def parse_classes(text: str) -> Vocabulary:
-    """The vocabulary of ``--classes``: a comma between classes, ``|`` or ``;`` between synonyms.
+    """The vocabulary of ``--classes``: a comma between classes, also one of Chinese, Japanese or Arabic, and ``|`` or
+    ``;`` between synonyms. Quotation marks around all or a class are no part of it, and a list of JSON is read.
 
     >>> parse_classes("person|man,tv").classes
     (('person', 'man'), ('tv',))
@@ -132,8 +125,19 @@ def parse_classes(text: str) -> Vocabulary:
     """
     if not text.strip():
         raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
-    parts = _split(text, ",")
+    with suppress(ValueError):
+        listed = json.loads(text)
+        if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+            return parse_names(listed)
+    parts = (_unquoted(part) for part in _split(_unquoted(text), "[,，、،]"))
     return Vocabulary(tuple(_synonyms(part, f"class {i}") for i, part in enumerate(parts, start=1)))
+
+
+def _unquoted(text: str) -> str:
+    """A text without quotation marks around it, which a shell that does not know them leaves."""
+    text = text.strip()
+    quotes = [place for place, sign in enumerate(text) if sign in _QUOTES]
+    return text[1:-1] if len(text) > 2 and quotes == [0, len(text) - 1] else text
 
 
 def parse_names(names: Iterable[str]) -> Vocabulary:
@@ -148,7 +152,7 @@ def read_classes_file(path: Path) -> Vocabulary:
 
     Raises InputError where the file cannot be read, UsageError where a class is empty or named twice.
     """
-    lines = plain_text.read(path).splitlines()
+    lines = plain_text.lines(path)
     classes = tuple(
         _synonyms(line, f"line {number} of {path}")
         for number, line in enumerate(lines, start=1)
@@ -189,23 +193,20 @@ def with_background(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
 
 
 Names = Literal["official", "clip"]
-# name -> the rows of `vocabularies.tsv` that it is made of
-VOCABULARIES: Mapping[str, tuple[str, ...]] = {
-    "voc20": ("voc20",),
-    "pc59": ("pc59",),
-    "coco80": ("coco80",),
-    "coco171": ("coco80", "stuff91"),
-    "ade150": ("ade150",),
-    "cityscapes19": ("cityscapes19",),
-    "camvid11": ("camvid11",),
-}
+# vocabularies that are made of several of `vocabularies.tsv`
+_JOINED: Mapping[str, tuple[str, ...]] = {"coco171": ("coco80", "stuff91")}
+
+
+def known() -> tuple[str, ...]:
+    """The names of all vocabularies: those of `vocabularies.tsv`, and those that are made of several of them."""
+    return (*_rows(), *_JOINED)
 
 
 def named(name: str, names: Names = "official") -> Vocabulary:
     """The vocabulary of a data set, with the ids that the data set gives its classes.
 
     Args:
-        name: One of `VOCABULARIES`.
+        name: One of `known`.
         names: `official` takes the names of the data set, with the plain words as synonyms where a name is no
             English; `clip` what published code shows to a CLIP in their place: the names of SCLIP's files for VOC
             and COCO, elsewhere the plain words alone.
@@ -213,10 +214,9 @@ def named(name: str, names: Names = "official") -> Vocabulary:
     Raises:
         UsageError: The vocabulary is unknown.
     """
-    if name not in VOCABULARIES:
-        choices = ", ".join(VOCABULARIES)
-        raise UsageError(f"unknown vocabulary '{name}'; choose one of {choices}")
-    rows = [row for part in VOCABULARIES[name] for row in _rows()[part]]
+    if name not in known():
+        raise UsageError(f"unknown vocabulary '{name}'; choose one of {', '.join(known())}")
+    rows = [row for part in _JOINED.get(name, (name,)) for row in _rows()[part]]
     classes = tuple(row.clip if names == "clip" else row.official for row in rows)
     return Vocabulary(classes, ids=tuple(row.id for row in rows))
 

@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +34,8 @@ _MENDS = {
     errno.ENOTDIR: "its folder is not a folder; choose another place",
     errno.EISDIR: "it is a folder; give the name of a file",
 }
+_SCRATCH = "ovtool-scratch-"
+_JUST_MADE = 60.0  # seconds
 # what the disk says while bytes are written, as against errors of whoever makes the bytes
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -190,6 +195,43 @@ def remove_stale_below(folder: Path) -> None:
         _remove_unused(left)
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder in `TMPDIR` for as long as the block lasts. Those that killed processes left there are removed first,
+    which are told by their locks, as temporary files are."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        _remove_left(left)
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=_SCRATCH)
+    except OSError as error:
+        raise temporary_error(error) from None
+    with scratch as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """A lock on a folder; whether it is held by this process, which it never is on Windows, where no folder can be
+    opened: what is left there stays."""
+    if os.name == "nt":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes a scratch folder of a process that is no more; one just made may not be locked yet."""
+    with suppress(OSError):
+        if time.time() - folder.stat().st_mtime > _JUST_MADE:
+            with _locked(folder) as is_unused:
+                if is_unused:
+                    shutil.rmtree(folder)
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value: keys sorted, no spaces, UTF-8 kept as it is.
 
@@ -213,6 +255,14 @@ def input_error(path: Path, error: OSError) -> InputError:
     """The error, with the mend, for a place that cannot be written."""
     mend = _MENDS.get(error.errno or 0, error.strerror or type(error).__name__)
     return InputError(f"cannot write {path}: {mend}")
+
+
+def temporary_error(error: OSError, folder: Path | None = None) -> InputError:
+    """The error, with the mend, where no temporary file can be written; None is the folder of such files."""
+    return InputError(
+        f"cannot keep temporary files in {folder or tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR "
+        "to a folder with more room"
+    )
 
 
 def _is_special(path: Path) -> bool:

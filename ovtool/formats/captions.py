@@ -1,13 +1,13 @@
-"""COCO captions: a JSON of images, and annotations with a `caption` and an `image_id` each."""
+"""Captions of images: COCO's JSON, annotations with a `caption` and an `image_id` each, or a table (`caption_tables`)."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
+from ovtool.formats import caption_tables, coco_repair
 from ovtool.formats import coco_checks as checks
-from ovtool.formats import coco_repair
 
 _logger = logging.getLogger("ovtool")
 
@@ -38,14 +38,17 @@ class Captions:
 
 
 def read(source: Path | str) -> Captions:
-    """A COCO captions JSON, or `-` (stdin), repaired (`coco_repair`) and checked in full.
+    """A COCO captions JSON, or `-` (stdin), repaired (`coco_repair`) and checked in full; or a table of image and
+    caption, whose images are numbered in the order of their first rows.
 
     Raises InputError with file, section, id and mend: no JSON, no captions, doubled or missing ids,
     an image that is not listed.
     """
+    if str(source) != "-" and is_table(Path(source)):
+        return _of_table(Path(source))
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))
@@ -70,3 +73,32 @@ def read(source: Path | str) -> Captions:
     if not any(image.captions for image in images):
         raise InputError(f"{where} holds no captions: each needs an image_id and a text")
     return Captions(where, images)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of captions: not called JSON, and of text that is none."""
+    if path.suffix.lower() == ".json":
+        return False
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False  # of which the reader of JSON says more
+    return head[:1] not in (b"", b"{", b"[")
+
+
+def _of_table(path: Path) -> Captions:
+    spoken: dict[str, list[Caption]] = {}
+    number = 0
+    for number, (name, text) in enumerate(caption_tables.read(path), start=1):
+        name = name.replace("\\", "/")
+        if name not in spoken:
+            checks.check_file_name(name, f"{path}, caption {number}")
+        captions = spoken.setdefault(name, [])
+        if text:
+            captions.append(Caption(number, text))
+    if not any(spoken.values()):
+        raise InputError(f"{path} holds no captions: each row needs a file name and a sentence")
+    listed = enumerate(spoken.items(), start=1)
+    images = tuple(CaptionedImage(id, name, tuple(own)) for id, (name, own) in listed)
+    return Captions(str(path), images)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import atomic, coco_annotations, coco_repair, json_sections, parts
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.coco_entries import (
@@ -85,11 +85,13 @@ def of_json(
             )
         dataset = read_results(data, truth, where=where)
     elif isinstance(data, dict):
+        if need_masks:
+            checks.refuse_others(data, where)
         sections, repairs = coco_repair.repaired(data, need_masks=need_masks)
         dataset = parse(sections, where, need_masks=need_masks)
         dataset = replace(dataset, repairs={**repairs, **dataset.repairs})
     else:
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
     if dataset.repairs:
         _logger.warning("%s", coco_repair.sentence(where, dataset.repairs))
     return dataset
@@ -118,11 +120,7 @@ def read_images(source: Path | str, root: Path | None = None) -> Sequence[Image]
 def parse(data: Mapping[str, Any], where: str, *, need_masks: bool = True) -> Dataset:
     """A data set from parsed JSON; ``where`` names it in messages. Otherwise as ``read``, but nothing is
     repaired beside areas and boxes."""
-    info, licenses = data.get("info") or {}, data.get("licenses") or []
-    if not isinstance(info, dict):
-        raise InputError(f"{where}: info is {checks.short(info)}, not an object; make it {{}}")
-    if not isinstance(licenses, list):
-        raise InputError(f"{where}: licenses is {checks.short(licenses)}, not a list; make it []")
+    info, licenses = checks.info_and_licenses(data, where)
     if not need_masks:
         data = {"annotations": [], **data}
     for name in ("images", "annotations", "categories"):
@@ -158,7 +156,7 @@ def parse_categories(data: Mapping[str, Any], where: str) -> list[Category]:
         name = checks.text(entry, "name", place)
         parent, synonyms = entry.get("supercategory") or "", entry.get("synonyms") or []
         if not isinstance(parent, str):
-            raise InputError(f"{place}: supercategory is {checks.short(parent)}; make it a text")
+            raise InputError(f"{place}: supercategory is {short(parent)}; make it a text")
         if not isinstance(synonyms, list) or not all(isinstance(word, str) for word in synonyms):
             raise InputError(f"{place}: synonyms must be a list of texts")
         extra = extra_fields(entry, CATEGORY_FIELDS)
@@ -188,7 +186,7 @@ def _results(results: Annotations, where: str) -> Iterator[coco_annotations.Plac
     for index, entry in enumerate(results):
         place = f"{where}: entry {index}"
         if not isinstance(entry, dict):
-            raise InputError(f"{place} is {checks.short(entry)}, not an object; remove it")
+            raise InputError(f"{place} is {short(entry)}, not an object; remove it")
         if "score" not in entry:
             raise InputError(f"{place} has no score: results need one each, so add it")
         bare = {key: value for key, value in entry.items() if key not in ("id", "bbox", "area")}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import coco_repair, rle
 from ovtool.formats.coco_entries import (
@@ -121,7 +121,7 @@ def _mask(entry: Mapping[str, Any], image: Image, need_masks: bool, place: str) 
     """The mask of an entry in any of COCO's ways."""
     segmentation = entry.get("segmentation")
     if not segmentation and need_masks:
-        said = "is missing" if "segmentation" not in entry else f"is {checks.short(segmentation)}"
+        said = "is missing" if "segmentation" not in entry else f"is {short(segmentation)}"
         raise InputError(f"{place}: segmentation {said}; give it polygons or an RLE, or remove it")
     try:
         mask = rle.compress(segmentation or [], image.height, image.width)
@@ -146,7 +146,7 @@ def _annotation(
     score = entry.get("score")
     crowd = entry.get("iscrowd") or 0
     if crowd not in (0, 1):
-        raise InputError(f"{place}: iscrowd is {checks.short(crowd)}: it must be 0 or 1")
+        raise InputError(f"{place}: iscrowd is {short(crowd)}: it must be 0 or 1")
     extra = extra_fields(entry, ANNOTATION_FIELDS) | ({"iscrowd": 1} if crowd else {})
     if tight is None and box is None:
         tight = rle.bounding_box(mask)

@@ -9,15 +9,17 @@ import os
 import re
 import sys
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import json_sections, schema, strict_json, wrong_kind
 from ovtool.formats.json_sections import Entries
 
+_LONGEST_NAME = 255
 _DRIVE = re.compile("[A-Za-z]:/")
 
 
@@ -98,9 +100,29 @@ def section(data: Mapping[str, Any], name: str, where: str) -> Iterator[Mapping[
     return _objects(entries, name, where)
 
 
+def info_and_licenses(
+    data: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The sections `info` and `licenses`, empty where there is none."""
+    info, licenses = data.get("info") or {}, data.get("licenses") or []
+    if not isinstance(info, dict):
+        raise InputError(f"{where}: info is {short(info)}, not an object; make it {{}}")
+    if not isinstance(licenses, list) or not all(isinstance(entry, dict) for entry in licenses):
+        raise InputError(
+            f"{where}: licenses is {short(licenses)}, not a list of objects; make it []"
+        )
+    return info, licenses
+
+
 def refuse_tools(data: object, where: str) -> None:
     """Raises InputError for an annotation as another program keeps it."""
     if what := wrong_kind.of_tool(data):
+        raise InputError(f"{where} {what}")
+
+
+def refuse_others(data: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for COCO JSON of captions or of panoptic segments in place of masks."""
+    if what := wrong_kind.of_annotations(data.get("annotations")):
         raise InputError(f"{where} {what}")
 
 
@@ -117,7 +139,7 @@ def entries_with_ids(
     data: Mapping[str, Any], name: str, where: str
 ) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     """The entries of a section, each with its place for messages and its checked, unique id."""
-    seen: dict[int, int] = {}
+    seen = _Ids()
     least = 1 if name == "annotations" else 0
     for index, entry in enumerate(section(data, name, where)):
         id = _checked_id(entry.get("id"), index, seen, f"{where}: {name}", least)
@@ -127,16 +149,35 @@ def entries_with_ids(
 def check_ids(ids: Iterable[Any], name: str, where: str, least: int = 1) -> None:
     """Ids must be integers from ``least``, each once. Annotations count from 1, since COCO tools read 0 as
     no match; images and categories may have 0, as the classes of Cityscapes do."""
-    seen: dict[int, int] = {}
+    seen = _Ids()
     for index, value in enumerate(ids):
         _checked_id(value, index, seen, f"{where}: {name}", least)
+
+
+class _Ids:
+    """The ids of a section so far; as long as they rise, which they mostly do, 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._rising = array("q")
+        self._others: dict[int, int] = {}  # id -> its entry
+
+    def add(self, value: int, index: int) -> int | None:
+        """Adds the id of the entry `index`; the entry that has it already, or None."""
+        if not self._others:
+            if (not self._rising or value > self._rising[-1]) and value < 1 << 63:
+                self._rising.append(value)
+                return None
+            self._others = {own: place for place, own in enumerate(self._rising)}
+            del self._rising[:]
+        before = self._others.setdefault(value, index)
+        return None if before == index else before
 
 
 _NUMBER = "number the entries from 1"
 _FIX = f"{_NUMBER}, or let `ovtool check --fix` repair the file"
 
 
-def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least: int) -> int:
+def _checked_id(value: Any, index: int, seen: _Ids, place: str, least: int) -> int:
     if value is None:
         raise InputError(f"{place}[{index}] has no id; {_NUMBER}")
     if type(value) is not int:
@@ -147,12 +188,11 @@ def _checked_id(value: Any, index: int, seen: dict[int, int], place: str, least:
         why = " (COCO tools read 0 as no match)" if least else ""
         mend = _NUMBER if value else _FIX
         raise InputError(f"{place}[{index}]: id is {value}, but ids start at {least}{why}; {mend}")
-    if value in seen:
+    if (other := seen.add(value, index)) is not None:
         raise InputError(
-            f"{place}: id {value} is there twice (entries {seen[value]} and {index}); "
+            f"{place}: id {value} is there twice (entries {other} and {index}); "
             "give each an id of its own"
         )
-    seen[value] = index
     return value
 
 
@@ -183,19 +223,27 @@ def check_names(names: Iterable[tuple[int, str]], name: str, field: str, where: 
 
 def check_file_name(file_name: str, place: str) -> None:
     """A ``file_name`` must be a relative path with forward slashes that stays below its root."""
+    if trouble := _name_trouble(file_name):
+        raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+
+
+def is_file_name(file_name: str) -> bool:
+    """Whether it is a relative path as `check_file_name` wants it."""
+    return _name_trouble(file_name) is None
+
+
+def _name_trouble(file_name: str) -> str | None:
     path = PurePosixPath(file_name)
     if fault := file_name_fault(file_name):
         mend = "write it with forward slashes" if "\\" in file_name else "rename the file"
-        trouble = f"{fault}: {mend}"
+        return f"{fault}: {mend}"
     elif path.is_absolute():
-        trouble = "is absolute; write it relative to the folder of the images"
+        return "is absolute; write it relative to the folder of the images"
     elif ".." in path.parts:
-        trouble = "leaves the folder of the images; write it without .."
+        return "leaves the folder of the images; write it without .."
     elif not path.parts or file_name.endswith("/"):
-        trouble = "names no file; write the path of the image"
-    else:
-        return
-    raise InputError(f"{place}: file_name {short(file_name)} {trouble}")
+        return "names no file; write the path of the image"
+    return None
 
 
 def file_name_fault(file_name: str) -> str | None:
@@ -213,6 +261,8 @@ def file_name_fault(file_name: str) -> str | None:
         return (
             "has a control character or a byte that is not UTF-8, which cannot be written as JSON"
         )
+    if any(len(part) > _LONGEST_NAME for part in file_name.split("/")):
+        return f"has a name of more than {_LONGEST_NAME} letters, which no disk holds"
     return None
 
 
@@ -287,12 +337,6 @@ def wrong_measures(
     return lines
 
 
-def short(value: Any) -> str:
-    """A value as one short line for a message."""
-    line = repr(value) if not isinstance(value, BaseException) else str(value)
-    return line if len(line) <= 60 else line[:57] + "..."
-
-
 def _read(source: Path | str) -> tuple[str, bytes]:
     if str(source) == "-":
         return "standard input", sys.stdin.buffer.read()
@@ -305,7 +349,9 @@ def _read(source: Path | str) -> tuple[str, bytes]:
 
 
 def _refuse_tensors(name: str, data: bytes) -> None:
-    """Raises InputError for a safetensors file in place of JSON."""
+    """Raises InputError for a safetensors file in place of JSON, and for what nothing reads."""
+    if what := wrong_kind.of_beginning(data):
+        raise InputError(f"{name} {what}")
     if what := wrong_kind.of_bytes(data):
         raise InputError(f"{name} {what}; needed here: JSON")
 

@@ -1,7 +1,8 @@
 """Repairs of what exporters write: parsed COCO JSON in, COCO JSON as `coco.parse` takes it out.
 
 What is repaired says the same in another way, or nothing that anybody needs: numbers written as floats or
-texts, annotations counted from 0, a crowd flag that is true or false, a polygon that is not in a list of
+texts, masks in another notation (a text of JSON, Python's `b'...'` around runs, a list around an RLE or around all
+polygons, points as objects), annotations counted from 0, a crowd flag that is true or false, a polygon that is not in a list of
 polygons or is a list of points, file names with the backslashes of Windows, annotations that have a box and
 no mask beside others with masks, and the second category of one name where no annotation has it, as Roboflow
 writes it for a project that is named like its class. Image and category ids stay those of the file, 0 among them. Whatever could
@@ -13,17 +14,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ovtool.formats import strict_json
 from ovtool.formats.json_sections import Entries
 
 Annotations: TypeAlias = "list[Any] | Entries"
 
 NUMBERS = "numbers"
+TEXTS = "numbers as texts"
 ANNOTATION_IDS = "annotation ids"
 BACKSLASHES = "backslashes"
 FLAT = "flat polygons"
 POINTS = "polygons of points"
+NOTATION = "notation of masks"
 TWINS = "twin categories"
 BOX_ONLY = "box only"
+PNG_NAMES = "names of PNGs"
+ZEROS = "segments with the id 0"
+EMPTY = "segments without a pixel"
 AREAS = "areas"
 BOXES = "boxes"
 
@@ -31,6 +38,8 @@ BOXES = "boxes"
 _SENTENCES = {
     NUMBERS: ("{} number that was a float or a text is now an integer",
               "{} numbers that were floats or texts are now integers"),
+    TEXTS: ("{} box, area or score that was a text is now a number",
+            "{} boxes, areas or scores that were texts are now numbers"),
     ANNOTATION_IDS: ("{} annotation id below 1 was numbered again, as are all annotations, from 1",
                      "{} annotation ids below 1 were numbered again, as are all annotations, from 1"),
     BACKSLASHES: ("{} file name was written with forward slashes",
@@ -39,10 +48,17 @@ _SENTENCES = {
            "{} polygons were each put in a list of polygons"),
     POINTS: ("{} polygon of points [x, y] was written as x, y, x, y",
              "{} polygons of points [x, y] were written as x, y, x, y"),
+    NOTATION: ("{} mask in another notation was read as polygons or an RLE",
+               "{} masks in another notation were read as polygons or RLEs"),
     TWINS: ("{} category that no annotation has, and that has the name of another, is left out",
             "{} categories that no annotation has, and that have the names of others, are left out"),
     BOX_ONLY: ("{} annotation with a box and no mask is left out",
                "{} annotations with a box and no mask are left out"),
+    PNG_NAMES: ("{} name of a PNG was missing, or another than in its folder",
+                "{} names of PNGs were missing, or others than in their folder"),
+    ZEROS: ("{} segment with the id 0 has the pixels of that colour",
+            "{} segments with the id 0 have the pixels of that colour"),
+    EMPTY: ("{} segment without a pixel is left out", "{} segments without a pixel are left out"),
     AREAS: ("{} area that was not that of its mask is computed from the mask",
             "{} areas that were not those of their masks are computed from the masks"),
     BOXES: ("{} box that was not that of its mask is computed from the mask",
@@ -54,6 +70,7 @@ _INTEGERS = {
     "categories": ("id",),
 }
 _DIGITS = re.compile(r"\s*[0-9]{1,18}\s*")
+_NUMBER = re.compile(r"\s*-?[0-9]{1,18}(?:\.[0-9]{1,18})?\s*")
 
 
 def repaired(
@@ -73,7 +90,7 @@ def repaired(
     for name in ("images", "categories"):
         entries = data.get(name)
         if isinstance(entries, list):
-            sections[name] = [_with_integers(entry, _INTEGERS[name], counts) for entry in entries]
+            sections[name] = [with_integers(entry, _INTEGERS[name], counts) for entry in entries]
     images = sections.get("images")
     if isinstance(images, list):
         sections["images"] = [_with_slashes(entry, counts) for entry in images]
@@ -99,7 +116,8 @@ def sentence(where: str, counts: Mapping[str, int], how: str = " in memory") -> 
     return f"{where} was repaired{how}: {'; '.join(said)}"
 
 
-def _with_integers(entry: Any, fields: Sequence[str], counts: Counter[str]) -> Any:
+def with_integers(entry: Any, fields: Sequence[str], counts: Counter[str]) -> Any:
+    """An entry whose fields are integers where they were floats, texts or, of `iscrowd`, truth values."""
     if not isinstance(entry, dict):
         return entry
     changed = {}
@@ -116,6 +134,8 @@ def _whole(value: Any, is_flag: bool) -> Any:
     """The integer that a float or a text stands for, else the value itself."""
     if type(value) is bool:
         return int(value) if is_flag else value
+    if is_flag and isinstance(value, str) and value.strip().casefold() in ("true", "false"):
+        return int(value.strip().casefold() == "true")
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
@@ -154,6 +174,72 @@ def _without_twins(sections: Mapping[str, Any], counts: Counter[str]) -> dict[st
     twins = [entry for entry in same if entry["id"] not in {*used, stays[entry["name"]]}]
     counts.update({TWINS: len(twins)} if twins else {})
     return {"categories": [entry for entry in listed if entry not in twins]}
+
+
+def _with_plain_mask(entry: Any, counts: Counter[str]) -> Any:
+    """An annotation with numbers for texts in its box, area and score, and its mask in COCO's notation."""
+    if not isinstance(entry, dict):
+        return entry
+    changed = {
+        field: number
+        for field in ("area", "score", "bbox")
+        if (number := _as_numbers(entry.get(field))) is not entry.get(field)
+    }
+    counts.update({TEXTS: len(changed)} if changed else {})
+    given = entry.get("segmentation")
+    mask = _plain_mask(given)
+    if mask is not given:
+        counts[NOTATION] += 1
+        changed["segmentation"] = mask
+    return {**entry, **changed} if changed else entry
+
+
+def _plain_mask(mask: Any) -> Any:
+    """A mask in COCO's notation; the mask itself where it is, or is something else."""
+    if isinstance(mask, str) and mask.lstrip()[:1] in ("[", "{"):
+        try:
+            mask = strict_json.loads(mask)
+        except ValueError:
+            return mask
+    if isinstance(mask, list) and len(mask) == 1:
+        inner = mask[0]
+        is_deeper = isinstance(inner, list) and bool(inner) and isinstance(inner[0], list)
+        if isinstance(inner, dict) and "counts" in inner:
+            mask = inner
+        elif is_deeper and len(inner[0]) > 4 and not isinstance(inner[0][0], list):
+            mask = inner
+    if isinstance(mask, dict):
+        counts, size = mask.get("counts"), _as_numbers(mask.get("size"))
+        if isinstance(counts, str) and counts[:2] in ("b'", 'b"') and counts[-1:] == counts[1:2]:
+            counts = counts[2:-1].replace("\\\\", "\\").replace("\\'", "'")
+        is_same = counts is mask.get("counts") and size is mask.get("size")
+        return mask if is_same else {**mask, "counts": counts, "size": size}
+    if not isinstance(mask, list) or not any(map(_needs_numbers, mask)):
+        return mask
+    return [_polygon_of(polygon) for polygon in mask]
+
+
+def _needs_numbers(polygon: Any) -> bool:
+    return isinstance(polygon, list) and bool(polygon) and isinstance(polygon[0], str | dict)
+
+
+def _polygon_of(polygon: Any) -> Any:
+    """A polygon of texts as numbers, and one of objects with x and y as x, y, x, y."""
+    if isinstance(polygon, list) and all(
+        isinstance(own, dict) and {"x", "y"} <= own.keys() for own in polygon
+    ):
+        polygon = [own[side] for own in polygon for side in ("x", "y")]
+    return _as_numbers(polygon)
+
+
+def _as_numbers(value: Any) -> Any:
+    """A text of a number, or a list of such, as numbers; any other value itself."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value) if "." in value else int(value)
+    if isinstance(value, list) and any(isinstance(own, str) for own in value):
+        numbers = [_as_numbers(own) for own in value]
+        return value if any(isinstance(own, str) for own in numbers) else numbers
+    return value
 
 
 def _with_polygons(entry: Any, counts: Counter[str]) -> Any:
@@ -199,7 +285,8 @@ def _annotations(
 
     def repaired(counts: Counter[str]) -> Iterator[Any]:
         for entry in given:
-            yield _with_polygons(_with_integers(entry, _INTEGERS["annotations"], counts), counts)
+            whole = with_integers(entry, _INTEGERS["annotations"], counts)
+            yield _with_polygons(_with_plain_mask(whole, counts), counts)
 
     ids: list[Any] = []
     is_bare = bytearray()

@@ -18,7 +18,9 @@ from ovtool.formats.labelled import LabelledImages
 
 _PART = r"[\s,;]+"
 _FIRST = re.compile(rf"(\d+){_PART}(\d+){_PART}(\d+)(?:{_PART}(.*))?")
-_LAST = re.compile(rf"(.+?){_PART}(\d+){_PART}(\d+){_PART}(\d+)")
+_LAST = re.compile(
+    rf"(.+?)(?:{_PART}|:)(\d+){_PART}(\d+){_PART}(\d+)(?::[^:]*){{0,2}}"
+)  # CVAT adds two cells
 _HEADING = re.compile(
     r"(name|class)?[\s,;]*r(ed)?[\s,;]+g(reen)?[\s,;]+b(lue)?[\s,;]*(name|class)?", re.I
 )
@@ -45,7 +47,7 @@ class ColourTable:
 def read_table(path: Path) -> ColourTable:
     """A table from its file. Raises InputError for lines without a colour, and colours or names that are there
     twice."""
-    lines = plain_text.read(path, "; it is the table of colours").splitlines()
+    lines = plain_text.lines(path, "; it is the table of colours")
     named: dict[str, tuple[int, int, int]] = {}
     unlabelled: list[tuple[int, int, int]] = []
     for number, line in enumerate((line.strip() for line in lines), start=1):

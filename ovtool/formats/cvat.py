@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import atomic, coco, labelled, rle
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.coco_entries import Annotation, Category, Dataset, Image
@@ -164,7 +164,7 @@ def _annotation(
         score = float(values["score"] or "") if values.get("score") else None
         mask = _box_mask(shape.attrib, image) if shape.tag == "mask" else _polygon(shape, image)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{place} cannot be read ({checks.short(error)}); draw it again") from None
+        raise InputError(f"{place} cannot be read ({short(error)}); draw it again") from None
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     crowd = {"iscrowd": 1} if values.get("iscrowd") == "1" else {}

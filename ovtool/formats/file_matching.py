@@ -7,6 +7,7 @@ be meant, or two names would be given one file, nothing is guessed: that is an e
 accented letter in Unicode are one: macOS writes names in another form than most JSON has.
 """
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,8 +91,9 @@ def match(wanted: Names, there: Names, rungs: Sequence[str] = RUNGS) -> dict[str
 
 
 def image_stem(name: str) -> str:
-    """A relative file name without its ending."""
-    return str(PurePosixPath(name).with_suffix(""))
+    """A relative file name without its ending; what names no file stays as it is."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.name else name
 
 
 Candidates = Callable[[str], list[str]]
@@ -110,7 +112,8 @@ def place(folder: Path, name: str) -> Path | None:
     plain = unquote(name)
     if plain.count("/") == name.count("/") and "\0" not in plain and ".." not in plain.split("/"):
         forms.append(plain)
-    return next((folder / form for form in dict.fromkeys(forms) if (folder / form).exists()), None)
+    paths = (folder / form for form in dict.fromkeys(forms))
+    return next((path for path in paths if os.path.exists(path)), None)  # False for a name too long
 
 
 def path_of(folder: Path, name: str) -> Path:

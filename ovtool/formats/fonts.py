@@ -1,4 +1,5 @@
-"""Fonts for words of any script: Pillow's own for ASCII, else one of matplotlib's or the system's.
+"""Fonts for words of any script: Pillow's own for ASCII, else one of matplotlib's or the system's, and of
+several scripts one for each.
 
 Arabic and Hebrew run from right to left and letters that join are joined where Pillow has Raqm, as its
 wheels do. Without that, a word that needs it has no font, since it would be drawn wrong.
@@ -6,18 +7,90 @@ wheels do. Without that, a word that needs it has no font, since it would be dra
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ImageFont, features
 
 _STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono", "serif", "condensed")
 _UNFIT = ("lastresort", "emoji", "math", "symbol", "display")
+_LATIN = str.maketrans({
+    "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+    "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i",
+})  # fmt: skip
+_JOINER = "\u200d"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text that one font draws: its file, None for Pillow's own."""
+
+    text: str
+    font: str | None = None
 
 
 def is_plain(text: str) -> bool:
     """Whether Pillow's own font draws a text: ASCII and little else."""
     return all(" " <= letter <= "~" or letter in "‘’“”…" for letter in text)
+
+
+def pieces(text: str) -> tuple[Piece, ...]:
+    """The pieces of a text, each with a font that has its letters: one for all where there is one.
+
+    Of a letter that no font has, the letter without its accents is left if Pillow's own font has that, else
+    nothing.
+    """
+    if is_plain(text):
+        return (Piece(text),)
+    if (file := find(text)) is not None:
+        return (Piece(text, file),)
+    found: list[Piece] = []
+    for cluster in _clusters(text):
+        last = found[-1] if found else None
+        if last is not None and (cluster.isspace() or _has(last.font, cluster)):
+            found[-1] = Piece(last.text + cluster, last.font)
+            continue
+        file = None if is_plain(cluster) else find(cluster)
+        kept = cluster if file is not None else _without_accents(cluster).lstrip()
+        if last is not None and last.font == file:
+            found[-1] = Piece(last.text + kept, file)
+        elif kept:
+            found.append(Piece(kept, file))
+    if found:
+        found[-1] = Piece(found[-1].text.rstrip(), found[-1].font)
+    return tuple(found)
+
+
+def is_from_right(text: str) -> bool:
+    """Whether the first letter of a text is of a script that runs from right to left."""
+    directions = (unicodedata.bidirectional(letter) for letter in text)
+    return next((way for way in directions if way in ("L", "R", "AL")), "L") != "L"
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """The letters of a text, each with what is placed on it or joined to it."""
+    cluster = ""
+    for letter in text:
+        is_mark = unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
+        if cluster and not is_mark and not cluster.endswith(_JOINER):
+            yield cluster
+            cluster = ""
+        cluster += letter
+    yield cluster
+
+
+def _has(file: str | None, text: str) -> bool:
+    """Whether a font has every letter of a text."""
+    if file is None:
+        return is_plain(text)
+    return {ord(letter) for letter in text if not _is_unseen(letter)} <= _codes(file)
+
+
+def _without_accents(text: str) -> str:
+    """What Pillow's own font has of a text whose letters lose their accents."""
+    base = unicodedata.normalize("NFKD", text.translate(_LATIN))
+    return "".join(letter for letter in base if is_plain(letter)) if is_plain(base[:1]) else ""
 
 
 def find(text: str) -> str | None:
@@ -39,8 +112,9 @@ def at(size: int, file: str | None = None) -> ImageFont.FreeTypeFont:
 
 
 def _is_unseen(letter: str) -> bool:
-    """Whether a character has no shape of its own: blanks, joiners, marks of direction."""
-    return letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc")
+    """Whether a character has no shape of its own: blanks, joiners, marks of direction, choices of a form."""
+    is_choice = "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef"
+    return is_choice or letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc")
 
 
 def _needs_shaping(text: str) -> bool:
@@ -48,7 +122,7 @@ def _needs_shaping(text: str) -> bool:
     composed = unicodedata.normalize("NFC", text)
     return any(
         unicodedata.bidirectional(letter) in ("R", "AL")
-        or unicodedata.category(letter) in ("Mn", "Mc")
+        or (unicodedata.category(letter) in ("Mn", "Mc") and not _is_unseen(letter))
         for letter in composed
     )
 

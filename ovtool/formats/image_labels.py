@@ -17,15 +17,11 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with one label or more, in the order of their source.
-
-    unlabelled: how many images of the source had none, and were left out.
-    """
+    """Images with one label or more, in the order of their source."""
 
     source: str
     images: tuple[LabelledImage, ...]
     categories: tuple[coco.Category, ...]
-    unlabelled: int = 0
 
     @property
     def digest(self) -> str:

@@ -23,6 +23,9 @@ _OTHER_MEDIA = (
     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
 
+# made by macOS in archives, by Synology and QNAP for small copies of images, and by Windows
+_OF_SYSTEMS = ("__MACOSX", "@eaDir", ".@__thumb", "$RECYCLE.BIN", "System Volume Information")
+
 _logger = logging.getLogger("ovtool")
 
 
@@ -74,6 +77,12 @@ def find_images(inputs: Sequence[str]) -> list[ImageItem]:
     return items
 
 
+def has_image(folder: str) -> bool:
+    """Whether a file with the suffix of an image lies in a folder or below it."""
+    suffixes = _suffixes()
+    return any(name.lower().endswith(suffixes) for *_, files in os.walk(folder) for name in files)
+
+
 def _listed(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """What is given, and whether it is of a list on stdin."""
     for given in inputs:
@@ -104,7 +113,7 @@ def _names_on_stdin() -> list[str]:
 
 def _walk(root: Path, left_out: Counter[str]) -> list[str]:
     """Relative POSIX names of the images below a folder; links to folders are followed once. Other files
-    are counted in ``left_out`` by suffix."""
+    are counted in ``left_out`` by suffix, and folders that systems make by their names."""
     names: list[str] = []
     seen = {os.path.realpath(root)}
     folders = [root]
@@ -117,7 +126,9 @@ def _walk(root: Path, left_out: Counter[str]) -> list[str]:
             raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
         for entry in entries:
             path = folder / entry.name
-            if entry.is_dir():
+            if entry.is_dir() and entry.name in _OF_SYSTEMS:
+                left_out[f"of {entry.name}"] += 1
+            elif entry.is_dir():
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)

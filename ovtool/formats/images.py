@@ -1,6 +1,7 @@
 """Images in and out: 8-bit RGB, upright, whatever the file holds."""
 
 import functools
+import importlib
 import importlib.util
 import io
 import logging
@@ -19,7 +20,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ovtool.errors import InputError, OvtoolError
-from ovtool.formats import atomic
+from ovtool.formats import atomic, wrong_kind
 
 RESULT = ("Software", "ovtool")  # the text chunk of a PNG that shows a result
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")  # images where the extra `heic` is installed
@@ -30,6 +31,7 @@ HEIC_MEND = "HEIC is read with the extra heic: pip install 'ovtool[heic]'"
 MAX_PIXELS = 178_956_970  # Pillow's own limit between a warning and an error
 # those that hold pixels; Pillow would also start other programs, for EPS
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_PLUGINS = ("Jpeg", "Png", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Jpeg2K", "Avif")  # that read them
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,6 +43,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _INVERSE = {6: 8, 8: 6}  # every other turn undoes itself
+_warned: set[str] = set()  # what is said once of a run
 
 logger = logging.getLogger("ovtool")
 
@@ -64,8 +67,9 @@ def read_rgb(path: Path, exif: Exif = "upright") -> NDArray[np.uint8]:
     """An image as uint8 (H, W, 3), turned as its EXIF orientation says or, with ``exif`` ``stored``, as
     it is stored, which some labels were drawn on.
 
-    Grey, palette and CMYK become RGB; 16-bit values lose their lower byte; what is transparent lies
-    on white; of an animation or a stack, the first frame is taken.
+    Grey, palette and CMYK become RGB; 16-bit values lose their lower byte, and one warning names the first
+    image whose values need 10, 12 or 14 bits alone, since it is read dark; what is transparent lies on
+    white; of an animation or a stack, the first frame is taken.
 
     Raises:
         InputError: no such file, not an image, truncated or damaged, more than 178,956,970 pixels,
@@ -87,6 +91,7 @@ def of_pillow(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _pixels(image: Image.Image, path: Path, exif: Exif) -> NDArray[np.uint8]:
+    has_16_bits = any("16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
     is_tiff, orientation = image.format == "TIFF", _orientation(image)
     image.load()
     # Pillow has turned a TIFF by now, and no other
@@ -95,7 +100,22 @@ def _pixels(image: Image.Image, path: Path, exif: Exif) -> NDArray[np.uint8]:
     elif exif == "stored":
         orientation = 1
     rgb, turn = _to_rgb(image, path), _TURNS.get(orientation)
-    return np.array(rgb if turn is None else rgb.transpose(turn))
+    pixels = np.array(rgb if turn is None else rgb.transpose(turn))
+    if has_16_bits or image.mode.startswith("I;16"):
+        _warn_of_depth(int(pixels.max()), path)
+    return pixels
+
+
+def _warn_of_depth(highest: int, path: Path) -> None:
+    """Warns once of 16-bit images whose highest upper byte is that of fewer bits."""
+    bits = next((bits for bits in (10, 12, 14) if 0 < highest < 2 ** (bits - 8)), None)
+    if bits is not None and "depth" not in _warned:
+        _warned.add("depth")
+        logger.warning(
+            "%s has 16 bits a value, and none above %d: if it is of %d bits it is read too dark, so multiply its "
+            "values by %d; others like it are not named",
+            path, 2**bits - 1, bits, 2 ** (16 - bits),
+        )  # fmt: skip
 
 
 def read_size(path: Path, exif: Exif = "upright") -> tuple[int, int]:
@@ -201,6 +221,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
             raise InputError(f"{path} is empty; replace or remove it") from None
         if path.suffix.lower() in HEIC_SUFFIXES and not has_heic():
             raise InputError(f"{path} is HEIC; {HEIC_MEND}, or convert it") from None
+        if what := wrong_kind.of_beginning(path if data is None else data):
+            raise InputError(f"{path} {what}") from None
         raise InputError(
             f"{path} is not an image that can be read ({', '.join(_formats())}); convert or remove it"
         ) from None
@@ -216,7 +238,9 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of ``_FORMATS`` that this Pillow was built with, or was taught since."""
-    Image.init()
+    for name in _PLUGINS:  # all of Pillow's, which has thirty more, take twice as long
+        with suppress(ImportError):
+            importlib.import_module(f"PIL.{name}ImagePlugin")
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

@@ -12,7 +12,7 @@ from ovtool.formats import strict_json
 
 Content: TypeAlias = bytes | mmap.mmap
 Span: TypeAlias = tuple[int, int]  # the first byte, and the one after the last
-_READ_AHEAD = 2**24  # bytes of a file that is looked through which may stay in memory
+_READ_AHEAD = 2**20  # bytes of a file that is looked through which may stay in memory
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"\s*(" + _STRING + rb")\s*:\s*", re.DOTALL)
@@ -66,6 +66,56 @@ def read_long(source: Path | bytes, long: str) -> dict[str, Any] | Entries | Non
     """All that a file holds, or bytes do; the list under the key `long` comes as `Entries`, and so does a file
     that is one list. Returns None and raises as `read` does; entries are looked at when they are drawn."""
     return _opened(source, None, long)
+
+
+def glimpse(path: Path, long: str) -> Any:
+    """The outline of the object or list in a file, which is read no farther than to the first entry of the list
+    under the key `long`, or of the list: that entry, and other values as `[]`, `{}` or None.
+
+    Returns None for a file that is neither, that is broken as far as it is read, or that lacks its end.
+    """
+    try:
+        with open(path, "rb") as file:
+            if not path.stat().st_size:
+                return None  # there is nothing to map
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _outline(content, long)
+    except (OSError, EOFError, ValueError):
+        return None
+
+
+def _outline(content: Content, long: str) -> Any:
+    start = _START.match(content)
+    end = content[-100:].rstrip()[-1:]
+    if start is None or end != {b"[": b"]", b"{": b"}"}[start[1]]:
+        return None
+    if start[1] == b"[":
+        return _first(content, start.start(1))
+    outline: dict[str, Any] = {}
+    step: re.Match[bytes] | None = _NEXT.match(content, start.end()) or start
+    while step is not None and step[0][-1:] != b"}":
+        key = _KEY.match(content, step.end())
+        if key is None:
+            return None
+        name = strict_json.loads(key[1].decode())
+        if name == long:
+            outline[name] = _first(content, key.end())
+            return outline
+        stop = _end_of_value(content, key.end())
+        if stop is None:
+            return None
+        outline[name] = {b"[": [], b"{": {}}.get(content[key.end() : key.end() + 1])
+        step = _NEXT.match(content, stop)
+    return None if step is None else outline
+
+
+def _first(content: Content, start: int) -> list[Any] | None:
+    """A list without all but its first entry; None for what is no list."""
+    opened = _LIST.match(content, start)
+    if opened is None or opened[1] is not None:
+        return None if opened is None else []
+    stop = _end_of_value(content, opened.end())
+    return None if stop is None else [_value("", content[opened.end() : stop])]
 
 
 def _opened(

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import (
     coco_checks,
     cvat,
     images,
+    json_sections,
     label_maps,
     labelled,
     mask_shards,
-    panoptic,
+    panoptic_files,
     parts,
     yolo,
 )
@@ -60,13 +61,24 @@ def kind_of(source: str) -> tuple[str, Any]:
     return ("label map" if is_label_map(path) else "image"), None
 
 
+def kind_of_long(path: Path) -> str | None:
+    """The kind of a JSON of any length as `kind_of` says it, told by its keys and first annotation; None for what
+    is broken, has no annotation in its section of them, or is no kind of JSON."""
+    outline = json_sections.glimpse(path, "annotations")
+    is_empty = isinstance(outline, dict) and not outline.get("annotations", True)
+    try:
+        return None if outline is None or is_empty else _kind_of_json(str(path), outline)[0]
+    except InputError:
+        return None
+
+
 def _kind_of_folder(folder: Path) -> str:
     if parts.is_parts_folder(folder):
         return "parts"
+    if yolo.is_yolo(folder):
+        return "YOLO masks"
     if (folder / labelled.CLASSES_FILE).is_file():
         return "label maps"
-    if (folder / yolo.NAMES_FILE).is_file():
-        return "YOLO masks"
     if mask_shards.is_shards(folder):
         return "shards of masks"
     is_data_set = any(folder.glob("annotations/*.json")) or (folder / "JPEGImages").is_dir()
@@ -88,8 +100,8 @@ def _kind_of_json(where: str, content: Any) -> tuple[str, Any]:
     if isinstance(content, list | Entries):
         return "COCO results", content
     if not isinstance(content, dict):
-        raise InputError(f"{where} holds {coco_checks.short(content)}, not an object or a list")
-    if panoptic.is_panoptic(content):
+        raise InputError(f"{where} holds {short(content)}, not an object or a list")
+    if panoptic_files.is_panoptic(content):
         return "COCO panoptic", content
     if "metric" in content:
         return "scores", content

@@ -86,6 +86,8 @@ def read_values(
                 f"{path} is {image.format}, not {' or '.join(formats)}: a label map must keep every value"
             )
         depth = _bit_depth(path) if image.format == "PNG" else 16 if image.mode != "L" else 8
+        if image.mode in ("RGB", "RGBA", "LA") and depth == 8:
+            return _of_equal_channels(np.array(image).astype(np.int32), path), depth
         if image.mode not in ("P", "L", "1", "I", "I;16"):
             raise InputError(
                 f"{path} is an image in {image.mode}, and a label map has one class index a pixel"
@@ -96,6 +98,19 @@ def read_values(
             stretch = 1 if image.mode == "1" else 255 // (2**depth - 1)
             return labels // stretch, depth
     return labels, depth
+
+
+def _of_equal_channels(values: NDArray[np.int32], path: Path) -> NDArray[np.int32]:
+    """The labels of a grey map that a program saved in colour or with an opacity, (H, W, C): its channels are equal,
+    and nothing is transparent."""
+    channels = values.shape[2]
+    colours_, opacity = values[..., : channels - (channels % 2 == 0)], values[..., -1:]
+    if (colours_ != colours_[..., :1]).any() or (channels % 2 == 0 and (opacity != 255).any()):
+        raise InputError(
+            f"{path} is an image in colours, and a label map has one class index a pixel; of colours that stand for "
+            "classes `ovtool convert --colours` makes one"
+        )
+    return colours_[..., 0]
 
 
 def palette(n: int) -> NDArray[np.uint8]:
@@ -144,9 +159,11 @@ def read_classes(path: Path) -> list[str]:
     Raises:
         InputError: no such file, not UTF-8 text, none in it, an empty line between, or a name twice.
     """
-    text = plain_text.read(Path(path), "; it should name the classes, one a line")
+    lines = plain_text.lines(Path(path), "; it should name the classes, one a line")
+    while lines and not lines[-1].strip():
+        lines.pop()
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         name = line.strip()
         if name.startswith("#"):
             continue

@@ -4,7 +4,7 @@ import bisect
 import itertools
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ovtool.formats import fonts
 from ovtool.formats.colours import Colour
+from ovtool.formats.fonts import Piece
 
 Rgb = NDArray[np.uint8]
 
@@ -20,28 +21,26 @@ STRIP = (24, 26, 30)
 TEXT = (236, 238, 242)
 _FAINT = (160, 166, 176)
 _SHARE, _SCORE = "share", "score"  # the headings
-_LATIN = str.maketrans({
-    "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
-    "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the legend: `font` is the file of the name's font, None for Pillow's own; a class without a
-    colour is one that is not tinted."""
+    """A line of the legend, its name in pieces; a class without a colour is one that is not tinted."""
 
-    name: str
+    pieces: Sequence[Piece]
     share: str
     score: str
     colour: Colour | None
-    font: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What is drawn of the name."""
+        return "".join(piece.text for piece in self.pieces)
 
 
 def entry(name: str, index: int, share: float, score: float | None, colour: Colour | None) -> Entry:
     """The line of a class: its name and index, its share of the image and its score, in [0, 1]."""
-    text, font = _printable(name, index)
-    return Entry(text, _percent(share), _number(score), colour, font)
+    return Entry(_printable(name, index), _percent(share), _number(score), colour)
 
 
 def _percent(share: float) -> str:
@@ -54,26 +53,12 @@ def _number(score: float | None) -> str:
     return "" if score is None else f"{score:.2f}"
 
 
-def _printable(name: str, index: int) -> tuple[str, str | None]:
-    """A name and the file of the font that draws it: Pillow's own or any other that has its letters, else
-    without what no font has, and without accents; else its index in its place."""
-    text = " ".join(name.split())
-    if any(letter.isalnum() for letter in text):
-        if fonts.is_plain(text):
-            return text, None
-        if (file := fonts.find(text)) is not None:
-            return text, file
-    letters = text.translate(_LATIN)
-    kept = "".join(_plain(letter) for letter in letters).strip()
-    return (kept if any(letter.isalnum() for letter in kept) else f"class {index}"), None
-
-
-def _plain(letter: str) -> str:
-    """A letter, without its accents if need be, if Pillow's own font has that."""
-    if fonts.is_plain(letter):
-        return letter
-    base = unicodedata.normalize("NFKD", letter)
-    return "".join(part for part in base if fonts.is_plain(part)) if fonts.is_plain(base[0]) else ""
+def _printable(name: str, index: int) -> Sequence[Piece]:
+    """What fonts have of a name; its index in its place where that is no letter, digit or sign of its own."""
+    pieces = fonts.pieces(" ".join(name.split()))
+    kept = "".join(piece.text for piece in pieces)
+    is_seen = any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in kept)
+    return pieces if is_seen else (Piece(f"class {index}"),)
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ def _layout(
     share_width = max(font.getlength(share) for share in shares) + size
     score_width = max(font.getlength(score) for score in scores) + size * has_scores
     fixed = 1.5 * size + share_width + score_width
-    longest = max(fonts.at(size, entry.font).getlength(entry.name) for entry in entries)
+    longest = max(_length(entry.pieces, size) for entry in entries)
     name_width = min(longest, longest_name * size, width - 2 * margin - fixed)
     columns = max(1, int(width // (fixed + name_width + 2 * margin)))
     most = max(1, (height - 2 * margin) // row_height)
@@ -166,9 +151,11 @@ def _draw_entry(
     swatch = (left, middle - half, left + 2 * half, middle + half)
     outline = _FAINT if entry.colour is None else None
     canvas.rounded_rectangle(swatch, radius=0.2 * size, fill=entry.colour, outline=outline)
-    font = fonts.at(size, entry.font)
-    name = _cut(entry.name, font, layout.name_width)
-    canvas.text((left + 1.5 * size, middle), name, TEXT, font, anchor="lm")
+    place = left + 1.5 * size
+    pieces = _cut(entry.pieces, size, layout.name_width)
+    for piece in reversed(pieces) if fonts.is_from_right(entry.name) else pieces:
+        canvas.text((place, middle), piece.text, TEXT, fonts.at(size, piece.font), anchor="lm")
+        place += _length([piece], size)
     _draw_numbers(canvas, layout, (entry.share, entry.score), left, middle)
 
 
@@ -185,13 +172,27 @@ def _draw_numbers(
         canvas.text((place, middle), text, _FAINT, layout.font, anchor="rm")
 
 
-def _cut(name: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _length(pieces: Sequence[Piece], size: int) -> float:
+    """How wide a name is drawn, in pixels."""
+    return sum(fonts.at(size, piece.font).getlength(piece.text) for piece in pieces)
+
+
+def _cut(pieces: Sequence[Piece], size: int, width: float) -> Sequence[Piece]:
     """A name that is no wider than `width`, with an ellipsis where it was cut."""
-    if font.getlength(name) <= width:
-        return name
-    lengths = range(1, len(name) + 1)
-    length = bisect.bisect_right(lengths, width, key=lambda n: font.getlength(name[:n] + "…"))
-    return name[:length].rstrip() + "…"
+    if _length(pieces, size) <= width:
+        return pieces
+    ellipsis = Piece("…")
+
+    def first(length: int) -> list[Piece]:
+        kept = []
+        for piece in pieces:
+            kept.append(replace(piece, text=piece.text[: max(0, length)]))
+            length -= len(piece.text)
+        return [piece for piece in kept if piece.text]
+
+    lengths = range(1, sum(len(piece.text) for piece in pieces) + 1)
+    fits = bisect.bisect_right(lengths, width, key=lambda n: _length([*first(n), ellipsis], size))
+    return [*first(fits), ellipsis]
 
 
 def _note(text: str, width: int, size: int) -> Rgb:

@@ -1,6 +1,7 @@
 """Annotations in their order: the first in memory, and of very many the rest in a temporary file (in `TMPDIR`).
 
-What stays in memory of an annotation in the file are its place there and the id of its image, some 20 bytes.
+What stays in memory of an annotation in the file are its place there and its place among those of its image, some
+20 bytes. The file has no name (on Windows it goes when it is closed), so that a killed run leaves nothing.
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from ovtool.errors import InputError
+from ovtool.formats import atomic
 from ovtool.formats.coco_entries import Annotation, Dataset, Image
 from ovtool.formats.rle import Rle
 
-HELD = 2**24  # bytes of annotations in memory
+HELD = 2**21  # bytes of annotations in memory
 _OBJECTS = 700  # bytes of an annotation beside the letters of its mask
 
 
 class Masks(Sequence[Annotation]):
     """A list of annotations that only grows; each is read anew where it lies in the file.
 
-    It can be handed to another process, which reads the same file, as long as this process keeps it.
+    It can be handed to another process of this machine, which reads the same file, as long as this process keeps
+    it; `whole` is for one of another machine.
     """
 
     def __init__(self, annotations: Iterable[Annotation] = ()) -> None:
@@ -33,7 +33,6 @@ class Masks(Sequence[Annotation]):
         self._size = 0  # of what is held
         self._places: dict[int, array[int]] = {}  # image id -> the numbers of its annotations
         self._starts = array("q", [0])  # in the file, and its end
-        self._path = ""
         self._file: BinaryIO | None = None
         self._is_flushed = True
         for annotation in annotations:
@@ -48,9 +47,11 @@ class Masks(Sequence[Annotation]):
             return
         line = _line(annotation)
         try:
-            self._opened().write(line)
+            if self._file is None:
+                self._file = _temporary()
+            self._file.write(line)
         except OSError as error:
-            raise _unwritten(error) from None
+            raise atomic.temporary_error(error) from None
         self._starts.append(self._starts[-1] + len(line))
         self._is_flushed = False
 
@@ -69,8 +70,7 @@ class Masks(Sequence[Annotation]):
             return self._held[number]
         line = number - len(self._held)
         start, stop = self._starts[line], self._starts[line + 1]
-        self._flush()
-        return _annotation(os.pread(self._opened().fileno(), stop - start, start))
+        return _annotation(self._read(start, stop))
 
     def __iter__(self) -> Iterator[Annotation]:
         return (self[number] for number in range(len(self)))
@@ -79,26 +79,45 @@ class Masks(Sequence[Annotation]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     def __getstate__(self) -> dict[str, Any]:
+        """What travels: the place of the file where another process can open it, else what it holds."""
+        place = None if self._file is None else f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        if place is None or not os.path.exists(place):
+            return self.whole()
         self._flush()
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._file, bytes):
+            content, self._file = self._file, _temporary()
+            self._file.write(content)
+            self._is_flushed = False
+        elif isinstance(self._file, str):
+            self._file = open(self._file, "rb")
+
+    def whole(self) -> dict[str, Any]:
+        """What travels to a process that cannot open the file: all that it holds."""
+        content = None if self._file is None else self._read(0, self._starts[-1])
+        return {**self.__dict__, "_file": content}
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Bytes of the file; processes that share it by a fork have one place in it, which is left alone."""
+        assert self._file is not None
+        self._flush()
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), stop - start, start)
+        self._file.seek(start)
+        content = self._file.read(stop - start)
+        self._file.seek(0, os.SEEK_END)
+        return content
 
     def _flush(self) -> None:
         if not self._is_flushed and self._file is not None:
             try:
                 self._file.flush()
             except OSError as error:
-                raise _unwritten(error) from None
+                raise atomic.temporary_error(error) from None
             self._is_flushed = True
-
-    def _opened(self) -> BinaryIO:
-        """The temporary file, which is made when it is first asked for."""
-        if self._file is None and not self._path:
-            handle, self._path = tempfile.mkstemp(prefix="ovtool-masks-")
-            self._file = os.fdopen(handle, "r+b")
-            weakref.finalize(self, _remove, self._path, os.getpid())
-        elif self._file is None:  # of another process
-            self._file = open(self._path, "rb")
-        return self._file
 
 
 def masks_of(dataset: Dataset) -> Callable[[int], list[Annotation]]:
@@ -113,17 +132,8 @@ def by_image(dataset: Dataset) -> Iterator[tuple[Image, list[Annotation]]]:
     return ((image, of_image(image.id)) for image in dataset.images)
 
 
-def _unwritten(error: OSError) -> InputError:
-    return InputError(
-        f"cannot keep masks in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a folder with more "
-        "room"
-    )
-
-
-def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:
-        with suppress(OSError):
-            os.unlink(path)
+def _temporary() -> BinaryIO:
+    return cast(BinaryIO, tempfile.TemporaryFile(prefix="ovtool-masks-"))
 
 
 def _line(entry: Annotation) -> bytes:

@@ -5,35 +5,33 @@ panopticapi looks for them. Each pixel has one segment at most: where masks over
 says which keeps it.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ovtool.errors import InputError
-from ovtool.formats import coco, folders, images, labelled, rle
+from ovtool.formats import (
+    coco,
+    coco_annotations,
+    coco_repair,
+    folders,
+    images,
+    labelled,
+    panoptic_files,
+    rle,
+)
 from ovtool.formats import coco_checks as checks
-from ovtool.formats.coco_entries import Annotation, Dataset, Image
-from ovtool.formats.json_sections import Entries
-from ovtool.formats.mask_store import Masks, by_image
+from ovtool.formats.coco_entries import Annotation, Dataset
+from ovtool.formats.mask_store import by_image
+from ovtool.formats.panoptic_files import MAX_ID, opened
 
 STUFF = ("ground", "stuff")  # supercategories
-MAX_ID = 256**3 - 1
+_logger = logging.getLogger("ovtool")
 _SEGMENT = ("id", "category_id", "area", "bbox", "iscrowd")
-
-
-def images_folder(path: Path) -> Path:
-    """The folder of the PNGs of a panoptic JSON."""
-    return path.with_suffix("")
-
-
-def is_panoptic(content: object) -> bool:
-    """Whether parsed JSON holds segments of images in place of masks."""
-    listed = content.get("annotations") if isinstance(content, dict) else None
-    first = next(iter(listed), None) if isinstance(listed, list | Entries) else None
-    return isinstance(first, dict) and "segments_info" in first
 
 
 def write_images(
@@ -77,59 +75,48 @@ def write_images(
 
 
 def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> Dataset:
-    """The segments of a parsed JSON as masks.
+    """The segments of a parsed JSON as masks, repaired (`panoptic_files`); one warning says what was.
 
     folder: Of the PNGs; None is `images_folder`.
 
-    Raises InputError for segments that the PNG lacks, ids of it that are no segment, and other sizes.
+    Raises InputError for PNGs that are missing, ids of one that are no segment, and other sizes.
     """
-    where, place = str(path), folder or images_folder(path)
-    if not place.is_dir():
-        raise InputError(f"no folder {place} with the PNGs of {path}; give it with --images")
-    listed = coco.parse_images(content, where)
-    categories = coco.parse_categories(content, where)
-    by_id = {image.id: image for image in listed}
-    known = {category.id: category for category in categories}
-    annotations = Masks()
-    for index, entry in enumerate(checks.section(content, "annotations", where)):
-        spot = f"{where}: annotations[{index}]"
-        checks.check_reference(entry.get("image_id"), "image_id", by_id, "images", spot)
-        name = checks.text(entry, "file_name", spot)
-        checks.check_file_name(name, spot)
-        image = by_id[entry["image_id"]]
-        masks = rle.encode_label_map(*_canvas(place / name, image, entry, spot))
-        for segment in entry["segments_info"]:
-            if segment["id"] not in masks:
-                raise InputError(
-                    f"{spot}: {name} has no pixel of the segment {segment['id']}; remove it"
-                )
-            checks.check_reference(
-                segment.get("category_id"), "category_id", known, "categories", spot
-            )
-            extra = {
-                key: value for key, value in segment.items() if key not in (*_SEGMENT, "score")
-            }
-            crowd = {"iscrowd": 1} if segment.get("iscrowd") else {}
-            score = segment.get("score")
-            annotations.append(
-                coco.annotation(
-                    len(annotations) + 1,
-                    image.id,
-                    segment["category_id"],
-                    masks[segment["id"]],
-                    None if score is None else checks.number(score, "score", spot),
-                    **extra,
-                    **crowd,
-                )
-            )
-    info, licences = content.get("info") or {}, content.get("licenses") or []
-    return Dataset(info, listed, annotations, categories, licences)
+    file = opened(path, content, folder)
+
+    def refused(error: InputError) -> None:
+        raise error
+
+    entries = panoptic_files.placed(file, refused)
+    annotations = coco_annotations.parsed(entries, file.images, file.categories, True, file.repairs)
+    if file.repairs:
+        _logger.warning("%s", coco_repair.sentence(file.where, file.repairs))
+    info, licences = checks.info_and_licenses(content, str(path))
+    images, categories = list(file.images.values()), list(file.categories.values())
+    return Dataset(info, images, annotations, categories, licences, dict(file.repairs))
 
 
-def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The ids of the segments that the colours of pixels (H, W, 3) say, int64 (H, W)."""
-    ids: NDArray[np.int64] = rgb.astype(np.int64) @ np.array([1, 256, 65536])
-    return ids
+def defects(path: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong in a parsed JSON and the PNGs of `images_folder`, and what would be repaired; a line each."""
+    file = opened(path, content)
+    faults: list[InputError] = []
+    places: dict[int, str] = {}
+
+    def kept() -> Iterator[coco_annotations.Placed]:
+        for place, number, entry in panoptic_files.placed(file, faults.append):
+            places[number] = place
+            yield place, number, entry
+
+    measures: Counter[str] = Counter()
+    judged = coco_annotations.judged(kept(), file.images, file.categories, True, measures)
+    for entry, result in judged:
+        if isinstance(result, InputError):
+            yield str(result)
+        else:
+            place = places.pop(result.id)
+            yield from checks.wrong_measures(entry, result.area, result.bbox, place)
+    yield from map(str, faults)
+    if file.repairs:
+        yield coco_repair.sentence(file.where, file.repairs, "; `ovtool check --fix` writes what")
 
 
 def _ids(masks: list[Annotation]) -> dict[int, int]:
@@ -154,28 +141,3 @@ def _segment(mask: Annotation, id: int, visible: rle.Rle) -> dict[str, Any]:
 
 def _with_isthing(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "isthing": entry.get("isthing", int(entry["supercategory"] not in STUFF))}
-
-
-def _canvas(
-    path: Path, image: Image, entry: Mapping[str, Any], spot: str
-) -> tuple[NDArray[np.int64], list[int]]:
-    """The ids of the pixels of a PNG, int64 (H, W), and those of the segments that are listed for it."""
-    segments = entry.get("segments_info")
-    listed = segments if isinstance(segments, list) else [None]
-    given = [segment.get("id") if isinstance(segment, dict) else None for segment in listed]
-    ids = [id for id in given if type(id) is int and 0 < id <= MAX_ID]
-    if len(ids) < len(given):
-        raise InputError(f"{spot} has no list of segments with ids from 1 to {MAX_ID:,}; mend it")
-    rgb = images.read_rgb(path)
-    if rgb.shape[:2] != (image.height, image.width):
-        raise InputError(
-            f"{path} has {rgb.shape[1]} x {rgb.shape[0]} pixels, but its image {image.width} x "
-            f"{image.height}; write it at the size of the image"
-        )
-    canvas = segment_ids(rgb)
-    strange = np.setdiff1d(canvas, [0, *ids])
-    if strange.size:
-        raise InputError(
-            f"{path} has pixels of the segment {strange[0]}, which {spot} does not list; add it there"
-        )
-    return canvas, ids

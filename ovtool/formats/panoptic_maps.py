@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.errors import InputError
-from ovtool.formats import coco, images, panoptic
+from ovtool.errors import InputError, short
 from ovtool.formats import coco_checks as checks
+from ovtool.formats import coco_repair, images, panoptic_files
 from ovtool.formats.labelled import LabelledImages
+
+_logger = logging.getLogger("ovtool")
 
 
 def opened(source: Path, folder: Path) -> LabelledImages:
@@ -22,34 +24,22 @@ def opened(source: Path, folder: Path) -> LabelledImages:
     """
     where, data = checks.load_json(source)
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
-    for name in ("images", "annotations", "categories"):
-        checks.section(data, name, where)
-    categories = coco.parse_categories(data, where)
-    by_id = {image.id: image.file_name for image in coco.parse_images(data, where)}
-    index = {category.id: k for k, category in enumerate(categories)}
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
+    file = panoptic_files.opened(source, data, folder)
+
+    def refused(error: InputError) -> None:
+        raise error
+
+    index = {id: k for k, id in enumerate(file.categories)}
     segments: dict[str, tuple[Path, dict[int, int]]] = {}
-    for number, entry in enumerate(data["annotations"]):
-        place = f"{where}: annotations entry {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("segments_info"), list):
-            raise InputError(f"{place} has no segments_info; is it a panoptic file?")
-        checks.check_reference(entry.get("image_id"), "image_id", by_id, "images", place)
-        file_name = checks.text(entry, "file_name", place)
-        checks.check_file_name(file_name, place)
-        own = {
-            _id(segment, index, place): segment["category_id"] for segment in entry["segments_info"]
-        }
-        classes = {id: index[category] for id, category in own.items()}
-        segments[by_id[entry["image_id"]]] = (folder / file_name, classes)
-    missing = [path for path, _ in segments.values() if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{where} lacks the PNG files of {len(missing)} of its {len(segments)} images (the first is "
-            f"{missing[0]}); put them there"
-        )
+    for one in panoptic_files.segmented(file, refused):
+        classes = {own["id"]: index[own["category_id"]] for own in one.segments}
+        segments[one.image.file_name] = (one.png, classes)
+    if file.repairs:
+        _logger.warning("%s", coco_repair.sentence(where, file.repairs))
     return LabelledImages(
         str(source),
-        classes=tuple((category.name, *category.synonyms) for category in categories),
+        classes=tuple((own.name, *own.synonyms) for own in file.categories.values()),
         names=tuple(segments),
         decode=lambda name: _labels(*segments[name]),
         has_values=True,
@@ -57,17 +47,9 @@ def opened(source: Path, folder: Path) -> LabelledImages:
     )
 
 
-def _id(segment: Any, index: dict[int, int], place: str) -> int:
-    if not isinstance(segment, dict) or not isinstance(segment.get("id"), int):
-        raise InputError(f"{place} has a segment without an id; give it one")
-    category = segment.get("category_id")
-    checks.check_reference(category, "category_id", index, "categories", place)
-    return int(segment["id"])
-
-
 def _labels(path: Path, classes: dict[int, int]) -> NDArray[np.int32]:
     """The classes of an image, int32 (H, W), -1 for none. Raises InputError for a segment that is not listed."""
-    ids = panoptic.segment_ids(images.read_rgb(path))
+    ids = panoptic_files.segment_ids(images.read_rgb(path))
     present, place = np.unique(ids, return_inverse=True)
     unknown = [int(id) for id in present if id and int(id) not in classes]
     if unknown:

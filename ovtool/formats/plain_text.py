@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from ovtool.errors import InputError
+from ovtool.formats import wrong_kind
 
 
 def read(path: Path, missing: str = "") -> str:
-    """The content of a UTF-8 file, without a byte-order mark.
+    """The content of a UTF-8 file, or of one of UTF-16 with a byte-order mark, as PowerShell writes it; without the mark.
 
     Args:
         path: The file.
@@ -16,12 +17,25 @@ def read(path: Path, missing: str = "") -> str:
         InputError: It is not there, cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"no such file: {path}{missing}") from None
     except UnicodeDecodeError as error:
+        if what := wrong_kind.of_beginning(path):
+            raise InputError(f"{path} {what}") from None
         raise InputError(
             f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8"
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines(path: Path, missing: str = "") -> list[str]:
+    """The lines of a UTF-8 file that is no JSON, as `read` reads it."""
+    text = read(path, missing)
+    if what := wrong_kind.of_json(path):
+        raise InputError(f"{path} {what}; needed here: plain text, an entry a line")
+    return text.splitlines()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import rle, schema
 
@@ -67,22 +67,20 @@ def check_record(record: Record) -> None:
         return
     image, annotations = record.get("image"), record.get("annotations")
     if not isinstance(image, dict) or not isinstance(annotations, list):
-        raise InputError(
-            f"a record is {checks.short(record)}: it must have an image and annotations"
-        )
+        raise InputError(f"a record is {short(record)}: it must have an image and annotations")
     place = checks.text(image, "file_name", "an image")
     height, width = checks.side(image, "height", place), checks.side(image, "width", place)
     if image.get("id") is not None:
         checks.check_ids([image["id"]], "images", place, 0)
     for entry in annotations:
         if not isinstance(entry, dict) or type(entry.get("category_id")) is not int:
-            raise InputError(f"{place}: an annotation is {checks.short(entry)}, without a category")
+            raise InputError(f"{place}: an annotation is {short(entry)}, without a category")
         mask: Any = entry.get("segmentation")
         is_text = isinstance(mask, dict) and isinstance(mask.get("counts"), str)
         if not is_text or not isinstance(mask.get("size"), list):
-            raise InputError(f"{place}: a mask is {checks.short(mask)}, not a compressed RLE")
+            raise InputError(f"{place}: a mask is {short(mask)}, not a compressed RLE")
         if any(type(side) is not int for side in mask["size"]):
-            raise InputError(f"{place}: the size of a mask is {checks.short(mask['size'])}")
+            raise InputError(f"{place}: the size of a mask is {short(mask['size'])}")
         rle.compress(mask, height, width)
         for field in ("score", "area"):
             if entry.get(field) is not None:

@@ -8,7 +8,8 @@ none), of activation maps their values, one map below the other.
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -138,13 +139,52 @@ def _address(image: Image.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) -> int:
+class Figures:
+    """The images of a page, packed; they lie in a temporary file without a name (in `TMPDIR`).
+
+    Attributes:
+        used: the places of the words that stand in a layer.
+        measures: the names of the measures, in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.used: set[int] = set()
+        self.measures: dict[str, None] = {}
+        self._count = 0
+        try:
+            self._file = tempfile.TemporaryFile(prefix="ovtool-report-")
+        except OSError as error:
+            raise atomic.temporary_error(error) from None
+
+    def add(self, figure: Mapping[str, Any]) -> None:
+        """Adds what `packed` made. Raises InputError where the temporary file cannot be written."""
+        self.used.update(word for layer in figure["layers"] if layer for word in layer["words"])
+        self.measures.update(dict.fromkeys(figure["measures"]))
+        try:
+            self._file.write(json.dumps([figure["name"], _embedded(figure)]).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise atomic.temporary_error(error) from None
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """The name of each image, and what the page's script reads of it."""
+        self._file.seek(0)
+        for line in self._file:
+            name, data = json.loads(line)
+            yield name, data
+
+
+def write(path: Path, content: Content, figures: Figures) -> int:
     """Writes the page, and returns its bytes.
 
     Args:
         path: The file.
         content: What it says.
-        figures: The images with their layers (`packed`).
+        figures: The images with their layers.
 
     Raises:
         InputError: The file cannot be written.
@@ -152,20 +192,12 @@ def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) ->
     import jinja2  # slow to import
 
     folder = files("ovtool.formats") / "page"
-    used = sorted(
-        {
-            word
-            for figure in figures
-            for layer in figure["layers"]
-            if layer
-            for word in layer["words"]
-        }
-    )
+    used = sorted(figures.used)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    html = template.render(
+    stream = template.stream(
         content=content,
         used=used,
         style=(folder / "report.css").read_text(encoding="utf-8"),
@@ -179,15 +211,15 @@ def write(path: Path, content: Content, figures: Sequence[Mapping[str, Any]]) ->
                 "curves": [asdict(curve) for curve in content.curves],
             }
         ),
-        figures=[(figure["name"], _embedded(figure)) for figure in figures],
-        measures=list(dict.fromkeys(name for figure in figures for name in figure["measures"])),
+        figures=figures,
+        measures=list(figures.measures),
         made_by={
             name: json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True)
             for name, made in content.made_by.items()
         },
     )
-    atomic.write_text(path, html)
-    return len(html.encode())
+    with atomic.writing(path) as page:
+        return sum(page.write(piece.encode()) for piece in stream)
 
 
 def _embedded(value: Any) -> str:

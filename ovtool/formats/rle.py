@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 
 Box: TypeAlias = tuple[float, float, float, float]  # x and y of the corner, width, height
 MAX_PIXELS = 2**29 - 1  # the COCO API then reads each count within 32 bits
@@ -122,11 +122,11 @@ def compress(segmentation: Any, height: int, width: int) -> Rle:
         return _from_polygons(segmentation, height, width)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise InputError(
-            f"segmentation is {_short(segmentation)}, not polygons or an RLE with size and counts"
+            f"segmentation is {short(segmentation)}, not polygons or an RLE with size and counts"
         )
     size, counts = segmentation["size"], segmentation["counts"]
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise InputError(f"RLE size is {_short(size)}, but the image is [{height}, {width}]")
+        raise InputError(f"RLE size is {short(size)}, but the image is [{height}, {width}]")
     if isinstance(counts, list):
         runs = _list_counts(counts)
         text = _compress(runs, np.array([runs.size]))[0]
@@ -272,7 +272,7 @@ def _expand(counts: Any) -> NDArray[np.int64]:
     try:
         data = counts if isinstance(counts, bytes) else counts.encode("ascii")
     except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"RLE counts are {_short(counts)}, not a string of runs") from None
+        raise InputError(f"RLE counts are {short(counts)}, not a string of runs") from None
     codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if not codes.size or ((codes < 0) | (codes > 63)).any() or codes[-1] & 32:
         raise InputError("RLE counts are corrupt: the string is cut off or holds other characters")
@@ -300,17 +300,12 @@ def _from_polygons(polygons: list[Any], height: int, width: int) -> Rle:
     reach = 4 * max(height, width)  # pycocotools walks along every edge, however long
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2:
-            raise InputError(f"polygon {_short(polygon)} is not a list of x, y, x, y, ...")
+            raise InputError(f"polygon {short(polygon)} is not a list of x, y, x, y, ...")
         if not all(type(value) in (int, float) and -reach <= value <= reach for value in polygon):
-            raise InputError(f"polygon {_short(polygon)} is not made of numbers near the image")
+            raise InputError(f"polygon {short(polygon)} is not made of numbers near the image")
         if len(polygon) >= 6:
             kept.append(polygon)
     if not kept:
         empty = np.array([height * width])
         return {"size": [height, width], "counts": _compress(empty, np.array([1]))[0]}
     return _text(coco_mask.merge(coco_mask.frPyObjects(kept, height, width)))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

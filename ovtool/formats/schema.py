@@ -7,7 +7,7 @@ object are not looked at.
 
 from typing import Any, TypeAlias
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 
 Schema: TypeAlias = Any  # type | range | list[Schema] | dict[str, Schema], which mypy cannot check
 
@@ -60,6 +60,4 @@ def fits(value: Any, schema: Schema) -> bool:
 
 def _check_type(value: Any, kind: type, place: str) -> None:
     if type(value) is not kind and not (kind is float and type(value) is int):
-        line = repr(value)
-        said = line if len(line) <= 40 else line[:37] + "..."
-        raise InputError(f"{place} is {said}, not {_NAMES[kind]}; make the file again")
+        raise InputError(f"{place} is {short(value, 40)}, not {_NAMES[kind]}; make the file again")

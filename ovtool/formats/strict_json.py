@@ -1,7 +1,7 @@
 """JSON from files: parsed, and refused where it holds what no reader expects.
 
 Python's parser takes NaN, numbers of any size, halves of characters and any depth, and whatever uses such a
-value later fails in its own way. Here each of them is a `Fault` at the door, which says where it is.
+value later fails in its own way. Here each of them is a `Fault`, which says where it stands in the file.
 """
 
 import json

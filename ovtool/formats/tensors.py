@@ -227,6 +227,8 @@ def _open(path: Path, framework: str = "numpy") -> Any:
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except safetensors.SafetensorError as error:
+        if what := wrong_kind.of_beginning(Path(path)):
+            raise InputError(f"{path} {what}") from None
         raise InputError(
             f"{path} is truncated or not a safetensors file ({str(error).splitlines()[0]:.200}); "
             "make or copy it again"

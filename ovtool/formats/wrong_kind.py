@@ -1,4 +1,4 @@
-"""What a file is that another command should read, for the message at the door that it does not fit."""
+"""What a file is that another command should read, for the message of the command that was given it."""
 
 from __future__ import annotations
 
@@ -40,18 +40,69 @@ TOOLS = (
     ({"data", "annotations"}, "Label Studio"),
     ({"filename", "regions"}, "VIA"),
     ({"objects", "size", "tags"}, "Supervisely"),
+    ({"data_row", "projects"}, "Labelbox"),
+    ({"item", "annotations"}, "V7 Darwin"),
+    ({"categories", "items"}, "Datumaro"),
+    ({"dataset", "name"}, "Segments.ai"),
+    ({"labels", "name"}, "Scalabel, as BDD100K has it"),
 )
+# the same of data sets and models, with what to give in place
+OTHERS = (
+    ({"imgHeight", "imgWidth", "objects"}, "polygons of Cityscapes", "give the data set cityscapes, or its label maps"),
+    ({"predicted_iou", "segmentation"}, "a list of SAM's masks of one image", "write them as COCO JSON, with images and ids"),
+    ({"image", "annotations"}, "masks of one image, as SA-1B has them", "write them as COCO JSON, with a list of images"),
+)  # fmt: skip
+# how a file begins that is not what its name says
+_BEGINNINGS = (
+    (b"version https://git-lfs", "is a pointer of Git LFS and not the file; fetch it with git lfs pull"),
+    (b"<!doctype html", "is a web page, as a download that fails leaves it; download it again"),
+    (b"<html", "is a web page, as a download that fails leaves it; download it again"),
+    *((start, "is an archive; unpack it, and give what is in it")
+      for start in (b"\x1f\x8b", b"pk\x03\x04", b"rar!", b"7z\xbc\xaf", b"\xfd7zxz", b"\x28\xb5\x2f\xfd")),
+    *((start, "is UTF-16 text; save it as UTF-8") for start in (b"\xff\xfe", b"\xfe\xff")),
+)  # fmt: skip
+
+
+def of_beginning(content: bytes | Path) -> str | None:
+    """What a file is that nothing here reads, told by its first bytes, and the mend; None for any other."""
+    if isinstance(content, Path):
+        try:
+            with open(content, "rb") as handle:
+                content = handle.read(64)
+        except OSError:
+            return None
+    head = content[:64].lstrip(b" \r\n\t").lower()
+    return next((what for start, what in _BEGINNINGS if head.startswith(start)), None)
 
 
 def of_tool(content: object) -> str | None:
     """What parsed JSON is as an annotation of another program, and the mend; None for any other JSON. Some
     keep one image in a file, others a list or an object of images, of which the first is looked at."""
+    if isinstance(content, dict) and "images" in content:
+        return None
     inner = content.values() if isinstance(content, dict) else content
     first = next(iter(inner), None) if isinstance(inner, Iterable) else None
     for entry in (content, first):
+        if not isinstance(entry, dict) or "image_id" in entry:
+            continue
         for keys, program in TOOLS:
-            if isinstance(entry, dict) and keys <= entry.keys() and "images" not in entry:
+            if keys <= entry.keys():
                 return f"is an annotation of {program}; export COCO JSON with masks there, and give that"
+        for keys, what, mend in OTHERS:
+            if keys <= entry.keys():
+                return f"holds {what}; {mend}"
+    return None
+
+
+def of_annotations(annotations: object) -> str | None:
+    """What a section of annotations holds in place of masks, told by the first, and the mend; None for masks."""
+    first = next(iter(annotations), None) if isinstance(annotations, Iterable) else None
+    if not isinstance(first, dict) or "segmentation" in first:
+        return None
+    if "segments_info" in first:
+        return "holds panoptic segments; give the masks that ovtool convert --to coco makes of them"
+    if "caption" in first:
+        return "is a COCO JSON of captions, which ovtool mine-pairs and train-pacl read"
     return None
 
 

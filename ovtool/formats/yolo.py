@@ -1,19 +1,22 @@
 """YOLO's segmentation labels: a text file an image, a line a mask, `CLASS X Y X Y ...` in shares of the image.
 
-`data.yaml` names the classes; the file of `images/a.jpg` is `labels/a.txt`. A point lies in its pixel where both who cut
+`data.yaml` names the classes, or `classes.txt` as Label Studio writes it; the file of `images/a.jpg` is
+`labels/a.txt`, and that of `train/images/a.jpg` is `train/labels/a.txt`, as Roboflow has them. A number more than
+the points of a line is its score, as Ultralytics' `save_conf` writes it; a line of four is a box. A point lies in its pixel where both who cut
 numbers off (Ultralytics) and who round them (supervision) meet that pixel, and a polygon is drawn with its border
 (`outlines`), as they draw it. A line holds one polygon:
 the parts of a mask are joined as Ultralytics' own converter joins them, or are a line each (`--instances parts`).
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ovtool.errors import InputError
+from ovtool.errors import InputError, short
 from ovtool.formats import (
     atomic,
     coco,
@@ -31,6 +34,8 @@ from ovtool.formats.coco_entries import Category, Dataset, Image
 from ovtool.formats.mask_store import Masks, by_image
 
 NAMES_FILE = "data.yaml"
+_CLASSES_FILE = "classes.txt"
+_logger = logging.getLogger("ovtool")
 _WITHIN = 0.25  # from the corner of a pixel
 
 
@@ -74,49 +79,91 @@ def write(
     return lost
 
 
+def is_yolo(folder: Path) -> bool:
+    """Whether a folder holds labels of YOLO's, with the names of their classes."""
+    if (folder / NAMES_FILE).is_file():
+        return True
+    return (folder / _CLASSES_FILE).is_file() and any((folder / "labels").rglob("*.txt"))
+
+
+def images_folder(folder: Path) -> Path | None:
+    """The folder that the names of the images start from, where they lie beside their labels."""
+    if (folder / "labels").is_dir():
+        return folder / "images" if (folder / "images").is_dir() else None
+    return folder if any(folder.glob("*/images")) else None
+
+
 def read(folder: Path, images: Path | None = None) -> Dataset:
-    """The masks of a folder that has `data.yaml` and `labels/`.
+    """The masks of a folder of labels; boxes are left out, and one warning counts them.
 
-    images: The folder of the images, whose sizes are needed; None is `images/` beside the labels.
+    images: The folder of the images, whose sizes are needed; None is where they lie beside the labels.
 
-    Raises InputError for lines that hold no polygon, classes that have no name, and labels without an image.
+    Raises InputError for lines that hold no polygon, classes that have no name, labels without an image, and labels
+    that are boxes alone.
     """
-    names = _names(folder / NAMES_FILE)
+    names = _names(folder)
     categories = [Category(number + 1, name) for number, name in names]  # COCO counts from 1
     known = {number for number, _ in names}
-    place = images or folder / "images"
-    if not place.is_dir():
+    whole = folder / "labels"
+    homes = [whole] if whole.is_dir() else sorted(folder.glob("*/labels"))
+    if not homes:
         raise InputError(
-            f"no folder {place} with the images of {folder}, whose sizes are needed; put them there, or name "
-            "their folder with --images"
+            f"{folder} has no folder labels; put the labels there, a text file an image"
         )
-    labels = folder / "labels"
-    files = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.txt"))
+    place = images or images_folder(folder)
+    if place is None or not place.is_dir():
+        raise InputError(
+            f"no folder {images or folder / 'images'} with the images of {folder}, whose sizes are needed; put "
+            "them there, or name their folder with --images"
+        )
+    labels = whole if homes == [whole] else folder
+    texts = [path for home in homes for path in home.rglob("*.txt")]
+    files = sorted(path.relative_to(labels).as_posix() for path in texts)
+    # of train/labels/a.txt the image is train/images/a.jpg
+    called = {
+        file.replace("/labels/", "/images/") if labels == folder else file: file for file in files
+    }
     items = {item.name: item for item in image_search.find_images([str(place)])}
     matched = file_matching.match(
-        file_matching.Names(str(labels), files), file_matching.Names(str(place), list(items))
+        file_matching.Names(str(labels), list(called)), file_matching.Names(str(place), list(items))
     )
-    alone = next((file for file in files if file not in matched), None)
+    alone = next((file for name, file in called.items() if name not in matched), None)
     if alone is not None:
         raise InputError(f"{labels / alone} has no image in {place}; add it, or remove the labels")
-    label_of = {image: file for file, image in matched.items()}
+    label_of = {image: labels / called[name] for name, image in matched.items()}
     entries: list[Image] = []
-    annotations = Masks()
+    annotations, boxes = Masks(), 0
     for number, (name, item) in enumerate(items.items(), start=1):
         height, width = image_files.read_size(item.path)
         entries.append(Image(number, name, width, height))
         if name not in label_of:
             continue
-        for category, mask in _masks(labels / label_of[name], height, width, known):
-            own = coco.annotation(len(annotations) + 1, number, category + 1, mask, None)
+        for category, score, mask in _masks(label_of[name], height, width, known):
+            if mask is None:
+                boxes += 1
+                continue
+            own = coco.annotation(len(annotations) + 1, number, category + 1, mask, score)
             annotations.append(own)
+    if boxes and not annotations:
+        raise InputError(
+            f"{folder} holds boxes alone, and polygons are needed; use labels of segmentation"
+        )
+    if boxes:
+        counted = labelled.counted(boxes, "box", "boxes")
+        _logger.warning("%s has %s beside its polygons, which are left out", folder, counted)
     return Dataset({}, entries, annotations, categories)
 
 
-def _names(path: Path) -> list[tuple[int, str]]:
+def _names(folder: Path) -> list[tuple[int, str]]:
     """The numbers and names of the classes."""
     import yaml
 
+    path = folder / NAMES_FILE
+    if not path.is_file():
+        lines = plain_text.read(folder / _CLASSES_FILE).splitlines()
+        listed = [(k, line.strip()) for k, line in enumerate(filter(str.strip, lines))]
+        checks.check_names(listed, "names", "name", str(folder / _CLASSES_FILE))
+        return listed
     text = plain_text.read(path)
     try:
         content = yaml.safe_load(text)
@@ -139,8 +186,10 @@ def _names(path: Path) -> list[tuple[int, str]]:
     return named
 
 
-def _masks(path: Path, height: int, width: int, known: set[int]) -> Iterator[tuple[int, rle.Rle]]:
-    """The class and the mask of each line."""
+def _masks(
+    path: Path, height: int, width: int, known: set[int]
+) -> Iterator[tuple[int, float | None, rle.Rle | None]]:
+    """The class, the score and the mask of each line; None for the mask of a box."""
     for number, row in enumerate(plain_text.read(path).splitlines(), start=1):
         if not row.strip():
             continue
@@ -148,23 +197,22 @@ def _masks(path: Path, height: int, width: int, known: set[int]) -> Iterator[tup
         try:
             category, shares = int(cells[0]), np.array([float(cell) for cell in cells[1:]])
         except ValueError:
-            raise InputError(
-                f"{where} is {checks.short(row)}, not numbers; mend or remove it"
-            ) from None
+            raise InputError(f"{where} is {short(row)}, not numbers; mend or remove it") from None
         if category not in known:
             raise InputError(f"{where}: class {category} has no name in {NAMES_FILE}; add it there")
-        if len(shares) == 4:
-            raise InputError(
-                f"{where} is a box, and a polygon is needed; use labels of segmentation"
-            )
-        if len(shares) < 6 or len(shares) % 2:
+        if len(shares) in (4, 5):
+            yield category, None, None
+            continue
+        if len(shares) < 6:
             raise InputError(
                 f"{where} has {len(shares)} numbers, which are no polygon of x, y; mend or remove it"
             )
-        if not ((shares >= 0) & (shares <= 1)).all():
+        score = float(shares[-1]) if len(shares) % 2 else None
+        shares = shares if score is None else shares[:-1]
+        if not ((shares >= 0) & (shares <= 1)).all() or not 0 <= (score or 0) <= 1:
             raise InputError(
                 f"{where} has points outside 0 to 1, which are shares of the image; mend or remove it"
             )
         points = np.floor(shares.reshape(-1, 2) * (width, height) + 1e-6).astype(np.int64)
         polygon = np.minimum(points, (width - 1, height - 1))
-        yield category, rle.encode(outlines.drawn(polygon, height, width))
+        yield category, score, rle.encode(outlines.drawn(polygon, height, width))

@@ -80,7 +80,7 @@ def with_addresses(stage: Callable[P, R]) -> Callable[P, R]:
 
 def _held(result: R) -> R:
     """The result of a stage without need of the file that it wrote, which is moved."""
-    from ovtool.runtime.runs import Outcome  # slow to import, and few need it
+    from ovtool.runtime.outcome import Outcome  # slow to import, and few need it
 
     return cast(R, result.held()) if isinstance(result, Outcome) else result
 

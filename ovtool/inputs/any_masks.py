@@ -16,6 +16,7 @@ from ovtool.formats import (
     labelled,
     mask_shards,
     panoptic,
+    panoptic_files,
     parts,
     rle,
     yolo,
@@ -88,23 +89,23 @@ def images_folder(source: str) -> Path | None:
     data = registry.of_source(source)
     if data is not None:
         return data.images
-    beside = Path(source) / "images"
-    return beside if (Path(source) / yolo.NAMES_FILE).is_file() and beside.is_dir() else None
+    return yolo.images_folder(Path(source)) if yolo.is_yolo(Path(source)) else None
 
 
 def is_coloured(source: str) -> bool:
     """Whether a source is a folder of label maps whose classes are colours: it is of no other kind, and has no
     names of classes."""
     folder = Path(source)
-    others = (labelled.CLASSES_FILE, yolo.NAMES_FILE, VOC_RESULTS, "annotations")
+    others = (labelled.CLASSES_FILE, VOC_RESULTS, "annotations")
     is_other = any((folder / name).exists() for name in others) or mask_shards.is_shards(folder)
+    is_other = is_other or yolo.is_yolo(folder)
     return source != "-" and folder.is_dir() and not is_other and not parts.is_parts_folder(folder)
 
 
 def _json(source: str, images: Path | None, ground_truth: str | None) -> Dataset:
     where, content = coco_checks.load_long(source)
-    if panoptic.is_panoptic(content):
-        beside = panoptic.images_folder(Path(source))
+    if panoptic_files.is_panoptic(content):
+        beside = panoptic_files.images_folder(Path(source))
         return panoptic.read(Path(source), content, beside if beside.is_dir() else images)
     if isinstance(content, list | Entries) and ground_truth is None:
         raise UsageError(
@@ -115,7 +116,7 @@ def _json(source: str, images: Path | None, ground_truth: str | None) -> Dataset
 
 
 def _folder(folder: Path, images: Path | None, colours: Path | None) -> Dataset:
-    if (folder / yolo.NAMES_FILE).is_file():
+    if yolo.is_yolo(folder):
         return yolo.read(folder, images)
     if mask_shards.is_shards(folder):
         return mask_shards.read(folder)

@@ -51,7 +51,7 @@ def find(
 ) -> tuple[list[ImageItem], list[CaptionedImage]]:
     """The images that have captions, in the order of the file, and those captions.
 
-    spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON with the folder `images` of its file names.
+    spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON or table with the folder `images` of its file names.
 
     Raises:
         UsageError: A folder is missing, or is given beside a data set.

@@ -13,13 +13,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ovtool.datasets import label_files, registry, vocabularies
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import InputError, UsageError, short
 from ovtool.formats import coco, coco_repair, file_matching, label_lists, labelled
 from ovtool.formats import coco_checks as checks
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.image_labels import Labelled, LabelledImage
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.inputs.words import WordSet
 
 Categories = tuple[coco.Category, ...]
@@ -46,7 +46,7 @@ def read(
         UsageError: A folder or classes are missing, or are given where they have no use.
         InputError: The file is broken, it holds no label, a label is no class, or images do not exist.
     """
-    is_data_set = sources.is_data_set(spec)
+    is_data_set = image_inputs.is_data_set(spec)
     is_json = spec == "-" or Path(spec).suffix.lower() == ".json"
     if is_data_set and images is not None:
         raise UsageError(f"--images is the folder of a file of labels, and {spec} has its own")
@@ -82,7 +82,7 @@ def _checked(spec: str, listed: list[LabelledImage], categories: Categories) -> 
             f"{spec} has labels for {len(missing)} images that do not exist, such as {missing[0].path}; "
             "give the folder that the names start from with --images, or remove them"
         )
-    return Labelled(spec, kept, categories, len(bare))
+    return Labelled(spec, kept, categories)
 
 
 def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:
@@ -109,7 +109,8 @@ def _coco(source: str) -> tuple[LabelsByName, Categories]:
     """The categories of each image of a COCO JSON; masks and boxes are not looked at."""
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds {checks.short(data)}, not a COCO object with sections")
+        raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
+    checks.refuse_others(data, where)
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))
@@ -130,7 +131,7 @@ def _voc(files: registry.DataSet, objects: Path) -> tuple[list[LabelledImage], C
     names = vocabularies.named("voc20").classes
     ids = {synonyms[0]: number for number, synonyms in enumerate(names, start=1)}
     listed = []
-    for item in sources.of_data_set(files):
+    for item in image_inputs.of_data_set(files):
         path = objects / f"{item.path.stem}.xml"
         try:
             root = ElementTree.parse(path).getroot()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from ovtool.formats import atomic
-from ovtool.inputs import asked, truths
+from ovtool.inputs import asked, embedded_words, truths
+from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.truths import Probed
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
@@ -41,16 +41,12 @@ class Probe:
     head: Head | None
     device: torch.device
 
-    def embedded(self, templates: str) -> Tensor:
-        """The embeddings (N, D) of all names of the run, in the order of `truth.words.all_names`.
-
-        Words that the model never learned are named in one warning.
-        """
+    def embedded(self, templates: str) -> EmbeddedWords:
+        """The words of the run in the space of the CLIP; those that it never learned are named in one warning."""
         from ovtool.models import text
 
-        names = self.truth.words.all_names
-        text.warn_unlearned(self.clip, names)
-        return text.embed_words(self.clip, names, templates)
+        text.warn_unlearned(self.clip, self.truth.words.names)
+        return embedded_words.of(self.clip, self.truth.words, templates)
 
     def contents(self, settings: Settings) -> dict[str, str]:
         """What stands for the paths in the settings of a probe: names and fingerprints."""
@@ -91,8 +87,7 @@ def _lists(settings: Settings) -> Path | None:
 def planned(data_set: str | None, source: Source, settings: Settings) -> dict[str, Any]:
     """What a dry run returns: the number of images and words. Its arguments are those of `opened`."""
     truth = truths.open_probed(data_set, source, _lists(settings))
-    words = {"images": len(truth.items), "words_an_image": truth.words.mean_count}
-    return {**words, "dry_run": True}
+    return {"images": len(truth.items), "words_an_image": truth.words_an_image, "dry_run": True}
 
 
 def opened(data_set: str | None, source: Source, settings: Settings, compute: Compute) -> Probe:
@@ -112,10 +107,10 @@ def opened(data_set: str | None, source: Source, settings: Settings, compute: Co
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     truth = truths.open_probed(data_set, source, _lists(settings))
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl as heads
 
-    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    clip = clips.load(compute.model, place, devices.precision(compute.precision, place))
     pacl = "none" if isinstance(settings, Oracle) else settings.pacl
     head = heads.choose(None if pacl is None else str(pacl), clip)
     return Probe(truth, clip, head, place)

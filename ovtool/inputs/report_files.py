@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ovtool.datasets.matching import match_images
 from ovtool.errors import InputError
-from ovtool.formats import kinds, labelled, rle, tensors
+from ovtool.formats import coco, coco_checks, kinds, labelled, rle, schema, tensors
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.mask_store import masks_of
@@ -25,6 +26,12 @@ _READS = "COCO masks, folders of label maps or parts, class activation maps, tra
 SHARES = {  # of a class, as `evaluate` measures them, and their headings
     **{"iou": "IoU %", "accuracy": "accuracy %", "boundary_iou": "boundary IoU %"},
     **{"pq": "PQ %", "sq": "SQ %", "rq": "RQ %", "ap": "AP %"},
+}
+# what a page reads of the measures that `evaluate` wrote
+_MEASURES = {
+    "ovtool?": dict,
+    "classes?": [{"name": str, **{f"{key}?": float for key in SHARES}}],
+    "per_image?": [{"file_name": str}],
 }
 
 
@@ -74,6 +81,17 @@ class Layer:
             return Regions(region[labels], [words[k] for k in there], [None] * len(there))
         return self._regions(name, words)
 
+    @cached_property
+    def _images(self) -> dict[str, coco.Image]:
+        """The images of the data set by their names."""
+        assert self.labels.dataset is not None
+        return {image.file_name: image for image in self.labels.dataset.images}
+
+    @cached_property
+    def _masks_of_image(self) -> Callable[[int], list[coco.Annotation]]:
+        assert self.labels.dataset is not None
+        return masks_of(self.labels.dataset)
+
     def _heat(self, name: str, words: Sequence[int]) -> Heat:
         assert self.maps is not None
         image = next(image for image in self.maps.images if image.file_name == name)
@@ -85,9 +103,9 @@ class Layer:
         so that each can be seen."""
         dataset = self.labels.dataset
         assert dataset is not None
-        image = next(image for image in dataset.images if image.file_name == name)
+        image = self._images[name]
         index = {category.id: k for k, category in enumerate(dataset.categories)}
-        own = masks_of(dataset)(image.id)
+        own = self._masks_of_image(image.id)
         if self.is_of_classes:
             painted = labelled.painting_order(own)
         else:
@@ -147,7 +165,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
             made_by[name] = _without_lists(header)
             if header.get("kind") == "cams":
                 layers.append(_activation_maps(name, Path(source)))
-            elif curve := _curve(header):
+            elif curve := _curve(header, source):
                 curves.append(Curves(f"Training of {name}", curve))
             else:
                 raise InputError(
@@ -155,11 +173,17 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
                     f"nothing of it; it reads {_READS}"
                 )
         elif kind == "scores":
+            schema.check(content, _MEASURES, source)
             tables.append(_table(name, content))
-            for row in content.get("per_image", ()):
+            for row in content.get("per_image") or ():
+                of_image = {key: value for key, value in row.items() if key != "file_name"}
+                schema.check(
+                    of_image, {f"{key}?": float for key in of_image}, f"{source}: per_image"
+                )
+                coco_checks.check_file_name(row["file_name"], f"{source}: per_image")
                 own = of_images.setdefault(image_stem(row["file_name"]), {})
-                own |= {f"{k} ({name})": v for k, v in row.items() if k != "file_name"}
-            made_by[name] = content.get("ovtool", {})
+                own |= {f"{key} ({name})": value for key, value in of_image.items()}
+            made_by[name] = content.get("ovtool") or {}
         else:
             raise InputError(f"a report can show nothing of {source} ({kind}); it reads {_READS}")
     return Opened(layers, tables, curves, made_by, of_images)
@@ -188,10 +212,8 @@ def _activation_maps(name: str, path: Path) -> Layer:
 
 
 def _provenance(labels: LabelledImages) -> Mapping[str, Any]:
-    made: Mapping[str, Any] = (
-        {} if labels.dataset is None else labels.dataset.info.get("ovtool", {})
-    )
-    return _without_lists(made)
+    made = None if labels.dataset is None else labels.dataset.info.get("ovtool")
+    return _without_lists(made) if isinstance(made, Mapping) else {}
 
 
 def _without_lists(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,10 +226,12 @@ def _without_lists(made: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curve(header: Mapping[str, Any]) -> dict[str, tuple[list[float], list[float]]]:
-    """The lines of a training's curve: name to steps and values."""
+def _curve(header: Mapping[str, Any], source: str) -> dict[str, tuple[list[float], list[float]]]:
+    """The lines of a training's curve: name to steps and values. Raises InputError."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
-    for record in header.get("settings", {}).get("curve", ()):
+    records = header.get("settings", {}).get("curve") or []
+    schema.check(records, [{"step": float}], f"{source}: curve")
+    for record in records:
         for key, value in record.items():
             if key != "step" and isinstance(value, int | float):
                 steps, values = lines.setdefault(key, ([], []))

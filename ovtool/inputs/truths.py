@@ -17,7 +17,7 @@ from ovtool.formats import images as image_files
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
 from ovtool.formats.labelled import LabelledImages
-from ovtool.inputs.words import words_per_image
+from ovtool.inputs.words import WordSet, words_per_image
 from ovtool.settings.shared import Source
 
 if TYPE_CHECKING:  # `evaluate` reads no image, and starts several times as fast without it
@@ -47,63 +47,30 @@ def files(
     return data.masks(), data.images, lists if lists is not None and lists.exists() else None
 
 
-class CompetingWords:
-    """The words that compete in each image, and the truth over them.
+def competing(truth: LabelledImages, lists: Path | None, images: Sequence[str]) -> WordSet:
+    """The words that compete in each image: all classes of the truth, or those of its list.
 
-    Attributes:
-        truth: the label maps.
-        classes: the names of each class. Classes of the truth have its indices; words of the lists that
-            are no class of the truth have higher indices, and are wrong wherever they are predicted.
-        of_image: file name to the classes of its list; empty without lists.
-        all_names: every name of the classes of the run.
-        mean_count: how many classes compete in an image, on average.
+    Classes of the truth have its indices; words of the lists that are none of them have higher indices, and are
+    wrong wherever they are predicted.
     """
-
-    def __init__(self, truth: LabelledImages, lists: Path | None, images: Sequence[str]) -> None:
-        self.truth = truth
-        self.classes = list(truth.classes)
-        index = {name.casefold(): k for k, names in enumerate(self.classes) for name in names}
-        self.of_image: Mapping[str, list[int]] = {}
-        if lists is not None:
-            table = words_per_image(lists, images)
-            self.of_image = {
-                name: [
-                    self._number(index, vocabularies.split_synonyms(entry)) for entry in table[name]
-                ]
-                for name in images
-            }
-        everything = (name for names in self.classes for name in names)
-        self.all_names = tuple(dict.fromkeys(everything))
-        self._place = {name: place for place, name in enumerate(self.all_names)}
-        counts = [len(competing) for competing in self.of_image.values()] or [len(self.classes)]
-        self.mean_count = sum(counts) / len(counts)
-
-    def _number(self, index: dict[str, int], names: Sequence[str]) -> int:
-        """The class of a word with its synonyms, a new one where the truth has none."""
-        keys = [name.casefold() for name in names]
-        if known := [index[key] for key in keys if key in index]:
-            return known[0]
-        self.classes.append(tuple(names))
-        index.update(dict.fromkeys(keys, len(self.classes) - 1))
-        return len(self.classes) - 1
-
-    def competing(self, image: str) -> list[int]:
-        """The classes that compete in an image."""
-        return list(dict.fromkeys(self.of_image.get(image, range(len(self.classes)))))
-
-    def rows(self, image: str) -> tuple[list[int], list[int]]:
-        """The names that compete, as indices into `all_names`, and the place of each name's class in
-        `competing`."""
-        places, owner = [], []
-        for place, k in enumerate(self.competing(image)):
-            places += [self._place[name] for name in self.classes[k]]
-            owner += [place] * len(self.classes[k])
-        return places, owner
-
-    def counted(self, image: str) -> NDArray[np.int32]:
-        """The true labels, -1 where the class is not among the image's words."""
-        labels = self.truth.decode(image)
-        return np.where(np.isin(labels, self.competing(image)), labels, -1).astype(np.int32)
+    classes = list(truth.classes)
+    if lists is None:
+        return WordSet(tuple(classes))
+    index = {name.casefold(): k for k, names in enumerate(classes) for name in names}
+    table = words_per_image(lists, images)
+    per_image: dict[str, tuple[int, ...]] = {}
+    for image in images:
+        numbers: dict[int, None] = {}
+        for names in map(vocabularies.split_synonyms, table[image]):
+            keys = [name.casefold() for name in names]
+            known = [index[key] for key in keys if key in index]
+            if not known:
+                known = [len(classes)]
+                classes.append(names)
+                index.update(dict.fromkeys(keys, known[0]))
+            numbers[known[0]] = None
+        per_image[image] = tuple(numbers)
+    return WordSet(tuple(classes), per_image=per_image)
 
 
 @dataclass(frozen=True)
@@ -114,27 +81,36 @@ class Probed:
         name: the data set, or the name of the COCO JSON without its folder.
         source: the path of the COCO JSON, for messages.
         items: the images.
-        words: the words that compete, and the truth over them.
-        groups: name to the numbers of its classes (`CompetingWords`).
+        labels: the true label maps.
+        words: the words that compete in each image (`competing`).
+        groups: name to the numbers of its classes.
     """
 
     name: str
     source: str
     items: tuple[ImageItem, ...]
-    words: CompetingWords
+    labels: LabelledImages
+    words: WordSet
     groups: Mapping[str, frozenset[int]]
+
+    @property
+    def words_an_image(self) -> float:
+        """How many classes compete in an image, on average."""
+        counts = [len(self.words.of_image(item.name)) for item in self.items]
+        return sum(counts) / max(1, len(counts))
 
     def read(self, item: ImageItem) -> tuple[NDArray[np.uint8], Tensor]:
         """An image, uint8 (H, W, 3), and its labels, int64 (H, W), -1 where the class is none of the
         image's words. Raises InputError where their sizes differ."""
         import torch
 
-        rgb, labels = item.rgb(), self.words.counted(item.name)
+        rgb, labels = item.rgb(), self.labels.decode(item.name)
         if rgb.shape[:2] != labels.shape:
             raise InputError(
                 f"{item.path} has another size than its masks in {self.source}; give the images that they were made for"
             )
-        return rgb, torch.from_numpy(labels).long()
+        counted = np.where(np.isin(labels, self.words.of_image(item.name)), labels, -1)
+        return rgb, torch.from_numpy(counted).long()
 
 
 def open_probed(
@@ -169,12 +145,12 @@ def open_probed(
             raise InputError(f"{file} holds no masks; give a file of masks to probe")
         truth, categories = labelled.from_dataset(dataset, str(file)), list(dataset.categories)
     names = truth.names[: source.limit]
-    words = CompetingWords(truth, classes_per_image or listed, names)
+    words = competing(truth, classes_per_image or listed, names)
     items = tuple(ImageItem(path_of(folder, name), name, exif=source.exif) for name in names)
     if source.exif == "upright":
         image_files.warn_of_turned(items, "masks")
     name = file.name if data_set is None or Path(data_set).exists() else data_set
-    return Probed(name, str(file), items, words, _groups(categories))
+    return Probed(name, str(file), items, truth, words, _groups(categories))
 
 
 def is_stuff(category: coco.Category) -> bool:

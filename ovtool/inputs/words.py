@@ -12,7 +12,7 @@ from ovtool.datasets.vocabularies import DEFAULT_BACKGROUND, Vocabulary
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.settings.words import Words
 
 if TYPE_CHECKING:
@@ -77,10 +77,14 @@ class WordSet:
         """The class indices of one image."""
         return tuple(range(len(self.classes))) if self.per_image is None else self.per_image[name]
 
-    def vocabulary(self, indices: Sequence[int]) -> Vocabulary:
-        """Some of the classes against the background."""
-        own = Vocabulary(tuple(self.classes[index] for index in indices))
-        return vocabularies.with_background(own, self.background)
+    def rows(self, name: str) -> tuple[list[str], list[int]]:
+        """The names that compete in an image, and of each the place of its class among those of the image. The
+        background words that are no class of the image are one more class, the last."""
+        classes = [self.classes[index] for index in self.of_image(name)]
+        own = {vocabularies.folded(word) for names in classes for word in names}
+        classes.append(tuple(w for w in self.background if vocabularies.folded(w) not in own))
+        names = [word for names in classes for word in names]
+        return names, [place for place, names in enumerate(classes) for _ in names]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,7 +127,7 @@ def as_settings(words: Words | str | Sequence[str]) -> Words:
 
 
 def gather(
-    items: Sequence[ImageItem], inputs: sources.Inputs = (), words: Words = _NO_WORDS
+    items: Sequence[ImageItem], inputs: image_inputs.Inputs = (), words: Words = _NO_WORDS
 ) -> WordSet:
     """The words of a run, from the one field of `words` that is given.
 
@@ -165,9 +169,9 @@ def of_classes(words: Words) -> Vocabulary:
     return vocabularies.parse_classes(words.classes or "")
 
 
-def _words_of_data_set(inputs: sources.Inputs) -> Path:
-    if sources.is_data_set(inputs):
-        words = registry.locate(sources.names_of(inputs)[0]).classes_per_image
+def _words_of_data_set(inputs: image_inputs.Inputs) -> Path:
+    if image_inputs.is_data_set(inputs):
+        words = registry.locate(image_inputs.names_of(inputs)[0]).classes_per_image
         if words is not None:
             return words
     raise UsageError(

@@ -44,7 +44,8 @@ def measure(
     dilation = metric.boundary_width if isinstance(metric, BoundaryIou) else None
 
     def count(name: str) -> NDArray[np.int64]:
-        """Hits, truth and prediction, (3, K + 1); the pixels that are not counted end the second row."""
+        """Hits, truth and prediction of each class, and a row that begins with the pixels that are not counted;
+        (4, K)."""
         true = pair.truth.decode(name)
         if name in own_name:
             labels = pair.predicted.decode(own_name[name])
@@ -53,27 +54,27 @@ def measure(
         pair.check_size(name, labels.shape, true.shape)
         counted = classes.truth(true, name, None if words is None else words[name])
         predicted = classes.prediction(labels, name, with_unmatched=True)
-        rows = np.zeros((3, num_classes + 1), np.int64)
+        rows = np.zeros((4, num_classes), np.int64)
         if dilation is None:
             confusion = metrics.confusion(predicted, counted, num_classes, UNLABELLED)
-            rows[:, :-1] = bootstrap.image_counts(confusion)
+            rows[:3] = bootstrap.image_counts(confusion)
         else:
             d = boundaries.width((true.shape[0], true.shape[1]), dilation)
             is_counted = counted != UNLABELLED
-            rows[:, :-1] = boundaries.image_counts(predicted, counted, is_counted, num_classes, d)
-        rows[1, -1] = (counted == UNLABELLED).sum()
+            rows[:3] = boundaries.image_counts(predicted, counted, is_counted, num_classes, d)
+        rows[3, 0] = (counted == UNLABELLED).sum()
         return rows
 
     with progress(len(images), "evaluating") as advance:
-        rows = count_images(images, count, workers, advance)  # (N, 3, K + 1)
+        counts = count_images(images, count, workers, advance)  # (N, 4, K)
     for line in classes.notes():
         _logger.warning("%s", line)
-    counts, left_out = rows[:, :, :-1], int(rows[:, 1, -1].sum())
-    if not counts[:, 1].any():
+    *total, left_out = counts.total()
+    if not total[1].any():
         raise InputError(f"{ground_truth}: not one of its pixels is counted; nothing to measure")
-    of_all = bootstrap.mean_ious(ImageCounts(counts[:, 0], counts[:, 1], counts[:, 2]), novel)
+    of_all = bootstrap.mean_ious(counts, novel)
     prefix = "" if dilation is None else "boundary_"
-    result = result_of(counts.sum(axis=0), names, prefix) | {"pixels_not_counted": left_out}
+    result = result_of(np.stack(total), names, prefix) | {"pixels_not_counted": int(left_out[0])}
     if novel is not None:
         values = of_all(np.ones((1, len(images))))
         result |= {
@@ -148,9 +149,9 @@ def result_of(counts: NDArray[np.int64], names: Sequence[str], prefix: str) -> d
     }
 
 
-def of_images(counts: NDArray[np.int64], prefix: str) -> dict[str, NDArray[np.float64]]:
-    """The measures of each image, (N,), from counts (N, 3, K)."""
-    scores = [metrics.scores_of_counts(*own) for own in counts]
+def of_images(counts: ImageCounts, prefix: str) -> dict[str, NDArray[np.float64]]:
+    """The measures of each image, (N,), from counts (N, 3 or more, K)."""
+    scores = [metrics.scores_of_counts(*own[:3]) for own in counts]
     of_image = {f"{prefix}miou": np.array([own.miou_truth for own in scores])}
     if not prefix:
         of_image["pixel_accuracy"] = np.array([own.pixel_accuracy for own in scores])

@@ -21,12 +21,33 @@ from ovtool.settings.evaluate import AveragePrecision, Recall
 _logger = logging.getLogger("ovtool")
 
 
-def measure_recall(
-    prediction: str, ground_truth: str, metric: Recall, progress: Progress
+def measure(
+    prediction: str,
+    ground_truth: str,
+    metric: Recall | AveragePrecision,
+    workers: int,
+    progress: Progress,
 ) -> Measured:
-    """The recall of proposals. Raises InputError for broken files, and a truth without masks."""
+    """The recall of proposals, or the average precision of masks with classes; predicted classes that the truth
+    does not know are errors of no class, and change nothing. One process counts, whatever `workers`.
+
+    Raises:
+        InputError: a file is broken, or the truth has no mask.
+        MismatchError: average precision, and there is no class in common.
+    """
     pair = predictions.open_masks(prediction, ground_truth, metric.missing)
     counts = _counts(pair, ground_truth)
+    if isinstance(metric, AveragePrecision):
+        return _precision(pair, counts, prediction, ground_truth, progress)
+    return _recall(pair, counts, metric, progress)
+
+
+def planned(prediction: str, ground_truth: str, metric: Recall | AveragePrecision) -> int:
+    """How many images would be measured. Raises as `measure` does for files that do not go together."""
+    return len(predictions.open_masks(prediction, ground_truth, metric.missing).truth)
+
+
+def _recall(pair: MaskPair, counts: dict[str, int], metric: Recall, progress: Progress) -> Measured:
     with progress(None, "measuring recall"):
         recalled = recall.measure(pair.truth, pair.proposed)
     result = {
@@ -42,18 +63,9 @@ def measure_recall(
     return Measured(result, measure, tuple(pair.truth), of_image)
 
 
-def measure_precision(
-    prediction: str, ground_truth: str, metric: AveragePrecision, progress: Progress
+def _precision(
+    pair: MaskPair, counts: dict[str, int], prediction: str, ground_truth: str, progress: Progress
 ) -> Measured:
-    """The average precision of masks with classes; predicted classes that the truth does not know are
-    errors of no class, and change nothing.
-
-    Raises:
-        InputError: a file is broken, or the truth has no mask.
-        MismatchError: there is no class in common.
-    """
-    pair = predictions.open_masks(prediction, ground_truth, metric.missing)
-    counts = _counts(pair, ground_truth)
     truth = labelled.from_dataset(pair.datasets[0], ground_truth)
     predicted = labelled.from_dataset(pair.datasets[1], prediction)
     classes = Classes(truth, predicted, False, ())

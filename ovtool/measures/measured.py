@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovtool.formats import parts
+from ovtool.formats import atomic, parts
 from ovtool.formats.parts import Part
-from ovtool.methods.bootstrap import Measure
+from ovtool.methods.bootstrap import ImageCounts, Measure
 from ovtool.runtime.engine import Advance
 from ovtool.runtime.processes import Processes
 
@@ -56,27 +54,33 @@ def count_images(
     count: Callable[[str], NDArray[Any]],
     workers: int,
     advance: Callable[..., None],
-) -> NDArray[Any]:
-    """What `count` makes of each image, stacked in the order of the names.
+) -> ImageCounts:
+    """What `count` makes of each image, in the order of the names.
 
     Args:
         names: Of the images, at least one.
-        count: An image's name to an array, of one shape and dtype for all images.
+        count: An image's name to an array (R, K), of one shape and dtype for all images.
         workers: The processes that share the images.
         advance: Called with the number of images done since its last call.
     """
-    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
-        folder = Path(scratch)
+
+    def counted(part: Part, done: Advance) -> Iterator[NDArray[Any]]:
+        for name in names[part.start : part.stop]:
+            yield count(name)
+            done(1)
+
+    if workers == 1:
+        return ImageCounts.of(counted(Part(0, 0, len(names), len(names)), advance))
+    with atomic.scratch_folder() as folder:
 
         def task(part: Part, done: Advance) -> None:
-            rows = []
-            for name in names[part.start : part.stop]:
-                rows.append(count(name))
-                done(1)
-            np.save(folder / f"{part.index}.npy", np.stack(rows))
+            own = ImageCounts.of(counted(part, done))
+            try:
+                (folder / str(part.index)).write_bytes(pickle.dumps(own))
+            except OSError as error:
+                raise atomic.temporary_error(error, folder.parent) from None
 
-        share = len(names) if workers == 1 else -(-len(names) // (_PARTS_OF_WORKER * workers))
-        cuts = parts.cut(len(names), share)
+        cuts = parts.cut(len(names), -(-len(names) // (_PARTS_OF_WORKER * workers)))
         Processes(workers)(cuts, task, advance)
-        stored = [np.load(os.fspath(folder / f"{part.index}.npy")) for part in cuts]
-        return np.concatenate(stored)
+        stored = [pickle.loads((folder / str(part.index)).read_bytes()) for part in cuts]
+        return ImageCounts.joined(stored)

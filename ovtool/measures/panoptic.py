@@ -57,7 +57,7 @@ def measure(
     groups = {"": np.ones(num_classes, bool), "things": things, "stuff": ~things}
     of_all = bootstrap.panoptic_qualities(counts, groups)
     values = of_all(np.ones((1, len(counts))))
-    rows = _rows_of_classes(counts.sum(axis=0), classes.names, things)
+    rows = _rows_of_classes(counts.total(), classes.names, things)
     if not any(row["tp"] + row["fn"] for row in rows):
         raise InputError(f"{ground_truth}: no segment to find in the images that count")
     result = {
@@ -68,7 +68,7 @@ def measure(
     }
     of_image = {}
     if metric.per_image:
-        own = panoptic.qualities(counts)[:, 0]  # (N, K)
+        own = np.stack([panoptic.qualities(image)[0] for image in counts])  # (N, K)
         there = ~np.isnan(own)
         with np.errstate(invalid="ignore"):
             of_image["pq"] = np.sum(own, axis=1, where=there) / there.sum(axis=1)

@@ -30,9 +30,11 @@ from ovtool.settings.evaluate import Seeds
 _logger = logging.getLogger("ovtool")
 
 
-def measure(prediction: str, ground_truth: str, metric: Seeds, progress: Progress) -> Measured:
+def measure(
+    prediction: str, ground_truth: str, metric: Seeds, workers: int, progress: Progress
+) -> Measured:
     """The mean IoU of seeds. Each half of the images, which is drawn by their names, is scored at the threshold
-    that is best for the other half.
+    that is best for the other half. One process counts, whatever `workers`.
 
     Raises:
         InputError: a file is broken, images are missing or differ in size, nothing is counted, or there is a
@@ -64,16 +66,14 @@ def measure(prediction: str, ground_truth: str, metric: Seeds, progress: Progres
         )
         for half in (False, True)
     ]
-    rows = np.stack(
-        [
-            seed_thresholds.at(own, steps[second])
-            for own, second in zip(counts, is_second.tolist(), strict=True)
-        ]
+    rows = ImageCounts.of(
+        seed_thresholds.at(own, steps[second])
+        for own, second in zip(counts, is_second.tolist(), strict=True)
     )
     best = seed_thresholds.best_step(counts)
     of_best = sum(seed_thresholds.at(own, best) for own in counts)
     result: dict[str, Any] = {
-        **label_maps.result_of(rows.sum(axis=0), classes.names, ""),
+        **label_maps.result_of(rows.total(), classes.names, ""),
         "pixels_not_counted": sum(own.left_out for own in counts),
         "thresholds": [float(THRESHOLDS[step]) for step in steps],
         "best_threshold": float(THRESHOLDS[best]),
@@ -81,7 +81,7 @@ def measure(prediction: str, ground_truth: str, metric: Seeds, progress: Progres
         **pair.counts(),
     }
     of_image = label_maps.of_images(rows, "") if metric.per_image else {}
-    of_all = bootstrap.mean_ious(ImageCounts(rows[:, 0], rows[:, 1], rows[:, 2]))
+    of_all = bootstrap.mean_ious(rows)
     return Measured(result, of_all, tuple(images), of_image)
 
 

@@ -21,7 +21,7 @@ from ovtool.methods.coco_counts import Masks, Matched
 
 RECALLS = np.linspace(0, 1, 101)
 LIMITS = (1, 10, 100)  # predictions of an image and a class
-_SAMPLES = 2**22  # numbers held at once by the bootstrap
+_SAMPLES = 2**18  # numbers held at once by the bootstrap
 _NEAR_ZERO = np.spacing(1)
 
 
@@ -30,16 +30,16 @@ class Matches:
     """How the predictions of a class fared, the best score first.
 
     Attributes:
-        images: int64 (D,), the image of each prediction.
+        images: int32 (D,), the image of each prediction.
         hits: bool (T, D), whether it has a true mask at each IoU.
         ignored: bool (T, D), whether it is left out, since it lies on a crowd.
-        masks: int64 (N,), the true masks of each image.
+        masks: int32 (N,), the true masks of each image.
     """
 
-    images: NDArray[np.int64]
+    images: NDArray[np.int32]
     hits: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
-    masks: NDArray[np.int64]
+    masks: NDArray[np.int32]
 
     def precision(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """AP at each IoU where each image counts so often.
@@ -140,4 +140,5 @@ def measure(truth: Masks, predicted: Masks, num_classes: int) -> Precision:
 def _matches(own: Matched) -> Matches:
     """The matches of a class among objects of all sizes."""
     order = np.argsort(-own.scores, kind="mergesort")  # equals stay in the order of the images
-    return Matches(own.images[order], own.hits[0][:, order], own.ignored[0][:, order], own.masks[0])
+    hits, ignored = (coco_counts.of_size(bits[order], 0) for bits in (own.hits, own.ignored))
+    return Matches(own.images[order], hits, ignored, own.masks[0])

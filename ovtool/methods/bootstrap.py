@@ -10,8 +10,12 @@ A measure is a function of how often each image is drawn: float64 (S, N), sample
 by name, float64 (S,) each, NaN where there is nothing to divide by.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +24,84 @@ from ovtool.methods import metrics, panoptic
 
 Measure = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 LEVEL = 0.95
-_MOST_NUMBERS = 2**24  # float64 held at once: 128 MB
+_MOST_NUMBERS = 2**17  # float64 held at once: 1 MB
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What a mean IoU needs of each of N images: int64 (N, K) each.
+    """R numbers of each of K classes in each of N images; of classes that an image lacks nothing is held.
 
-    hits: n_ii, truth: t_i, predicted: sum_j n_ji, in the symbols of `methods.metrics`.
+    Attributes:
+        starts: int64 (N + 1,), the first entry of each image, and the number of entries M.
+        classes: int32 (M,), the class of each entry.
+        values: int64 or float64 (M, R), its numbers.
+        num_classes: K.
     """
 
-    hits: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    classes: NDArray[np.int32]
+    values: NDArray[Any]
+    num_classes: int
+
+    @classmethod
+    def of(cls, images: Iterable[NDArray[Any]]) -> "ImageCounts":
+        """Those of images, each (R, K), all of one shape and type; at least one."""
+        starts, classes, values = array("q", [0]), array("i"), bytearray()
+        for rows in images:
+            there = np.flatnonzero(rows.any(axis=0))
+            classes.frombytes(there.astype(np.int32).tobytes())
+            values += rows[:, there].T.tobytes()
+            starts.append(len(classes))
+        return cls(
+            np.array(starts, np.int64),
+            np.array(classes, np.int32),
+            np.frombuffer(values, rows.dtype).reshape(-1, len(rows)),
+            rows.shape[1],
+        )
+
+    @classmethod
+    def joined(cls, blocks: Sequence["ImageCounts"]) -> "ImageCounts":
+        """Those of the images of all blocks, in order; at least one."""
+        ends = np.cumsum([0, *(len(block.classes) for block in blocks)])
+        starts = [block.starts[1:] + end for block, end in zip(blocks, ends, strict=False)]
+        return cls(
+            np.concatenate([[0], *starts]),
+            np.concatenate([block.classes for block in blocks]),
+            np.concatenate([block.values for block in blocks]),
+            blocks[0].num_classes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """The numbers of each image, (R, K)."""
+        for start, stop in itertools.pairwise(self.starts):
+            rows = np.zeros((self.values.shape[1], self.num_classes), self.values.dtype)
+            rows[:, self.classes[start:stop]] = self.values[start:stop].T
+            yield rows
+
+    def total(self) -> NDArray[Any]:
+        """The sums over all images, (R, K)."""
+        sums = np.zeros((self.num_classes, self.values.shape[1]), self.values.dtype)
+        np.add.at(sums, self.classes, self.values)
+        return sums.T
+
+    def sums(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sums of samples: float64 (S, R, K) of how often each draws each image, float64 (S, N)."""
+        sums = np.zeros((len(times), self.values.shape[1], self.num_classes))
+        for k, own, images in self._by_class:
+            sums[:, :, k] = times[:, images] @ self.values[own].astype(np.float64)
+        return sums
+
+    @cached_property
+    def _by_class(self) -> list[tuple[int, NDArray[np.int32], NDArray[np.int32]]]:
+        """Each class with its entries and their images."""
+        order = np.argsort(self.classes, kind="stable").astype(np.int32)
+        images = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.starts))
+        classes, firsts = np.unique(self.classes[order], return_index=True)
+        entries = np.split(order, firsts[1:])
+        return [(k, own, images[own]) for k, own in zip(classes.tolist(), entries, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -61,14 +130,17 @@ def mean_ious(counts: ImageCounts, novel: NDArray[np.bool_] | None = None) -> Me
     """The mean IoU of the summed matrices by both conventions of `methods.metrics`: `miou`, over the classes
     of the truth, and `miou_union`, over those of truth or prediction. With `novel`, bool (K,), also
     `miou_seen` and `miou_novel`, of the classes of the truth that are novel and that are not, and their
-    harmonic mean `hiou`."""
+    harmonic mean `hiou`.
+
+    Args:
+        counts: int64 (N, 3 or more, K), as `image_counts` gives them; n_ii, t_i and sum_j n_ji in the symbols of
+            `methods.metrics`.
+        novel: bool (K,).
+    """
 
     def measure(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         # sums of whole numbers below 2**53, hence exact
-        hits, truth, predicted = (
-            times @ part.astype(np.float64)
-            for part in (counts.hits, counts.truth, counts.predicted)
-        )
+        hits, truth, predicted = np.moveaxis(counts.sums(times), 1, 0)[:3]
         union = truth + predicted - hits
         iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
         groups = {"miou": truth > 0, "miou_union": union > 0}
@@ -86,9 +158,7 @@ def mean_ious(counts: ImageCounts, novel: NDArray[np.bool_] | None = None) -> Me
     return measure
 
 
-def panoptic_qualities(
-    counts: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool_]]
-) -> Measure:
+def panoptic_qualities(counts: ImageCounts, groups: Mapping[str, NDArray[np.bool_]]) -> Measure:
     """The means of PQ, SQ and RQ over the classes of each group that have a segment: `pq`, `sq` and `rq` of the
     group with an empty name, `pq_things` of `things`.
 
@@ -96,11 +166,9 @@ def panoptic_qualities(
         counts: float64 (N, 4, K), of each image (`methods.panoptic`).
         groups: name to the classes, bool (K,).
     """
-    flat = counts.reshape(len(counts), -1)
 
     def measure(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        sums = (times @ flat).reshape(len(times), 4, -1)
-        values = panoptic.qualities(sums)  # (S, 3, K)
+        values = panoptic.qualities(counts.sums(times))  # (S, 3, K)
         there = ~np.isnan(values[:, 0])
         means: dict[str, NDArray[np.float64]] = {}
         for group, members in groups.items():

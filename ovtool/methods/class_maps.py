@@ -24,14 +24,13 @@ Rows = Callable[[int, int], Tensor]
 class ClassMap:
     """The label of each pixel, with counts and mean probabilities of the classes.
 
-    `label` is (H, W) int32, the class index or -1 where nothing is labelled; `probability` is (H,
-    W) float32 in [0, 1], the softmax probability of the best class, background included; `pixels`
-    (K,) int64 counts the pixels of each class; `mean_probability` (K,) float64 is the mean of
-    `probability` over them, 0 where there are none. K counts the classes that are kept.
+    `label` is (H, W) int32, the class index or -1 where nothing is labelled; `pixels` (K,) int64
+    counts the pixels of each class; `mean_probability` (K,) float64 is the mean of their softmax
+    probabilities over all classes, background included, 0 where there are none. K counts the classes
+    that are kept.
     """
 
     label: Tensor
-    probability: Tensor
     pixels: Tensor
     mean_probability: Tensor
 
@@ -161,7 +160,6 @@ def label_blocks(
     kept = classes if keep is None else keep
     # made first: small results kept between large blocks would leave the heap full of holes
     labels = torch.empty(size, dtype=torch.int32)
-    probabilities = torch.empty(size, dtype=torch.float32)
     pixels = torch.zeros(kept + 1, dtype=torch.int64)
     mass = torch.zeros(kept + 1, dtype=torch.float64)
     for start, stop in row_blocks(size, classes):
@@ -180,10 +178,4 @@ def label_blocks(
         )
         label[label == kept] = UNLABELLED
         labels[start:stop] = label
-        probabilities[start:stop] = probability
-    return ClassMap(
-        label=labels,
-        probability=probabilities,
-        pixels=pixels[:kept],
-        mean_probability=(mass / pixels.clamp(min=1))[:kept],
-    )
+    return ClassMap(labels, pixels[:kept], (mass / pixels.clamp(min=1))[:kept])

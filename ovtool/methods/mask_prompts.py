@@ -23,15 +23,11 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True, eq=False)
 class MaskPrompts:
-    """Prompts for a grid of (h, w) patches: `values` is floating (depth, h*w, E), E the tower's width."""
+    """Prompts for a grid of (h, w) patches: `values` is floating (depth, h*w, E), E the tower's width. Tokens are
+    replaced before the first block, and after depth - 1 more."""
 
     values: Tensor
     grid: tuple[int, int]
-
-    @property
-    def depth(self) -> int:
-        """At how many places tokens are replaced: before the first block, and after depth - 1 more."""
-        return len(self.values)
 
 
 def initial(

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -98,7 +99,7 @@ class Lattice:
         return replace(
             self,
             slices=self.slices * factor[:, None],
-            splats=self.splats * factor[self.points.long()],
+            splats=self.splats * factor.index_select(0, self.points),
         )
 
     def _blurred(self, values: Tensor) -> Tensor:
@@ -219,19 +220,26 @@ def _number(cells: Tensor, span: int) -> tuple[Tensor, Tensor]:
 def _by_corner(corners: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The points at each of `count` corners, their weights, and where each corner begins, as
     `Lattice` holds them, from the corners of each point and their weights, (N, d + 1)."""
-    total, remainders = corners.shape
-    if _on_cpu(corners):  # a sparse matrix, transposed: a counting sort
-        from scipy.sparse import csr_matrix  # slow to import, and few need it
+    remainders, flat = corners.shape[1], corners.flatten()
+    if _on_cpu(corners):
+        order = torch.from_numpy(_stable_order(flat.numpy(), count))
+    else:
+        order = flat.sort(stable=True).indices
+    starts = torch.zeros(count + 2, dtype=torch.int32, device=corners.device)
+    starts[1:] = torch.bincount(flat, minlength=count + 1).cumsum(0)
+    owner = torch.arange(len(corners), dtype=torch.int32, device=corners.device)
+    points = owner.repeat_interleave(remainders).index_select(0, order)
+    return points, weights.flatten().index_select(0, order), starts
 
-        begins = np.arange(0, corners.numel() + 1, remainders, dtype=np.int32)
-        entries = (weights.flatten().numpy(), corners.flatten().numpy(), begins)
-        turned = csr_matrix(entries, shape=(total, count + 1)).tocsc()
-        points, splats, starts = turned.indices, turned.data, turned.indptr
-        return torch.from_numpy(points), torch.from_numpy(splats), torch.from_numpy(starts)
-    owner, order = corners.flatten().sort(stable=True)
-    sizes = torch.bincount(owner, minlength=count + 1)
-    starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).int()
-    return order.div(remainders, rounding_mode="floor").int(), weights.flatten()[order], starts
+
+def _stable_order(numbers: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """The order that sorts numbers below `count`, of 31 bits: by their lower and then by their higher half, for
+    which numpy counts, several times as fast as a comparing sort."""
+    order: NDArray[np.int64] = np.argsort(numbers.astype(np.uint16), kind="stable")
+    if count > 1 << 16:
+        higher = (numbers >> 16).astype(np.uint16)
+        order = order[np.argsort(higher[order], kind="stable")]
+    return order
 
 
 def _neighbours(distinct: Tensor, strides: Tensor, span: int) -> Tensor:
@@ -245,7 +253,7 @@ def _neighbours(distinct: Tensor, strides: Tensor, span: int) -> Tensor:
     for (near, far), stride in zip(neighbours, strides.tolist(), strict=True):
         wanted = down + stride
         place = _search(distinct, wanted)
-        place = torch.where(distinct[place] == wanted, place, count)
+        place = torch.where(distinct.index_select(0, place) == wanted, place, count)
         near[:count] = place
         far.scatter_(0, place, index)
         far[count] = count  # where those without a neighbour wrote
@@ -262,5 +270,5 @@ def _search(ascending: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _on_cpu(values: Tensor) -> bool:
-    """Whether numpy and scipy can work on these values where they lie."""
+    """Whether numpy can work on these values where they lie."""
     return values.device.type == "cpu"

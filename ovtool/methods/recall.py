@@ -50,6 +50,6 @@ def measure(truth: Masks, proposals: Masks) -> Recalled:
         "recall_50": mean("all", 100, slice(0, 1)),
         **{f"average_recall_{size}": mean(size, 100) for size in SIZES[1:]},
     }
-    is_right = matched.hits[0] & ~matched.ignored[0]  # (T, D), one for each true mask that is met
-    hits = np.bincount(matched.images, is_right.sum(axis=0), len(truth)) / len(is_right)
+    met = coco_counts.of_size(matched.hits & ~matched.ignored, 0)  # (T, D), one for each true mask
+    hits = np.bincount(matched.images, met.sum(axis=0), len(truth)) / len(met)
     return Recalled(measures, hits, matched.masks[0].astype(np.float64))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovtool.methods import felzenszwalb
 from ovtool.methods.lab import of_rgb
 
 MAX_IOU = 0.85  # of two regions that are both kept
@@ -49,16 +50,15 @@ class Regions:
 
 
 def superpixels(
-    lab: NDArray[np.float32], scale: float = 80, min_size: int = 25
-) -> NDArray[np.int32]:
-    """Superpixels of a Lab image, numbered from 0 without gaps: int32 (h, w). A larger scale makes larger
-    ones, and each has `min_size` pixels or more."""
-    from skimage.segmentation import felzenszwalb
-
-    labels = felzenszwalb(lab / 100, scale=scale, sigma=0.8, min_size=min_size, channel_axis=-1)
-    if not np.bincount(labels.ravel()).all():  # scikit-image leaves no gaps today
-        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
-    numbered: NDArray[np.int32] = labels.astype(np.int32)
+    lab: NDArray[np.float32], scales: Sequence[float] = (80,), min_size: int = 25, threads: int = 1
+) -> list[NDArray[np.int32]]:
+    """Superpixels of a Lab image at each scale, numbered from 0 without gaps: int32 (h, w) each. A larger scale
+    makes larger ones, and each has `min_size` pixels or more; `threads` scales are cut at once."""
+    numbered = []
+    for labels in felzenszwalb.segments(lab / 100, scales, min_size, threads):
+        if not np.bincount(labels.ravel()).all():  # scikit-image leaves no gaps today
+            labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+        numbered.append(labels.astype(np.int32))
     return numbered
 
 
@@ -282,7 +282,7 @@ def propose_regions(
     square root of its share of the image over 5 %, at most 1.
     """
     lab = of_rgb(rgb)
-    labels = superpixels(lab)
+    (labels,) = superpixels(lab)
     tree = merged(labels, borders_of(lab, labels), _histograms(lab, labels), _colour_distance)
     share = tree.areas / labels.size
     quality = np.minimum(1, tree.ended / 2) * np.minimum(1, np.sqrt(share / 0.05))

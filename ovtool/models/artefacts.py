@@ -1,6 +1,7 @@
 """Files of weights that belong to one CLIP: prompts, heads, generators, proposers, segmenters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,26 @@ def load(
     if not all(bool(value.isfinite().all()) for value in content.values()):
         raise InputError(f"{path} holds numbers that are not finite; {mend}")
     return header, content
+
+
+@contextmanager
+def reading(path: Path, what: str, mend: str = "make it again") -> Iterator[None]:
+    """Says in one line that a file does not hold a whole network, whatever is raised inside: torch, transformers
+    and headers each have their own ways.
+
+    Args:
+        path: the file.
+        what: what it should hold, such as "proposer".
+        mend: what to do.
+
+    Raises:
+        InputError: something was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{path} does not hold a whole {what} ({reason}); {mend}") from None
 
 
 def check_whole(

@@ -1,4 +1,4 @@
-"""The one door to CLIP: load a model by its name; embed images and patches with it.
+"""CLIP: a model loaded by its name, and images and patches embedded with it. All of ovtool loads CLIPs here.
 
 >>> clip = load("tiny", torch.device("cpu"))
 >>> features = patch_features(clip, normalise(clip, rgb))
@@ -17,14 +17,13 @@ from torch.nn.functional import normalize
 
 from ovtool.errors import InputError, ModelError, UsageError
 from ovtool.formats import tensors
-from ovtool.methods import dense_clip
+from ovtool.methods.pixels import Triple, standardised
 from ovtool.models import build, hub, recommendations, resolve, sources, tokenizer, towers
 from ovtool.models.photo import is_photo
 from ovtool.models.recommendations import Recommendations
 from ovtool.models.tower_types import ClipNetwork, is_hybrid, is_native
 from ovtool.models.word_table import WordTable
 
-Triple = tuple[float, float, float]
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 
 
@@ -299,9 +298,7 @@ def normalise(clip: Clip, rgb: Tensor) -> Tensor:
     dtype, on its device.
     """
     pixels = rgb.to(clip.device).permute(0, 3, 1, 2).float().div_(255.0)
-    mean = pixels.new_tensor(clip.mean).view(1, 3, 1, 1)
-    std = pixels.new_tensor(clip.std).view(1, 3, 1, 1)
-    return pixels.sub_(mean).div_(std).to(clip.dtype)
+    return standardised(pixels, clip.mean, clip.std).to(clip.dtype)
 
 
 @torch.no_grad()
@@ -386,6 +383,3 @@ def require_class_token(clip: Clip, what: str) -> None:
 
 def _placed(clip: Clip, pixels: Tensor) -> Tensor:
     return pixels.to(device=clip.device, dtype=clip.dtype)
-
-
-LAST_BLOCKS = tuple(dense_clip.LAST_BLOCKS)

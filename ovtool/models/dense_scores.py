@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ovtool.methods import class_maps, windows
+from ovtool.methods import pixels as sizes
 from ovtool.methods.class_maps import Rows
 from ovtool.methods.windows import WindowScores
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl
 from ovtool.models.clip import Clip
 from ovtool.models.pacl import Head
@@ -50,8 +51,8 @@ class DenseSettings:
         window, stride = self.window, self.stride
         if window is None:
             window, stride = clip.dense.get("window"), clip.dense.get("stride")
-        window = _whole_patches(window, clip.patch_size) if window else None
-        stride = window and min(_whole_patches(stride or window // 2, clip.patch_size), window)
+        window = whole_patches(window, clip.patch_size) if window else None
+        stride = window and min(whole_patches(stride or window // 2, clip.patch_size), window)
         return DenseSettings(
             last_block=head.last_block if head else self.last_block or clip.default_last_block,
             short_side=self.short_side or default_short_side(clip),
@@ -71,13 +72,7 @@ def default_short_side(clip: Clip) -> int:
 def working_size(clip: Clip, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     """The (height, width) at which an image of `size` is shown: its shorter side as wanted, both
     sides multiples of the patch, the longer side at most eight times the shorter."""
-    shorter = short_side or default_short_side(clip)
-    scale = shorter / min(size)
-    height, width = (
-        max(1, round(min(side * scale, 8 * shorter) / clip.patch_size)) * clip.patch_size
-        for side in size
-    )
-    return height, width
+    return sizes.working_size(size, short_side or default_short_side(clip), clip.patch_size)
 
 
 def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
@@ -87,7 +82,7 @@ def prepare(clip: Clip, rgb: Tensor, short_side: int | None) -> Tensor:
     image = rgb.permute(2, 0, 1)[None]
     if image.shape[2:] != size:
         image = interpolate(image, size=size, mode="bilinear", antialias=True)
-    return door.normalise(clip, image.permute(0, 2, 3, 1))
+    return clips.normalise(clip, image.permute(0, 2, 3, 1))
 
 
 def encoder(
@@ -98,7 +93,7 @@ def encoder(
     projection, and reads a last block of its own."""
     if head is not None:
         return devices.Halving(lambda crops: pacl.patch_features(clip, head, crops), batch_size)
-    return devices.Halving(lambda crops: door.patch_features(clip, crops, last_block), batch_size)
+    return devices.Halving(lambda crops: clips.patch_features(clip, crops, last_block), batch_size)
 
 
 def word_cosines(
@@ -138,7 +133,7 @@ def whole_shares(clip: Clip, rgb: Tensor, text: Tensor, owner: Sequence[int]) ->
     text: float32 (N, D), of length 1.
     owner: the class of each text, as of `class_maps.class_scores`.
     """
-    whole = door.encode_images(clip, prepare(clip, rgb, clip.image_size))[0]
+    whole = clips.encode_images(clip, prepare(clip, rgb, clip.image_size))[0]
     return class_maps.class_scores(clip.logit_scale * (text @ whole), owner).softmax(0)
 
 
@@ -167,6 +162,6 @@ def rows(scored: WindowScores, size: tuple[int, int]) -> Rows:
     return class_maps.resized(scored.rows, scored.size, size)
 
 
-def _whole_patches(length: int, patch_size: int) -> int:
-    """The multiple of the patch size that is nearest, at least one."""
+def whole_patches(length: int, patch_size: int) -> int:
+    """The multiple of the patch size that is nearest to a length in pixels, at least one."""
     return max(1, round(length / patch_size)) * patch_size

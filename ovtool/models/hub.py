@@ -21,15 +21,11 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.js
 
 def is_cached(name: str) -> bool:
     """Whether configuration and weights of a hub's repository are in the local cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    def here(filename: str) -> bool:
-        return isinstance(try_to_load_from_cache(name, filename), str)
-
-    return here(CONFIG) and any(here(weights) for weights in WEIGHTS)
+    kept = (sources.cached_file(name, files) for files in ((CONFIG,), WEIGHTS))
+    return all(path is not None for path in kept)
 
 
-def obtain(name: str, flag: str = "--proposer") -> str:
+def obtain(name: str) -> str:
     """What `from_pretrained(..., local_files_only=True)` takes: a folder, or a name whose files are in
     the cache, fetched if need be.
 
@@ -47,7 +43,9 @@ def obtain(name: str, flag: str = "--proposer") -> str:
         raise ModelError(f"no model at {name}; give a folder that exists, or ORG/NAME of the hub")
     if is_cached(name):
         return name
-    mend = f"fetch it where there is a network with `hf download {name}`, or give {flag} regions"
+    mend = (
+        f"fetch it where there is a network with `hf download {name}`, or give --proposer regions"
+    )
     if not sources.hub_answers():
         raise ModelError(f"the weights of {name} are not here and the hub does not answer; {mend}")
     from huggingface_hub import snapshot_download

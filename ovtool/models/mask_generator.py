@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ovtool.errors import InputError, MismatchError, UsageError
+from ovtool.errors import MismatchError, UsageError
 from ovtool.formats import coco, labelled
 from ovtool.methods import windows
 from ovtool.models import artefacts, dense_scores, timm_backbone
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.clip import Clip
 
 KIND = "mask-generator"
@@ -157,7 +157,7 @@ class Generator(nn.Module):
     def normalise(self, rgb: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) as `features` takes them: (B, 3, H, W), on the device."""
         if self.backbone is None:
-            return door.normalise(self.clip, rgb)
+            return clips.normalise(self.clip, rgb)
         return timm_backbone.normalise(rgb.to(self.clip.device))
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Generator(nn.Module):
         clip = self.clip
         window, stride = (int(clip.dense.get(name, 0)) for name in ("window", "stride"))
         if not window or max(pixels.shape[2:]) <= window:
-            return door.patch_features(clip, pixels).permute(0, 3, 1, 2)
+            return clips.patch_features(clip, pixels).permute(0, 3, 1, 2)
         return torch.stack(
             [self._of_windows(image, window, stride or window // 2) for image in pixels]
         )
@@ -200,7 +200,7 @@ class Generator(nn.Module):
         height, width = (2 * side // clip.patch_size for side in pixels.shape[1:])
         (seen,) = windows.score_windows(
             pixels[None], window, stride,
-            lambda crops: door.patch_features(clip, crops).permute(0, 3, 1, 2), WINDOWS_AT_ONCE,
+            lambda crops: clips.patch_features(clip, crops).permute(0, 3, 1, 2), WINDOWS_AT_ONCE,
         )  # fmt: skip
         maps = dense_scores.rows(seen, (height, width))(0, height)
         if sum(kept.nbytes for kept in _KEPT.values()) + maps.nbytes <= KEPT_BYTES:
@@ -290,7 +290,7 @@ def load(path: Path, clip: Clip) -> Generator:
     Raises InputError for a file that is broken, MismatchError for one of another kind or of another CLIP.
     """
     header, content = artefacts.load(path, KIND, clip, "train the generator again")
-    try:
+    with artefacts.reading(path, "mask generator", "train it again"):
         settings = Settings(**header["settings"]["generator"])
         categories = coco.parse_categories(header["settings"], str(path))
         is_random = settings.start == "random"
@@ -299,9 +299,4 @@ def load(path: Path, clip: Clip) -> Generator:
         wanted = generator.state_dict()
         content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
         generator.load_state_dict(content)
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{path} does not hold a whole mask generator ({reason}); train it again"
-        ) from None
     return generator.eval()

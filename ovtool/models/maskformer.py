@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ovtool.errors import InputError, ModelError
+from ovtool.errors import ModelError
 from ovtool.formats import tensors
+from ovtool.methods.pixels import IMAGENET, standardised
 from ovtool.models import artefacts, hub, photo
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MASK_THRESHOLD = 0.5
 LONGEST = 4  # the longer side is at most so many times the shorter side's size
 _LOCALITY = 1.3  # how narrowly a query looks about its point at first
 _STRIDE = 32  # sides are padded to multiples of it
-_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as MaskFormer's backbones take images
-_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
     from transformers import MaskFormerConfig
 
     settings = header["settings"]
-    try:
+    with artefacts.reading(path, "proposer"):
         words = content.pop("words").float()
         config = MaskFormerConfig.from_dict(settings["config"])
         check_backbone(config)
@@ -165,11 +164,6 @@ def load(path: Path, clip: Clip | None = None, device: torch.device | str = "cpu
         wanted = network.state_dict()
         content = {name: value.to(wanted[name].dtype) for name, value in content.items()}
         network.load_state_dict(content)
-    except Exception as error:  # transformers, torch and the header each have their own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path} does not hold a whole proposer ({reason}); make it again"
-        ) from None
     digest = tensors.fingerprint(content)
     network = network.eval().requires_grad_(False).to(device)
     model, mark = str(header.get("model")), str(header.get("fingerprint"))
@@ -190,10 +184,8 @@ def no_object_vector(network: MaskFormer) -> NDArray[np.float32]:
 
 def normalise(rgb: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to what the network takes, float32 (B, 3, H, W)."""
-    pixels = rgb.permute(0, 3, 1, 2).float() / 255
-    mean = pixels.new_tensor(_MEAN)[:, None, None]
-    deviation = pixels.new_tensor(_DEVIATION)[:, None, None]
-    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+    pixels = standardised(rgb.permute(0, 3, 1, 2).float() / 255, *IMAGENET)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

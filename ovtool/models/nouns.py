@@ -1,4 +1,4 @@
-"""The one door to spaCy: the nouns of captions, with their lemmas and where they stand.
+"""The nouns of captions, with their lemmas and where they stand; all that uses spaCy is here.
 
 >>> pipeline = load()
 >>> [noun.lemma for noun in next(find(pipeline, ["There are apple, orange, and teapots"]))]
@@ -68,7 +68,7 @@ class Pipeline:
 
 def read_stop_words(path: Path) -> frozenset[str]:
     """Lemmas to leave out, one a line; blank lines and `#` comments are skipped. Raises InputError."""
-    lines = plain_text.read(path).splitlines()
+    lines = plain_text.lines(path)
     words = (line.partition("#")[0].strip().lower() for line in lines)
     return frozenset(word for word in words if word)
 

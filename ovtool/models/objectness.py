@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ovtool.errors import InputError, MismatchError
+from ovtool.errors import MismatchError
 from ovtool.formats import tensors
+from ovtool.methods.pixels import standardised, working_size
 from ovtool.methods.region_features import NAMED, SHAPE, STANDING
-from ovtool.models import build, photo, sources
+from ovtool.models import artefacts, build, photo, sources
 from ovtool.models.efficientnet import LITE2, STRIDE
 
 KIND = "objectness"
@@ -103,14 +104,10 @@ class Objectness(nn.Module):
 
 def pixels_of(rgb: Tensor) -> Tensor:
     """An image uint8 (H, W, 3) as the stem takes it: (1, 3, h, w), sides multiples of 16."""
-    scale = SHORT_SIDE / min(rgb.shape[:2])
-    size = [
-        max(1, round(min(side * scale, 4 * SHORT_SIDE) / STRIDE)) * STRIDE for side in rgb.shape[:2]
-    ]
+    size = working_size((rgb.shape[0], rgb.shape[1]), SHORT_SIDE, STRIDE, longest=4)
     pixels = rgb.permute(2, 0, 1)[None].float() / 255
     pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
-    mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (photo.MEAN, photo.DEVIATION))
-    return (pixels - mean) / deviation
+    return standardised(pixels, photo.MEAN, photo.DEVIATION)
 
 
 @torch.no_grad()
@@ -126,7 +123,7 @@ def describe(sight: Sight, network: Objectness, rgb: Tensor) -> Seen:
 
 
 def bundled() -> Path:
-    """Where the weights for the stem of `photo` lie, if they do."""
+    """Where the weights for `photo` lie, if they do."""
     return sources.bundled_folder() / "photo_objectness.safetensors"
 
 
@@ -150,11 +147,9 @@ def load(path: Path, device: torch.device) -> tuple[Sight, Objectness, str]:
     model: Any = build.network(files.config, files.weights)
     if header.get("photo") != build.fingerprint(model, files.weights):
         raise MismatchError(f"{path.name} belongs to another 'photo'; install ovtool again")
-    try:
+    with artefacts.reading(path, "network"):
         network = Objectness(len(content["layers.0.weight"]))
         network.load_state_dict({name: value.float() for name, value in content.items()})
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold a whole network; make it again") from error
     for part in (model, network):
         part.eval().requires_grad_(False).to(device)
     return sight(model), network, tensors.fingerprint(content)

@@ -23,7 +23,7 @@ from ovtool.errors import InputError
 from ovtool.formats import atomic, tensors
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import build, hub, maskformer, region_clip, text
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 if TYPE_CHECKING:
     from transformers import MaskFormerConfig
@@ -111,7 +111,7 @@ def convert(path: Path, folder: Path, settings: Mapping[str, Any]) -> Made:
         atomic.canonical_json({"model_cfg": config}),
     )
     tensors.save(folder / MODEL, own, {"kind": "clip", "settings": settings})
-    clip = door.from_model(build.network(config, folder / MODEL), MODEL)
+    clip = clips.from_model(build.network(config, folder / MODEL), MODEL)
     files, notes = {"model": MODEL}, []
     if prompts is None:
         notes.append("it has no mask prompts")
@@ -283,7 +283,7 @@ def _renamed(name: str) -> str | None:
 
 
 def _write_proposer(
-    state: State, path: Path, folder: Path, clip: door.Clip, settings: Mapping[str, Any]
+    state: State, path: Path, folder: Path, clip: clips.Clip, settings: Mapping[str, Any]
 ) -> None:
     hub.quiet()
     try:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ovtool.errors import InputError, UsageError
+from ovtool.errors import UsageError
 from ovtool.formats import tensors
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
 from ovtool.models import artefacts, sources, towers
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import is_native
 
@@ -92,7 +92,7 @@ def tokens(clip: Clip, pixels: Tensor, last_block: str = TOWER) -> Tensor:
     several joined by `+` give their tokens side by side. Raises UsageError for one that is unknown or
     that the tower cannot have.
     """
-    grid = door.grid(clip, pixels)
+    grid = clips.grid(clip, pixels)
     placed = pixels.to(device=clip.device, dtype=clip.dtype)
     visual, stride = clip.model.visual, clip.patch_stride
     patches: Tensor = towers.block_tokens(visual, placed, grid, last_block, stride).unflatten(
@@ -130,17 +130,12 @@ def load(path: Path, clip: Clip) -> Head:
     """
     header, content = artefacts.load(path, KIND, clip, "train the head again")
     settings = header["settings"]
-    try:
+    with artefacts.reading(path, "PACL head", "train it again"):
         out, width = content["skip.weight"].shape
         embedder = VisionEmbedder(width, out)
         embedder.load_state_dict({name: value.float() for name, value in content.items()})
         pooling = Pooling(**settings["pooling"])
         logit_scale = float(settings["logit_scale"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"{path} is no PACL head that can be read ({reason}); train it again"
-        ) from None
     embedder.eval().requires_grad_(False).to(clip.device)
     kept = {
         name: value for name, value in settings.items() if name not in ("pooling", "logit_scale")

@@ -48,6 +48,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from ovtool.methods.pixels import IMAGENET, standardised
 from ovtool.models import sources
 from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite, StemShape
 from ovtool.models.network import (
@@ -60,10 +61,6 @@ from ovtool.models.network import (
 )
 
 MEAN, DEVIATION = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1], as the stem takes them
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and deviation, as other backbones take pixels
 _STEM = "visual.stem."
 
 
@@ -198,11 +195,8 @@ def stem(*, pretrained: bool) -> EfficientNetLite:
 
 def from_imagenet(pixels: Tensor) -> Tensor:
     """Images (B, 3, H, W) that were normalised by `IMAGENET`, as the stem takes them."""
-    given, taken = (
-        [pixels.new_tensor(three).view(1, 3, 1, 1) for three in pair]
-        for pair in (IMAGENET, (MEAN, DEVIATION))
-    )
-    return (pixels * given[1] + given[0] - taken[0]) / taken[1]
+    mean, deviation = (pixels.new_tensor(three)[:, None, None] for three in IMAGENET)
+    return standardised(pixels * deviation + mean, MEAN, DEVIATION)
 
 
 class Stem(nn.Module):

@@ -5,10 +5,10 @@
 """
 
 import copy
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ovtool.errors import InputError, UsageError
 from ovtool.methods import mask_prompts, masked_crops, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import artefacts, dense_scores, masked_tower, ragged_tower, sources, towers
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import ImageTower, NativeTower
 from ovtool.runtime import device as devices
@@ -83,7 +83,7 @@ def crops(
     exact = torch.promote_types(
         clip.dtype, torch.float32
     )  # resizing in half precision loses colours
-    pixels = door.normalise(replace(clip, dtype=exact), torch.as_tensor(rgb)[None])[0]
+    pixels = clips.normalise(replace(clip, dtype=exact), torch.as_tensor(rgb)[None])[0]
     cut, squeezed = masked_crops.masked_crops(pixels, masks, size, fill=fill)
     foreground = mask_prompts.patch_masks(squeezed, clip.patch_size)
     return Crops(cut.to(clip.dtype), foreground)
@@ -174,19 +174,19 @@ def encode_region_tokens(
     UsageError for a tower without a class token, ValueError for an empty mask.
     """
     visual = require_region_tokens(clip)
-    masks = torch.as_tensor(masks)
-    if not masks.flatten(1).any(1).all():
-        raise ValueError("an empty mask has no patch")
     pixels = dense_scores.prepare(clip, torch.as_tensor(rgb), short_side)
     grid = towers.grid_size(pixels, clip.patch_size)
-    patches = region_tokens.grid_masks(masks, grid).to(clip.device)
+    patches = region_tokens.grid_masks(torch.as_tensor(masks), grid)
+    if not patches.any(1).all():
+        raise ValueError("an empty mask has no patch")
+    patches = patches.to(clip.device)
     features = masked_tower.embed_regions(visual, pixels, patches)
     return normalize(features.float(), dim=-1)
 
 
 def require_region_tokens(clip: Clip) -> NativeTower:
     """The image tower, if regions can have class tokens of their own. Raises UsageError for another."""
-    door.require_class_token(clip, "--region-features tokens")
+    clips.require_class_token(clip, "--region-features tokens")
     visual = clip.model.visual
     if not masked_tower.is_supported(visual):
         raise UsageError(
@@ -266,7 +266,7 @@ def with_visual(clip: Clip, visual: ImageTower) -> Clip:
     return replace(clip, model=model)
 
 
-@remembered
+@functools.cache
 def _say_resized(path: str, from_grid: tuple[int, int], to_grid: tuple[int, int]) -> None:
     _logger.warning(
         "the prompts of %s were tuned on a grid of %d x %d patches and are resized to %d x %d",

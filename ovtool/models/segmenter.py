@@ -22,26 +22,22 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import tensors
+from ovtool.formats import learnable, tensors
 from ovtool.methods.class_maps import Rows
+from ovtool.methods.pixels import IMAGENET, Triple, standardised, working_size
 from ovtool.methods.windows import upsample_rows
-from ovtool.models import clip as door
-from ovtool.models import hub, maskformer, photo, towers
+from ovtool.models import artefacts, hub, maskformer, photo, towers
+from ovtool.models import clip as clips
 from ovtool.models.efficientnet import LITE2, STRIDE
 
 if TYPE_CHECKING:
     from ovtool.models.clip import Clip
     from ovtool.models.maskformer import LayerOutput, MaskFormer
 
-Triple = tuple[float, float, float]
 KIND = "segmenter"
-BACKGROUND = "background"
 DEEPLAB = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101")
 MASKFORMER = tuple(f"maskformer-{name}" for name in maskformer.ARCHITECTURES)
 ARCHITECTURES = ("tiny", "clip", "photo", *DEEPLAB, *MASKFORMER)
-LONGEST = 8  # the longer side is at most so many times the shorter side's size
-_MEAN: Triple = (0.485, 0.456, 0.406)  # ImageNet's
-_DEVIATION: Triple = (0.229, 0.224, 0.225)
 _QUERIES = 100
 _EMBED_DIM = 256  # of MaskFormer's class embeddings
 _TAPS = (1, 3, 5)  # blocks of the CLIP, in sixths of its depth, whose patches are read
@@ -57,8 +53,8 @@ class Network(nn.Module):
         self,
         body: nn.Module,
         multiple: int = 1,
-        mean: Triple = _MEAN,
-        deviation: Triple = _DEVIATION,
+        mean: Triple = IMAGENET[0],
+        deviation: Triple = IMAGENET[1],
     ) -> None:
         super().__init__()
         self.body, self.multiple = body, multiple
@@ -66,9 +62,8 @@ class Network(nn.Module):
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], (B, 3, H, W), as the body takes them."""
-        mean = pixels.new_tensor(self.mean)[:, None, None]
-        deviation = pixels.new_tensor(self.deviation)[:, None, None]
-        return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        taken = standardised(pixels, self.mean, self.deviation)
+        return taken.contiguous(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], (B, 3, H, W), sides of the multiple, to logits (B, K, h, w)."""
@@ -292,13 +287,7 @@ class Trained:
     @property
     def background(self) -> int | None:
         """The index of the class `background`, None where there is none."""
-        return background_of(self.names)
-
-
-def background_of(names: Sequence[str]) -> int | None:
-    """The index of the class `background`, None where there is none."""
-    folded = [name.strip().casefold() for name in names]
-    return folded.index(BACKGROUND) if BACKGROUND in folded else None
+        return learnable.background_of(self.names)
 
 
 def save(path: Path, network: Network, settings: Mapping[str, Any], clip: Clip | None) -> None:
@@ -318,26 +307,18 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
     Raises InputError for a file that is broken or lacks something, MismatchError for a file of another
     kind or another CLIP, ModelError where the CLIP is not at hand.
     """
-    header, content = tensors.load(path, KIND)
+    header, content = artefacts.load(path, KIND, None, "train the segmenter again")
     settings, clip = header["settings"], None
     if settings.get("architecture") == "clip":
-        clip = door.load(model, device, torch.float32, header.get("model"))
+        clip = clips.load(model, device, torch.float32, header.get("model"))
         tensors.check_fingerprint(header, clip.name, clip.fingerprint, path)
     elif model is not None:
         raise UsageError(f"{path} stands on no CLIP; leave out --model")
-    tensors.check_settings(header, path)
-    try:
+    with artefacts.reading(path, "segmenter"):
         names, short_side = tuple(settings["names"]), int(settings["short_side"])
         with torch.random.fork_rng(devices=[]):
             network = build(settings["architecture"], len(names), clip)
         network.load_state_dict(content)
-    except Exception as error:  # torch, transformers and the header each have their own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path} does not hold a whole segmenter ({reason}); make it again"
-        ) from None
-    if not all(bool(value.isfinite().all()) for value in content.values()):
-        raise InputError(f"{path} holds numbers that are not finite; train the segmenter again")
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     return Trained(
@@ -347,17 +328,6 @@ def load(path: Path, device: torch.device | str = "cpu", model: str | None = Non
 
 
 # --- use ----------------------------------------------------------------------------------------------
-def working_size(size: tuple[int, int], short_side: float, multiple: int) -> tuple[int, int]:
-    """The (height, width) at which an image of `size` is shown: its shorter side as wanted, both
-    sides of the multiple, the longer at most eight times the shorter."""
-    scale = short_side / min(size)
-    height, width = (
-        max(1, round(min(side * scale, LONGEST * short_side) / multiple)) * multiple
-        for side in size
-    )
-    return height, width
-
-
 @torch.no_grad()
 def rows(
     network: Network,

@@ -7,7 +7,7 @@ seconds at most, whether it is there at all: the libraries would wait far longer
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -151,11 +151,11 @@ def hub(repository: str) -> Files:
     The configuration comes first, and nothing else is fetched unless it passes the checks.
     """
     name, command = f"hf-hub:{repository}", f"hf download {repository}"
-    config = _cached(repository, (_CONFIG,)) or _download(
+    config = cached_file(repository, (_CONFIG,)) or _download(
         name, command, lambda: _from_hub(repository, filename=_CONFIG)
     )
     of_weights = _read(config, repository)
-    weights = _cached(repository, _HUB_WEIGHTS) or _download(
+    weights = cached_file(repository, _HUB_WEIGHTS) or _download(
         name, command, lambda: _from_hub(repository)
     )
     return of_weights(weights)
@@ -187,7 +187,7 @@ def cached_weights(architecture: str, tag: str) -> Path | None:
         repository, _, filename = settings["hf_hub"].rpartition("/")
         names = (filename,) if filename else _HUB_WEIGHTS
         safe = tuple(Path(name).with_suffix(".safetensors").name for name in names)
-        if cached := _cached(repository, (*safe, *names)):
+        if cached := cached_file(repository, (*safe, *names)):
             return cached
     # open_clip keeps what it fetches by URL here; OpenAI's own files are TorchScript, which is code
     url = str(settings.get("url", ""))
@@ -197,7 +197,8 @@ def cached_weights(architecture: str, tag: str) -> Path | None:
     return None
 
 
-def _cached(repository: str, filenames: tuple[str, ...]) -> Path | None:
+def cached_file(repository: str, filenames: Sequence[str]) -> Path | None:
+    """The first of some files of a hub's repository that is in the local cache; None where none is."""
     from huggingface_hub import try_to_load_from_cache
 
     for filename in filenames:

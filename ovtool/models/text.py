@@ -9,12 +9,12 @@ sorted by length and encoded at the length of the longest of their batch, a tent
 most.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from ovtool.datasets import vocabularies
 from ovtool.datasets.templates import templates as sentences_of
-from ovtool.errors import OvtoolError, UsageError
+from ovtool.errors import OvtoolError, UsageError, short
 from ovtool.formats import cache as disk
 from ovtool.formats import tensors
 from ovtool.models.clip import Clip
@@ -152,9 +152,8 @@ def _tokenize(clip: Clip, texts: Sequence[str], names: Sequence[str]) -> Tensor:
     cut = too_long(clip, texts)
     if cut.any():
         name = names[int(cut.int().argmax())]
-        quoted = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(
-            f"the class '{quoted}' is too long: {clip.name} reads {clip.model.context_length} "
+            f"the class {short(name)} is too long: {clip.name} reads {clip.model.context_length} "
             "tokens, template included; shorten it"
         )
     return _plain_tokens(clip, texts)
@@ -267,7 +266,7 @@ def _is_learned(clip: Clip, name: str, learned: AbstractSet[str]) -> bool:
     return set(words) <= learned
 
 
-@remembered
+@functools.cache
 def _warn(model: str, names: tuple[str, ...]) -> None:
     _logger.warning(
         "the small model '%s' never learned: %s; what it says of them means little (name a larger one "
@@ -277,7 +276,7 @@ def _warn(model: str, names: tuple[str, ...]) -> None:
     )
 
 
-@remembered
+@functools.cache
 def _warn_of_kinds(model: str, taken: tuple[str, ...]) -> None:
     _logger.warning(
         "the small model '%s' takes %s, which is all that it knows of them (name a larger one with --model)",

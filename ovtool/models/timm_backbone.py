@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ovtool.errors import UsageError
-from ovtool.models import photo
+from ovtool.methods.pixels import IMAGENET, standardised
+from ovtool.models import hub, photo, sources
 from ovtool.models.efficientnet import STRIDE
-from ovtool.models.photo import IMAGENET
 
 PREFIX = "timm:"
 PHOTO = "photo"
@@ -97,14 +97,12 @@ def name_of(spec: str) -> str:
 
 def is_cached(name: str) -> bool:
     """Whether timm's weights of a network are in the hub's local cache."""
-    from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         return False
-    files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+    return sources.cached_file(config.hf_hub_id, hub.WEIGHTS[:2]) is not None
 
 
 def say_start(backbone: Backbone) -> None:
@@ -118,9 +116,7 @@ def say_start(backbone: Backbone) -> None:
 
 def normalise(rgb: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) by ImageNet's mean and deviation."""
-    pixels = rgb.permute(0, 3, 1, 2).float() / 255
-    mean, std = (pixels.new_tensor(three).view(1, 3, 1, 1) for three in IMAGENET)
-    return (pixels - mean) / std
+    return standardised(rgb.permute(0, 3, 1, 2).float() / 255, *IMAGENET)
 
 
 def resized(rgb: Tensor, side: int, divisor: int) -> Tensor:

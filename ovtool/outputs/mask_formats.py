@@ -27,6 +27,7 @@ from ovtool.formats import (
     labelled,
     mask_shards,
     panoptic,
+    panoptic_files,
     yolo,
 )
 from ovtool.formats import images as image_files
@@ -102,7 +103,7 @@ def write(dataset: Dataset, request: Request) -> list[str]:
     elif request.to == "cvat":
         lost += cvat.write(dataset, target, request.made_by["asked"], request.advance)
     elif request.to == "coco-panoptic":
-        place = panoptic.images_folder(target)
+        place = panoptic_files.images_folder(target)
         with folders.writing(place, request.made_by) as folder:
             own = _with_provenance(dataset, request.made_by)
             content, others = panoptic.write_images(own, folder, _names(dataset), request.advance)

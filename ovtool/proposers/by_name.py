@@ -10,11 +10,11 @@ tiny                     the bundled proposer, where it is installed, with super
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache as remembered
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +91,7 @@ def default_name(model: str | None = None) -> str:
     return "regions"
 
 
-@remembered
+@functools.cache
 def _warn_of_regions(model: str) -> None:
     _logger.warning(
         "proposals for %s come from merged superpixels (--proposer regions): no MaskFormer is cached; "

@@ -43,8 +43,7 @@ def candidates(rgb: NDArray[np.uint8], seen: Seen, least: float) -> Candidates:
     pixels = lab.of_rgb(rgb)
     maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen.looks.numpy()])
     cuts, parts, features = [], [], []
-    for scale in SCALES:
-        superpixels = regions.superpixels(pixels, scale, LEAST)
+    for superpixels in regions.superpixels(pixels, SCALES, LEAST, torch.get_num_threads()):
         borders = regions.borders_of(pixels, superpixels)
         scores = torch.from_numpy(region_features.grid_means(superpixels, seen.scores.numpy()))
         looks = region_features.means(superpixels, maps)

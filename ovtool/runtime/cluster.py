@@ -6,6 +6,7 @@ the folder of parts lie on a file system that all machines share.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -20,7 +21,8 @@ from ovtool.runtime.engine import Advance, Task
 from ovtool.runtime.processes import environment, packed, prepare, say_idle, sendable, unpacked
 
 _logger = logging.getLogger("ovtool")
-_RETRIES = 3  # how often an actor is started anew
+_RETRIES = 3  # how often an actor is started anew, and a cluster of this machine that did not come up in time
+_PATIENCE = 60.0  # seconds without an actor, after which this is said
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,34 @@ class Cluster:
         if not parts:
             return
         with _connected(self.address) as ray:
-            work = ray.put(packed(task))  # kept here for actors that are started anew
-            actors = _actors(ray, min(self.workers, len(parts)), work, self.on_gpu)
+            work = [ray.put(packed(task, is_near=False))]  # in a list, so an actor fetches it once
+            actors = _actors(ray, min(self.workers, len(parts)), self.on_gpu)
             try:
-                _share(ray, actors, parts, advance)
+                _share(ray, actors, work, parts, advance)
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[0]
                 raise OvtoolError(
                     f"a worker of Ray was lost ({reason}); run the command again with --resume"
                 ) from error
             finally:
-                for actor in actors:
-                    ray.kill(actor)
+                with redirect_stdout(io.StringIO()):  # of tasks that are cancelled
+                    for actor in actors:
+                        ray.kill(actor)
 
 
-def _share(ray: Any, actors: Sequence[Any], parts: Sequence[Part], advance: Advance) -> None:
+def _share(
+    ray: Any, actors: Sequence[Any], work: Sequence[Any], parts: Sequence[Part], advance: Advance
+) -> None:
     """Gives each actor that is up its next part until all are done; those that no machine has room for wait."""
     left, undone = iter(parts), len(parts)
     running: dict[Any, tuple[Any, Part | None]] = {
         actor.is_up.remote(): (actor, None) for actor in actors
     }
+    if not ray.wait(list(running), timeout=_PATIENCE)[0]:
+        _logger.warning(
+            "no worker has begun after %.0f s, since the cluster has no room for it, or is slow; waiting",
+            _PATIENCE,
+        )
     while undone:
         (ready, *_), _ = ray.wait(list(running))
         actor, done = running.pop(ready)
@@ -81,45 +91,52 @@ def _share(ray: Any, actors: Sequence[Any], parts: Sequence[Part], advance: Adva
             advance(done.stop - done.start)
         part = next(left, None)
         if part is not None:
-            running[actor.do.remote(part)] = (actor, part)
+            running[actor.do.remote(work, part)] = (actor, part)
 
 
-def _actors(ray: Any, count: int, work: Any, on_gpu: bool) -> list[Any]:
+def _actors(ray: Any, count: int, on_gpu: bool) -> list[Any]:
     threads, level = environment()
+    nodes = (node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     remote = ray.remote(
-        num_cpus=threads,
+        num_cpus=min(
+            threads, max(nodes, default=0) or threads
+        ),  # more would be waited for for ever
         num_gpus=int(on_gpu),
         max_restarts=_RETRIES,
         max_task_retries=_RETRIES,
     )(Actor)
-    return [remote.remote(work, threads, level, os.getcwd()) for _ in range(count)]
+    return [remote.remote(threads, level, os.getcwd()) for _ in range(count)]
 
 
 class Actor:
-    """A process of the cluster that has the work.
+    """A process of the cluster that does parts.
 
     Args:
-        work: the task as bytes.
         threads: how many compute.
         level: of the log.
         folder: where relative paths start.
     """
 
-    def __init__(self, work: bytes, threads: int, level: int, folder: str) -> None:
+    def __init__(self, threads: int, level: int, folder: str) -> None:
         if os.path.isdir(folder):
             os.chdir(folder)
         self._said: list[Any] = []
         prepare(threads, level, self._said.append)
-        self._task = unpacked(work)
+        self._task: Task | None = None
 
     def is_up(self) -> list[Any]:
         """Nothing; that it comes back says that the actor has a place."""
         return []
 
-    def do(self, part: Part) -> list[Any]:
-        """Does a part; what was logged, and behind it the error that stopped it."""
+    def do(self, work: Sequence[Any], part: Part) -> list[Any]:
+        """Does a part; what was logged, and behind it the error that stopped it. `work` is a list of the
+        reference to the task as bytes."""
         self._said.clear()
         try:
+            if self._task is None:
+                import ray
+
+                self._task = unpacked(ray.get(work[0]))
             self._task(part, lambda images: None)
         except Exception as error:
             return [*self._said, sendable(error)]
@@ -138,15 +155,36 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # of no class where a node does not start in time
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"no cluster of Ray is reached at {address or 'this machine'} ({reason}); look at --ray-address"
-        ) from None
+    _connect(ray, address)
     try:
         with redirect_stdout(sys.stderr):  # Ray tells there what it lost; stdout is for data
             yield ray
     finally:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connects to a cluster, or starts one. Raises UsageError."""
+    for attempt in range(1, 1 + (_RETRIES if address is None else 1)):
+        try:
+            with redirect_stdout(sys.stderr):
+                ray.init(
+                    address=address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            return
+        except (
+            Exception
+        ) as error:  # of no class where a node does not start in time, which is 30 seconds
+            ray.shutdown()
+            reason = str(error).strip().splitlines()[0]
+            if attempt < _RETRIES and address is None and "timed out" in reason:
+                _logger.warning("Ray did not start in time (%s); trying again", reason)
+                continue
+            place = address or "this machine"
+            raise UsageError(
+                f"no cluster of Ray is reached at {place} ({reason}); look at --ray-address"
+            ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import importlib
+import io
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from ovtool.errors import OvtoolError
+from ovtool.formats.mask_store import Masks
 from ovtool.formats.parts import Part
 from ovtool.runtime.engine import Advance, Task, in_turn
 
@@ -92,9 +94,16 @@ def prepare(threads: int, level: int, send: Callable[[Any], None]) -> None:
     _logger.setLevel(level)
 
 
-def packed(task: Task) -> bytes:
-    """The work as bytes, for `unpacked` in another process; what is defined inside functions travels too."""
+def packed(task: Task, is_near: bool = True) -> bytes:
+    """The work as bytes, for `unpacked` in another process; what is defined inside functions travels too. Where
+    that may be of another machine (`is_near` False), so do masks that lie in a temporary file of this one."""
     from srsly import cloudpickle
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, Masks) and not is_near:
+                return Masks, (), value.whole()
+            return super().reducer_override(value)
 
     recorded: dict[str, Any] = {}
     capturing = sys.modules.get(_CAPTURING)
@@ -103,7 +112,9 @@ def packed(task: Task) -> bytes:
         collector = getattr(capturing, "_active_collector", None)
         if collector is not None:
             copyreg.pickle(type(collector), lambda _: "_active_collector")
-    return bytes(cloudpickle.dumps((recorded, task)))
+    work = io.BytesIO()
+    Pickler(work).dump((recorded, task))
+    return work.getvalue()
 
 
 def unpacked(work: bytes) -> Task:

@@ -7,7 +7,6 @@ A run that is cut off goes on with `resume`, and gives the same bytes.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from ovtool.formats.lock import Lock
 from ovtool.formats.mask_store import Masks
 from ovtool.formats.parts import Part
 from ovtool.runtime import engine, shards
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.processes import Processes
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.shared import Run
@@ -34,35 +34,6 @@ from ovtool.settings.shared import Run
 Rgb = NDArray[np.uint8]
 
 _LIBRARIES = ("torch", "numpy", "pillow", "open_clip_torch", "scikit-image")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left.
-
-    Attributes:
-        dataset: the merged data set. Of a run of several parts its masks are read from `out` when they are
-            asked for, so that they are not all held.
-        out: where it was written.
-        failures: the images that failed, with reasons.
-        planned: the number of images of a dry run, which leaves nothing.
-        plan: how a dry run would share them out: `parts`, `part_size`, `workers`, `device`, `threads`.
-        shard: which shard this was, such as `3/16`; its parts are in `out`, and the data set is theirs.
-        files: what else was written, kind to place, such as `overlays` to a folder.
-    """
-
-    dataset: coco.Dataset
-    out: str
-    failures: Sequence[Mapping[str, str]] = field(default_factory=tuple)
-    planned: int | None = None
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    shard: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def held(self) -> Outcome:
-        """The same, its masks held, so that the file they are in may go."""
-        annotations = Masks(self.dataset.annotations)
-        return replace(self, dataset=replace(self.dataset, annotations=annotations))
 
 
 def provenance(
@@ -323,5 +294,5 @@ def _parts_folder(out: str, shard: str | None) -> Iterator[Path]:
         with Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
             yield _folder_beside(out)
         return
-    with tempfile.TemporaryDirectory(prefix="ovtool-") as scratch:
-        yield Path(scratch) / "parts"
+    with atomic.scratch_folder() as scratch:
+        yield scratch / "parts"

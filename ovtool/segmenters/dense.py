@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ovtool.errors import InputError
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import embedded_words
+from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, region_scores
 from ovtool.methods.class_maps import Rows
@@ -32,8 +34,7 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-from ovtool.segmenters import edges, embedded_words, provenance
-from ovtool.segmenters.embedded_words import EmbeddedWords
+from ovtool.segmenters import edges, provenance
 from ovtool.segmenters.protocol import Segmented, Segmenter
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.segment import Dense, Fused, Patch
@@ -101,7 +102,7 @@ class DenseSegmenter:
             rows = _fused_rows(self.regions, rows, classes, item, rgb)
         rows = edges.followed(rows, rgb, classes, _segments(self.method), self.method.crf)
         kept = len(self.words.of_image(item.name))
-        if classes > kept + 1:
+        if classes > kept + 1:  # the background's words, kept apart until here
             rows, classes = class_maps.joined(rows, kept), kept + 1
         size = (rgb.shape[0], rgb.shape[1])
         least, most = self.method.min_score, self.method.max_entropy
@@ -243,12 +244,12 @@ def load(
         InputError: The head's file is broken.
         MismatchError: It is the head of another CLIP.
     """
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl as heads
     from ovtool.models import recommendations
 
     place = devices.choose(compute.device)
-    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    clip = clips.load(compute.model, place, devices.precision(compute.precision, place))
     head = None
     replaced = ("segments",) if isinstance(method, Fused) and method.names_masks else ()
     method, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
@@ -256,7 +257,7 @@ def load(
     if method.pacl is not None or (is_patch and method.last_block is None):
         head = heads.choose(None if method.pacl is None else str(method.pacl), clip)
     if method.patch_stride is not None:
-        clip = door.with_patch_stride(clip, method.patch_stride)
+        clip = clips.with_patch_stride(clip, method.patch_stride)
     embedded = embedded_words.embed(clip, words, method.templates, method.max_entropy)
     own = clip.logit_scale if head is None else head.logit_scale
     return DenseSegmenter(

@@ -47,7 +47,8 @@ def followed(
 def _cuts(rgb: NDArray[np.uint8], scales: Sequence[float]) -> list[Tensor]:
     """The superpixel of each pixel at each scale, int64 (H, W)."""
     pixels = lab.of_rgb(rgb)
-    return [torch.from_numpy(regions.superpixels(pixels, scale)).long() for scale in scales]
+    cuts = regions.superpixels(pixels, scales, threads=torch.get_num_threads())
+    return [torch.from_numpy(cut).long() for cut in cuts]
 
 
 def refined(rows: Rows, rgb: NDArray[np.uint8], classes: int, crf: str | None) -> Rows:

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from ovtool.errors import UsageError
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.inputs import words as word_inputs
 from ovtool.models import resolve
 from ovtool.segmenters import dense, trained, two_stage
 from ovtool.segmenters.protocol import Prepared
-from ovtool.settings.option import name_of
-from ovtool.settings.segment import Fused, Method, Patch, Trained, TwoStage
+from ovtool.settings.option import fields, members, name_of
+from ovtool.settings.segment import Method, Trained, TwoStage
 from ovtool.settings.shared import Compute
 from ovtool.settings.words import Words
 
-_BY_NAME = {name_of(kind): kind for kind in (Patch, Fused, TwoStage)}
+_BY_NAME: dict[str, type] = {  # those that need no file
+    name_of(kind): kind
+    for kind in members(Method)
+    if not any(field.is_required for field in fields(kind).values())
+}
 
 
 def as_method(method: Method | str) -> Method:
@@ -28,7 +32,8 @@ def as_method(method: Method | str) -> Method:
     if isinstance(method, Method):
         return method
     if isinstance(method, str) and method in _BY_NAME:
-        return _BY_NAME[method]()
+        named: Method = _BY_NAME[method]()
+        return named
     names = ", ".join(f"'{name}'" for name in _BY_NAME)
     raise UsageError(
         f"unknown method {method!r}; give one of {names}, or settings such as ovtool.Patch() or "
@@ -40,7 +45,7 @@ def prepared(
     method: Method,
     words: Words,
     items: Sequence[ImageItem],
-    inputs: sources.Inputs,
+    inputs: image_inputs.Inputs,
     compute: Compute,
     batch_size: int | None,
 ) -> Prepared:

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ovtool.errors import InputError, UsageError
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import embedded_words
+from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, ensemble
 from ovtool.methods.class_maps import Rows
@@ -31,8 +33,7 @@ from ovtool.proposers import by_name, names, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime.device import Halving
-from ovtool.segmenters import embedded_words, provenance
-from ovtool.segmenters.embedded_words import EmbeddedWords
+from ovtool.segmenters import provenance
 from ovtool.segmenters.protocol import Segmented, Segmenter
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.segment import TwoStage
@@ -281,10 +282,10 @@ def load(
         InputError: A file is broken.
         MismatchError: It belongs to another CLIP.
     """
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
     place = devices.choose(compute.device)
-    clip = door.load(compute.model, place, devices.precision(compute.precision, place))
+    clip = clips.load(compute.model, place, devices.precision(compute.precision, place))
     replaced = () if method.proposals is None else ("max_proposals",)
     asked, origins = recommendations.settled(clip, method, PUBLISHED, replaced)
     regions = source(clip, asked.max_proposals or 0)  # a file has the masks that it has

@@ -187,13 +187,6 @@ class LabelMatching(Training):
     background: BackgroundWords = None
     background_weight: BackgroundWeight = None
     similarity: Similarity = None
-    select: Annotated[
-        Literal["last", "labels"],
-        Option(
-            "The step whose generator is kept: the last, or the best validation by the labels of masked "
-            "images."
-        ),
-    ] = "last"
     label_steps: LabelSteps = None
     crop_scale: CropScale = None
     save_generator: Annotated[

@@ -20,14 +20,14 @@ class Conversion:
     colours: Annotated[
         Path | None,
         Option(
-            "A table of colours, R G B NAME a line, a colour without a name being no class: of label maps in "
-            "RGB that are read, or else of those that are written.",
+            "The colours of label maps in RGB, which are read, or else written: a text file with a line R G B NAME for "
+            "each class. A colour without a name is no class.",
         ),
     ] = None
     instances: Annotated[
         Path | Literal["parts"] | None,
         Option(
-            "Make one mask an instance: parts, of pixels that touch, or a COCO JSON of proposals, of which "
-            "those that lie in a mask divide it. Default: masks stay as they are.",
+            "Divide masks into instances. parts: one for each group of pixels that touch. FILE: a COCO JSON of "
+            "proposals; those that lie in a mask divide it. Default: masks stay as they are.",
         ),
     ] = None

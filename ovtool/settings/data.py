@@ -22,8 +22,8 @@ class Scenes:
     preset: Annotated[
         Literal["cooccur", "single"] | None,
         Option(
-            "Another law of scenes: cooccur ties 20 nouns to their grounds, at a rate of 0.9 in train "
-            "and 0.5 elsewhere; single is one large object in an image. Default: the law of record."
+            "Other rules for the scenes. cooccur: each of 20 nouns is on a ground of its own in 90 % of its scenes in "
+            "train, and in 50 % elsewhere. single: one large object in each image. Default: the standard rules."
         ),
     ] = None
     workers: Annotated[int, RunOption("Processes that share the work.", min=1)] = 2

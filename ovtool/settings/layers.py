@@ -66,16 +66,6 @@ def layered(
     return dataclasses.replace(settings, **filled), origins  # type: ignore[type-var]
 
 
-def filled(settings: T, defaults: T) -> T:
-    """The settings with the values of `defaults`, an object of the same class, in place of None."""
-    own = {
-        name: getattr(defaults, name)
-        for name in fields(type(settings))
-        if getattr(settings, name) is None
-    }
-    return dataclasses.replace(settings, **own)  # type: ignore[type-var]
-
-
 def known(value: T | None) -> T:
     """A value that is filled by now, for a type checker.
 
@@ -83,7 +73,7 @@ def known(value: T | None) -> T:
         TypeError: It is None.
     """
     if value is None:
-        raise TypeError("a setting is None that should be filled by now; see layers.filled")
+        raise TypeError("a setting is None that should be filled by now; see layers.layered")
     return value
 
 

@@ -104,8 +104,8 @@ class Pacl(Training):
     window: Annotated[
         int | None,
         Option(
-            "Side of the windows that an image is shown in; 0 shows it whole. Default: what the model "
-            "recommends, else whole.",
+            "Side of the windows that an image is shown in, in pixels; 0 shows the whole image at once. Default: what "
+            "the model recommends, else 0.",
             min=0,
         ),
     ] = None

@@ -104,8 +104,8 @@ class Matching:
     quality_weight: Annotated[
         float | None,
         Option(
-            "Power of a proposal's quality as a prior of masks. Default: what the model recommends, else 0, "
-            "as published.",
+            "Exponent of a proposal's quality, by which its score is multiplied. Default: what the model recommends, "
+            "else 0, as published.",
             min=0,
         ),
     ] = None

@@ -23,7 +23,7 @@ from ovtool.settings.shared import (
 Recipe = Annotated[
     Literal["ovseg", "semples"] | None,
     Option(
-        f"{PUBLISHED_WAY} ovseg is a way of mask, the tower and then prompts; semples one of background.",
+        f"{PUBLISHED_WAY} For mask: ovseg, the tower and then prompts. For background: semples.",
         panel="Recipe",
     ),
 ]

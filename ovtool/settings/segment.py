@@ -30,9 +30,8 @@ from ovtool.settings.words import Protocol
 Recipe = Annotated[
     Literal["ovseg", "pacl", "naclip", "sclip", "clearclip", "maskclip"] | None,
     Option(
-        f"{PUBLISHED_WAY} ovseg is a way of two-stage. pacl is one of patch, with the head of --pacl or the one "
-        "of the model; naclip (without PAMR), sclip, clearclip and maskclip (as later papers run it) are of "
-        "patch too, without a head.",
+        f"{PUBLISHED_WAY} For two-stage: ovseg. For patch: pacl, with the head of --pacl or of the model; and "
+        "without a head naclip (without PAMR), sclip, clearclip and maskclip (as later papers run it).",
         panel="Recipe",
     ),
 ]
@@ -66,8 +65,8 @@ Scales = Annotated[
 ImagePrior = Annotated[
     float | None,
     Option(
-        "What a word gains in every pixel, in nats times its probability as the name of the whole image. "
-        "Default: what the weights recommend, else 0.",
+        "Added to the score of a word in every pixel, in nats, times the probability of the word for the whole "
+        "image. Default: what the weights recommend, else 0.",
         min=0,
         metavar="NATS",
     ),
@@ -79,12 +78,14 @@ EdgeCrf = Annotated[
         "recommend, else none."
     ),
 ]
-MinScore = Annotated[float, Option("Below this probability a pixel gets no word.", min=0, max=1)]
+MinScore = Annotated[
+    float, Option("Pixels whose best word has a lower probability get no word.", min=0, max=1)
+]
 MaxEntropy = Annotated[
     float | None,
     Option(
-        "Above this entropy of its words' probabilities a pixel gets no word; of K words it is ln K at "
-        "most. Default: no bound.",
+        "Pixels in which the probabilities of the words have a higher entropy get no word; with K words it is at most "
+        "ln K. Default: no bound.",
         min=0,
         metavar="NATS",
     ),
@@ -188,8 +189,8 @@ class TwoStage:
     background_tokens: Annotated[
         Literal["keep", "drop"] | None,
         Option(
-            "drop leaves out the patches of a crop that show nothing of the mask, and prompts with "
-            "them. Default: keep."
+            "drop leaves out the patches of a crop that show nothing of the mask, and with them the prompts. "
+            "Default: keep."
         ),
     ] = None
     crop_size: CropSize = None

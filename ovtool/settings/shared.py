@@ -29,7 +29,8 @@ Inputs = Annotated[
 Captions = Annotated[
     str,
     Option(
-        "A data set (coco means coco:train2017 here), or a COCO captions JSON with --images DIR.",
+        "A data set (coco means coco:train2017 here), or with --images DIR a COCO captions JSON or a table "
+        "(CSV, TSV) of image and caption.",
         metavar="SPEC",
         panel="Images",
     ),
@@ -70,17 +71,17 @@ Json = Annotated[bool, OutputOption("Print one JSON document on stdout.")]
 Plot = Annotated[Path | None, OutputOption("Draw the result here, as PNG.", metavar="FILE")]
 
 # --- fields that several classes have ----------------------------------------------------------------
-Resume = Annotated[bool, RunOption("Go on with a run that was cut off, from what it left.")]
+Resume = Annotated[bool, RunOption("Continue an interrupted run from what it left.")]
 Overwrite = Annotated[bool, RunOption("Replace an output that exists.")]
 Update = Annotated[
     bool,
     RunOption(
-        "Do nothing where the output was made with these settings and nothing that is read is newer; else "
-        "replace it, and go on with what a run that was cut off left, where that fits."
+        "Do nothing if the output was made with these settings and no input is newer. Otherwise make it again, from "
+        "what an interrupted run with the same settings left, if there is one."
     ),
 ]
 DryRun = Annotated[bool, RunOption("Print what would be read, done and written, and stop.")]
-Seed = Annotated[int, Option("The start of every random choice.", min=0)]
+Seed = Annotated[int, Option("The seed of all random numbers.", min=0)]
 BatchSize = Annotated[
     int | None,
     Option(
@@ -101,8 +102,8 @@ ShortSide = Annotated[
 Window = Annotated[
     int | None,
     Option(
-        "Side of the sliding windows, in pixels of the resized image; 0 shows it whole. Default: what "
-        "the weights recommend, else 0.",
+        "Side of the sliding windows, in pixels of the resized image; 0 shows the whole image at once. "
+        "Default: what the weights recommend, else 0.",
         min=0,
     ),
 ]
@@ -171,7 +172,7 @@ Crf = Literal["pydensecrf", "irn", "weaktr", "weaktr-segmenter", "clip-es", "wec
 # Fields of a training. None is the method's own, which a command says by its default object.
 Steps = Annotated[
     int | None,
-    Option("Steps of the training, in place of --epochs where that has a default.", min=1),
+    Option("Steps of the training, in place of --epochs.", min=1),
 ]
 Epochs = Annotated[
     float | None, Option("How often each image is seen, where --steps is not given.", min=0.01)
@@ -179,16 +180,11 @@ Epochs = Annotated[
 TrainingBatch = Annotated[
     int | None, Option("Images of a training step, over all processes.", min=1)
 ]
-LearningRate = Annotated[
-    float | None, Option("Peak learning rate, by default the method's own.", min=0)
-]
+LearningRate = Annotated[float | None, Option("Peak learning rate.", min=0)]
 WeightDecay = Annotated[float | None, Option("Weight decay of the optimiser.", min=0)]
 Warmup = Annotated[
     int | None,
-    Option(
-        "Steps in which the learning rate rises, by default the method's own, at most a fifth of all.",
-        min=0,
-    ),
+    Option("Steps in which the learning rate rises, at most a fifth of all steps.", min=0),
 ]
 # of trainings in which the architecture decides
 ArchitectureRate = Annotated[
@@ -200,7 +196,7 @@ ArchitectureDecay = Annotated[
 ArchitectureWarmup = Annotated[
     int | None,
     Option(
-        "Steps in which the learning rate rises, at most a tenth of all. Default: the architecture's.",
+        "Steps in which the learning rate rises, at most a tenth of all steps. Default: the architecture's.",
         min=0,
     ),
 ]

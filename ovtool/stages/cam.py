@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from torch import Tensor
 from ovtool.batches import labels as label_batches
 from ovtool.batches.readable import Check
 from ovtool.cams import sources as cam_sources
+from ovtool.cams import training as cam_training
 from ovtool.cams.sources import NetworkMaps, Source
+from ovtool.cams.training import Maker
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, image_labels, merge, parts, plots, tensors
 from ovtool.formats.image_labels import Labelled
@@ -39,9 +42,9 @@ from ovtool.settings.cam import (
 from ovtool.settings.layers import as_data
 from ovtool.settings.option import name_of
 from ovtool.settings.shared import Compute, Run
+from ovtool.trainers import classifier as classifier_trainer
 from ovtool.training import checkpoints, distributed, loop
-from ovtool.training import run as training_run
-from ovtool.training.loop import Record
+from ovtool.training import run as frames
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
@@ -144,8 +147,6 @@ def run(
             listed, Check(run.strict, method.loader_workers, progress)
         )
     if isinstance(method, ClassifierMaps):
-        from ovtool.trainers import classifier as classifier_trainer
-
         classifier_trainer.check(usable)
     plan = Made(
         out=target,
@@ -159,12 +160,12 @@ def run(
         plan = replace(plan, is_first=ranks.is_first)
         clip = None
         if spread.affinity or isinstance(method, Gradcam | LabelMatching | PaclMaps):
-            from ovtool.models import clip as door
+            from ovtool.models import clip as clips
 
-            clip = door.load(compute.model, ranks.device, torch.float32)
+            clip = clips.load(compute.model, ranks.device, torch.float32)
         if run.dry_run:
             return replace(plan, plan=runs.plan_of(len(listed.images), run, place))
-        frame = training_run.Frame(
+        frame = frames.Frame(
             outputs=outputs,
             shapes={"labels": usable.digest, "model": "" if clip is None else clip.fingerprint},
             title=f"cam --method {plan.method}",
@@ -182,9 +183,9 @@ def run(
     return made if made.shard is not None else replace(made, **_finished(method, maker, frame))
 
 
-def _checked_outputs(target: str, method: CamMethod, run: Run) -> training_run.Outputs:
+def _checked_outputs(target: str, method: CamMethod, run: Run) -> frames.Outputs:
     """The places that are written to, checked before any work."""
-    outputs = training_run.Outputs(Path(target), Path(target).with_suffix(".png"))
+    outputs = frames.Outputs.of(target)
     runs.check_place(target, run)
     if run.shard is not None and _trains(method):
         raise UsageError(
@@ -228,7 +229,7 @@ def _check_files(method: CamMethod) -> None:
         raise InputError(f"no such file: {path}")
 
 
-def _finished(method: CamMethod, maker: _Maker, frame: training_run.Frame) -> dict[str, Any]:
+def _finished(method: CamMethod, maker: Maker, frame: frames.Frame) -> dict[str, Any]:
     """Draws the curve of a training, removes its checkpoint, and returns what to add to the outcome."""
     written = {}
     if maker.curve is not None and _trains(method):
@@ -241,23 +242,13 @@ def _finished(method: CamMethod, maker: _Maker, frame: training_run.Frame) -> di
     return {"loss": maker.curve[-1]["loss"] if maker.curve else None, "written": written}
 
 
-@dataclass(frozen=True, eq=False)
-class _Maker:
-    """What makes the maps, with what a file says of it and what its training left."""
-
-    source: Source
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    begun: training_run.Begun | None = None
-    curve: list[Record] | None = None
-
-
 def _maker(
     method: CamMethod,
     spread: Spread,
     labels: Labelled,
     clip: Clip | None,
-    frame: training_run.Frame,
-) -> _Maker:
+    frame: frames.Frame,
+) -> Maker:
     """The maker of the maps of a method, trained where it has to be."""
     maker = _plain_maker(method, labels, clip, frame)
     if not spread.affinity:
@@ -273,33 +264,25 @@ def _maker(
 
 
 def _plain_maker(
-    method: CamMethod, labels: Labelled, clip: Clip | None, frame: training_run.Frame
-) -> _Maker:
+    method: CamMethod, labels: Labelled, clip: Clip | None, frame: frames.Frame
+) -> Maker:
     """The maker of maps that are not spread yet."""
     if isinstance(method, GivenMaps):
-        return _Maker(cam_sources.GivenFiles.of(method.from_maps, labels))
-    views = (labels.categories, method.scales, method.flip)
+        return Maker(cam_sources.GivenFiles.of(method.from_maps, labels))
     if isinstance(method, ClassifierMaps):
-        from ovtool.cams import training as cam_training
-
-        learned = cam_training.classifier(method, labels, frame)
-        source = NetworkMaps(cam_sources.classifier(learned.network), *views)
-        return _Maker(source, learned.settings, learned.begun, learned.curve)
+        return cam_training.classifier(method, labels, frame)
     assert clip is not None
     if isinstance(method, LabelMatching):
-        from ovtool.cams import training as cam_training
-
-        trained = cam_training.generator(method, labels, clip, frame)
-        source = NetworkMaps(cam_sources.generator(trained.network), *views)
-        return _Maker(source, trained.settings, trained.begun, trained.curve)
+        return cam_training.generator(method, labels, clip, frame)
+    views = (labels.categories, method.scales, method.flip)
     if isinstance(method, PaclMaps):
         source = NetworkMaps(cam_sources.pacl(clip, labels, method), *views)
         head = tensors.fingerprint(tensors.load(method.pacl)[1])
-        return _Maker(source, as_data(method, {"pacl": head}))
+        return Maker(source, as_data(method, {"pacl": head}))
     gradcam, origins = recommendations.settled(clip, method, cam_sources.GRADCAM)
     network, words = cam_sources.gradcam(clip, labels, gradcam)
     settings = as_data(gradcam) | {"background_words": list(words), "origins": dict(origins)}
-    return _Maker(NetworkMaps(network, *views), settings)
+    return Maker(NetworkMaps(network, *views), settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,12 +293,12 @@ class _Maps:
     source: Source
     settings: Mapping[str, Any]
     clip: Clip | None
-    frame: training_run.Frame
+    frame: frames.Frame
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", image_labels.of_image(self.labels))
-
-    ids: Mapping[str, tuple[int, ...]] = field(init=False)
+    @cached_property
+    def ids(self) -> Mapping[str, tuple[int, ...]]:
+        """The categories of each image, by its name."""
+        return image_labels.of_image(self.labels)
 
     def part_output(self, items: Sequence[ImageItem]) -> engine.PartOutput:
         """The records of a part, with its maps as tensors."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ovtool.errors import InputError, OvtoolError, UpToDate, UsageError
+from ovtool.errors import InputError, OvtoolError, UpToDate, UsageError, short
 from ovtool.formats import (
     atomic,
     coco,
@@ -13,17 +13,21 @@ from ovtool.formats import (
     coco_checks,
     coco_repair,
     file_matching,
+    folders,
     image_search,
     images,
     kinds,
     label_maps,
     labelled,
+    panoptic,
+    panoptic_files,
     tensors,
 )
 from ovtool.formats.json_sections import Entries
 from ovtool.inputs import any_masks, data_folders
 from ovtool.inputs import asked as requests
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
+from ovtool.outputs import mask_formats
 from ovtool.settings.shared import Run
 
 
@@ -53,7 +57,7 @@ def run(
         OutputExistsError: `out` exists.
         UpToDate: with `run.update` it is newer than the file that is read.
     """
-    names = sources.names_of(files)
+    names = image_inputs.names_of(files)
     if not fix:
         if out is not None:
             raise UsageError("-o is where --fix writes; give --fix with it")
@@ -65,29 +69,46 @@ def run(
         requests.refuse_inputs([Path(out)], [Path(names[0])])
         if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
             raise UpToDate(out)
-    return [_repaired(names[0], str(out), run.dry_run)]
+    return [_repaired(names[0], str(out), run)]
 
 
-def _repaired(source: str, out: str, is_plan: bool) -> dict[str, Any]:
+def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:
     where = "standard input" if source == "-" else source
     report: dict[str, Any] = {"file": source, "kind": None, "defects": []}
     try:
         report["kind"], content = kinds.kind_of(source)
+        if report["kind"] == "COCO panoptic":
+            return {**report, "repaired": _repaired_segments(source, content, out, run)}
         if report["kind"] != "COCO masks":
-            raise UsageError(f"{where} is no COCO JSON of masks; --fix repairs those alone")
+            raise UsageError(
+                f"{where} is no COCO JSON of masks or panoptic segments; --fix repairs those alone"
+            )
         sections, repairs = coco_repair.repaired(content)
         dataset = coco.parse(sections, where)
-        if not is_plan:
+        if not run.dry_run:
             coco.write(dataset, out)
     except OvtoolError as error:
         if isinstance(error, UsageError):
             raise
         return {**report, "defects": [str(error)]}
-    counts = {**repairs, **dataset.repairs}
-    line = (
+    return {**report, "repaired": _what_was_done(out, {**repairs, **dataset.repairs})}
+
+
+def _repaired_segments(source: str, content: Any, out: str, run: Run) -> str:
+    """Writes panoptic segments again, with their PNGs beside; what was done, as one line."""
+    if source == "-" or out == "-":
+        raise UsageError("the PNGs of panoptic segments lie beside their JSON; name files for -")
+    folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
+    dataset = panoptic.read(Path(source), content)
+    if not run.dry_run:
+        mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
+    return _what_was_done(out, dataset.repairs)
+
+
+def _what_was_done(out: str, counts: Mapping[str, int]) -> str:
+    return (
         coco_repair.sentence(out, counts, "") if counts else f"{out}: there was nothing to repair"
     )
-    return {**report, "repaired": line}
 
 
 def _report(source: str) -> dict[str, Any]:
@@ -105,6 +126,8 @@ def _defects(kind: str, source: str, content: Any) -> Iterator[str]:
     where = "standard input" if source == "-" else source
     if kind == "COCO masks":
         yield from _coco(content, where)
+    elif kind == "COCO panoptic":
+        yield from panoptic.defects(path, content)
     elif kind in kinds.FOREIGN:
         yield from _caught(any_masks.read, source)
     elif kind == "COCO captions":
@@ -265,7 +288,7 @@ def _results(content: Iterable[Any], where: str) -> Iterator[str]:
     for index, entry in enumerate(content):
         place = f"{where}: entry {index}"
         if not isinstance(entry, dict):
-            yield f"{place} is {coco_checks.short(entry)}, not an object; remove it"
+            yield f"{place} is {short(entry)}, not an object; remove it"
             continue
         lacking = [key for key in ("image_id", "category_id", "score") if key not in entry]
         if "segmentation" not in entry and "bbox" not in entry:
@@ -294,12 +317,23 @@ def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
 
 def _label_maps(folder: Path) -> Iterator[str]:
     classes_file = folder / labelled.CLASSES_FILE
-    label_maps.read_classes(classes_file)
+    names = label_maps.read_classes(classes_file)
     files = labelled.label_map_files(folder)
     if not files:
         yield f"{folder} holds no label map; put a PNG there for each image"
+    highest = -1
+    has_unlabelled = False
     for path in files:
         try:
             yield from _label_map(path, classes_file)
+            labels = label_maps.read(path)
         except OvtoolError as error:
             yield str(error)
+            continue
+        highest = max(highest, int(labels.max()))
+        has_unlabelled = has_unlabelled or bool((labels == label_maps.UNLABELLED).any())
+    if highest == 0 and has_unlabelled and len(names) > 1:
+        yield (
+            f"every label map of {folder} holds 0 and 255 alone, and 255 is a pixel without a label; where it is of "
+            f"the class {short(names[1])}, write 1"
+        )

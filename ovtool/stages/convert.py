@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import ovtool
 from ovtool.errors import InputError, UpToDate, UsageError
-from ovtool.formats import atomic, coco, colour_maps, folders, panoptic, rle
+from ovtool.formats import atomic, coco, colour_maps, folders, panoptic_files, rle
 from ovtool.formats.mask_store import Masks, by_image, masks_of
 from ovtool.inputs import any_masks
 from ovtool.inputs import asked as requests
@@ -91,7 +91,7 @@ def run(
         _check_checkpoint(source, how, images, truth)
         return _checkpoint(Path(source), Path(out or Path(source).stem), run)
     target = _default_name(source, to) if out is None else str(out)
-    beside = panoptic.images_folder(Path(target)) if to == "coco-panoptic" else None
+    beside = panoptic_files.images_folder(Path(target)) if to == "coco-panoptic" else None
     is_file = to in mask_formats.FILES
     _check_colours(source, to, how)
     _check_apart(Path(target) if beside is None else beside, (source, truth, images, *_files(how)))
@@ -111,6 +111,7 @@ def run(
         lost = mask_formats.not_held(dataset, to)
     else:
         home = images or any_masks.images_folder(source)
+        _check_places(target, beside, is_file, run)  # another run may have written it meanwhile
         with progress(len(dataset.images), f"writing {to}") as advance:
             request = Request(
                 to=to,

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ovtool.datasets import art, registry
+from ovtool.datasets import art, label_files, registry
 from ovtool.datasets.nouns import table
 from ovtool.errors import InputError
 
@@ -90,6 +90,7 @@ def _files(files: registry.DataSet, lists: Sequence[Path]) -> list[dict[str, Any
         ("captions", files.captions),
         ("names of objects", files.objects),
         ("label maps", maps),
+        ("names of the classes", label_files.names_file(files)),
         ("panoptic JSON", panoptic[0]),
         ("panoptic PNG files", panoptic[1]),
     )

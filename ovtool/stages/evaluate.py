@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ovtool
@@ -122,14 +123,16 @@ def run(
     of_objects = isinstance(metric, Recall | AveragePrecision | Seeds)
     truth = predictions.truth_file(files[-1], of_objects, isinstance(metric, Seeds))
     if run.dry_run:
-        images = [_planned(file, truth, metric) for file in files[:-1]]
+        images = [_measures(metric).planned(file, truth, metric) for file in files[:-1]]
         return {
             "metric": name_of(type(metric)),
             "images": images[0],
             "output": out,
             "dry_run": True,
         }
-    measured = [_measured(file, truth, metric, run.workers, progress) for file in files[:-1]]
+    measured: list[Measured] = [
+        _measures(metric).measure(file, truth, metric, run.workers, progress) for file in files[:-1]
+    ]
     first, last = measured[0], measured[-1]
     results = [
         {
@@ -154,6 +157,7 @@ def run(
     result["ovtool"] = _provenance(files, metric)
     if target is not None:
         result["ovtool"]["asked"] = asked.digest
+        atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
         atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 
@@ -169,33 +173,15 @@ def _truth_given(ground_truth: str | Path | None, source: Source) -> str:
     return str(source.coco or ground_truth)
 
 
-def _planned(prediction: str, ground_truth: str, metric: Metric) -> int:
-    """How many images would be measured. Raises as the measuring does for files that do not go together."""
-    if isinstance(metric, Panoptic):
-        return panoptic.planned(prediction, ground_truth, metric)
+def _measures(metric: Metric) -> ModuleType:
+    """The module that measures, `measure`, and that says how many images it would measure, `planned`."""
     if isinstance(metric, Seeds):
         from ovtool.measures import seeds  # torch, which no other measure needs
 
-        return seeds.planned(prediction, ground_truth, metric)
-    if isinstance(metric, MeanIou):
-        return label_maps.planned(prediction, ground_truth, metric)
-    return len(predictions.open_masks(prediction, ground_truth, metric.missing).truth)
-
-
-def _measured(
-    prediction: str, ground_truth: str, metric: Metric, workers: int, progress: Progress
-) -> Measured:
+        return seeds
     if isinstance(metric, Panoptic):
-        return panoptic.measure(prediction, ground_truth, metric, workers, progress)
-    if isinstance(metric, Seeds):
-        from ovtool.measures import seeds
-
-        return seeds.measure(prediction, ground_truth, metric, progress)
-    if isinstance(metric, MeanIou):
-        return label_maps.measure(prediction, ground_truth, metric, workers, progress)
-    if isinstance(metric, AveragePrecision):
-        return masks.measure_precision(prediction, ground_truth, metric, progress)
-    return masks.measure_recall(prediction, ground_truth, metric, progress)
+        return panoptic
+    return label_maps if isinstance(metric, MeanIou) else masks
 
 
 def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> dict[str, Any]:

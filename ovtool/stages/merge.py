@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ovtool.errors import InputError, UpToDate, UsageError
 from ovtool.formats import atomic, coco, merge
 from ovtool.formats.merge import Output
 from ovtool.inputs import asked as requests
-from ovtool.outputs.crops import PairCrops
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.shared import Run
-from ovtool.stages import mine_pairs, propose, refine
-
-if TYPE_CHECKING:
-    import torch
-
-Finish = Callable[
-    [coco.Dataset, "Sequence[Mapping[str, torch.Tensor]]", Mapping[str, str], Mapping[str, Any]],
-    None,
-]
-# what a command does with all parts beside writing its file
-FINISH: Mapping[str, Finish] = {
-    "propose": propose.finish,
-    "mine-pairs": mine_pairs.finish,
-    "refine": refine.finish,
-}
 
 
 def run(
@@ -76,12 +59,24 @@ def run(
     if run.dry_run:
         return Outcome(dataset, target, files=places, planned=len(dataset.images))
     tensors = pieces.tensors()
-    command = info["ovtool"]["command"]
-    if command in FINISH:
-        FINISH[command](dataset, tensors, places, output.facts)
+    # what needs torch is imported where there is something to do, which is seldom
+    if info["ovtool"]["command"] == "refine" and not dataset.annotations:
+        from ovtool.stages import refine
+
+        refine.finish(dataset, tensors, places, output.facts)
+    if "embeddings" in places:
+        from ovtool.stages import propose
+
+        propose.finish(dataset, tensors, places, output.facts)
+    if "crops" in places:
+        from ovtool.outputs.crops import PairCrops
+
+        crops = PairCrops(Path(places["crops"]))
+        crops.finish(dataset)
+    atomic.check_output(Path(target), run.replaces)  # another run may have written it meanwhile
     merge.write(dataset, tensors, output, target)
     if "crops" in places:
-        PairCrops(Path(places["crops"])).clean()
+        crops.clean()
     return Outcome(dataset, target, dataset.info["ovtool"]["failures"], files=places)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ovtool.formats import coco, merge, parts, rle
 from ovtool.formats.captions import CaptionedImage
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
-from ovtool.inputs import captions as captioned_images
+from ovtool.inputs import captions as caption_inputs
 from ovtool.inputs.captions import Mention
 from ovtool.models import noun_masks, recommendations, resolve
 from ovtool.models import nouns as tagging
@@ -35,8 +34,8 @@ from ovtool.proposers import by_name, proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings import layers
 from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
@@ -124,7 +123,7 @@ def run(
     """Writes the best mask of every noun of every caption as COCO JSON: the nouns are its categories.
 
     Args:
-        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), or a COCO captions JSON.
+        captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), a COCO captions JSON, or a table of captions.
         images: the folder that the file names of a captions JSON start from.
         nouns: which words of the captions count.
         matching: where the masks come from, and how a noun takes its own.
@@ -146,10 +145,10 @@ def run(
     compute = resolve.for_data(compute, captions)
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
-    items, captioned = captioned_images.find(spec, folder, limit)
-    target = str(out or captioned_images.default_output(spec, "pairs.json"))
+    items, captioned = caption_inputs.find(spec, folder, limit)
+    target = str(out or caption_inputs.default_output(spec, "pairs.json"))
     written = PairCrops(None if crops is None else Path(crops))
-    captions_file, _ = captioned_images.locate(spec, folder)
+    captions_file, _ = caption_inputs.locate(spec, folder)
     shaping = (nouns, nouns.spacy_model, matching, compute, run)
     asked = requests.of("mine-pairs", *shaping, sources=(captions_file,), items=items)
     run = requests.begin(asked, target, run, (written.target,))
@@ -179,7 +178,7 @@ def run(
             description="mining",
             output=merge.Output(asked=asked.digest),
             beside=runs.places_from(target, written.places),
-            finish=partial(finish, places=written.places, facts={}),
+            finish=lambda dataset, _: written.finish(dataset),
         ),
         run,
         progress,
@@ -187,16 +186,6 @@ def run(
     if outcome.shard is None:
         written.clean()
     return dataclasses.replace(outcome, files=written.places)
-
-
-def finish(
-    dataset: coco.Dataset,
-    tensors: Sequence[Mapping[str, torch.Tensor]],
-    places: Mapping[str, str],
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes the list of the crops, or packs them, where crops are kept."""
-    PairCrops(Path(places["crops"]) if "crops" in places else None).finish(dataset)
 
 
 def _check_places(target: str, written: PairCrops, run: Run) -> bool:
@@ -210,9 +199,9 @@ def _check_places(target: str, written: PairCrops, run: Run) -> bool:
 def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipeline) -> Mentions:
     """The nouns of each image's captions."""
     drawn = [
-        captioned_images.choose(image, nouns.captions_per_image, nouns.seed) for image in captioned
+        caption_inputs.choose(image, nouns.captions_per_image, nouns.seed) for image in captioned
     ]
-    mentioned = captioned_images.mentions(
+    mentioned = caption_inputs.mentions(
         drawn, pipeline, pos=nouns.pos, chunks=nouns.chunks, stop=_stop_words(nouns)
     )
     return {image.file_name: own for image, own in zip(captioned, mentioned, strict=True)}
@@ -244,9 +233,9 @@ def _miner(
 ) -> Miner:
     """Loads the CLIP and embeds every noun as the captions say it. A noun that a small model learned in that form
     alone, such as grapes, has it in place of its lemma."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip = door.load(compute.model, device, devices.precision(compute.precision, device))
+    clip = clips.load(compute.model, device, devices.precision(compute.precision, device))
     mentions = {
         name: [
             dataclasses.replace(mention, noun=noun_masks.named(clip, mention.noun))

@@ -115,7 +115,7 @@ def run(
         "alignment",
         {
             "images": len(probe.truth.items),
-            "words_an_image": probe.truth.words.mean_count,
+            "words_an_image": probe.truth.words_an_image,
             **table,
             "mixed": counts.left_out[MIXED],
             "ignored": counts.left_out[IGNORED],
@@ -150,9 +150,8 @@ def _count(
     progress: Progress,
 ) -> Counts:
     """Reads the patches of every image in each way."""
-    truth, words = probe.truth, probe.truth.words
-    embedded = probe.embedded(alignment.templates)
-    classes = len(words.truth.classes)
+    truth, embedded = probe.truth, probe.embedded(alignment.templates)
+    classes = len(truth.labels.classes)
     patches = torch.zeros(len(truth.items), classes, dtype=torch.int64)
     right = torch.zeros(len(readings), *patches.shape, dtype=torch.int64)
     left_out = {MIXED: 0, IGNORED: 0}
@@ -163,10 +162,10 @@ def _count(
             for kind in left_out:
                 left_out[kind] += int((true == kind).sum())
             patches[number] = torch.bincount(true[true >= 0], minlength=classes)
-            places, owner = words.rows(item.name)
-            competing = torch.tensor(words.competing(item.name))
+            text, owner = embedded.of_image(item.name)
+            competing = torch.tensor(truth.words.of_image(item.name))
             for row, reading in enumerate(readings):
-                best = _named(reading.encode, view.crops, embedded[places], owner)
+                best = _named(reading.encode, view.crops, text, owner)
                 hit = true[(competing[best] == true) & (true >= 0)]
                 right[row, number] = torch.bincount(hit, minlength=classes)
             advance()

@@ -88,7 +88,7 @@ def run(
         {
             "images": len(truth.items),
             "labels_an_image": float(labels.sum()) / len(truth.items),
-            "words_an_image": truth.words.mean_count,
+            "words_an_image": truth.words_an_image,
             "rows": rows,
         },
         probe.clip,
@@ -105,33 +105,32 @@ def _scored(
         Scores float32 (images, classes), minus infinity where the class is not in the image's list, and
         labels, bool of the same shape.
     """
-    truth, words = probe.truth, probe.truth.words
-    embedded = probe.embedded(classify.templates)
+    truth, embedded = probe.truth, probe.embedded(classify.templates)
     names = [POOLED[probe.clip.pooling], *([] if probe.head is None else [HEAD])]
-    shape = (len(truth.items), len(words.classes))
+    shape = (len(truth.items), len(truth.words.classes))
     scores = {name: torch.full(shape, -torch.inf) for name in names}
     labels = torch.zeros(shape, dtype=torch.bool)
     with progress(len(truth.items), "probing") as advance:
         for number, item in enumerate(truth.items):
             rgb, true = truth.read(item)
             labels[number, true[true >= 0]] = True
-            places, owner = words.rows(item.name)
+            text, owner = embedded.of_image(item.name)
             side = probe.clip.image_size
             pixels = dense_scores.prepare(probe.clip, torch.from_numpy(rgb), side)
-            ways = _scores(probe, pixels, embedded[places])
+            ways = _scores(probe, pixels, text)
             for name, of_words in zip(names, ways, strict=True):
                 best = class_maps.class_scores(of_words.cpu(), owner)
-                scores[name][number, words.competing(item.name)] = best
+                scores[name][number, list(truth.words.of_image(item.name))] = best
             advance()
     return scores, labels
 
 
 def _scores(probe: Probe, pixels: Tensor, text: Tensor) -> list[Tensor]:
     """The scores of an image (1, 3, H, W) with texts (N, D) by each way: (N,) each, in -1..1."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl
 
-    scores = [(door.encode_images(probe.clip, pixels) @ text.T)[0]]
+    scores = [(clips.encode_images(probe.clip, pixels) @ text.T)[0]]
     head = probe.head
     if head is not None:
         with torch.no_grad():

@@ -182,11 +182,11 @@ def _patches(
 
 def _tokens(probe: Probe, blocks: Sequence[int], crops: Tensor) -> dict[str, Tensor]:
     """The patches of the crops (n, 3, H, W) by row of the table: (n, h, w, width) each."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import pacl as heads
 
     clip, head = probe.clip, probe.head
-    layers = door.layer_tokens(clip, crops, [block - 1 for block in blocks])
+    layers = clips.layer_tokens(clip, crops, [block - 1 for block in blocks])
     rows = {f"{BLOCK}{block}": tokens for block, tokens in zip(blocks, layers, strict=True)}
     return rows if head is None else {**rows, HEAD: heads.patch_features(clip, head, crops)}
 

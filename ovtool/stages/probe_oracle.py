@@ -82,9 +82,9 @@ class Counts:
 
     def measure(self, row: str) -> Measure:
         """The figures of a row, as the bootstrap takes them."""
-        hits, truth, predicted = np.stack(self.of_images[row], axis=1)  # (N, K) each
-        ious = bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
-        pixels = bootstrap.ratio("pixel_accuracy", hits.sum(1), truth.sum(1))
+        ious = bootstrap.mean_ious(ImageCounts.of(self.of_images[row]))
+        hits, truth = np.array([own[:2].sum(axis=1) for own in self.of_images[row]], np.float64).T
+        pixels = bootstrap.ratio("pixel_accuracy", hits, truth)
         masks = bootstrap.ratio("accuracy", np.array(self.right[row]), np.array(self.masks))
         return lambda times: {**ious(times), **pixels(times), **masks(times)}
 
@@ -131,7 +131,7 @@ def run(
         {
             "images": len(probe.truth.items),
             "masks": sum(counts.masks),
-            "words_an_image": probe.truth.words.mean_count,
+            "words_an_image": probe.truth.words_an_image,
             "rows": [{**_row(name, counts), **own} for name, own in zip(names, sure, strict=True)],
         },
         probe.clip,
@@ -169,9 +169,8 @@ def _count(
     progress: Progress,
 ) -> Counts:
     """Names the true masks and the proposals of every image."""
-    truth, words = probe.truth, probe.truth.words
-    embedded = probe.embedded(oracle.templates)
-    classes = len(words.truth.classes)
+    truth, embedded = probe.truth, probe.embedded(oracle.templates)
+    classes = len(truth.labels.classes)
     names = [*(row.name for row in rows), PROPOSED]
     counts = Counts(
         {name: np.zeros((classes, classes + 1), np.int64) for name in names},
@@ -184,14 +183,14 @@ def _count(
             labels = true.numpy()
             present = np.unique(labels[labels >= 0])
             counts.masks.append(len(present))
-            places, owner = words.rows(item.name)
-            competing = np.array(words.competing(item.name))
+            text, owner = embedded.of_image(item.name)
+            competing = np.array(truth.words.of_image(item.name))
             masks = torch.from_numpy(labels[None] == present[:, None, None])
             for row in rows:
                 whole = np.full(classes + 1, -1)
                 if len(present):
                     vectors = _encoded(row, rgb, masks, oracle.crop_size, batch_size)
-                    scores = class_maps.class_scores(vectors @ embedded[places].T, owner, dim=1)
+                    scores = class_maps.class_scores(vectors @ text.T, owner, dim=1)
                     whole[present] = competing[scores.argmax(1).cpu().numpy()]
                 confusion = metrics.confusion(whole[labels], labels, classes)
                 counts.add(row.name, confusion, int((whole[present] == present).sum()))

@@ -17,7 +17,7 @@ from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, merge, parts, rle, tensors
 from ovtool.formats.images import ImageItem
 from ovtool.inputs import asked as requests
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 from ovtool.models import resolve
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name
@@ -25,8 +25,8 @@ from ovtool.proposers.by_name import Proposer
 from ovtool.proposers.proposals import Proposals, max_iou, min_area
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings import layers
 from ovtool.settings.propose import Propose
 from ovtool.settings.shared import Compute, Run, Source
@@ -75,11 +75,11 @@ def run(
     devices.set_threads(compute.threads)
     place = devices.choose(compute.device)
     name = masks.proposer or by_name.default_name(compute.model)
-    items = sources.find(inputs, source.coco, source.images, source.limit, source.exif)
-    target = str(out or sources.default_output(inputs, items, source.coco, "proposals"))
+    items = image_inputs.find(inputs, source.coco, source.images, source.limit, source.exif)
+    target = str(out or image_inputs.default_output(inputs, items, source.coco, "proposals"))
     embeddings = None if save_embeddings is None else Path(save_embeddings)
     _check_places(target, embeddings, run)
-    named = (*sources.data_set_of(inputs), source.coco)
+    named = (*image_inputs.data_set_of(inputs), source.coco)
     asked = requests.of("propose", masks, name, compute, run, format, sources=named, items=items)
     run = requests.begin(asked, target, run, (embeddings,), is_list=format == "results")
     clip = _clip(compute.model, place) if by_name.is_trained(name) else None
@@ -195,9 +195,9 @@ def _clip(model: str | None, device: torch.device) -> Clip | None:
     """The CLIP that a trained proposer must belong to; None where none is named."""
     if model is None:
         return None
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    return door.load(model, device, torch.float32)
+    return clips.load(model, device, torch.float32)
 
 
 def _provenance(settings: Propose, propose: Proposer) -> dict[str, Any]:

@@ -32,14 +32,14 @@ from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.settings.layers import as_data
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks, RefineFormat, background_rule
 from ovtool.settings.segment import Drawn
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import distributed
-from ovtool.training import run as training_run
+from ovtool.training import run as frames
 
 if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
     from ovtool.models.clip import Clip
@@ -113,9 +113,9 @@ def run(
     drawings.check(items, run.overwrite or runs.goes_on(target, run))
     clip = None
     if "prompts" in apply.apply or apply.reads_attention:
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
-        clip = door.load(compute.model, place, torch.float32, given.model)
+        clip = clips.load(compute.model, place, torch.float32, given.model)
     regions = (
         None if apply.proposals is None else proposal_sources.from_file(apply.proposals, items)
     )
@@ -129,16 +129,9 @@ def run(
     settings = _provenance(given, apply, training, masking, regions)
     if run.dry_run:
         return runs.planned(items, categories, target, run, place)
-    maps_of: MapsOf = lambda image, rgb: given.of(image.id)  # noqa: E731
+    maps_of = _maps_of_file(given)
     if training is not None and kept is not None:
-        frame = training_run.Frame(
-            outputs=training_run.Outputs(kept, kept.with_suffix(".png")),
-            shapes={},
-            title="refine --apply prompts",
-            run=run,
-            ranks=distributed.alone(place),
-            progress=progress,
-        )
+        frame = _frame(kept, run, place, progress)
         maps_of = _maps_of_generator(training.trained(frame))
     drawings.prepare()
     context = Context(clip, None, apply, _against(masks.background_score))
@@ -291,6 +284,23 @@ def _check_maps(cams: Cams, source: str) -> None:
             f"{source}: every map has one value everywhere, so none says where its class is; make the maps "
             "again"
         )
+
+
+def _frame(kept: Path, run: Run, device: torch.device, progress: Progress) -> frames.Frame:
+    """What surrounds the training of the step `prompts`, whose generator is kept there."""
+    return frames.Frame(
+        outputs=frames.Outputs.of(kept),
+        shapes={},
+        title="refine --apply prompts",
+        run=run,
+        ranks=distributed.alone(device),
+        progress=progress,
+    )
+
+
+def _maps_of_file(cams: Cams) -> MapsOf:
+    """The maps that were read."""
+    return lambda image, rgb: cams.of(image.id)
 
 
 def _maps_of_generator(generator: Any) -> MapsOf:

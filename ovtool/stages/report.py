@@ -89,7 +89,7 @@ def run(
     opened = report_files.opened(
         sources, None if truth is None else predictions.truth_file(truth, instances=False)
     )
-    made, failures = [], []
+    made, failures = report_page.Figures(), []
     comparison = _Comparison(opened.layers, truth is not None)
     if opened.layers:
         folder = images or (predictions.images_folder(truth) if truth else None) or Path()
@@ -104,9 +104,10 @@ def run(
                     rgb = items[name].rgb()
                     measures = {**comparison.of(own), **opened.of_images.get(image_stem(name), {})}
                     figure = Figure(name, rgb, _layers(opened, own, place, rgb), measures)
-                    made.append(report_page.packed(figure, page.side))
                 except InputError as error:
                     failures.append({"file_name": name, "reason": str(error)})
+                else:
+                    made.add(report_page.packed(figure, page.side))
                 advance()
         if not made:
             raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
@@ -121,6 +122,7 @@ def run(
         opened.made_by,
         asked.digest,
     )
+    atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
     size = report_page.write(target, content, made)
     if size > MAX_BYTES:
         _logger.warning(

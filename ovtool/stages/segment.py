@@ -15,8 +15,8 @@ from ovtool.models import resolve
 from ovtool.outputs.drawn_files import DrawnFiles, doubled_stems
 from ovtool.runtime import device as devices
 from ovtool.runtime import runs
+from ovtool.runtime.outcome import Outcome
 from ovtool.runtime.progress import Progress, no_progress
-from ovtool.runtime.runs import Outcome
 from ovtool.segmenters import records
 from ovtool.segmenters.prepare import as_method, prepared
 from ovtool.settings.segment import Drawn, Fused, Method

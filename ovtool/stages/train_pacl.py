@@ -30,7 +30,7 @@ from ovtool.trainers import pacl as trainer
 from ovtool.trainers import patch_validation
 from ovtool.trainers.pacl import PaclTraining
 from ovtool.training import distributed
-from ovtool.training import run as training
+from ovtool.training import run as frames
 from ovtool.training.distributed import Ranks
 from ovtool.training.run import Failure, Outputs, Trained
 
@@ -75,70 +75,78 @@ def run(
     captions = str(captions)
     compute = resolve.for_data(compute, captions)
     target = out or caption_inputs.default_output(captions, "pacl.safetensors")
-    place = training.opened(target, compute, run, progress)
-    dense_clip.last_blocks(pacl.last_block)
-    read, folder = _read(captions, None if images is None else Path(images))
+    place = frames.opened(target, compute, run, progress)
+    dense_clip.last_blocks(pacl.last_block)  # an unknown name is refused before any work
+    given = None if images is None else Path(images)
+    read, folder = _read(captions, given)
     place = requests.begin_training(place, "train-pacl", pacl, compute, sources=read, folder=folder)
     run = place.run
     check = Check(run.strict, pacl.loader_workers, progress)
-    source = _source(captions, None if images is None else Path(images), pacl, check)
+    source = _source(captions, given, pacl, check)
     failures = source.failures if isinstance(source, Listed) else ()
     with distributed.joined(place.device) as ranks:
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
         if isinstance(source, Sharded):
             caption_batches.require_shards(len(source.urls), ranks.world)
-        clip = door.load(compute.model, ranks.device, place.dtype)
+        clip = clips.load(compute.model, ranks.device, place.dtype)
         pacl, origins = trainer.settled(pacl, clip, source.count, ranks)
-        keeps = _keeps(pacl, source, clip, ranks)
+        tokens_kept = _keeps(pacl, source, clip, ranks)
         shapes = {
             **layers.as_data(pacl),
             "captions": source.digest,
-            "crops": not keeps,
+            "crops": not tokens_kept,
             "model": clip.fingerprint,
         }
         frame = place.frame(shapes, "train-pacl", ranks, failures)
-        with training.plain_errors(frame, "preparing the training", trainer.MEMORY):
-            head = trainer.begun(clip, pacl, place.dtype, ranks)
-            plan = _plan(place.outputs, head, source, keeps, failures)
+        with frames.plain_errors(frame, "preparing the training", trainer.MEMORY):
+            training = trainer.begun(clip, pacl, place.dtype, ranks)
+            plan = _plan(place.outputs, training, source, tokens_kept, failures)
             if run.dry_run:
                 return plan
-            begun = training.begin(frame)
+            begun = frames.begin(frame)
             if isinstance(source, Listed):
-                head.features.encode_captions(source.texts)
-                if keeps:
-                    head.features.encode_images(source, progress if ranks.is_first else no_progress)
-            validate = _validation(captions, source, head, check)
+                training.features.encode_captions(source.texts)
+                if tokens_kept:
+                    training.features.encode_images(
+                        source, progress if ranks.is_first else no_progress
+                    )
+            validate = _validation(captions, source, training, check)
             before = validate() if pacl.validate_every else {}
         left = Left() if isinstance(source, Sharded) else source.left
-        batches = trainer.loader(source, pacl, ranks, keeps, run.strict)
+        batches = trainer.loader(source, pacl, ranks, tokens_kept, run.strict)
         began = time.monotonic()
-        curve = training.train(trainer.task(head, batches, validate, left), begun)
+        curve = frames.train(trainer.task(training, batches, validate, left), begun)
         seconds = max(1e-9, time.monotonic() - began)
         speed = (len(curve) - begun.steps) * layers.known(pacl.batch_size) / seconds
         trained = dataclasses.replace(
             plan,
-            last=training.measures(curve),
+            last=frames.measures(curve),
             before=before,
             notes={
                 **plan.notes,
                 "left": dict(left.samples),
                 "cut": tuple(left.cut),
-                "logit_scale": head.head().logit_scale,
+                "logit_scale": training.head().logit_scale,
                 "images_per_second": round(speed, 1),
             },
             is_plan=False,
         )
         measures = {"before": before, "after": trained.after}
         more = {"images": source.count, **measures, "origins": origins}
-        training.finish(frame, curve, _saver(clip, head), begun, more=more)
+        frames.finish(frame, curve, _saver(clip, training), begun, more=more)
         return trained
+
+
+def _is_listed(captions: str) -> bool:
+    """Whether the images are listed in a file, and in no shards."""
+    return caption_inputs.is_data_set(captions) or not shards.is_shards(captions)
 
 
 def _read(captions: str, images: Path | None) -> tuple[list[str | Path], Path | None]:
     """What is read, and the folder of images; local shards are read one by one, others are known by
     their names."""
-    if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
+    if _is_listed(captions):
         source, folder = caption_inputs.locate(captions, images)
         return [source], folder
     return (list(shards.expand(captions)) if "{" in captions else [captions]), images
@@ -146,7 +154,7 @@ def _read(captions: str, images: Path | None) -> tuple[list[str | Path], Path | 
 
 def _source(captions: str, images: Path | None, pacl: Pacl, check: Check) -> Listed | Sharded:
     """The images of a list, those that can be read, or the shards."""
-    if caption_inputs.is_data_set(captions) or not shards.is_shards(captions):
+    if _is_listed(captions):
         source, folder = caption_inputs.locate(captions, images)
         return caption_batches.listed(captions, source, folder, pacl.seed, pacl.held_out, check)
     if images is not None:
@@ -167,7 +175,7 @@ def _keeps(pacl: Pacl, source: Listed | Sharded, clip: Clip, ranks: Ranks) -> bo
 
 def _plan(
     outputs: Outputs,
-    head: PaclTraining,
+    training: PaclTraining,
     source: Listed | Sharded,
     tokens_kept: bool,
     failures: Sequence[Failure],
@@ -177,38 +185,38 @@ def _plan(
 
     too_long, held_out, left = None, 0, {}
     if isinstance(source, Listed):
-        too_long = int(text.too_long(head.features.clip, source.texts).sum())
+        too_long = int(text.too_long(training.features.clip, source.texts).sum())
         held_out, left = len(source.held_out), dict(source.left.samples)
     return Trained(
         outputs,
-        {"head": sum(parameter.numel() for parameter in head.embedder.parameters())},
-        {"images": source.count, "held_out": held_out, "batch_size": head.settings.batch_size},
-        layers.known(head.settings.steps),
+        {"head": sum(parameter.numel() for parameter in training.embedder.parameters())},
+        {"images": source.count, "held_out": held_out, "batch_size": training.settings.batch_size},
+        layers.known(training.settings.steps),
         notes={"left": left, "cut": (), "too_long": too_long, "tokens_kept": tokens_kept},
         failures=failures,
         is_plan=True,
-        is_first=head.ranks.is_first,
+        is_first=training.ranks.is_first,
     )
 
 
 def _validation(
-    captions: str, source: Listed | Sharded, head: PaclTraining, check: Check
+    captions: str, source: Listed | Sharded, training: PaclTraining, check: Check
 ) -> Callable[[], dict[str, float]]:
     """Measures the head on the images held out; nothing without masks, and in all but one process."""
-    clip, known = head.features.clip, None
-    if isinstance(source, Listed) and head.ranks.is_first:
+    clip, known = training.features.clip, None
+    if isinstance(source, Listed) and training.ranks.is_first:
         known = patch_validation.load(captions, source.held_out, clip, check=check)
 
     def measured() -> dict[str, float]:
-        return {} if known is None else known.measure(clip, head.head())
+        return {} if known is None else known.measure(clip, training.head())
 
     return measured
 
 
-def _saver(clip: Clip, head: PaclTraining) -> training.Save:
+def _saver(clip: Clip, training: PaclTraining) -> frames.Save:
     """Writes the head's file."""
-    from ovtool.models import pacl as head_file
+    from ovtool.models import pacl as heads
 
-    return lambda path, settings: head_file.save(
-        path, clip, dataclasses.replace(head.head(), settings=settings)
+    return lambda path, settings: heads.save(
+        path, clip, dataclasses.replace(training.head(), settings=settings)
     )

@@ -25,7 +25,7 @@ from ovtool.trainers import background_prompts, mask_prompts
 from ovtool.trainers.background_prompts import MaskedImages
 from ovtool.trainers.mask_prompts import NamedCrops
 from ovtool.training import distributed
-from ovtool.training import run as training
+from ovtool.training import run as frames
 from ovtool.training.distributed import Ranks
 from ovtool.training.run import Place, Trained
 
@@ -70,7 +70,7 @@ def run(
     """
     source, folder = str(pairs), None if images is None else Path(images)
     compute = resolve.for_data(compute, source)
-    place = training.opened(out or _default_out(source, kind), compute, run, progress)
+    place = frames.opened(out or _default_out(source, kind), compute, run, progress)
     home = folder
     if folder is None and Path(source).is_file():
         home = Path(source).resolve().parent
@@ -92,12 +92,12 @@ def _mask_prompts(
     settings: MaskPrompts,
 ) -> Trained:
     """Trains a tower, prompts, or both in turn, on pairs of a mask and a noun."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import region_clip
 
     check = Check(place.run.strict, settings.loader_workers, place.progress)
     pairs = pair_batches.read(source, images, settings.seed, settings.held_out, check)
-    clip = door.load(model, ranks.device, torch.float32)
+    clip = clips.load(model, ranks.device, torch.float32)
     visual = region_clip.require_mask_prompts(clip)
     settings = mask_prompts.settled(settings, clip, pairs)
     parameters = mask_prompts.parameters(clip, settings)
@@ -122,20 +122,20 @@ def _mask_prompts(
     shapes, title = {**layers.as_data(settings), **own}, f"tune-prompts --train {settings.train}"
     frame = place.frame(shapes, title, ranks, pairs.failures)
     # both are looked at before any work
-    of_tower, of_prompts = training.begin(frame, "tower"), training.begin(frame)
-    with training.plain_errors(frame, "naming the crops held out"):
+    of_tower, of_prompts = frames.begin(frame, "tower"), frames.begin(frame)
+    with frames.plain_errors(frame, "naming the crops held out"):
         crops = NamedCrops.of(clip, pairs, settings, place.dtype, ranks)
         before = crops.accuracy(visual, None)
     learned, curves = None, []
     if "tower" in parameters:
         visual = mask_prompts.trainable_tower(clip)
-        curves.append(training.train(mask_prompts.tower_task(crops, visual), of_tower))
+        curves.append(frames.train(mask_prompts.tower_task(crops, visual), of_tower))
         mask_prompts.round_as_stored(visual)
     if "prompts" in parameters:
         learned = mask_prompts.initial_prompts(clip, settings)
-        curves.append(training.train(mask_prompts.prompts_task(crops, visual, learned), of_prompts))
-    curve = training.joined_curves(*curves)
-    with training.plain_errors(frame, "naming the crops held out"):
+        curves.append(frames.train(mask_prompts.prompts_task(crops, visual, learned), of_prompts))
+    curve = frames.joined_curves(*curves)
+    with frames.plain_errors(frame, "naming the crops held out"):
         after = crops.accuracy(visual, learned)
     more = {
         "held_out_pairs": len(pairs.held_out),
@@ -147,9 +147,9 @@ def _mask_prompts(
     def save(path: Path, header: Any) -> None:
         region_clip.save_prompts(path, clip, learned, tower, header)
 
-    training.finish(frame, curve, save, of_tower, of_prompts, more=more)
+    frames.finish(frame, curve, save, of_tower, of_prompts, more=more)
     return dataclasses.replace(
-        plan, last={**training.measures(curve), **after}, before=before, is_plan=False
+        plan, last={**frames.measures(curve), **after}, before=before, is_plan=False
     )
 
 
@@ -163,7 +163,7 @@ def _background_prompts(
 ) -> Trained:
     """Trains a sentence for each class, on images in which the class is blanked out."""
     from ovtool.models import background_prompts as prompts_file
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import mask_generator
     from ovtool.models.learned_text import LearnedText
 
@@ -172,7 +172,7 @@ def _background_prompts(
     folder = images or Path(source).resolve().parent
     check = Check(place.run.strict, settings.loader_workers, place.progress)
     cams, failures = map_batches.readable_maps(cams, folder, source, check)
-    clip = door.load(model or cams.model, ranks.device, torch.float32)
+    clip = clips.load(model or cams.model, ranks.device, torch.float32)
     reader = LearnedText.of(clip, settings.length)
     settings = background_prompts.settled(settings, cams, reader, source)
     generator, contents = None, {}
@@ -206,12 +206,12 @@ def _background_prompts(
     own = {"kind": "background", "cams": digest, "model": clip.fingerprint}
     shapes = {**layers.as_data(settings, contents), **own}
     frame = place.frame(shapes, "tune-prompts --kind background", ranks, failures)
-    begun = training.begin(frame)
-    with training.plain_errors(frame, "encoding images"):
+    begun = frames.begin(frame)
+    with frames.plain_errors(frame, "encoding images"):
         vectors = masked.initial()
         similarity = settings.similarity or masked.measured_similarity()
         before = masked.validated(vectors, similarity)
-    curve = training.train(background_prompts.task(masked, vectors, similarity), begun)
+    curve = frames.train(background_prompts.task(masked, vectors, similarity), begun)
     learned = vectors.detach()
     with torch.no_grad():
         sentences = masked.sentences(learned)
@@ -228,9 +228,9 @@ def _background_prompts(
     def save(path: Path, header: Any) -> None:
         prompts_file.save(path, clip, cams.categories, learned, sentences, header)
 
-    training.finish(frame, curve, save, begun, more=more)
+    frames.finish(frame, curve, save, begun, more=more)
     return dataclasses.replace(
-        plan, last=training.measures(curve), before=before, notes={**notes, **more}, is_plan=False
+        plan, last=frames.measures(curve), before=before, notes={**notes, **more}, is_plan=False
     )
 
 

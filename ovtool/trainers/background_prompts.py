@@ -151,9 +151,9 @@ class MaskedImages:
     @torch.no_grad()
     def seen(self, batch: CropBatch) -> Seen:
         """The pairs of a batch."""
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
-        pixels = door.normalise(self.clip, batch.pixels)
+        pixels = clips.normalise(self.clip, batch.pixels)
         owners, classes = batch.owners.to(pixels.device), batch.classes.to(pixels.device)
         maps = batch.maps.to(pixels.device)
         if self.generator is not None:
@@ -164,7 +164,7 @@ class MaskedImages:
             foreground, background = label_matching.masked_pair(pixels[some], mask)
             needed = foreground if self.settings.push == "foreground" else foreground[:0]
             with devices.autocast(self.clip.device, self.dtype):
-                embedded = door.encode_images(self.clip, torch.cat([background, needed]))
+                embedded = clips.encode_images(self.clip, torch.cat([background, needed]))
             both.append((embedded[: len(some)], embedded[len(some) :]))
         background, foreground = (torch.cat(parts) for parts in zip(*both, strict=True))
         return Seen(classes, background, foreground)

@@ -13,14 +13,13 @@ means, which need no image tower and are quick.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, multilabel_soft_margin_loss, normalize
 from torch.utils.checkpoint import checkpoint
 
@@ -31,7 +30,7 @@ from ovtool.methods import activation_maps, label_matching
 from ovtool.models import recommendations
 from ovtool.settings.cam import LabelMatching
 from ovtool.settings.layers import known
-from ovtool.training import distributed, loop, run
+from ovtool.training import distributed, run
 from ovtool.training.distributed import Ranks
 from ovtool.training.loop import Plan, Record, Task
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:  # loaded where it is used: bad arguments need not wait for it
 PUBLISHED = {"background_weight": label_matching.BACKGROUND_WEIGHT}  # SemPLeS, section 3.2
 LABEL_STEPS = 200  # of a generator that begins at random
 CACHE_BYTES = 2 << 30  # of features
-VALIDATED = 64  # images whose labels are looked at
+LOOKED_AT = 64  # images whose similarity to their labels is measured
 SAVE_EVERY = 50  # steps
 PIXELS_AT_ONCE = 16 * 224**2  # with gradients through the image tower: 4 masked images of 448 x 448
 
@@ -72,7 +71,6 @@ class Matching:
     label_steps: int | None = None
     ranks: Ranks = field(default_factory=distributed.alone)
     background_weight: float = field(init=False)
-    best: _Best = field(init=False)
     _features: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,38 +103,26 @@ class Matching:
         return max(1, round(epochs * self.batches.per_epoch)) if epochs else 0
 
     def task(self) -> Task:
-        """The training of the generator, on the labels alone first and then by matching; `select` is done by
-        `selected` once it is over."""
+        """The training of the generator, on the labels alone first and then by matching."""
         settings, generator = self.settings, self.generator
         generator.train(True)
-        self.best = _Best(generator)
         optimizer = torch.optim.AdamW(
             generator.trained(),
             lr=known(settings.lr),
             weight_decay=known(settings.weight_decay),
             betas=(0.9, 0.999),
         )
-        total = (self.label_steps or 0) + self.steps
-        every = max(1, total // loop.VALIDATIONS) if settings.select == "labels" else 0
-
-        def validate() -> dict[str, float]:
-            accuracy = self.label_accuracy()
-            self.best.keep(generator, accuracy)
-            return {"label_accuracy": accuracy}
-
         return Task(
             name="matching masks and labels",
-            modules={"generator": generator, "best": self.best},
+            modules={"generator": generator},
             optimizer=optimizer,
             plan=Plan(
-                total,
+                (self.label_steps or 0) + self.steps,
                 warmup=settings.warmup or 0,
                 save_every=settings.save_every or SAVE_EVERY,
-                validate_every=every,
                 first=self.label_steps or 0,
             ),
             step=self._step,
-            validate=validate,
         )
 
     def train(self, begun: run.Begun) -> list[Record]:
@@ -145,8 +131,6 @@ class Matching:
         curve: list[Record] = []
         if (self.label_steps or 0) + self.steps:
             curve = run.train(self.task(), begun)
-            if self.settings.select == "labels":
-                self.best.put_back(self.generator)
         self.generator.eval()
         return curve
 
@@ -217,13 +201,13 @@ class Matching:
 
     def _clip_pixels(self, rgb: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) as the CLIP sees masked images: normalised, of its own size."""
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
         size = (self.clip.image_size, self.clip.image_size)
         if tuple(rgb.shape[1:3]) != size:
             small = interpolate(rgb.permute(0, 3, 1, 2), size=size, mode="bilinear", antialias=True)
             rgb = small.permute(0, 2, 3, 1)
-        return door.normalise(self.clip, rgb)
+        return clips.normalise(self.clip, rgb)
 
     # --- features that are kept ---------------------------------------------------------------------
     def features_of(self, batch: LabelBatch) -> Tensor:
@@ -248,7 +232,8 @@ class Matching:
     def measured_similarity(self) -> str:
         """`raw`, the paper's, unless the clamp takes the gradient of too many images; then one line
         says so."""
-        batch = self._spread()
+        count = len(self.labels.images)
+        batch = self.batches.of_rows(range(0, count, max(1, count // LOOKED_AT))[:LOOKED_AT])
         features = self._embed(self._clip_pixels(batch.rgb))
         rows, classes = batch.labels.nonzero(as_tuple=True)
         cosines = (features[rows.to(features.device)] * self.text[classes.to(features.device)]).sum(
@@ -263,42 +248,3 @@ class Matching:
             100 * share,
         )
         return "shifted"
-
-    @torch.no_grad()
-    def label_accuracy(self) -> float:
-        """The share of pairs of an image and a label whose X_f is nearest to that label of all labels."""
-        self.generator.eval()
-        batch = self._spread()
-        raw = self.generator(self.generator.normalise(batch.rgb))
-        rows, classes = batch.labels.to(raw.device).nonzero(as_tuple=True)
-        foreground, _ = self._pair(batch.rgb, raw[rows, classes], rows)
-        self.generator.train(True)
-        return round(float(((foreground @ self.text.T).argmax(1) == classes).float().mean()), 6)
-
-    def _spread(self) -> LabelBatch:
-        """At most `VALIDATED` images from the whole list, not mirrored."""
-        count = len(self.labels.images)
-        return self.batches.of_rows(list(range(0, count, max(1, count // VALIDATED)))[:VALIDATED])
-
-
-class _Best(nn.Module):
-    """A copy of the generator's weights at the best validation so far, and how good that was."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.weights = copy.deepcopy(generator.head).requires_grad_(False)
-        self.backbone = copy.deepcopy(generator.backbone)
-        self.accuracy: Tensor
-        self.register_buffer("accuracy", torch.tensor(-1.0, dtype=torch.float64))
-
-    def keep(self, generator: Generator, accuracy: float) -> None:
-        if accuracy >= float(self.accuracy):
-            self.accuracy.fill_(accuracy)
-            self.weights.load_state_dict(generator.head.state_dict())
-            if self.backbone is not None and generator.backbone is not None:
-                self.backbone.load_state_dict(generator.backbone.state_dict())
-
-    def put_back(self, generator: Generator) -> None:
-        generator.head.load_state_dict(self.weights.state_dict())
-        if self.backbone is not None and generator.backbone is not None:
-            generator.backbone.load_state_dict(self.backbone.state_dict())

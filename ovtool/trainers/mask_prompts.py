@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from ovtool.batches.loader import Loader
 from ovtool.batches.pairs import Batch, Batches, Cutter, Pairs
 from ovtool.errors import UsageError
+from ovtool.formats import learnable
 from ovtool.methods import contrastive, mask_prompts
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.runtime import device as devices
@@ -61,12 +62,8 @@ def settled(settings: Settings, clip: Clip, pairs: Pairs) -> Settings:
         raise UsageError(
             f"{pairs.source} has {len(pairs.train)} pair to train on; give two or more"
         )
-    nouns = {pair.noun for pair in (*pairs.train, *pairs.held_out)}
-    if len(nouns) < 2:
-        raise UsageError(
-            f"every mask of {pairs.source} is named '{pairs.nouns[nouns.pop()]}', so that there is nothing "
-            "to learn; add masks of other names"
-        )
+    nouns = (pairs.nouns[pair.noun] for pair in (*pairs.train, *pairs.held_out))
+    learnable.check_nouns(nouns, pairs.source)
     decay = None if settings.train == "prompts" else TOWER_DECAY
     published = {"crop_size": clip.image_size, "weight_decay": decay}
     filled, _ = loop.settled(settings, len(pairs.train), batch, SAVE_EVERY, published)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ovtool.errors import UsageError
 from ovtool.formats.shards import Left
 from ovtool.methods import patch_alignment
 from ovtool.methods.patch_alignment import Pooling, Reduce, VisionEmbedder
+from ovtool.models.dense_scores import whole_patches
 from ovtool.runtime import device as devices
 from ovtool.settings.layers import Origin, known
 from ovtool.settings.option import fields
@@ -79,20 +80,11 @@ def settled(
             "logit_scale": clip.logit_scale,
         },
     )
-    side = _whole_patches(known(filled.crop_size), clip)
-    window = known(filled.window)
-    whole = replace(
-        filled,
-        crop_size=side,
-        window=min(_whole_patches(window, clip), side) if window else 0,
-    )
+    side = whole_patches(known(filled.crop_size), clip.patch_size)
+    window = filled.window and min(whole_patches(filled.window, clip.patch_size), side)
+    whole = replace(filled, crop_size=side, window=window)
     shaping = fields(Pacl)
     return whole, {name: origin for name, origin in origins.items() if shaping[name].option.shapes}
-
-
-def _whole_patches(length: int, clip: Clip) -> int:
-    """A length in pixels, brought to the nearest number of whole patches."""
-    return max(1, round(length / clip.patch_size)) * clip.patch_size
 
 
 def keeps_tokens(clip: Clip, settings: Pacl, images: int, ranks: Ranks) -> bool:
@@ -105,6 +97,20 @@ def keeps_tokens(clip: Clip, settings: Pacl, images: int, ranks: Ranks) -> bool:
     size = images * pacl_features.tokens_an_image(settings, clip) * width
     size *= pacl_features.kept_dtype(clip).itemsize
     return ranks.world == 1 and seen > images and size <= pacl_features.CACHE_BYTES
+
+
+class TextGroup(NamedTuple):
+    """What each image of a batch is compared with.
+
+    Attributes:
+        embedded: N texts, (N, D).
+        owned: Which of them belong to which of this process's b images, (b, N), 1 where one does.
+        weight: Of their loss.
+    """
+
+    embedded: Tensor
+    owned: Tensor
+    weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +165,12 @@ class PaclTraining:
         """Leaves the gradients of a step and returns its losses; see `training.loop`."""
         tokens = self.features.tokens_of(batch)
         own = self.features.texts(batch.captions)  # (b, D)
-        groups = [(distributed.gather_rows(own, self.ranks), self._diagonal(len(own)), 1.0)]
-        if self.settings.nouns:
-            words, owned = self.features.noun_texts(batch.all_captions, self.ranks)
-            if len(words):
-                groups.append((words, owned, self.settings.noun_weight))
-        texts = torch.cat([group[0] for group in groups])
+        captions = TextGroup(
+            distributed.gather_rows(own, self.ranks), self._diagonal(len(own)), 1.0
+        )
+        nouns = self._nouns(batch)
+        groups = [captions] if nouns is None else [captions, nouns]
+        texts = torch.cat([group.embedded for group in groups])
         scale = self.log_scale.exp()
 
         def patches_of(rows: slice) -> Tensor:
@@ -186,13 +192,13 @@ class PaclTraining:
 
         def loss_of(scores: Tensor) -> tuple[Tensor, Tensor]:
             total, gradients = scores.new_zeros(()), []
-            parts = torch.split(scores, [len(group[0]) for group in groups], dim=1)
-            for part, (_, owned, weight) in zip(parts, groups, strict=True):
+            parts = torch.split(scores, [len(group.embedded) for group in groups], dim=1)
+            for part, group in zip(parts, groups, strict=True):
                 logits = scale.detach() * part
-                loss, gradient = patch_alignment.loss_and_gradient(logits, owned, self.reduce)
+                loss, gradient = patch_alignment.loss_and_gradient(logits, group.owned, self.reduce)
                 losses.append(loss)
-                total = total + weight * loss
-                gradients.append(weight * gradient)
+                total = total + group.weight * loss
+                gradients.append(group.weight * gradient)
             gradient = torch.cat(gradients, dim=1)
             if self.settings.learn_scale:  # d logits / d log scale = logits
                 slope = (gradient * scores).sum() * scale.detach()
@@ -203,30 +209,36 @@ class PaclTraining:
         with torch.no_grad():
             slices = self._slices(len(tokens), tokens.shape[1], len(texts))
         loss = float(patch_alignment.two_pass(scores_of, slices, loss_of))
-        bound = patch_alignment.information_bound(float(losses[0]), len(groups[0][0]))
+        bound = patch_alignment.information_bound(float(losses[0]), len(captions.embedded))
         record = {"loss": loss, "bound": bound}
-        if len(losses) > 1:
+        if nouns is not None:
             record |= {"captions": float(losses[0]), "nouns": float(losses[1])}
             if self.settings.naming:
-                record["naming"] = self._naming(patches_of, slices, words, owned)
+                record["naming"] = self._naming(patches_of, slices, nouns)
                 record["loss"] += self.settings.naming * record["naming"]
         return record
 
+    def _nouns(self, batch: Batch) -> TextGroup | None:
+        """The nouns of all processes' captions; None where there are none, or they are not asked for."""
+        if not self.settings.nouns:
+            return None
+        embedded, owned = self.features.noun_texts(batch.all_captions, self.ranks)
+        return TextGroup(embedded, owned, self.settings.noun_weight) if len(embedded) else None
+
     def _naming(
-        self,
-        patches_of: Callable[[slice], Tensor],
-        slices: Sequence[slice],
-        nouns: Tensor,
-        owned: Tensor,
+        self, patches_of: Callable[[slice], Tensor], slices: Sequence[slice], nouns: TextGroup
     ) -> float:
         """Adds the gradients of `patch_alignment.naming` to those of the embedder, slice by slice, and
         returns its mean over all processes' images. The logit scale does not learn from it."""
+        owned = nouns.owned
         with_nouns = (owned.sum(1) > 0).sum().to(owned)
         images = self.reduce.total(with_nouns).clamp(min=1)
         scale, share = self.log_scale.detach().exp(), owned.new_zeros(())
         for rows in slices:
             with devices.autocast(self.features.clip.device, self.dtype):
-                losses = patch_alignment.naming(patches_of(rows), nouns, owned[rows], scale)
+                losses = patch_alignment.naming(
+                    patches_of(rows), nouns.embedded, owned[rows], scale
+                )
             part = losses.to(owned).sum() / images
             (self.settings.naming * self.ranks.world * part).backward()
             share = share + part.detach()

@@ -54,14 +54,14 @@ class Features:
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:
         """The tokens of images uint8 (b, 3, S, S), of all their windows: (b, T, width)."""
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
         from ovtool.models import pacl
 
         window = self.settings.window or pixels.shape[2]
         starts = window_starts(pixels.shape[2], window, self.clip.patch_size)
         tokens = []
         for some in torch.split(pixels, IMAGES_AT_ONCE):
-            placed = door.normalise(self.clip, some.permute(0, 2, 3, 1))
+            placed = clips.normalise(self.clip, some.permute(0, 2, 3, 1))
             crops = [placed[:, :, y : y + window, x : x + window] for y in starts for x in starts]
             of_windows = [
                 pacl.tokens(self.clip, crop, self.settings.last_block).flatten(1, 2)

@@ -22,7 +22,8 @@ from ovtool.batches.readable import LENIENT, Check, Expected
 from ovtool.datasets import registry
 from ovtool.errors import InputError
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import truths
+from ovtool.inputs import embedded_words, truths
+from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.truths import Probed
 from ovtool.methods import class_maps, metrics, patch_labels
 from ovtool.models import dense_scores
@@ -39,30 +40,26 @@ IGNORED = patch_labels.IGNORED
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Images with their truth, and the text embeddings (N, D) of all names of `probed.words`."""
+    """Images with their truth, and the words that compete in them."""
 
     probed: Probed
     items: tuple[ImageItem, ...]
-    text: Tensor
+    embedded: EmbeddedWords
 
     @torch.no_grad()
     def measure(self, clip: Clip, head: Head) -> dict[str, float]:
         """`patch_accuracy`, the share of patches with one label on more than half of their pixels that
         get it, over all windows, and `miou`; both in [0, 1]."""
-        words = self.probed.words
         settings = DenseSettings().settled(clip, head)
-        count = len(words.classes)
+        count = len(self.probed.words.classes)
         right = patches = 0
         total = np.zeros((count, count + 1), np.int64)
         for item in self.items:
             rgb, labels = self.probed.read(item)
-            places, owner = words.rows(item.name)
-            competing = torch.tensor(words.competing(item.name))
+            text, owner = self.embedded.of_image(item.name)
+            competing = torch.tensor(self.probed.words.of_image(item.name))
             encode = dense_scores.encoder(clip, None, BATCH_SIZE, head)
-            names = torch.tensor(places, device=self.text.device)
-            cosines = dense_scores.word_cosines(
-                clip, torch.from_numpy(rgb), self.text[names], settings, encode
-            )
+            cosines = dense_scores.word_cosines(clip, torch.from_numpy(rgb), text, settings, encode)
             scores = class_maps.class_scores(cosines.scores, owner, dim=1)
             named = competing[scores.argmax(1).cpu()]  # (windows, h, w)
             whole = patch_labels.majority(
@@ -71,12 +68,10 @@ class Validation:
             true = _of_windows(whole.counted(), cosines.tops, cosines.lefts, cosines.window, clip)
             right += int((named == true)[true >= 0].sum())
             patches += int((true >= 0).sum())
-            size, rows = (
-                labels.shape,
-                dense_scores.rows(cosines, (labels.shape[0], labels.shape[1])),
-            )
+            size = (labels.shape[0], labels.shape[1])
+            rows = dense_scores.rows(cosines, size)
             best = class_maps.label_blocks(
-                partial(_class_scores, rows, owner), (size[0], size[1]), len(competing)
+                partial(_class_scores, rows, owner), size, len(competing)
             )
             total += metrics.confusion(competing[best.label.long()], labels, count, IGNORED)
         miou = metrics.scores(total).miou_truth
@@ -129,12 +124,8 @@ def load(
         probed = truths.open_probed(spec)
     except InputError:  # no masks
         return None
-    from ovtool.models import text
-
     some = held_out[:: max(1, len(held_out) // IMAGES)][:IMAGES]
-    expected = [Expected(item, _size(probed.words.truth.decode(item.name))) for item in some]
+    expected = [Expected(item, _size(probed.labels.decode(item.name))) for item in some]
     broken = readable.names(check.failures(expected, f"the validation on {spec}", "masks"))
     some = [item for item in some if item.name not in broken]
-    return Validation(
-        probed, tuple(some), text.embed_words(clip, probed.words.all_names, templates)
-    )
+    return Validation(probed, tuple(some), embedded_words.of(clip, probed.words, templates))

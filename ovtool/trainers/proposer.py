@@ -52,10 +52,10 @@ def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, 
 
 def embedded(model: str | None, names: Sequence[str], templates: str) -> tuple[Clip, Tensor]:
     """The CLIP of a name, and unit text embeddings (K, C) of the names, on the CPU, in float32."""
-    from ovtool.models import clip as clip_models
+    from ovtool.models import clip as clips
     from ovtool.models import text
 
-    clip = clip_models.load(model, torch.device("cpu"), torch.float32)
+    clip = clips.load(model, torch.device("cpu"), torch.float32)
     text.warn_unlearned(clip, names)
     return clip, text.embed_words(clip, names, templates).float()
 

@@ -81,9 +81,9 @@ def start(
     """
     architecture, clip = training.architecture, None
     if architecture == "clip":
-        from ovtool.models import clip as clip_models
+        from ovtool.models import clip as clips
 
-        clip = clip_models.load(model, ranks.device, torch.float32)
+        clip = clips.load(model, ranks.device, torch.float32)
     network = pixel_networks.drawn(
         lambda: segmenter.build(architecture, classes, clip), training.seed
     )

@@ -19,7 +19,7 @@ import train_tiny
 from matplotlib.figure import Figure
 
 from ovtool.formats import tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 sys.path.append(str(Path(__file__).parents[1] / "measure"))
 import tiny as measure_tiny  # noqa: E402
@@ -30,7 +30,7 @@ def evaluation(path: Path, count: int) -> dict[str, Any]:
     header, weights = tensors.load(path, "clip")
     model = train_tiny.Training(0, torch.device("cpu")).average
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    measured = measure_tiny.figures(door.from_model(model, "tiny"), "val", 0, count)
+    measured = measure_tiny.figures(clips.from_model(model, "tiny"), "val", 0, count)
     rounded = {name: round(value, 4) for name, value in measured.items()}
     return {"pictures": header["settings"]["pictures"], **rounded}
 

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from ovtool.datasets import art, collage
 from ovtool.datasets.nouns import GROUNDS, table
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 sys.path.append(str(Path(__file__).parents[1] / "measure"))
 import tiny as measure_tiny  # noqa: E402
@@ -163,7 +163,7 @@ def run(
         losses.append(loss.item())
         spent.append(time.perf_counter() - began)
     model = training.average if trial.averaged else training.model
-    measures = measure_tiny.figures(door.from_model(model, "tiny"), "val", seed, measured)
+    measures = measure_tiny.figures(clips.from_model(model, "tiny"), "val", seed, measured)
     measures |= {"loss": float(np.mean(losses[-50:])), "step_seconds": float(np.median(spent))}
     return {"what": trial.what, "pictures": pictures} | {
         name: round(value, 4) for name, value in measures.items()

@@ -25,7 +25,7 @@ from ovtool.batches.captions import Batch
 from ovtool.datasets import collage, registry
 from ovtool.datasets.captions import caption
 from ovtool.formats import image_search, parts, plots, tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl
 from ovtool.settings.layers import as_data
 from ovtool.settings.pacl import Pacl
@@ -133,7 +133,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     args = parsed()
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     given = Pacl(
         batch_size=args.batch_size,
         steps=args.steps,

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Has other people's tools read what `ovtool convert` writes, and compares counts and pixels.
+"""Has other people's tools read what `ovtool convert` writes, and reads what they write; compares counts and pixels.
 
     scripts/measure/clients.py [--work DIR] [--tools supervision,datumaro] [--count 6] [--json FILE]
 
 Makes a small collage, converts its masks, makes a virtual environment for each tool in DIR, installs the tool there from
-the package index, and lets it read the files (`clients_readers.py`). Prints a row for each tool and format: the masks
-that it saw and those that are there, how many are equal to the pixel, and the least IoU. The environments stay for the
+the package index, and lets it read the files (`clients_readers.py`), and write its own (`clients_writers.py`), which
+`ovtool` reads. Prints a row for each tool and format: the masks that were seen and those that are there, how many are
+equal to the pixel, and the median and the least IoU. The environments stay for the
 next time; remove DIR to be rid of them. A tool that cannot be installed is told and passed over.
 """
 
@@ -15,23 +16,28 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import ovtool
+from ovtool.errors import OvtoolError
 from ovtool.formats import coco, rle
+from ovtool.inputs import any_masks
 
 READERS = Path(__file__).with_name("clients_readers.py")
+WRITERS = Path(__file__).with_name("clients_writers.py")
 # of each tool, what pip installs, itself first
 PACKAGES: dict[str, tuple[str, ...]] = {
     "pycocotools": ("pycocotools", "numpy"),
     "supervision": ("supervision", "opencv-python-headless"),
     "datumaro": ("datumaro",),
     "panopticapi": ("panopticapi-lite",),  # panopticapi as a package
-    "ultralytics": ("ultralytics",),
+    "ultralytics": ("ultralytics", "pycocotools"),
     "fiftyone": ("fiftyone", "pycocotools"),
+    "labelstudio": ("label-studio-sdk", "pycocotools", "opencv-python-headless"),
 }
 FORMATS: dict[str, tuple[str, ...]] = {
     "pycocotools": ("coco", "results"),
@@ -40,6 +46,14 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "panopticapi": ("panoptic",),
     "ultralytics": ("yolo",),
     "fiftyone": ("coco",),
+    "labelstudio": (),
+}
+# what each writes and we read; the outlines of polygons are not exact
+WRITTEN: dict[str, tuple[str, ...]] = {
+    "supervision": ("coco", "yolo"),
+    "datumaro": ("coco", "panoptic", "cvat", "yolo"),
+    "ultralytics": ("yolo", "txt"),
+    "labelstudio": ("coco", "yolo"),
 }
 
 
@@ -67,9 +81,11 @@ def make(folder: Path, count: int) -> None:
     ovtool.convert(folder / "coco.json", "cvat", out=folder / "datumaro_cvat/annotations.xml")
 
 
-def truth(folder: Path) -> list[tuple[str, str, Any]]:
-    """Our own masks: image name without ending, class, bool (H, W)."""
-    data = coco.read(folder / "coco.json")
+Masks = list[tuple[str, str, Any]]  # image name without ending, class, bool (H, W)
+
+
+def masks_of(data: coco.Dataset) -> Masks:
+    """The masks of a data set of ours."""
     images = {image.id: image for image in data.images}
     names = {category.id: category.name for category in data.categories}
     return [
@@ -95,14 +111,17 @@ def installed(tool: str, work: Path) -> Path:
     return python
 
 
-def compared(mine: list[tuple[str, str, Any]], path: Path) -> dict[str, Any]:
-    """How the masks of a reader agree with ours: each of ours with the best of its image and class."""
+def read(path: Path) -> Masks:
+    """What a reader of `clients_readers.py` saw."""
     with np.load(path) as stored:
-        names = json.loads(str(stored["names"]))
-        theirs = [
+        return [
             (name, word, np.unpackbits(stored[f"mask{k}"], count=h * w).reshape(h, w).astype(bool))
-            for k, (name, word, h, w) in enumerate(names)
+            for k, (name, word, h, w) in enumerate(json.loads(str(stored["names"])))
         ]
+
+
+def compared(mine: Masks, theirs: Masks) -> dict[str, Any]:
+    """How the masks of a tool agree with ours: each of ours with the best of its image and class."""
     best = []
     for name, word, mask in mine:
         same = [
@@ -114,9 +133,39 @@ def compared(mine: list[tuple[str, str, Any]], path: Path) -> dict[str, Any]:
     return {
         "masks": len(mine),
         "seen": len(theirs),
-        "equal": sum(iou == 1 for iou in best),
+        "equal": sum(bool(iou == 1) for iou in best),
+        "median_iou": round(float(np.median(best)), 4),
         "least_iou": round(float(min(best)), 4),
     }
+
+
+def exchanged(tool: str, python: Path, data: Path) -> Iterator[tuple[str, Masks]]:
+    """What a tool read of our files, and what we read of its own, by the name of the format."""
+    for kind in FORMATS[tool]:
+        out = data / f"{tool}_{kind}.npz"
+        if run(data, python, READERS, f"{tool}_{kind}", data, out) is not None:
+            yield kind, read(out)
+    for kind in WRITTEN.get(tool, ()):
+        said = run(
+            data, python, WRITERS, f"{tool}_{kind}", data, data / "written" / f"{tool}_{kind}"
+        )
+        if said is None:
+            continue
+        source, images = json.loads(said.splitlines()[-1])
+        try:
+            yield f"{kind}, written", masks_of(any_masks.read(source, Path(images)))
+        except OvtoolError as error:
+            print(f"we cannot read {kind} of {tool}: {error}", file=sys.stderr)
+
+
+def run(folder: Path, *line: object) -> str | None:
+    """What a program prints that runs in a folder; None where it fails, which is told."""
+    words = [str(part) for part in line]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=folder)
+    if done.returncode:
+        print(f"{words[2]} fails: {done.stderr.strip()[-400:]}", file=sys.stderr)
+        return None
+    return done.stdout
 
 
 def main() -> None:
@@ -135,9 +184,9 @@ def main() -> None:
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     make(data, arguments.count)
-    mine, rows = truth(data), []
+    mine, rows = masks_of(coco.read(data / "coco.json")), []
     print(
-        "| tool | version | format | masks | seen | equal | least IoU |\n|---|---|---|---|---|---|---|"
+        "| tool | version | format | masks | seen | equal | median IoU | least IoU |\n|---|---|---|---|---|---|---|---|"
     )
     for tool in arguments.tools.split(","):
         try:
@@ -149,20 +198,9 @@ def main() -> None:
         known = subprocess.run(
             [python, "-c", ask, PACKAGES[tool][0]], capture_output=True, text=True
         )
-        for kind in FORMATS[tool]:
-            out = data / f"{tool}_{kind}.npz"
-            line = [str(python), str(READERS), f"{tool}_{kind}", str(data), str(out)]
-            done = subprocess.run(line, capture_output=True, text=True, cwd=data)
-            if done.returncode:
-                print(f"{tool} cannot read {kind}: {done.stderr.strip()[-400:]}", file=sys.stderr)
-                continue
-            row = {
-                "tool": tool,
-                "version": known.stdout.strip(),
-                "format": kind,
-                **compared(mine, out),
-            }
-            rows.append(row)
+        for kind, theirs in exchanged(tool, python, data):
+            version = {"tool": tool, "version": known.stdout.strip(), "format": kind}
+            rows.append(row := {**version, **compared(mine, theirs)})
             print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -41,11 +41,13 @@ from ovtool.models import (
     segmenter,
     sources,
 )
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.outputs import mask_formats
 from ovtool.outputs.mask_formats import Request
 from ovtool.settings.convert import Format
-from ovtool.stages import check, info
+from ovtool.settings.evaluate import MeanIou
+from ovtool.settings.shared import Run
+from ovtool.stages import check, evaluate, info, report
 from ovtool.training import loop
 from ovtool.training.checkpoints import Checkpoint
 
@@ -76,9 +78,9 @@ class Reader:
 
 
 @functools.cache
-def tiny() -> door.Clip:
+def tiny() -> clips.Clip:
     """The bundled CLIP that heads and prompts belong to."""
-    return door.load("tiny")
+    return clips.load("tiny")
 
 
 def pixels() -> Image.Image:
@@ -312,6 +314,29 @@ def make_colours(folder: Path) -> None:
     (folder / "x.txt").write_text("1 2 3 cow\n9 9 9 apple\n0 0 0\n")
 
 
+def make_results(folder: Path) -> None:
+    """Masks, their images, and what `evaluate` says of them."""
+    make_coco(folder)
+    for image in dataset().images:
+        pixels().save(folder / image.file_name)
+    evaluate.run(
+        folder / "x.json",
+        folder / "x.json",
+        MeanIou(per_image=True, bootstrap=9),
+        out=folder / "y.json",
+    )
+
+
+def read_results(folder: Path) -> None:
+    """As a page of all of it."""
+    report.run(
+        [folder / "x.json", folder / "y.json"],
+        images=folder,
+        out=folder / "page.html",
+        run=Run(overwrite=True),
+    )
+
+
 WEIGHTS = "x.safetensors"
 _RLES: list[Any] = [mask(), {"size": [SIDE, SIDE], "counts": [24, 1000]}, [[1, 1, 20, 1, 20, 20]]]
 READERS = [
@@ -319,6 +344,10 @@ READERS = [
     Reader("COCO images", "json", make_coco, lambda f: coco.read_images(f / "x.json")),
     Reader("RLE", "json", text("x.json", json.dumps(_RLES)), read_rle),
     Reader("captions", "json", make_captions, lambda f: captions.read(f / "x.json")),
+    Reader("tables of captions", "bytes", text("x.csv", 'image,caption\n1.png,"a cow, red"\n1.png,an apple\n'),
+           lambda f: captions.read(f / "x.csv")),
+    Reader("captions of Flickr", "bytes", text("x.token.txt", "1.jpg#0\tA cow .\n1.jpg#1\tAn apple .\n"),
+           lambda f: captions.read(f / "x.token.txt")),
     Reader("class list", "bytes", text("x.txt", "cow\napple|fruit\n"),
            lambda f: vocabularies.read_classes_file(f / "x.txt")),
     Reader("labels", "bytes", text("x.txt", "1.png cow apple\n2.png cow\n"),
@@ -334,8 +363,8 @@ READERS = [
     Reader("cams", "tensors", make_cams, lambda f: cams.read(f / WEIGHTS)),
     Reader("shards", "bytes", make_shards, read_shards),
     Reader("checkpoints", "bytes", make_checkpoint, read_checkpoint, "x.checkpoint"),
-    Reader("model configurations", "json", make_model, lambda f: door.load(str(f / WEIGHTS)), ".json"),
-    Reader("CLIP weights", "tensors", make_model, lambda f: door.load(str(f / WEIGHTS)), WEIGHTS),
+    Reader("model configurations", "json", make_model, lambda f: clips.load(str(f / WEIGHTS)), ".json"),
+    Reader("CLIP weights", "tensors", make_model, lambda f: clips.load(str(f / WEIGHTS)), WEIGHTS),
     Reader("mask prompts", "tensors", copied("tiny_prompts.safetensors"),
            lambda f: region_clip.with_prompts(tiny(), f / WEIGHTS)),
     Reader("background prompts", "tensors", make_background,
@@ -356,5 +385,8 @@ READERS = [
     Reader("colours of label maps", "bytes", make_colours,
            lambda f: any_masks.read(str(f / "maps"), colours=f / "x.txt")),
     Reader("info and check of JSON", "json", make_coco, described),
+    Reader("info and check of panoptic", "json", converted("coco-panoptic", "x.json"),
+           lambda f: (check.run(f / "x.json"), info.run(f / "x.json")), "x.json"),
+    Reader("measures in a report", "json", make_results, read_results, "y.json"),
     Reader("info and check of tensors", "tensors", make_cams, described),
 ]  # fmt: skip

@@ -30,7 +30,7 @@ from torch.nn.functional import interpolate
 from ovtool.formats import rle
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import dense_scores, text
 
 LOG = Path(__file__).with_suffix(".md")
@@ -93,7 +93,7 @@ class Outcome:
 class Measured:
     """What is measured: a CLIP, ridge regression that is added to its patches, and the shorter side of images."""
 
-    clip: door.Clip
+    clip: clips.Clip
     ridge: ridge.Ridge | None
     short_side: int | None
 
@@ -134,8 +134,8 @@ def outcome(
     """The figures of one photograph; words: float32 (133, D), of length 1."""
     clip = model.clip
     pixels = dense_scores.prepare(clip, truth.rgb, model.short_side)
-    patches = door.patch_features(clip, pixels)[0]
-    whole = (words[:THINGS] @ door.encode_images(clip, pixels)[0]).cpu()
+    patches = clips.patch_features(clip, pixels)[0]
+    whole = (words[:THINGS] @ clips.encode_images(clip, pixels)[0]).cpu()
     scores = patches @ words.T
     if model.ridge is not None:
         scores = ridge.scores(model.ridge, clip, pixels) + COSINES * scores
@@ -277,7 +277,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     model = Measured(
-        door.load(options.model),
+        clips.load(options.model),
         None if options.ridge is None else ridge.read(options.ridge),
         options.short_side,
     )

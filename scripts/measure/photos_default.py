@@ -28,7 +28,7 @@ from ovtool.formats.images import ImageItem
 from ovtool.inputs.words import WordSet
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.segmenters import dense
 from ovtool.settings.segment import Fused, Patch
 from ovtool.settings.shared import Compute
@@ -116,7 +116,7 @@ def main() -> None:
     print(json.dumps(plain, indent=1))
     if options.final and options.limit is None:
         with LOG.open("a", encoding="utf-8") as file:
-            file.write(log_line(options.model, door.load(options.model).fingerprint, result))
+            file.write(log_line(options.model, clips.load(options.model).fingerprint, result))
 
 
 if __name__ == "__main__":

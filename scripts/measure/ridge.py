@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models.photo import HybridVisionTransformer
 
 SIZES = (336, 480)
@@ -53,7 +53,7 @@ def read(path: Path) -> Ridge:
 
 
 @torch.no_grad()
-def scores(ridge: Ridge, clip: door.Clip, pixels: Tensor) -> Tensor:
+def scores(ridge: Ridge, clip: clips.Clip, pixels: Tensor) -> Tensor:
     """The scores of the patches of one image, (1, 3, H, W) to (h, w, 133)."""
     deep, local = cast(HybridVisionTransformer, clip.model.visual).stem(pixels)
     deep, local = (part[0].permute(1, 2, 0) for part in (deep, local))

@@ -198,7 +198,7 @@ MAPS = (
     Case(
         "cam-matching-text",
         "cam --labels $instances --images $images --method matching --begin text --hidden 0 "
-        "--background 'water,sand' --background-weight 1 --similarity shifted --select labels "
+        "--background 'water,sand' --background-weight 1 --similarity shifted "
         "--label-steps 1 --crop-scale 0.6 --steps 2 --batch-size 2 --lr 0.01 --flip --scales 1,0.8 "
         "--short-side 96 -o $out/c.safetensors",
         plots=("c.png",),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ovtool.datasets import art, collage, collage_files
 from ovtool.datasets.nouns import class_names, table
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import text
 
 SIDE = 128
@@ -56,7 +56,7 @@ def among_twenty(logits: Tensor, labels: Tensor, seed: int) -> float:
 
 
 def patch_accuracy(
-    clip: door.Clip, words: Tensor, split: str, seed: int, count: int
+    clip: clips.Clip, words: Tensor, split: str, seed: int, count: int
 ) -> dict[str, float]:
     """The share of patches that are named right among 20 words of their scene, objects and grounds
     apart. A patch counts where more than half of it has one label; the scenes follow the law of record,
@@ -75,8 +75,8 @@ def patch_accuracy(
         truth = torch.from_numpy(collage_files.semantic_map(scene, names).astype(np.int64))
         cells = F.one_hot(truth, len(names)).float().permute(2, 0, 1)
         share, label = F.avg_pool2d(cells, clip.patch_size).max(0)  # each (grid, grid)
-        pixels = door.normalise(clip, torch.from_numpy(scene.pixels)[None])
-        features = door.patch_features(clip, pixels, "maskclip")[0]
+        pixels = clips.normalise(clip, torch.from_numpy(scene.pixels)[None])
+        features = clips.patch_features(clip, pixels, "maskclip")[0]
         guesses = asked[(features @ words[asked].T).argmax(-1)]
         ground = label >= len(table())
         for name, kind in (("objects", ~ground), ("grounds", ground)):
@@ -85,7 +85,7 @@ def patch_accuracy(
 
 
 def figures(
-    clip: door.Clip, split: str, seed: int, count: int, templates: str = "one"
+    clip: clips.Clip, split: str, seed: int, count: int, templates: str = "one"
 ) -> dict[str, float]:
     """Cross entropy (nats), top-1, top-5 and among 20 words over single objects, and the accuracy of
     patches over a fifth as many scenes; all but the first are fractions."""
@@ -93,7 +93,7 @@ def figures(
     nouns = words[: len(table())]
     pixels, labels = pictures(split, seed, count)
     features = torch.cat(
-        [door.encode_images(clip, door.normalise(clip, chunk)) for chunk in pixels.split(100)]
+        [clips.encode_images(clip, clips.normalise(clip, chunk)) for chunk in pixels.split(100)]
     )
     logits = features @ nouns.T
     best = logits.topk(5, 1).indices
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="7,8,9")
     parser.add_argument("--templates", default="one")
     args = parser.parse_args()
-    clip, results = door.load(args.model), []
+    clip, results = clips.load(args.model), []
     for seed in map(int, args.seeds.split(",")):
         results.append(figures(clip, args.split, seed, args.pictures, args.templates))
         print(json.dumps({"seed": seed, **{key: round(v, 4) for key, v in results[-1].items()}}))

@@ -10,7 +10,7 @@ from ovtool.batches import captions
 from ovtool.batches.captions import ListedBatches
 from ovtool.datasets import registry
 from ovtool.methods import bootstrap
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl as heads
 from ovtool.settings.layers import known
 from ovtool.settings.pacl import Pacl
@@ -26,7 +26,7 @@ def on_batches(head: Path | None, settings: Pacl, data: registry.DataSet) -> lis
         settings: of the training; they have the size of a batch, and the last block that the head reads.
         data: the images and their captions.
     """
-    clip, ranks = door.load("tiny"), distributed.alone()
+    clip, ranks = clips.load("tiny"), distributed.alone()
     listed = captions.listed(str(data.captions), data.captions, data.images, 0, 0.0)
     settled, _ = pacl.settled(settings, clip, listed.count, ranks)
     training = pacl.begun(clip, settled, torch.float32, ranks)

@@ -2,6 +2,7 @@
 """Measures the claims of SemPLeS on the collage: maps, background prompts, refinement, a final segmenter.
 
     scripts/reproduce/semples.py WORK [--seeds 0,1,2] [--only ROW] [--images 500]
+    scripts/reproduce/semples.py WORK --only intervals --scenes-seed 8 --images 200 --val-images 100
     scripts/reproduce/semples.py WORK --photos PHOTOS --twin FILE
 
 Everything that is made on the way stays in the folder WORK, every figure in WORK/cells.json, and what is
@@ -17,9 +18,11 @@ training (`--seeds`), which share scenes, and each of them.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import photographs
+import semples_intervals
 import semples_photographs
 import semples_scores as scores
 from cells import Figures, mean_and_seeds
@@ -152,7 +155,7 @@ def host_rows(bench: Bench, seeds: Sequence[int]) -> list[Row]:
                 def measure(title: str = title, kind: str = kind, seed: int = seed) -> Figures:
                     if kind == "given":
                         return scores.seeds(bench.host(title, seed), train)
-                    return bench.on_host(title, kind, seed)
+                    return scores.seeds(bench.maps_on_host(title, kind, seed), train)
 
                 results.append(bench.cell(f"host/{title}/{kind}/{seed}", measure))
             rows.append((f"{title}: {label}", results))
@@ -184,9 +187,14 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     photographs.add_options(parser)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", choices=TABLES, help="one of the tables")
+    parser.add_argument(
+        "--only",
+        choices=(*TABLES, "intervals"),
+        help="one of the tables; intervals: differences of one training each",
+    )
     parser.add_argument("--images", type=int, default=500, help="of train")
     parser.add_argument("--val-images", type=int, default=200)
+    parser.add_argument("--scenes-seed", type=int, default=7, help="what the scenes are drawn from")
     for one in fields(Budget):
         flag = f"--{one.name.replace('_', '-')}"
         parser.add_argument(flag, type=type(one.default), default=one.default)
@@ -197,7 +205,11 @@ def main() -> None:
     args = vars(options)
     budget = Budget(**{one.name: args[one.name] for one in fields(Budget)})
     images = {"train": args["images"], "val": args["val_images"]}
-    bench = Bench(args["work"], images, budget, only_known=args["known"])
+    bench = Bench(args["work"], images, budget, args["scenes_seed"], only_known=args["known"])
+    if args["only"] == "intervals":
+        for line in chain(semples_intervals.nearest(bench), semples_intervals.table(bench)):
+            print(line, flush=True)
+        return
     seeds = [int(seed) for seed in args["seeds"].split(",")]
     tables = {name: table for name, table in TABLES.items() if args["only"] in (None, name)}
     for count in range(1, len(seeds) + 1):  # the first seed of everything before the second

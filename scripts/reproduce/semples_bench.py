@@ -67,13 +67,16 @@ class Bench(Cells):
 
     images: Mapping[str, int]
     budget: Budget
+    scenes_seed: int = 7
 
     def data(self, split: str) -> registry.DataSet:
         """A split of the preset, made where it is not there."""
         folder = self.work / split
         files = registry.collage_in(folder, split)
         if not registry.is_made(files):
-            spec = collage_files.CollageSpec(split, self.images[split], 7, 256, "cooccur")
+            spec = collage_files.CollageSpec(
+                split, self.images[split], self.scenes_seed, 256, "cooccur"
+            )
             collage_files.make(spec, folder)
         return files
 
@@ -167,9 +170,9 @@ class Bench(Cells):
     def _word_list(self, out: Path) -> Path:
         """For every class the mean of all grounds' texts: the one list that a person would write."""
         from ovtool.models import background_prompts, text
-        from ovtool.models import clip as door
+        from ovtool.models import clip as clips
 
-        clip = door.load(MODEL)
+        clip = clips.load(MODEL)
         words = text.encode_texts(clip, [f"a photo of {ground}." for ground in GROUNDS])
         categories = coco.read(self.data("train").instances).categories
         mean = torch.nn.functional.normalize(words.mean(0), dim=0).expand(len(categories), -1)
@@ -299,9 +302,9 @@ class Bench(Cells):
             )
         return out
 
-    def on_host(self, title: str, kind: str, seed: int) -> Figures:
-        """A generator's head fitted to a host's maps (`fit`), then `match`, or `refine` with the prompts of
-        this host: seeds of `train`."""
+    def maps_on_host(self, title: str, kind: str, seed: int) -> Path:
+        """The maps of a generator's head that was fitted to a host's maps (`fit`), then learned by `match`, or
+        by `refine` with the prompts of this host."""
         maps, short = self.host(title, seed), title.split()[0].lower()
         out = self.file(f"{short}-{kind}.train", seed)
         prompts = self.file(f"{short}.prompts", seed)
@@ -313,4 +316,4 @@ class Bench(Cells):
                 prompts if kind == "refine" else None, seed, None,
                 steps=0 if kind == "fit" else None,
             )  # fmt: skip
-        return scores.seeds(out, self.data("train"))
+        return out

@@ -9,7 +9,7 @@ import torch
 
 from ovtool.datasets import art
 from ovtool.formats import tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bundle" / "train_tiny.py"
 
@@ -77,10 +77,10 @@ def test_patches_are_embedded_as_maskclip_reads_them(script):
         whole, places = script.encode_pictures(
             training.model, pixels, torch.zeros(2, dtype=torch.int64), 64
         )
-    clip = door.from_model(training.model, "random")
-    found = door.patch_features(clip, pixels, "maskclip").flatten(1, 2)
+    clip = clips.from_model(training.model, "random")
+    found = clips.patch_features(clip, pixels, "maskclip").flatten(1, 2)
     torch.testing.assert_close(places, found, atol=1e-5, rtol=0)
-    torch.testing.assert_close(whole, door.encode_images(clip, pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, clips.encode_images(clip, pixels), atol=1e-5, rtol=0)
 
 
 def test_patch_loss_is_least_where_every_patch_says_a_word_of_its_picture(script):
@@ -101,5 +101,5 @@ def test_export_is_a_model_that_loads(script, tmp_path):
     script.export(training.average, tmp_path / "tiny.safetensors", [{"pictures": 1}], 1)
     header = tensors.read_header(tmp_path / "tiny.safetensors")
     assert header["kind"] == "clip" and "teapot" in header["settings"]["words"]
-    clip = door.load(str(tmp_path / "tiny.safetensors"))
+    clip = clips.load(str(tmp_path / "tiny.safetensors"))
     assert clip.default_last_block == "maskclip" and clip.fingerprint == header["fingerprint"]

@@ -115,7 +115,7 @@ def test_classes_that_cannot_be_meant(fails, photos, classes, message):
 def test_a_class_of_400_words_is_named(fails, photos):
     long = "very " * 399 + "old cow"
     said = fails(2, "segment", photos, "--classes", f"apple,{long}", "--model", "tiny")
-    assert said.startswith(f"the class '{('very ' * 399)[:57]}...' is too long: tiny reads ")
+    assert said.startswith(f"the class '{('very ' * 399)[:55]}...' is too long: tiny reads ")
     assert said.endswith(" tokens, template included; shorten it")
 
 

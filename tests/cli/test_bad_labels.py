@@ -111,7 +111,9 @@ def test_maps_of_another_size_are_no_seeds(desk, fails):
 def test_colour_images_are_no_label_maps(desk, fails, mode):
     write_maps(desk / "truth", [blocks(2)], ("ant", "bee"))
     write_maps(desk / "own", [blocks(2)], ("ant", "bee"))
-    Image.fromarray(blocks(2).astype(np.uint8)).convert(mode).save(desk / "own" / "1.png")
+    coloured = np.array(Image.fromarray(blocks(2).astype(np.uint8)).convert(mode))
+    coloured[0, 0, -1] = 9  # another colour, or an opacity; without it the map is grey and read
+    Image.fromarray(coloured).save(desk / "own" / "1.png")
     said = fails(1, "evaluate", "own", "--ground-truth", "truth")
     assert "a label map has one class index a pixel" in said
 

@@ -53,7 +53,7 @@ METHODS = {
     "gradcam": (Gradcam, {"background": "sky,wall", "sentence": "one {}", **SEEN}),
     "matching": (LabelMatching, {
         "recipe": "semples", "generator": "timm:y", "hidden": 7, "begin": "random", "save_generator": Path("g"),
-        "similarity": "shifted", "background_weight": 0.75, "select": "labels", "label_steps": 5,
+        "similarity": "shifted", "background_weight": 0.75, "label_steps": 5,
         "background": "sky", **LEARNING, **SEEN,
     }),
     "pacl": (PaclMaps, {"pacl": Path("p"), **SEEN}),

@@ -332,3 +332,17 @@ def test_an_annotation_of_another_program_is_named(tmp_path, program, content):
         coco.read(path)
     path.write_text(json.dumps({**good_coco(), "data": {}}))
     assert check_files(path) == (0, [])
+
+
+def test_masks_of_0_and_255_are_no_labels(tmp_path, capsys):
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "classes.txt").write_text("background\ncow\n")
+    for name in "ab":
+        Image.fromarray(np.uint8([[0, 255], [0, 0]])).save(folder / f"{name}.png")
+    assert run(["check", str(folder)]) == 1
+    assert "255 is a pixel without a label; where it is of the class 'cow', write 1" in (
+        capsys.readouterr().err
+    )
+    Image.fromarray(np.uint8([[0, 255], [1, 0]])).save(folder / "b.png")
+    assert run(["check", str(folder)]) == 0

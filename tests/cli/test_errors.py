@@ -1,5 +1,6 @@
 """Every way to fail: one line on stderr and the right exit status."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import typer
 
 from ovtool import errors
 from ovtool.cli.errors import report, run
+from ovtool.errors import InputError, brief
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,3 +160,35 @@ def test_ctrl_c_ends_with_130_and_one_line():
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "long word " * 500, "猫" * 5000])
+def test_what_a_message_quotes_is_short(name, tmp_path, capsys):
+    image = {"id": 1, "file_name": "a.jpg", "width": 4, "height": 4}
+    mask = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
+    for file, category in (("p.json", name), ("t.json", "cow")):
+        sections = {"annotations": [mask], "categories": [{"id": 1, "name": category}]}
+        (tmp_path / file).write_text(json.dumps({"images": [image], **sections}))
+    assert run(["evaluate", str(tmp_path / "p.json"), "--ground-truth", str(tmp_path / "t.json")])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) < 2000
+    assert "have no class in common" in said and said.rstrip().endswith("?")  # the mend
+    assert run(["segment", name, "--classes", "cow"])
+    assert 20 < len(capsys.readouterr().err) < 2000
+
+
+def test_the_parts_of_a_message_that_stay():
+    assert brief("no such file: a/b c.jpg") == "no such file: a/b c.jpg"
+    path = "/folder" * 30 + "/a.jpg"
+    assert brief(f"no such file: {path}") == f"no such file: {path}"
+    long = brief(f"{'f/' * 400}a.jpg exists; replace it")
+    assert long.startswith("f/f/") and long.endswith("/a.jpg exists; replace it")
+    assert str(InputError("y" * 999)) == brief("y" * 999) != "y" * 999
+
+
+def test_the_home_folder_where_no_shell_puts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run(["info", "~/gone.json"]) == 1
+    assert run(["segment", "--coco=~/gone.json", "--images", "~/x", "--classes", "cow"]) == 1
+    assert capsys.readouterr().err.count(f"no such file: {tmp_path}/gone.json") == 2

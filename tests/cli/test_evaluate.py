@@ -596,7 +596,8 @@ def test_there_is_one_truth(fails, tmp_path, maps):
 @pytest.mark.parametrize("metric", ["miou", "recall"])
 def test_a_dry_run_measures_nothing(metric, tmp_path, maps, capsys, monkeypatch):
     predicted, true = maps
-    monkeypatch.setattr(evaluate, "_measured", None)
+    for module in ("label_maps", "masks"):
+        monkeypatch.setattr(f"ovtool.measures.{module}.measure", None)
     files = [write_coco(tmp_path / f"{n}.json", m) for n, m in (("p", predicted), ("t", true))]
     line = ["evaluate", files[0], "--ground-truth", files[1], "--metric", metric, "--dry-run"]
     assert run([*line, "-o", str(tmp_path / "x.json"), "--json"]) == 0

@@ -14,9 +14,9 @@ from ovtool.cli.errors import run
 from ovtool.formats import coco, rle
 from ovtool.formats import images as pictures
 from ovtool.methods import masked_crops
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import text
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.pairs import Matching, Nouns
 from ovtool.settings.shared import Compute, Run
 from ovtool.stages import mine_pairs as stage
@@ -139,14 +139,14 @@ def test_each_noun_takes_the_masked_crop_of_highest_cosine(mining, desk, photos)
     command = [*mining[:-2], "--proposals", "p.json", "-o", "o.json", "--recipe", "ovseg"]
     assert run(command) == 0
     proposals, dataset = coco.read("p.json"), coco.read("o.json")
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     for image in dataset.images:
         rgb = pictures.read_rgb(photos / image.file_name)
-        pixels = door.normalise(clip, torch.from_numpy(rgb)[None])[0]
+        pixels = clips.normalise(clip, torch.from_numpy(rgb)[None])[0]
         there = [p.segmentation for p in proposals.annotations if p.image_id == image.id]
         masks = np.stack([rle.decode(one, *rgb.shape[:2]) for one in there])
         crops, _ = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
-        regions = torch.cat([door.encode_images(clip, crop[None]) for crop in crops])
+        regions = torch.cat([clips.encode_images(clip, crop[None]) for crop in crops])
         for pair in (p for p in dataset.annotations if p.image_id == image.id):
             said = pair.extra["surface"]
             word = "dog" if said == "dogs" else said  # the only form that the model learned
@@ -261,7 +261,7 @@ def test_crops_as_files_and_as_a_tar_are_the_same(mining, desk, photos):
 def test_a_crop_is_what_the_model_was_shown(mining, desk, photos):
     assert run([*mining, "--crops", "crops"]) == 0
     dataset = coco.read("said.pairs.json")
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     rows = [row.split("\t")[0] for row in Path("crops/pairs.tsv").read_text().splitlines()[1:]]
     files = {image.id: image.file_name for image in dataset.images}
     for path, pair in zip(rows, dataset.annotations, strict=True):
@@ -269,12 +269,12 @@ def test_a_crop_is_what_the_model_was_shown(mining, desk, photos):
         assert crop.shape == (clip.image_size, clip.image_size, 4)
         rgb = pictures.read_rgb(photos / files[pair.image_id])
         mask = rle.decode(pair.segmentation, *rgb.shape[:2])
-        pixels = door.normalise(clip, torch.from_numpy(rgb)[None])[0]
+        pixels = clips.normalise(clip, torch.from_numpy(rgb)[None])[0]
         shown, alpha = masked_crops.masked_crops(
             pixels, torch.from_numpy(mask)[None], clip.image_size
         )
         assert np.array_equal(crop[..., 3] == 255, alpha[0].numpy())
-        again = door.normalise(clip, torch.from_numpy(crop[None, ..., :3].copy()))[0]
+        again = clips.normalise(clip, torch.from_numpy(crop[None, ..., :3].copy()))[0]
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (clip.mean, clip.std))
         whole = (shown[0] * std + mean).clamp(0, 1)  # what bicubic threw beyond white is cut off
         assert (again * std + mean - whole).abs().max() <= 0.51 / 255

@@ -7,7 +7,7 @@ import pytest
 
 from ovtool.cli.errors import run
 from ovtool.datasets import collage_files, registry
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.settings.probe import Oracle
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import probe_oracle as stage
@@ -88,7 +88,7 @@ def test_a_folder_and_its_files_are_alike(desk, data, capsys):
 
 @pytest.mark.parametrize("probe", ["oracle", "alignment", "coherence", "classify"])
 def test_a_dry_run_counts_images_and_words(probe, desk, data, capsys, monkeypatch):
-    monkeypatch.setattr(door, "load", None)  # no model is loaded
+    monkeypatch.setattr(clips, "load", None)  # no model is loaded
     folder = data.images.parents[1]
     assert run(["probe", probe, str(folder), "--dry-run", "--json"]) == 0
     said = capsys.readouterr()

@@ -9,7 +9,7 @@ from ovtool.cli.errors import run
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import regions
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.propose import Propose
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.stages import propose as stage

@@ -8,7 +8,7 @@ import torch
 
 from ovtool.cli.errors import run
 from ovtool.formats import cams, coco, tensors
-from ovtool.runtime.runs import Outcome
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.cam import UNUSED
 from ovtool.settings.option import fields
 from ovtool.settings.refine import Apply, PromptStep, PseudoMasks

@@ -18,8 +18,8 @@ from ovtool.cli.segment import segment as segment_command
 from ovtool.datasets import registry
 from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as pictures
-from ovtool.models import clip as door
-from ovtool.runtime.runs import Outcome
+from ovtool.models import clip as clips
+from ovtool.runtime.outcome import Outcome
 from ovtool.settings.option import name_of
 from ovtool.settings.segment import Trained
 from ovtool.stages import evaluate
@@ -348,7 +348,7 @@ def test_quiet_says_nothing(desk, photos, capsys):
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_a_dry_run_writes_nothing_and_loads_no_model(desk, photos, capsys, monkeypatch, json_too):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     line = ["segment", str(photos), *WORDS, "-o", "o.json", "--overlays", "seen", "--dry-run"]
     assert run([*line, "--json"] if json_too else line) == 0
     said = capsys.readouterr()
@@ -445,6 +445,18 @@ def test_hundreds_of_classes_make_16_bit_label_maps(desk, photos):
     assert np.array_equal(
         label_maps.read(desk / "maps/a.png"), labels_of(dataset, dataset.images[0])
     )
+
+
+def test_of_many_words_those_with_a_mask_have_a_row(desk, photos, capsys):
+    assert (
+        run(["segment", str(photos), "--vocabulary", "ade150", "--limit", "2", "-o", "o.json"]) == 0
+    )
+    said = capsys.readouterr()
+    header, *rows = said.out.splitlines()
+    present = {mask.category_id for mask in coco.read("o.json").annotations}
+    assert header.split() == ["word", "images", "pixels", "%", "score"]
+    assert len(rows) == len(present) < 150 and not any(row.endswith(" -") for row in rows)
+    assert f"{150 - len(rows)} words without a mask" in said.err
 
 
 def test_a_known_vocabulary_and_lists_per_image(desk, photos):

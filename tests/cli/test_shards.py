@@ -1,5 +1,6 @@
 """Several processes, shards in any order, and one process leave the same files, to the byte."""
 
+import importlib
 import json
 import os
 import shutil
@@ -7,9 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ovtool.cli.errors import run
 from ovtool.runtime import engine, processes, runs
@@ -118,26 +123,85 @@ def test_real_processes_leave_what_one_process_leaves(case, at, desk):
     assert content(desk / "two") == content(desk / "one")
 
 
-def test_ray_leaves_what_one_process_leaves(at, desk):
-    if not any(
-        each.name == "ray" for each in metadata.distributions()
-    ):  # also where there is a stand-in of another test
-        pytest.skip("ray is not installed")
-    at("here")
-    assert propose("x.json", "--threads", "1") == 0
-    command = [sys.executable, "-m", "ovtool", "propose", "scenes/images/demo", "--part-size", "2"]
-    more = ["-o", "y.json", "--threads", "1", "--engine", "ray", "--workers", "2"]
-    slow = {"RAY_raylet_start_wait_time_s": "300"}  # of a machine that is busy
-    done = subprocess.run(
-        [*command, *more],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGE, *sys.path]), **slow},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "" and f"{COUNT} images" in done.stderr
-    assert (desk / "here" / "x.json").read_bytes() == (desk / "here" / "y.json").read_bytes()
-    assert not os.path.exists("y.json.parts")
+def descendants(pid):
+    """The processes that a process began, and those that these began: pid to command line."""
+    parents, lines = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rsplit(") ")[-1].split()[1])
+            lines[int(path.name)] = (path / "cmdline").read_bytes()
+    found, left = {}, [pid]
+    while left:
+        own = [child for child, parent in parents.items() if parent == left[0]]
+        found |= {child: lines.get(child, b"") for child in own}
+        left = left[1:] + own
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="workers are found in /proc")
+def test_ray_stopped_by_ctrl_c_and_resumed_with_a_worker_killed_leaves_the_same_file(
+    desk, monkeypatch
+):
+    if not any(each.name == "ray" for each in metadata.distributions()):
+        pytest.skip("ray is not installed")  # there may be a stand-in of another test
+    monkeypatch.chdir(desk)
+    (desk / "noise").mkdir()
+    noise = np.random.default_rng(0)
+    for name in range(16):
+        coarse = Image.fromarray(noise.integers(0, 255, (24, 24, 3), np.uint8))
+        coarse.resize((240, 240), Image.Resampling.NEAREST).save(desk / "noise" / f"{name:02d}.png")
+    line = ["propose", "noise", "--proposer", "regions", "--part-size", "1", "--threads", "1"]
+    assert run([*line, "-o", "x.json"]) == 0
+    parts = desk / "y.json.parts"
+
+    def driven(disturb):
+        """A run of two workers that is disturbed in the middle: its exit status, and what it said."""
+        before = len([*parts.glob("*.jsonl")])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ovtool", *line, "-o", "y.json", "--resume"]
+            + ["--engine", "ray", "--workers", "2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGE, *sys.path])},
+        )
+        while len([*parts.glob("*.jsonl")]) == before and process.poll() is None:
+            time.sleep(0.005)
+        if process.poll() is None:
+            disturb(process.pid)
+        out, said = process.communicate(timeout=300)
+        assert out == ""
+        return process.returncode, said
+
+    begun = set()
+
+    def interrupt(pid):
+        begun.update(descendants(pid))
+        os.kill(pid, signal.SIGINT)
+
+    killed = []
+
+    def kill_a_worker(pid):
+        workers = [child for child, said in descendants(pid).items() if b"ray::Actor" in said]
+        os.kill(workers[0], signal.SIGKILL)
+        killed.append(len([*parts.glob("*.jsonl")]))
+
+    status, said = driven(interrupt)
+    assert status == 130 and said.strip().splitlines()[-1] == "interrupted", said
+    assert 0 < len([*parts.glob("*.jsonl")]) < 16 and not (desk / "y.json").exists()
+    until = time.monotonic() + 60
+    while (left := begun & {int(path.name) for path in Path("/proc").glob("[0-9]*")}) and (
+        time.monotonic() < until
+    ):
+        time.sleep(0.1)
+    assert begun and not left
+    status, said = driven(kill_a_worker)
+    assert status == 0, said
+    assert 0 < killed[0] < 16 and "16 images" in said
+    assert (desk / "x.json").read_bytes() == (desk / "y.json").read_bytes()
+    assert not parts.exists()
 
 
 def propose(out, *more):
@@ -171,6 +235,39 @@ def test_what_cannot_be_merged_is_one_line(at, capsys):
     assert "no such folder: none.parts" in refused("none.parts", status=1)
     assert "give it with -o" in refused("x.json.parts", "w.json.parts", status=2)
     assert run(["merge", "w.json.parts", "-o", "z.json", "--overwrite"]) == 0
+
+
+def test_what_another_run_wrote_meanwhile_is_not_replaced(at, capsys, monkeypatch):
+    at("here")
+    assert propose("x.json", "--shard", "1/1") == 0
+    label_maps = ["convert", "y.json", "--to", "label-maps", "-o", "maps"]
+    for module, name, line, out in (
+        ("merge", "merge.dataset_of", ["merge", "x.json.parts"], "x.json"),
+        (
+            "convert",
+            "any_masks.read",
+            ["convert", "x.json", "--to", "coco", "-o", "y.json"],
+            "y.json",
+        ),
+        ("convert", "any_masks.read", label_maps, "maps/own"),
+    ):
+        stage = importlib.import_module(f"ovtool.stages.{module}")
+        holder, function = name.split(".")
+        before = getattr(getattr(stage, holder), function)
+
+        def meanwhile(*given, before=before, out=out):
+            Path(out).parent.mkdir(exist_ok=True)
+            Path(out).write_text("of another run")
+            return before(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(stage, holder), function, meanwhile)
+            capsys.readouterr()
+            assert run(line) == 1
+        assert Path(out).read_text() == "of another run"
+        assert "exists" in capsys.readouterr().err or out == "maps/own"
+        Path(out).unlink()
+        assert run([*line, "--overwrite"]) == 0
 
 
 def test_other_settings_are_named_when_a_run_is_resumed(at, capsys):

@@ -9,7 +9,7 @@ from ovtool.formats import coco, labelled
 from ovtool.inputs import images, labels, predictions, truths
 from ovtool.settings import protocols
 from ovtool.settings.convert import Conversion
-from ovtool.stages import convert
+from ovtool.stages import convert, data_list
 from tests.datasets import sets
 
 
@@ -68,6 +68,49 @@ def test_train_aug_reads_the_maps_that_have_its_images(root):
     assert classes_of_rows(truth) == ["background", "background", "aeroplane", None]
 
 
+def test_train_aug_has_the_maps_of_voc_where_sbd_has_none(root):
+    """mmsegmentation's voc_aug.py makes maps of what SBD has, and lists the whole of VOC's training split too."""
+    sets.voc(root)
+    (root / "VOC2012" / "SegmentationClassAug" / "2007_000002.png").unlink()
+    truth = truth_of("voc:train_aug")
+    assert truth.names == ("2007_000002.jpg", "2008_000003.jpg")
+    assert classes_of_rows(truth) == sets.VOC
+    assert truth.decode("2008_000003.jpg")[2, 0] == truth.classes.index(("aeroplane",))
+
+
+def test_lists_that_windows_wrote(root):
+    sets.voc(root)
+    listed = root / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_bytes(b"\xef\xbb\xbf2007_000001\r\n")
+    assert truth_of("voc").names == ("2007_000001.jpg",)
+
+
+def test_the_labels_of_pascal_context_may_lie_in_their_archive(root):
+    """trainval.tar.gz holds labels.txt beside the maps."""
+    sets.pascal_context(root)
+    home = root / "VOCdevkit" / "VOC2010"
+    (home / "labels.txt").rename(home / "trainval" / "labels.txt")
+    assert classes_of_rows(truth_of("pascal-context"))[:2] == ["aeroplane", "wood"]
+    assert classes_of_rows(truth_of("pascal-context-459"))[2:] == ["accordion", "wool"]
+    state = {entry["name"]: entry["state"] for entry in data_list.run()}
+    assert "not there" not in state["pascal-context:val"]
+    (home / "trainval" / "labels.txt").unlink()
+    state = {entry["name"]: entry["state"] for entry in data_list.run()}
+    for name in ("pascal-context:val", "pascal-context-459:val"):
+        assert f"names of the classes ({home / 'labels.txt'})" in state[name]
+
+
+def test_the_59_classes_of_pascal_context_in_their_own_spelling(root):
+    """Its 59_labels.txt says diningtable, bedcloth and clothes, as FCN's pascalcontext_layers.py tells and mends."""
+    sets.pascal_context(root, layout="ovseg")
+    home = root / "VOCdevkit" / "VOC2010"
+    (home / "59_labels.txt").write_text("1: diningtable\n2: bedcloth\n3: clothes\n")
+    sets.label_map(
+        home / "annotations_detectron2" / "pc59_val" / "2008_000002.png", sets.rows(0, 1, 2, 255)
+    )
+    assert classes_of_rows(truth_of("pascal-context")) == ["table", "bedclothes", "cloth", None]
+
+
 # --- what is missing or broken -----------------------------------------------------------------------
 @pytest.mark.parametrize("name", [name for name in layouts.DATA_SETS if name != "collage"])
 def test_a_root_that_is_missing_is_said_with_what_to_get(root, name):
@@ -93,7 +136,7 @@ def test_a_data_set_that_is_half_there(root):
         truth_of("voc:val")
     sets.coco(root)
     (root / "coco" / "panoptic_val2017" / "000000000139.png").unlink()
-    with pytest.raises(InputError, match="lacks the PNG files of 1 of its 1 images"):
+    with pytest.raises(InputError, match="lacks 1 of the 1 PNG files of"):
         truth_of("coco-panoptic")
     (root / "coco" / "annotations" / "panoptic_val2017.json").unlink()
     with pytest.raises(InputError, match="panoptic_val2017.json"):
@@ -185,7 +228,7 @@ def test_the_classes_of_pascal_context_come_from_its_file(root):
         label_files.vocabulary("pc459")
     sets.pascal_context(root)
     known = label_files.vocabulary("pc459")
-    assert dict(zip(known.names, known.ids, strict=True))["yoga mat"] == 459
+    assert dict(zip(known.names, known.ids, strict=True))["wool"] == 459
 
 
 def test_the_classes_of_the_whole_ade20k_come_from_its_index(root):

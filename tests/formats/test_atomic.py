@@ -177,3 +177,35 @@ def test_a_system_without_fcntl_writes_too(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / ".a.json.0123456789ab.tmp").touch()
     assert atomic.remove_stale(target) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+SCRATCH = (
+    "import os, signal, sys; from ovtool.formats import atomic\n"
+    "with atomic.scratch_folder() as folder:\n"
+    "    (folder / 'part').touch(); print(folder, flush=True)\n"
+    "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+def test_a_scratch_folder_of_a_killed_process_goes_with_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "ovtool-scratch-mine").touch()  # no folder
+    other = subprocess.Popen(
+        [sys.executable, "-c", SCRATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    place = Path(other.stdout.readline().decode().strip())
+    os.utime(place, (0, 0))
+    with atomic.scratch_folder() as own:
+        assert own.is_dir() and own.parent == tmp_path and (place / "part").exists()  # it lives
+    other.communicate(b"")
+    assert not own.exists() and place.exists()
+    os.utime(place)
+    with atomic.scratch_folder():
+        assert place.exists()  # just made
+    os.utime(place, (0, 0))
+    with atomic.scratch_folder():
+        assert not place.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["ovtool-scratch-mine"]

@@ -263,3 +263,52 @@ def test_a_section_of_another_kind_is_refused(tmp_path: Path, section: str, valu
     path.write_text(json.dumps({**sections, section: value}))
     with pytest.raises(InputError, match=f"{section}|no image"):
         coco.read(path)
+
+
+def in_other_notations():
+    """The mask of rows 1 to 6 and columns 2 to 11, of 10 x 20 pixels, as exporters write it."""
+    polygon = [2, 1, 12, 1, 12, 7, 2, 7]
+    array = np.zeros((10, 20), np.uint8)
+    array[1:7, 2:12] = 1
+    counts = coco_mask.encode(np.asfortranarray(array))["counts"]
+    rle = {"size": [10, 20], "counts": counts.decode()}
+    return array, {
+        "bytes as Python writes them": {**rle, "counts": str(counts)},
+        "an RLE in a list": [rle],
+        "a size of texts": {**rle, "size": ["10", "20"]},
+        "polygons in a list": [[polygon]],
+        "a text of JSON": json.dumps([polygon]),
+        "a text of an RLE": json.dumps(rle),
+        "numbers as texts": [[str(side) for side in polygon]],
+        "points as objects": [[{"x": x, "y": y} for x, y in zip(*[iter(polygon)] * 2, strict=True)]],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", in_other_notations()[1])
+def test_masks_in_other_notations(name, tmp_path):
+    array, masks = in_other_notations()
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": masks[name]}],
+        "categories": [{"id": 1, "name": "cow"}],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(data))
+    dataset = coco.read(tmp_path / "t.json")
+    assert dataset.repairs == {coco_repair.NOTATION: 1}
+    assert np.array_equal(coco_mask.decode(dataset.annotations[0].segmentation), array)
+
+
+def test_bytes_with_a_backslash():
+    fixed, repairs = coco_repair.repaired_results(
+        [{"segmentation": {"size": [9, 9], "counts": str(rb"0\\1a")}, "score": "0.25", "bbox": ["1", "2.5", "3", "4"]}]
+    )  # fmt: skip
+    assert fixed == [
+        {"segmentation": {"size": [9, 9], "counts": "0\\\\1a"}, "score": 0.25, "bbox": [1, 2.5, 3, 4]}
+    ]  # fmt: skip
+    assert repairs == {coco_repair.TEXTS: 2, coco_repair.NOTATION: 1}
+
+
+@pytest.mark.parametrize("mask", ["cow", "[1, 2", [], [[]], [None], [["a", "b"]], 3, None, [{}]])
+def test_what_is_no_mask_in_any_notation_stays(mask):
+    entry = {"id": 1, "segmentation": mask, "score": "high", "bbox": ["a"]}
+    assert coco_repair.repaired_results([entry])[0] == [entry]

@@ -130,3 +130,9 @@ def test_a_name_written_as_in_an_address_is_that_of_its_file_and_stays_in_its_fo
     for name in ("%2e%2e/secret.jpg", "..%2Fsecret.jpg", "my%00image.jpg", "gone%20.jpg"):
         assert file_matching.place(folder, name) is None
         assert file_matching.path_of(folder, name) == folder / name
+
+
+def test_a_stem_of_what_names_no_file():
+    assert [file_matching.image_stem(name) for name in ("a/b.tar.gz", "a", "", "/", ".")] == [
+        *("a/b.tar", "a", "", "/", ".")
+    ]

@@ -476,3 +476,62 @@ def test_a_name_with_a_line_break_comes_through_zero_bytes(
     data = str(tmp_path / "two\nlines" / "a.jpg").encode() + b"\0"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert found("-") == ["a.jpg"]
+
+
+def png_of_16_bits(values):
+    """A PNG of RGB with 16 bits, which Pillow does not write: values uint16 (H, W, 3)."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + end
+
+
+@pytest.mark.parametrize(
+    ("highest", "said"),
+    [
+        (0, None),
+        (1023, "none above 1023: if it is of 10 bits it is read too dark, so multiply its values by 64"),
+        (4095, "none above 4095: if it is of 12 bits it is read too dark, so multiply its values by 16"),
+        (16383, "none above 16383: if it is of 14 bits"),
+        (16384, None),
+        (65535, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "rgb.png"])
+def test_images_of_fewer_bits_than_16_are_named_once(
+    highest, said, kind, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(images, "_warned", set())
+    grey = np.linspace(0, highest, 48).reshape(6, 8).astype(np.uint16)
+    path = tmp_path / kind
+    if kind == "rgb.png":
+        path.write_bytes(png_of_16_bits(np.stack([grey] * 3, -1)))
+    else:
+        Image.fromarray(grey).save(path)
+    for _ in range(2):
+        assert np.array_equal(images.read_rgb(path), np.stack([grey >> 8] * 3, -1))
+    assert [record.getMessage().startswith(str(path)) for record in caplog.records] == [True] * (
+        said is not None
+    )
+    assert said is None or said in caplog.text
+
+
+def test_a_dark_image_of_8_bits_is_not_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(images, "_warned", set())
+    Image.fromarray(np.full((16, 16, 3), 3, np.uint8)).save(tmp_path / "a.png")
+    images.read_rgb(tmp_path / "a.png")
+    assert not caplog.records
+
+
+def test_folders_that_systems_make_are_passed_over(tmp_path):
+    for name in ("a.png", "x/b.png", "__MACOSX/._a.png", "x/@eaDir/b.png/SYNOPHOTO_THUMB_M.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    assert [item.name for item in image_search.find_images([str(tmp_path)])] == ["a.png", "x/b.png"]

@@ -39,7 +39,7 @@ def test_lines_keep_their_numbers_and_names_their_blanks(tmp_path):
 def test_broken_files(tmp_path):
     with pytest.raises(InputError, match="no such file: .*gone.csv, and no data set"):
         label_lists.read(tmp_path / "gone.csv")
-    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bad.csv").write_bytes(b"\xe9t\xe9\n")
     with pytest.raises(InputError, match="not UTF-8 text at byte 0"):
         label_lists.read(tmp_path / "bad.csv")
     (tmp_path / "empty.csv").write_text("\n")

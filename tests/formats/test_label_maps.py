@@ -87,8 +87,8 @@ def test_wrong_labels_are_not_written(tmp_path: Path) -> None:
 
 
 def test_wrong_files(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="an image in RGB"):
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="an image in colours"):
         label_maps.read(tmp_path / "a.png")
     Image.new("L", (4, 4)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="is JPEG, not PNG"):
@@ -123,7 +123,7 @@ def test_classes(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             label_maps.read_classes(path)
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"\xe9t\xe9\n")
     with pytest.raises(InputError, match="not UTF-8 text at byte"):
         label_maps.read_classes(path)
     with pytest.raises(InputError, match="no such file"):
@@ -131,3 +131,16 @@ def test_classes(tmp_path: Path) -> None:
     for name in ("", "a\nb"):
         with pytest.raises(InputError, match="not a name of one line"):
             label_maps.write_classes(path, [name])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_grey_map_that_was_saved_in_colour(mode, tmp_path):
+    labels = np.array([[0, 1, 2], [255, 7, 0]], np.uint8)
+    Image.fromarray(labels).convert(mode).save(tmp_path / "a.png")
+    expected = np.where(labels == 255, -1, labels.astype(int))
+    assert np.array_equal(label_maps.read(tmp_path / "a.png"), expected)
+    array = np.array(Image.fromarray(labels).convert(mode))
+    array[0, 0, -1] = 9  # another colour, or an opacity
+    Image.fromarray(array).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="is an image in colours, and a label map"):
+        label_maps.read(tmp_path / "b.png")

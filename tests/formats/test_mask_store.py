@@ -1,9 +1,10 @@
 """Annotations that lie in a temporary file are those that were given, wherever they are read."""
 
 import errno
+import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from srsly import cloudpickle
 from ovtool.errors import InputError
 from ovtool.formats import coco, mask_store, rle
 from ovtool.formats.mask_store import Masks, by_image, masks_of
+from ovtool.runtime import processes
 
 
 def annotations(count):
@@ -47,21 +49,58 @@ def test_all_come_back_in_their_order(monkeypatch, held):
     assert masks_of(coco.Dataset({}, images, given, []))(2) == own[2]
 
 
-def test_another_process_reads_the_same_file_which_goes_with_its_owner(monkeypatch):
+def ids(masks):
+    return [mask.id for mask in masks], [mask.id for mask in masks.of_image(2)]
+
+
+PRINTED = (
+    "import sys; from srsly import cloudpickle; masks = cloudpickle.load(sys.stdin.buffer); "
+    "print(([mask.id for mask in masks], [mask.id for mask in masks.of_image(2)]))"
+)
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_another_process_reads_the_same_masks(monkeypatch, is_near):
+    monkeypatch.setattr(mask_store, "HELD", 1500)  # two are held
+    masks = Masks(annotations(5))
+    state = masks.__getstate__() if is_near else masks.whole()
+    assert isinstance(state["_file"], str) == (is_near and os.path.isdir("/proc/self/fd"))
+    if not is_near:
+        monkeypatch.setattr(Masks, "__getstate__", Masks.whole)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTED], input=cloudpickle.dumps(masks), capture_output=True
+    )
+    assert done.stdout.decode().strip() == str(ids(masks))
+    again = cloudpickle.loads(cloudpickle.dumps(masks))
+    del masks
+    assert again == annotations(5)  # the file is open still
+
+
+def test_work_for_another_machine_has_its_masks(monkeypatch):
     monkeypatch.setattr(mask_store, "HELD", 0)
     masks = Masks(annotations(5))
-    path = Path(masks._path)
+    work = processes.packed(lambda: ids(masks), is_near=False)
+    expected = ids(masks)
+    masks._file.close()  # as if it were elsewhere
+    assert processes.unpacked(work)() == expected
+
+
+def test_a_killed_process_leaves_no_file(tmp_path):
     program = (
-        "import sys; from srsly import cloudpickle; masks = cloudpickle.load(sys.stdin.buffer); "
-        "print([mask.id for mask in masks], [mask.id for mask in masks.of_image(2)])"
+        "import os, signal; from ovtool.formats import coco, mask_store\n"
+        "mask_store.HELD = 0; masks = mask_store.Masks()\n"
+        "mask = {'size': [2, 2], 'counts': '04'}\n"
+        "for id in range(1, 9): masks.append(coco.annotation(id, 1, 1, mask, None))\n"
+        "assert masks[7].id == 8\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], input=cloudpickle.dumps(masks), capture_output=True
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
     )
-    assert done.stdout.decode().strip() == f"[1, 2, 3, 4, 5] {[m.id for m in masks.of_image(2)]}"
-    assert path.exists()
-    del masks
-    assert not path.exists()
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_full_disk_is_one_line(monkeypatch):
@@ -70,6 +109,6 @@ def test_a_full_disk_is_one_line(monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(mask_store.tempfile, "mkstemp", full)
+    monkeypatch.setattr(mask_store.tempfile, "TemporaryFile", full)
     with pytest.raises(InputError, match="No space left on device; set TMPDIR to a folder"):
         Masks(annotations(1))

@@ -1,5 +1,6 @@
 """Overlays show what was found under colours that never change, and leave the rest alone."""
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -226,10 +227,8 @@ def test_any_number_of_words_fits(count: int, monkeypatch: pytest.MonkeyPatch) -
         ("чайник", "чайник"),
         ("τσαγιέρα", "τσαγιέρα"),
         ("إبريق", "إبريق"),
-        ("🫖", "class 7"),
         ("\u200b", "class 7"),
         ("\ud800", "class 7"),
-        ("🫖 pot", "pot"),
         ("--", "class 7"),
     ],
 )
@@ -256,9 +255,10 @@ def test_names_are_cut_only_where_their_column_ends() -> None:
 
 def test_long_names_are_cut() -> None:
     font = fonts.at(13)
-    cut = legend._cut("an extraordinarily long name", font, 100)
-    assert cut.startswith("an extra") and cut.endswith("…") and font.getlength(cut) <= 100
-    assert legend._cut("cat", font, 100) == "cat"
+    name = (fonts.Piece("an extraordinarily long name"),)
+    cut = "".join(piece.text for piece in legend._cut(name, 13, 100))
+    assert cut.startswith("an extra") and cut.endswith("…") and font.getlength(cut) <= 101
+    assert legend._cut((fonts.Piece("cat"),), 13, 100) == (fonts.Piece("cat"),)
     result = overlays.overlay(picture(20, 20), np.zeros((20, 20), int), ["word " * 400])
     assert result.shape[:2] < (520, 480)
 
@@ -343,6 +343,8 @@ def test_a_script_without_a_font_is_numbered(monkeypatch: pytest.MonkeyPatch) ->
     try:
         for name, shown in (("茶壶", "class 7"), ("茶 pot", "pot"), ("чайник", "чайник")):
             assert legend.entry(name, 7, 0.5, None, None).name == shown
+        for name, shown in (("🫖", "class 7"), ("🫖 pot", "pot"), ("pot 🫖", "pot"), ("😀", "😀")):
+            assert legend.entry(name, 7, 0.5, None, None).name == shown
     finally:
         fonts._with_letters.cache_clear()
 
@@ -359,6 +361,61 @@ def test_a_font_of_the_system_is_found_by_its_letters(monkeypatch: pytest.Monkey
         assert fonts.find("д") is None
     finally:
         fonts._with_letters.cache_clear()
+
+
+@pytest.fixture
+def fonts_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Puts fonts in place of the system's: their names and their letters."""
+
+    def put(letters: dict[str, str]) -> None:
+        monkeypatch.setattr(fonts, "_files", lambda: list(letters))
+        monkeypatch.setattr(fonts, "_codes", lambda file: frozenset(map(ord, letters[file])))
+        monkeypatch.setattr(fonts, "_is_usable", lambda file: True)
+        monkeypatch.setattr(fonts, "_can_shape", lambda: True)
+
+    fonts._with_letters.cache_clear()
+    yield put
+    fonts._with_letters.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("बिल्ली cat", [("बिल्ली ", "hindi"), ("cat", None)]),
+        ("cat बिल्ली", [("cat ", None), ("बिल्ली", "hindi")]),
+        ("猫😀", [("猫", "chinese"), ("😀", "signs")]),
+        ("👩\u200d👧 family", [("family", None)]),
+        ("café 猫", [("cafe ", None), ("猫", "chinese")]),
+        ("猫\U000e0100", [("猫\U000e0100", "chinese")]),
+        ("אב 猫 cat", [("אב ", "hebrew"), ("猫 ", "chinese"), ("cat", None)]),
+        ("cat אב 猫", [("cat ", None), ("אב ", "hebrew"), ("猫", "chinese")]),
+        ("𞤀", []),
+    ],
+)
+def test_a_name_in_several_scripts_has_a_font_for_each(
+    text: str, pieces: list[tuple[str, str | None]], fonts_of: Callable[[dict[str, str]], None]
+) -> None:
+    fonts_of({"hindi": "बिल्ली", "chinese": "猫狗", "signs": "😀", "hebrew": "אב"})
+    assert [(piece.text, piece.font) for piece in fonts.pieces(text)] == pieces
+
+
+@pytest.mark.parametrize(("name", "order"), [("אב 猫", "猫א"), ("猫 אב", "猫א"), ("cat אב", "cא")])
+def test_pieces_stand_in_the_direction_of_the_first(
+    name: str,
+    order: str,
+    fonts_of: Callable[[dict[str, str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fonts_of({"chinese": "猫狗", "hebrew": "אב"})
+    monkeypatch.setattr(fonts, "at", lambda size, file=None: legend.ImageFont.load_default(size))
+    places: dict[str, float] = {}
+
+    def text(self, place, words, *args, **kwargs):  # type: ignore[no-untyped-def]
+        places[words[:1]] = place[0]
+
+    monkeypatch.setattr(legend.ImageDraw.ImageDraw, "text", text)
+    legend.draw([legend.entry(name, 0, 0.5, None, None)], 440, 300)
+    assert places[order[0]] < places[order[1]]
 
 
 def test_hebrew_runs_from_right_to_left() -> None:

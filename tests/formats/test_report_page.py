@@ -69,7 +69,9 @@ def test_names_are_text_and_never_markup(tmp_path):
         name, ["layer"], [name], [Table(name, (name,), [(name, 0.5, None)])],
         [Curves(name, {name: ([1], [2.0])})], {name: {"command": name}},
     )  # fmt: skip
-    size = report_page.write(path, content, [report_page.packed(figure([layer], name), 50)])
+    figures = report_page.Figures()
+    figures.add(report_page.packed(figure([layer], name), 50))
+    size = report_page.write(path, content, figures)
     html = path.read_text(encoding="utf-8")
     assert size == path.stat().st_size
     assert "<script>alert" not in html

@@ -9,7 +9,7 @@ from ovtool.datasets import registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco
 from ovtool.formats.images import ImageItem
-from ovtool.inputs import images as sources
+from ovtool.inputs import images as image_inputs
 
 NAMES = ["a.png", "b.jpg", "deep/c.png"]
 
@@ -19,9 +19,9 @@ def names(items):
 
 
 def test_folders_files_and_the_limit(photos):
-    assert names(sources.find([str(photos)])) == NAMES
-    assert names(sources.find([str(photos)], limit=2)) == NAMES[:2]
-    assert names(sources.find([str(photos / "deep/c.png"), str(photos / "a.png")])) == [
+    assert names(image_inputs.find([str(photos)])) == NAMES
+    assert names(image_inputs.find([str(photos)], limit=2)) == NAMES[:2]
+    assert names(image_inputs.find([str(photos / "deep/c.png"), str(photos / "a.png")])) == [
         "c.png",
         "a.png",
     ]
@@ -29,7 +29,7 @@ def test_folders_files_and_the_limit(photos):
 
 def test_a_list_on_stdin(photos, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/a.png\n{photos}/deep\n"))
-    assert names(sources.find(["-"])) == ["a.png", "c.png"]
+    assert names(image_inputs.find(["-"])) == ["a.png", "c.png"]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def listing(photos, tmp_path):
 
 
 def test_a_coco_file_gives_names_and_order(photos, listing):
-    items = sources.find([], listing, photos)
+    items = image_inputs.find([], listing, photos)
     assert names(items) == ["deep/c.png", "a.png", "gone.png"]
     assert items[0] == ImageItem(photos / "deep/c.png", "deep/c.png", 7)
 
@@ -53,7 +53,7 @@ def test_a_coco_file_gives_names_and_order(photos, listing):
 def test_a_coco_file_on_stdin(photos, listing, monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(listing.read_bytes()))
     monkeypatch.setattr("sys.stdin", stdin)
-    assert len(sources.find([], Path("-"), photos)) == 3
+    assert len(image_inputs.find([], Path("-"), photos)) == 3
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_coco_file_on_stdin(photos, listing, monkeypatch):
 )
 def test_what_cannot_be_meant(arguments, message):
     with pytest.raises(UsageError, match=message):
-        sources.find(*arguments)
+        image_inputs.find(*arguments)
 
 
 def test_what_is_not_there(photos, listing, tmp_path):
@@ -79,22 +79,22 @@ def test_what_is_not_there(photos, listing, tmp_path):
         (([], listing, tmp_path), "holds none of the images of .*list.json"),
     ):
         with pytest.raises(InputError, match=message):
-            sources.find(*arguments)
+            image_inputs.find(*arguments)
     empty = tmp_path / "empty.json"
     coco.write(coco.Dataset({}, [], [], []), empty)
     with pytest.raises(InputError, match="empty.json lists no images"):
-        sources.find([], empty, photos)
+        image_inputs.find([], empty, photos)
 
 
 def test_a_data_set_by_name(photos, monkeypatch, tmp_path):
     found = registry.DataSet("collage:demo", photos)
     monkeypatch.setattr(registry, "locate", lambda text: found)
-    assert names(sources.find(["collage"])) == NAMES
+    assert names(image_inputs.find(["collage"])) == NAMES
     monkeypatch.chdir(tmp_path)
     (tmp_path / "collage").mkdir()  # a folder of that name wins
-    assert not sources.is_data_set(["collage"])
+    assert not image_inputs.is_data_set(["collage"])
     with pytest.raises(InputError, match="no image in collage"):
-        sources.find(["collage"])
+        image_inputs.find(["collage"])
 
 
 @pytest.mark.parametrize(
@@ -111,15 +111,16 @@ def test_a_data_set_by_name(photos, monkeypatch, tmp_path):
 )
 def test_the_name_of_the_output(inputs, coco_file, expected):
     items = [ImageItem(Path("a.jpg"), "a.jpg"), ImageItem(Path("b.jpg"), "b.jpg")]
-    named = sources.default_output(inputs, items, coco_file, "segments")
+    named = image_inputs.default_output(inputs, items, coco_file, "segments")
     assert named == f"{expected}.segments.json"
 
 
 def test_the_name_of_the_output_for_folders_and_single_images(photos, monkeypatch):
-    items = sources.find([str(photos)])
+    items = image_inputs.find([str(photos)])
     assert (
-        sources.default_output([str(photos)], items, None, "proposals") == "photos.proposals.json"
+        image_inputs.default_output([str(photos)], items, None, "proposals")
+        == "photos.proposals.json"
     )
     monkeypatch.chdir(photos)
-    assert sources.default_output(["."], items, None, "segments") == "photos.segments.json"
-    assert sources.default_output(["-"], items[:1], None, "segments") == "a.segments.json"
+    assert image_inputs.default_output(["."], items, None, "segments") == "photos.segments.json"
+    assert image_inputs.default_output(["-"], items[:1], None, "segments") == "a.segments.json"

@@ -25,8 +25,17 @@ def test_classes_compete_with_the_stuff_list():
     assert found.classes == (("person", "man"), ("grass",))
     assert found.background == tuple(word for word in DEFAULT_BACKGROUND if word != "grass")
     assert found.of_image("a.jpg") == (0, 1)
-    vocabulary = found.vocabulary((1,))
-    assert vocabulary.classes == (("grass",),) and vocabulary.background == found.background
+    names, owner = found.rows("a.jpg")
+    assert names[:3] == ["person", "man", "grass"] and names[3:] == list(found.background)
+    assert owner == [0, 0, 1] + [2] * len(found.background)
+
+
+def test_a_background_word_that_an_image_has_as_a_class_is_no_background_there():
+    words = word_inputs.WordSet(
+        (("cow",), ("Grass", "lawn")), ("sky", "grass"), per_image={"a.jpg": (1,), "b.jpg": (0,)}
+    )
+    assert words.rows("a.jpg") == (["Grass", "lawn", "sky"], [0, 0, 1])
+    assert words.rows("b.jpg") == (["cow", "sky", "grass"], [0, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -73,8 +82,8 @@ def test_words_of_each_image(tmp_path):
     assert found.of_image("a.jpg") == (0, 1, 2) and found.of_image("b.jpg") == (1, 3)
     assert found.names == ("person", "man", "cow", "sky")
     # a word competes in those images where it is no class
-    assert found.vocabulary(found.of_image("a.jpg")).background == ("wall",)
-    assert found.vocabulary(found.of_image("b.jpg")).background == ("sky", "wall")
+    assert found.rows("a.jpg")[0][4:] == ["wall"]
+    assert found.rows("b.jpg") == (["cow", "man", "sky", "wall"], [0, 1, 2, 2])
     assert gather(classes_per_image=write(tmp_path, table)).background == ()
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from ovtool.formats import rle
 from ovtool.methods import dense_crf, masked_crops, metrics, pixel_adaptive, random_walk
 from ovtool.methods import windows as sliding
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import gradcam as gradients
 from ovtool.models import text
 
@@ -45,7 +45,7 @@ def test_resized_crops_are_alike(photo):
 
 
 def test_crops_are_embedded_alike(photo):
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     whole = np.ones((1, 72, 72), bool)
     look = (clip.image_size, clip.mean, clip.std)
     theirs = crops.embedded(clip.model, photo[:, :72], whole, *look)
@@ -114,7 +114,7 @@ def test_the_dense_crf_is_the_same(photo):
 
 
 def test_gradcam_is_the_same():
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, clip.image_size, clip.image_size, generator=generator)
     words = normalize(torch.randn(9, clip.embed_dim, generator=generator), dim=-1)
@@ -139,7 +139,7 @@ def test_the_gradients_of_a_step_are_the_same():
 
 
 def test_text_embeddings_are_the_same():
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     sentences = ["a photo of a cat", "teapot", "a large red train on the grass"]
 
     def tokenizer(texts):

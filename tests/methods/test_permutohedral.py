@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,3 +161,11 @@ def test_bad_features_are_refused(features):
 def test_features_too_far_apart_are_refused():
     with pytest.raises(ValueError, match="too far apart"):
         Lattice.build(torch.tensor([[0.0] * 5, [1e6] * 5]))
+
+
+@pytest.mark.parametrize("count", [1, 300, 1 << 16, (1 << 16) + 1, 1 << 20])
+def test_numbers_are_ordered_as_a_stable_sort_orders_them(count):
+    numbers = np.random.default_rng(0).integers(0, count, 5000).astype(np.int32)
+    numbers[:3] = count - 1
+    order = permutohedral._stable_order(numbers, count)
+    np.testing.assert_array_equal(order, np.argsort(numbers, kind="stable"))

@@ -9,7 +9,7 @@ import torch
 from timm.models import is_model, register_model
 from timm.models.vision_transformer import _create_vision_transformer
 
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import sources
 
 TEXT = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -65,12 +65,12 @@ def make(config, seed=0):
 
 @pytest.fixture(scope="session")
 def native():
-    return door.from_model(make(NATIVE), "small")
+    return clips.from_model(make(NATIVE), "small")
 
 
 @pytest.fixture(scope="session")
 def siglip():
-    return door.from_model(make(SIGLIP), "small-siglip")
+    return clips.from_model(make(SIGLIP), "small-siglip")
 
 
 @pytest.fixture

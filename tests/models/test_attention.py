@@ -5,7 +5,7 @@ import torch
 
 from ovtool.errors import UsageError
 from ovtool.models import attention
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 
 def reported(clip, pixels, blocks):
@@ -20,7 +20,7 @@ def reported(clip, pixels, blocks):
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers[-blocks:]]
     with torch.no_grad():
-        door.encode_images(clip, pixels)
+        clips.encode_images(clip, pixels)
     for hook in hooks:
         hook.remove()
     return torch.stack(found).mean(0)

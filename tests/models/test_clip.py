@@ -1,4 +1,4 @@
-"""The door to CLIP: loading, embedding of pictures and patches, towers of both makes."""
+"""CLIPs: loading, embedding of pictures and patches, towers of both makes."""
 
 import json
 import time
@@ -12,14 +12,14 @@ from ovtool.errors import ModelError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import dense_clip
 from ovtool.models import build as building
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import sources, towers
 
 
 def test_class_embedding_is_open_clips_own_at_the_native_size(native, pixels):
     images = pixels(48, 48)
     expected = native.model.encode_image(images, normalize=True)
-    torch.testing.assert_close(door.encode_images(native, images), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(clips.encode_images(native, images), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_class_embedding_is_open_clips_own_at_the_native_size(native, pixels):
 )
 def test_the_clip_last_block_is_open_clips_forward(vision, build, native_config, pixels):
     native_config["vision_cfg"].update(vision, output_tokens=True)
-    clip = door.from_model(build(native_config), "small")
+    clip = clips.from_model(build(native_config), "small")
     visual, images = clip.model.visual, pixels(48, 48)
     pooled, tokens = visual(images)
     if visual.final_ln_after_pool:  # open_clip leaves the patches without the norm there
         tokens = visual.ln_post(tokens)
-    features = door.patch_features(clip, images, "clip").flatten(1, 2)
+    features = clips.patch_features(clip, images, "clip").flatten(1, 2)
     torch.testing.assert_close(features, normalize(tokens @ visual.proj, dim=-1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(door.layer_tokens(clip, images, [-1])[0].flatten(1, 2), tokens)
+    torch.testing.assert_close(clips.layer_tokens(clip, images, [-1])[0].flatten(1, 2), tokens)
     visual.output_tokens = False
-    torch.testing.assert_close(door.encode_images(clip, images), normalize(pooled, dim=-1))
+    torch.testing.assert_close(clips.encode_images(clip, images), normalize(pooled, dim=-1))
 
 
 def slow_patch_features(clip, images, name):
@@ -73,21 +73,21 @@ def slow_patch_features(clip, images, name):
 def test_last_blocks_are_put_together_as_published(name, native, pixels):
     images = pixels(48, 48)
     expected = slow_patch_features(native, images, name)
-    got = door.patch_features(native, images, name)
+    got = clips.patch_features(native, images, name)
     assert got.shape == (2, 3, 3, 24)
     torch.testing.assert_close(got.flatten(1, 2), expected, rtol=0, atol=1e-5)
 
 
 def test_naclip_is_the_default_on_open_clips_towers(native, pixels):
     images = pixels(48, 48)
-    default = door.patch_features(native, images)
-    assert torch.equal(default, door.patch_features(native, images, "naclip"))
-    assert not torch.equal(default, door.patch_features(native, images, "clearclip"))
+    default = clips.patch_features(native, images)
+    assert torch.equal(default, clips.patch_features(native, images, "naclip"))
+    assert not torch.equal(default, clips.patch_features(native, images, "clearclip"))
 
 
 @pytest.mark.parametrize("name", list(dense_clip.LAST_BLOCKS))
 def test_patches_of_pictures_of_any_size(name, native, pixels):
-    features = door.patch_features(native, pixels(64, 112), name)
+    features = clips.patch_features(native, pixels(64, 112), name)
     assert features.shape == (2, 4, 7, 24) and features.dtype == torch.float32
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(2, 4, 7))
 
@@ -115,13 +115,13 @@ def test_positions_are_resampled_as_a_picture_is(build, native_config):
 
 def test_patches_at_the_native_size_by_both_ways_of_size(native, pixels):
     images = pixels(48, 48)
-    alone = door.patch_features(native, images[:1], "clip")
-    torch.testing.assert_close(alone, door.patch_features(native, images, "clip")[:1])
+    alone = clips.patch_features(native, images[:1], "clip")
+    torch.testing.assert_close(alone, clips.patch_features(native, images, "clip")[:1])
 
 
 def test_sides_that_patches_do_not_cover_are_refused(native, pixels):
     with pytest.raises(ValueError, match="50 x 48 pixels are no multiple of 16"):
-        door.patch_features(native, pixels(50, 48))
+        clips.patch_features(native, pixels(50, 48))
 
 
 @pytest.mark.parametrize("block", [0, 1, -2, -1])
@@ -130,7 +130,7 @@ def test_patch_tokens_of_any_block(block, native, pixels):
     found = native.model.visual.forward_intermediates(
         images, normalize_intermediates=True, output_fmt="NLC", intermediates_only=True
     )
-    got = door.layer_tokens(native, images, [block])[0]
+    got = clips.layer_tokens(native, images, [block])[0]
     assert got.shape == (2, 3, 3, 32)
     torch.testing.assert_close(got.flatten(1, 2), found["image_intermediates"][block])
 
@@ -142,7 +142,7 @@ def test_siglip_patches_take_the_value_path_of_its_pool(siglip, pixels):
     value = tokens @ pool.kv.weight[40:].T + pool.kv.bias[40:]
     value = value @ pool.proj.weight.T + pool.proj.bias
     value = value + pool.mlp(pool.norm(value))
-    got = door.patch_features(siglip, images)
+    got = clips.patch_features(siglip, images)
     assert got.shape == (2, 4, 4, 40)
     torch.testing.assert_close(got.flatten(1, 2), normalize(value, dim=-1), rtol=0, atol=1e-5)
 
@@ -150,10 +150,10 @@ def test_siglip_patches_take_the_value_path_of_its_pool(siglip, pixels):
 def test_siglip_at_its_size_and_at_others(siglip, build, siglip_config, pixels):
     untouched = build(siglip_config)
     expected = untouched.encode_image(pixels(64, 64), normalize=True)
-    torch.testing.assert_close(door.encode_images(siglip, pixels(64, 64)), expected)
-    assert door.encode_images(siglip, pixels(96, 48)).shape == (2, 40)
-    assert door.patch_features(siglip, pixels(96, 48)).shape == (2, 6, 3, 40)
-    assert door.layer_tokens(siglip, pixels(96, 48), [-2])[0].shape == (2, 6, 3, 40)
+    torch.testing.assert_close(clips.encode_images(siglip, pixels(64, 64)), expected)
+    assert clips.encode_images(siglip, pixels(96, 48)).shape == (2, 40)
+    assert clips.patch_features(siglip, pixels(96, 48)).shape == (2, 6, 3, 40)
+    assert clips.layer_tokens(siglip, pixels(96, 48), [-2])[0].shape == (2, 6, 3, 40)
     assert (siglip.pooling, siglip.patch_size, siglip.image_size) == ("attention", 16, 64)
 
 
@@ -161,28 +161,28 @@ def test_what_needs_a_class_token_says_so_on_siglip(siglip, native, pixels):
     with pytest.raises(
         UsageError, match="--last-block naclip needs a class token .* --last-block clip"
     ):
-        door.patch_features(siglip, pixels(64, 64), "naclip")
+        clips.patch_features(siglip, pixels(64, 64), "naclip")
     with pytest.raises(UsageError, match="mask prompts needs a model that pools by a class token"):
-        door.require_class_token(siglip, "mask prompts")
-    door.require_class_token(native, "mask prompts")
+        clips.require_class_token(siglip, "mask prompts")
+    clips.require_class_token(native, "mask prompts")
 
 
 def test_an_unknown_last_block_is_refused(native, siglip, pixels):
     for clip in (native, siglip):
         with pytest.raises(UsageError, match="unknown last block"):
-            door.patch_features(clip, pixels(64, 64), "nope")
+            clips.patch_features(clip, pixels(64, 64), "nope")
 
 
 def test_custom_attention_has_its_own_last_block_only(build, native_config, pixels):
     native_config["vision_cfg"]["qk_norm"] = True
-    clip = door.from_model(build(native_config), "small")
+    clip = clips.from_model(build(native_config), "small")
     images = pixels(48, 48)
     clip.model.visual.output_tokens = True
     tokens = clip.model.visual(images)[1]
-    got = door.patch_features(clip, images, "clip").flatten(1, 2)
+    got = clips.patch_features(clip, images, "clip").flatten(1, 2)
     torch.testing.assert_close(got, normalize(tokens @ clip.model.visual.proj, dim=-1))
     with pytest.raises(UsageError, match="not defined for this tower"):
-        door.patch_features(clip, images, "naclip")
+        clips.patch_features(clip, images, "naclip")
 
 
 def test_normalise_is_open_clips_preprocessing(native):
@@ -190,23 +190,23 @@ def test_normalise_is_open_clips_preprocessing(native):
 
     rgb = torch.randint(0, 256, (48, 48, 3), dtype=torch.uint8)
     expected = open_clip.image_transform(48, False)(Image.fromarray(rgb.numpy()))
-    torch.testing.assert_close(door.normalise(native, rgb[None])[0], expected)
+    torch.testing.assert_close(clips.normalise(native, rgb[None])[0], expected)
 
 
 def test_half_precision_comes_out_as_float32(build, native_config, pixels):
-    full = door.from_model(build(native_config), "small")
-    half = door.from_model(build(native_config), "small", dtype=torch.bfloat16)
+    full = clips.from_model(build(native_config), "small")
+    half = clips.from_model(build(native_config), "small", dtype=torch.bfloat16)
     assert half.fingerprint == full.fingerprint
-    got = door.patch_features(half, pixels(64, 48))
+    got = clips.patch_features(half, pixels(64, 48))
     assert got.dtype == torch.float32
-    torch.testing.assert_close(got, door.patch_features(full, pixels(64, 48)), rtol=0, atol=0.05)
+    torch.testing.assert_close(got, clips.patch_features(full, pixels(64, 48)), rtol=0, atol=0.05)
 
 
 def test_the_bundled_model_is_loaded_as_it_was_saved(bundled, pixels, monkeypatch):
     from ovtool.models import sources
 
     monkeypatch.setattr(sources, "hub_answers", lambda: pytest.fail("no network for tiny"))
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     assert clip.name == "tiny" and clip.words == {"Teapot", "apple", "polar bear"}
     assert clip.mean == (0.1, 0.2, 0.3) and clip.std == (0.4, 0.5, 0.6)
     assert (clip.image_size, clip.patch_size, clip.embed_dim) == (128, 16, 192)
@@ -216,17 +216,17 @@ def test_the_bundled_model_is_loaded_as_it_was_saved(bundled, pixels, monkeypatc
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in parameters)
     images = pixels(128, 128)
     expected = bundled.half().float().encode_image(images, normalize=True)
-    torch.testing.assert_close(door.encode_images(clip, images), expected)
+    torch.testing.assert_close(clips.encode_images(clip, images), expected)
     tokens = open_clip.tokenize(["a photo of a teapot."], context_length=clip.model.context_length)
     torch.testing.assert_close(clip.model.encode_text(tokens), bundled.encode_text(tokens))
 
 
 def test_the_bundled_model_is_loaded_fast(bundled):
-    door.load("tiny")
+    clips.load("tiny")
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        door.load("tiny")
+        clips.load("tiny")
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.3
 
@@ -244,9 +244,9 @@ def test_local_models_in_all_their_forms(form, save, build, native_config, pixel
         state = model.state_dict()
         torch.save(state if form == "bin" else {"state_dict": state}, path)
         weights.unlink()
-    clip = door.load(str(path))
+    clip = clips.load(str(path))
     expected = model.encode_image(pixels(48, 48), normalize=True)
-    torch.testing.assert_close(door.encode_images(clip, pixels(48, 48)), expected)
+    torch.testing.assert_close(clips.encode_images(clip, pixels(48, 48)), expected)
     assert clip.fingerprint == building.fingerprint(model) and len(clip.fingerprint) == 16
     assert clip.name == path.name  # outputs hold no path
 
@@ -259,23 +259,23 @@ def test_a_tokenizer_that_is_not_there_is_said_in_a_whole_sentence(tmp_path):
         files = sources.Files({"text_cfg": text}, own / "x.safetensors", place)
         said = f"the tokenizer of x is not in {place}, or is broken there; .*{mend}"
         with pytest.raises(ModelError, match=said):
-            door._tokenizer(files, "x")
+            clips._tokenizer(files, "x")
 
 
 def test_siglip_is_loaded_from_a_file_too(save, build, siglip_config, pixels):
     model = build(siglip_config)
-    clip = door.load(str(save(model, siglip_config)))
+    clip = clips.load(str(save(model, siglip_config)))
     expected = model.encode_image(pixels(64, 64), normalize=True)
-    torch.testing.assert_close(door.encode_images(clip, pixels(64, 64)), expected)
+    torch.testing.assert_close(clips.encode_images(clip, pixels(64, 64)), expected)
 
 
 def test_a_file_for_another_picture_size_is_converted(save, build, native_config, pixels):
     weights = save(build(native_config), native_config)
     native_config["vision_cfg"]["image_size"] = 64
     weights.with_suffix(".json").write_text(json.dumps({"model_cfg": native_config}))
-    clip = door.load(str(weights))
+    clip = clips.load(str(weights))
     assert clip.image_size == 64
-    assert door.encode_images(clip, pixels(64, 64)).shape == (2, 24)
+    assert clips.encode_images(clip, pixels(64, 64)).shape == (2, 24)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path, native_config):
@@ -289,7 +289,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, native_config):
     path.write_bytes(pickle.dumps({"state_dict": Evil()}))
     path.with_suffix(".json").write_text(json.dumps(native_config))
     with pytest.raises(ModelError, match="cannot load the model in .*evil.pt"):
-        door.load(str(path))
+        clips.load(str(path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -306,27 +306,27 @@ def test_broken_weights_are_one_line(damage, save, build, native_config):
     with pytest.raises(
         ModelError, match="cannot load the model in .*model.safetensors: ."
     ) as caught:
-        door.load(str(weights))
+        clips.load(str(weights))
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
 def test_fingerprints_tell_models_apart_and_are_kept(save, build, native_config, monkeypatch):
     place = save(build(native_config, 0), native_config, folder="a")
-    first = door.load(str(place))
-    second = door.load(str(save(build(native_config, 1), native_config, folder="b")))
+    first = clips.load(str(place))
+    second = clips.load(str(save(build(native_config, 1), native_config, folder="b")))
     assert first.fingerprint != second.fingerprint
     monkeypatch.setattr(building, "_digest", lambda model: pytest.fail("the digest was kept"))
-    assert door.load(str(place)).fingerprint == first.fingerprint
+    assert clips.load(str(place)).fingerprint == first.fingerprint
 
 
 def test_a_file_that_changed_has_another_fingerprint(save, build, native_config):
     path = save(build(native_config, 0), native_config)
-    first = door.load(str(path)).fingerprint
+    first = clips.load(str(path)).fingerprint
     save(build(native_config, 1), native_config)
-    assert door.load(str(path)).fingerprint != first
+    assert clips.load(str(path)).fingerprint != first
 
 
 def test_networks_without_patches_are_refused(build, native_config):
     native_config["vision_cfg"].update(layers=[1, 1, 1, 1], image_size=64, width=16)
     with pytest.raises(ModelError, match="not a plain vision transformer"):
-        door.from_model(build(native_config), "a ResNet")
+        clips.from_model(build(native_config), "a ResNet")

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from ovtool.errors import ModelError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import configurations, hub, hub_maskformer, sam, sources
 
 CODE = "import pathlib\npathlib.Path({place!r}).touch()\n"
@@ -78,7 +78,7 @@ def test_a_model_folder_says_no_more_than_a_network(
     path = folder_with(tower, key, value)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(ModelError, match=message) as caught:
-        door.load(path)
+        clips.load(path)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
@@ -88,12 +88,12 @@ def test_a_tokenizer_of_the_folder_runs_no_code(folder_with, ran, asks_no_one):
     described = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
     (folder / "tokenizer_config.json").write_text(json.dumps(described))
     with pytest.raises(ModelError, match="it needs code of its own, which ovtool never runs") as e:
-        door.load(path)
+        clips.load(path)
     assert not ran.exists() and "\n" not in str(e.value) and "trust" not in str(e.value)
 
 
 def test_a_tokenizer_of_open_clip_takes_its_options(folder_with):
-    clip = door.load(folder_with("text_cfg", "tokenizer_kwargs", {"clean": "canonicalize"}))
+    clip = clips.load(folder_with("text_cfg", "tokenizer_kwargs", {"clean": "canonicalize"}))
     tokens = clip.tokenizer(["A cow, standing."], context_length=24)
     assert torch.equal(tokens, open_clip.tokenize(["a cow standing"], context_length=24))
     assert clip.tokenizer(["a"]).shape == (1, 24)
@@ -108,7 +108,7 @@ def test_a_text_tower_beside_the_working_directory_runs_no_code(
     folder = put_code(tmp_path / "roberta-base", ran)
     (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": AUTO_MAP}))
     with pytest.raises(ModelError, match="cannot load the model in .*code of its own"):
-        door.load(path)
+        clips.load(path)
     assert not ran.exists()
 
 
@@ -121,12 +121,12 @@ def test_the_hubs_configuration_is_checked_before_its_weights_are_fetched(
     monkeypatch.setattr(sources, "_cached", lambda _, names: config if "open_clip_config.json" in names else None)  # fmt: skip
     monkeypatch.setattr(sources, "_download", lambda *_: pytest.fail("weights were fetched"))
     with pytest.raises(ModelError, match=r"'tokenizer_kwargs.trust_remote_code' is not a key"):
-        door.load("hf-hub:a/b")
+        clips.load("hf-hub:a/b")
     del native_config["text_cfg"]["tokenizer_kwargs"]
     native_config["text_cfg"]["hf_tokenizer_name"] = "evil/code"
     config.write_text(json.dumps({"model_cfg": native_config}))
     with pytest.raises(ModelError, match=r"'evil/code' names a tokenizer of another repository"):
-        door.load("hf-hub:a/b")
+        clips.load("hf-hub:a/b")
 
 
 def test_every_configuration_of_open_clip_passes():

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from ovtool.errors import OvtoolError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import dense_scores
 from ovtool.models.dense_scores import DenseSettings, encoder, prepare, word_cosines, working_size
 from ovtool.runtime import device as devices
@@ -71,7 +71,7 @@ def test_windows_are_whole_patches(native, window, stride, expected):
 
 def test_a_picture_of_the_working_size_is_not_resampled(native):
     rgb = picture(48, 64)
-    assert torch.equal(prepare(native, rgb, 48), door.normalise(native, rgb[None]))
+    assert torch.equal(prepare(native, rgb, 48), clips.normalise(native, rgb[None]))
 
 
 def test_resizing_in_8_bit_is_that_in_float_but_for_rounding(native):
@@ -88,7 +88,7 @@ def test_resizing_in_8_bit_is_that_in_float_but_for_rounding(native):
 def test_the_whole_picture_is_cosines_of_patches(native):
     rgb, text = picture(60, 90), words(native, 5)
     found = cosines(native, rgb, text, short_side=48)
-    features = door.patch_features(native, prepare(native, rgb, 48))[0]
+    features = clips.patch_features(native, prepare(native, rgb, 48))[0]
     expected = torch.stack([(features * word).sum(-1) for word in text])
     torch.testing.assert_close(found.scores[0], expected)
     assert found.scores.abs().max() <= 1 + 1e-5 and found.scores.shape == (1, 5, 3, 4)
@@ -116,7 +116,7 @@ def slow_windows(clip, rgb, text, short_side, window, stride, size):
     for top in {*range(0, max(height - window, 0), stride), max(height - window, 0)}:
         for left in {*range(0, max(width - window, 0), stride), max(width - window, 0)}:
             crop = pixels[:, :, top : top + window, left : left + window]
-            features = door.patch_features(clip, crop)[0].double()
+            features = clips.patch_features(clip, crop)[0].double()
             scores = torch.einsum("hwd,nd->nhw", features, text.double())
             full = interpolate(scores[None], size=crop.shape[2:], mode="bilinear")[0]
             total[:, top : top + window, left : left + window] += full
@@ -162,7 +162,7 @@ def test_few_rows_are_made_from_few_rows(native):
 def starve(monkeypatch, most):
     """Lets the tower run out of memory above `most` crops; the batch sizes that it was given."""
     sizes = []
-    patch_features = door.patch_features
+    patch_features = clips.patch_features
 
     def hungry(clip, crops, last_block=None):
         sizes.append(len(crops))
@@ -170,7 +170,7 @@ def starve(monkeypatch, most):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return patch_features(clip, crops, last_block)
 
-    monkeypatch.setattr(door, "patch_features", hungry)
+    monkeypatch.setattr(clips, "patch_features", hungry)
     return sizes
 
 

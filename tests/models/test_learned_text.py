@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ovtool.errors import UsageError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import learned_text, text
 from ovtool.models.learned_text import LearnedText
 
@@ -13,7 +13,7 @@ from ovtool.models.learned_text import LearnedText
 @pytest.mark.parametrize("pooling", [{}, {"pool_type": "eos", "eos_id": 49407}])
 def test_vectors_of_words_are_the_sentence_of_these_words(build, native_config, custom, pooling):
     native_config["text_cfg"] |= pooling
-    clip = door.from_model(build({**native_config, "custom_text": custom}), "one")
+    clip = clips.from_model(build({**native_config, "custom_text": custom}), "one")
     reader = LearnedText.of(clip, 4)
     vectors = torch.stack(
         [reader.word_vectors(["red", "cow", "grass", "sky"]), reader.word_vectors(["boat"])]
@@ -27,7 +27,7 @@ def test_vectors_of_words_are_the_sentence_of_these_words(build, native_config, 
 
 
 def test_the_bundled_model_reads_them_too():
-    clip = door.load("tiny", "cpu", torch.float32)
+    clip = clips.load("tiny", "cpu", torch.float32)
     reader = LearnedText.of(clip, 1)
     found = reader(reader.word_vectors(["cow"])[None])
     expected = text.encode_texts(clip, ["a photo of cow."])

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import mask_generator, timm_backbone
 from ovtool.models.mask_generator import Generator, Settings, Texts
 
@@ -26,7 +26,7 @@ def test_the_clips_own_patches_under_a_small_head(native):
     assert generator.side == 96 and picture.shape == (1, 3, 96, 128)
     features = generator.features(picture)
     assert features.shape == (1, native.embed_dim, 6, 8) and not features.requires_grad
-    read = door.patch_features(native, picture)[0].permute(2, 0, 1) * native.embed_dim**0.5
+    read = clips.patch_features(native, picture)[0].permute(2, 0, 1) * native.embed_dim**0.5
     assert torch.allclose(features[0], read)
     maps = generator(picture)
     assert maps.shape == (1, 2, 6, 8) and maps.min() >= 0 and generator.is_frozen
@@ -50,7 +50,7 @@ def test_it_begins_with_the_texts(native, start, words, hidden):
         Settings("clip", False, hidden, start=start), CATEGORIES, native, 3, texts=given
     )
     picture = generator.view(rgb())
-    patches = door.patch_features(native, picture)[0].double()  # (h, w, D)
+    patches = clips.patch_features(native, picture)[0].double()  # (h, w, D)
     own, others = (patches @ one.double().T for one in given)
     if words:
         own = own - (others.amax(2, True) if start == "rivals" else others.sum(2, True) / words)
@@ -94,7 +94,7 @@ def test_windows_where_the_weights_recommend_them(native):
     for top in (0, 16):
         for left in (0, 16, 32):
             crop = picture[:, :, top : top + 48, left : left + 48]
-            seen = door.patch_features(clip, crop).permute(0, 3, 1, 2)
+            seen = clips.patch_features(clip, crop).permute(0, 3, 1, 2)
             total[:, top : top + 48, left : left + 48] += interpolate(
                 seen, size=(48, 48), mode="bilinear"
             )[0]

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from ovtool.errors import UsageError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import region_clip
 from ovtool.models.noun_masks import NounMasks
 from ovtool.settings.pairs import Matching
 
 
 def test_a_mask_is_seen_as_its_crop_as_its_token_or_as_the_mean_of_both():
-    clip, rng = door.load("tiny"), np.random.default_rng(0)
+    clip, rng = clips.load("tiny"), np.random.default_rng(0)
     rgb = rng.integers(0, 256, (40, 64, 3), np.uint8)
     masks = np.zeros((2, 40, 64), np.bool_)
     masks[0, 4:20, 8:40], masks[1, 10:, 30:] = True, True

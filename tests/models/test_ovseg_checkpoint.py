@@ -16,7 +16,7 @@ from PIL import Image
 from ovtool.cli.errors import run
 from ovtool.errors import InputError
 from ovtool.formats import coco, tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import maskformer, ovseg_checkpoint, region_clip
 
 TRUE = {"width": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "window": 12}
@@ -168,7 +168,7 @@ def test_a_checkpoint_segments_images(checkpoint, tmp_path, monkeypatch, capsys)
     assert "licensed under CC BY-NC 4.0; give credit, and make no commercial use" in said.err
     files = {kind: f"ovseg/{kind}.safetensors" for kind in ("model", "prompts", "proposer")}
     assert {kind: answer[kind] for kind in files} == files
-    clip = door.load(files["model"])
+    clip = clips.load(files["model"])
     loaded = maskformer.load(Path(files["proposer"]), clip)
     assert len(loaded.names) == 171 and loaded.short_side == 512
     own = loaded.network.state_dict()

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from ovtool.errors import UsageError
 from ovtool.methods import dense_clip
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import towers
 
 
@@ -69,41 +69,41 @@ def slow_features(clip, pixels, stride, name):
 
 @pytest.mark.parametrize("name", ["maskclip", "naclip"])
 def test_features_are_those_of_the_tower_written_down(native, pixels, name):
-    clip = door.with_patch_stride(native, 8)
+    clip = clips.with_patch_stride(native, 8)
     with torch.no_grad():
         expected = slow_features(native, pixels(48, 64), 8, name)
-    found = door.patch_features(clip, pixels(48, 64), name)
+    found = clips.patch_features(clip, pixels(48, 64), name)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert found.shape[1:3] == (5, 7)
 
 
 @pytest.mark.parametrize("name", list(dense_clip.LAST_BLOCKS))
 def test_every_last_block_reads_a_finer_grid(native, pixels, name):
-    found = door.patch_features(door.with_patch_stride(native, 4), pixels(48, 48), name)
+    found = clips.patch_features(clips.with_patch_stride(native, 4), pixels(48, 48), name)
     assert found.shape == (2, 9, 9, 24) and found.isfinite().all()
-    plain = door.patch_features(native, pixels(48, 48), name)
-    assert torch.equal(door.patch_features(door.with_patch_stride(native, 16), pixels(48, 48), name), plain)  # fmt: skip
+    plain = clips.patch_features(native, pixels(48, 48), name)
+    assert torch.equal(clips.patch_features(clips.with_patch_stride(native, 16), pixels(48, 48), name), plain)  # fmt: skip
     # a finer map of the same picture: alike where the patches are the same, and not the same
     corner = (found[:, ::4, ::4] * plain).sum(-1)
     assert corner.mean() > 0.6 and corner.max() < 1 - 1e-6
 
 
 def test_whole_pictures_and_layers(native, pixels):
-    fine = door.with_patch_stride(native, 8)
-    assert torch.equal(door.encode_images(fine, pixels(48, 48)), door.encode_images(native, pixels(48, 48)))  # fmt: skip
-    layers = door.layer_tokens(fine, pixels(48, 48), [2, 0, -1])
+    fine = clips.with_patch_stride(native, 8)
+    assert torch.equal(clips.encode_images(fine, pixels(48, 48)), clips.encode_images(native, pixels(48, 48)))  # fmt: skip
+    layers = clips.layer_tokens(fine, pixels(48, 48), [2, 0, -1])
     assert [each.shape for each in layers] == [(2, 5, 5, 32)] * 3
     assert torch.equal(layers[0], layers[2]) and not torch.equal(layers[0], layers[1])
     own = towers.block_tokens(native.model.visual, pixels(48, 48), (5, 5), "clip", 8)
     torch.testing.assert_close(layers[0].flatten(1, 2), own)
     for block in (0, 1):
-        (alone,) = door.layer_tokens(native, pixels(48, 48), [block])
-        torch.testing.assert_close(alone, door.layer_tokens(native, pixels(48, 48), [block])[0])
+        (alone,) = clips.layer_tokens(native, pixels(48, 48), [block])
+        torch.testing.assert_close(alone, clips.layer_tokens(native, pixels(48, 48), [block])[0])
 
 
 def test_layers_of_a_timm_tower_are_its_own(siglip, pixels):
     images = pixels(64, 64)
-    (last,) = door.layer_tokens(siglip, images, [-1])
+    (last,) = clips.layer_tokens(siglip, images, [-1])
     expected = siglip.model.visual.trunk.forward_features(images).unflatten(1, (4, 4))
     torch.testing.assert_close(last, expected)
 
@@ -111,29 +111,29 @@ def test_layers_of_a_timm_tower_are_its_own(siglip, pixels):
 @pytest.mark.parametrize("stride", [3, 32, 5])
 def test_a_step_that_does_not_divide_the_patch_is_refused(native, stride):
     with pytest.raises(UsageError) as error:
-        door.with_patch_stride(native, stride)
+        clips.with_patch_stride(native, stride)
     assert str(error.value) == (
         f"--patch-stride {stride} does not divide the patches of small, of 16 pixels; give 1, 2, 4, 8 or 16"
     )
 
 
 def test_a_timm_tower_has_no_finer_grid(siglip):
-    assert door.with_patch_stride(siglip, 16).patch_stride == 16
+    assert clips.with_patch_stride(siglip, 16).patch_stride == 16
     with pytest.raises(UsageError, match="--patch-stride needs a tower of open_clip's own, and that of small-siglip"):  # fmt: skip
-        door.with_patch_stride(siglip, 8)
+        clips.with_patch_stride(siglip, 8)
 
 
 MEASURE = """
 import resource, open_clip, torch
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 vision = dict(image_size=224, patch_size=16, width=768, head_width=64, layers=2)
 text = dict(context_length=8, vocab_size=50, width=32, heads=2, layers=1)
-clip = door.from_model(open_clip.CLIP(512, vision, text), "wide")
-clip = door.with_patch_stride(clip, 4)
+clip = clips.from_model(open_clip.CLIP(512, vision, text), "wide")
+clip = clips.with_patch_stride(clip, 4)
 before = peak()
-found = door.patch_features(clip, torch.randn(1, 3, 224, 224), BLOCK)
+found = clips.patch_features(clip, torch.randn(1, 3, 224, 224), BLOCK)
 assert found.shape == (1, 53, 53, 512)
 print(peak() - before, peak())
 """

@@ -14,7 +14,7 @@ from ovtool.errors import ModelError, UsageError
 from ovtool.formats import coco, rle, tensors
 from ovtool.methods.mask_prompts import MaskPrompts
 from ovtool.models import build, masked_tower, maskformer, photo, segmenter, text, timm_backbone
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 
 WORDS = ["cat", "kitten", "dog", "grass", "sky", "apple", "couch", "sofa", "mouse", "mice"]
 ROWS = [0, 0, 1, 2, 3, 4, 5, 5, 6, 6]
@@ -87,7 +87,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(weights):
-    return door.load(str(weights))
+    return clips.load(str(weights))
 
 
 def test_the_file_is_loaded_as_its_header_says(clip, weights):
@@ -100,8 +100,8 @@ def test_the_file_is_loaded_as_its_header_says(clip, weights):
 def test_images_of_the_trained_size_are_the_towers_own(clip, pixels):
     images = pixels(64, 64)
     expected = normalize(clip.model.encode_image(images), dim=-1)
-    torch.testing.assert_close(door.encode_images(clip, images), expected)
-    assert door.patch_features(clip, pixels(32, 96)).shape == (2, 2, 6, 24)
+    torch.testing.assert_close(clips.encode_images(clip, images), expected)
+    assert clips.patch_features(clip, pixels(32, 96)).shape == (2, 2, 6, 24)
 
 
 def test_patches_of_the_tower_as_it_is_are_its_tokens_projected(clip, pixels):
@@ -110,7 +110,7 @@ def test_patches_of_the_tower_as_it_is_are_its_tokens_projected(clip, pixels):
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(2, 1, -1)
     x = visual.transformer(torch.cat([first, tokens], 1))[:, 1:]
     expected = normalize(visual.ln_post(x) @ visual.proj, dim=-1)
-    torch.testing.assert_close(door.patch_features(clip, images).flatten(1, 2), expected)
+    torch.testing.assert_close(clips.patch_features(clip, images).flatten(1, 2), expected)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -182,7 +182,7 @@ def test_what_the_table_does_not_know_is_named_once(clip, caplog):
 
 
 def test_a_part_of_a_compound_is_no_word(caplog):
-    photo = door.load("photo")
+    photo = clips.load("photo")
     assert photo.table.row("garden truck") is not None and photo.table.row("garden") is None
     text.warn_unlearned(photo, ["garden", "wild garden", "brown bear", "wild dog", "garden truck"])
     (record,) = caplog.records
@@ -192,7 +192,7 @@ def test_a_part_of_a_compound_is_no_word(caplog):
 @torch.no_grad()
 def test_a_kind_of_a_background_word_is_that_word(caplog):
     """Of a word that it never learned `photo` knows what WordNet says it is."""
-    photo = door.load("photo")
+    photo = clips.load("photo")
     assert "alley" not in photo.table.rows and "cyclist" not in photo.table.rows
     embedded = text.encode_texts(
         photo, ["alley", "road", "a photo of two cyclists", "Cyclists", "person"]
@@ -207,7 +207,7 @@ def test_a_kind_of_a_background_word_is_that_word(caplog):
 
 def test_what_photo_itself_says_of_words():
     """A plate is what ImageNet calls so, and no hockey puck; a rooster is a cock."""
-    table = door.load("photo").table
+    table = clips.load("photo").table
     same = [
         ("plate", "entree"),
         ("a plate", "main course"),
@@ -222,9 +222,9 @@ def test_what_photo_itself_says_of_words():
 
 
 def test_a_finer_patch_stride_is_refused(clip):
-    assert door.with_patch_stride(clip, 16).patch_stride == 16
+    assert clips.with_patch_stride(clip, 16).patch_stride == 16
     with pytest.raises(UsageError, match="--patch-stride 8 is finer than what small"):
-        door.with_patch_stride(clip, 8)
+        clips.with_patch_stride(clip, 8)
 
 
 def test_files_that_do_not_belong_together_are_refused(weights, tmp_path):
@@ -234,11 +234,11 @@ def test_files_that_do_not_belong_together_are_refused(weights, tmp_path):
     described["model_cfg"]["vision_cfg"]["hidden"] = 13
     (tmp_path / "small.json").write_text(json.dumps(described))
     with pytest.raises(ModelError, match="not those of its configuration"):
-        door.load(str(tmp_path / "small.safetensors"))
+        clips.load(str(tmp_path / "small.safetensors"))
     (tmp_path / "small.tokenizer.json").unlink()
     (tmp_path / "small.json").write_text((weights.parent / "small.json").read_text())
     with pytest.raises(ModelError, match="is no tokenizer that can be read"):
-        text.encode_texts(door.load(str(tmp_path / "small.safetensors")), ["zebra"])
+        text.encode_texts(clips.load(str(tmp_path / "small.safetensors")), ["zebra"])
 
 
 # --- every stage ---------------------------------------------------------------------------------------

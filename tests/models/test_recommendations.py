@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from ovtool.errors import UsageError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import recommendations, sources
 from ovtool.models.word_table import WordTable
 from ovtool.settings.cam import Gradcam, LabelMatching
@@ -21,7 +21,7 @@ PUBLISHED = {"sentence": "published {}."}
 
 
 def test_the_bundled_clip_recommends_what_was_measured_on_it():
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     cases = (
         (Gradcam(), {"sentence": "a clean origami {}."}, "sentence", "a photo of a {}."),
         (LabelMatching(), {"background_weight": 2.4}, "background_weight", 0.75),
@@ -89,6 +89,6 @@ def test_what_another_setting_replaces_is_not_taken_from_the_model(small):
 def test_a_copy_of_a_bundled_model_has_what_was_measured_on_it(tmp_path):
     for name in ("tiny.json", "tiny.safetensors"):
         (tmp_path / f"my-{name}").write_bytes((sources.bundled_folder() / name).read_bytes())
-    copied = door.load(str(tmp_path / "my-tiny.safetensors"))
-    assert copied.recommended == door.load("tiny").recommended != {}
+    copied = clips.load(str(tmp_path / "my-tiny.safetensors"))
+    assert copied.recommended == clips.load("tiny").recommended != {}
     assert recommendations.of_content("0" * 16) == {}

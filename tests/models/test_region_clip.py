@@ -11,7 +11,7 @@ from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import tensors
 from ovtool.methods import mask_prompts, masked_crops
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import masked_tower, region_clip
 from ovtool.models.region_clip import encode_regions
 
@@ -33,7 +33,7 @@ def picture():
 @pytest.fixture
 def exact(build, native_config):
     """The small native CLIP in float64."""
-    return door.from_model(build(native_config), "small", dtype=torch.float64)
+    return clips.from_model(build(native_config), "small", dtype=torch.float64)
 
 
 def prompts_of(depth, grid=(3, 3), width=32, dtype=torch.float64):
@@ -44,7 +44,7 @@ def prompts_of(depth, grid=(3, 3), width=32, dtype=torch.float64):
 def slow(clip, rgb, masks, prompts):
     """Section 3.3 of the paper, token by token, crop by crop, in the tower's own blocks."""
     visual, patch = clip.model.visual, clip.patch_size
-    pixels = door.normalise(clip, torch.from_numpy(rgb)[None])[0]
+    pixels = clips.normalise(clip, torch.from_numpy(rgb)[None])[0]
     crops, squeezed = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
     embedded = []
     for crop, mask in zip(crops, squeezed, strict=True):
@@ -58,7 +58,7 @@ def slow(clip, rgb, masks, prompts):
         for done, block in enumerate(visual.transformer.resblocks, start=1):
             x = block(x)
             for place in range(len(tokens)):
-                if done < prompts.depth and not shown[place]:
+                if done < len(prompts.values) and not shown[place]:
                     x[0, 1 + place] = prompts.values[done, place]
         embedded.append(visual.ln_post(x[0, 0]) @ visual.proj)
     return normalize(torch.stack(embedded), dim=1)
@@ -79,7 +79,7 @@ def test_prompts_are_those_of_the_paper(exact, picture, depth, batch_size):
 def shown_alone(clip, rgb, masks):
     """The tower over the class token and the patches of the mask, crop by crop."""
     visual = clip.model.visual
-    pixels = door.normalise(clip, torch.from_numpy(rgb)[None])[0]
+    pixels = clips.normalise(clip, torch.from_numpy(rgb)[None])[0]
     crops, squeezed = masked_crops.masked_crops(pixels, torch.from_numpy(masks), clip.image_size)
     embedded = []
     for crop, mask in zip(crops, squeezed, strict=True):
@@ -107,7 +107,7 @@ def test_blank_patches_can_be_left_out(exact, picture, batch_size):
 @pytest.mark.parametrize("depth", [0, 1, 2, LAYERS])
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_the_fast_path_is_exact(exact, picture, depth, dtype, bound):
-    clip = door.from_model(copy.deepcopy(exact.model), "small", dtype=dtype)
+    clip = clips.from_model(copy.deepcopy(exact.model), "small", dtype=dtype)
     rgb, masks = picture
     crops = region_clip.crops(clip, rgb, torch.from_numpy(masks), 48)
     assert set(crops.foreground.sum(1).tolist()) > {9}  # crops with and without blank patches
@@ -137,7 +137,7 @@ def test_the_fast_path_has_the_same_gradients(exact, picture, depth):
 def test_nothing_masked_is_the_picture_itself(native):
     rgb = np.random.default_rng(1).integers(0, 256, (48, 48, 3), np.uint8)
     whole = np.ones((1, 48, 48), bool)
-    expected = door.encode_images(native, door.normalise(native, torch.from_numpy(rgb)[None]))
+    expected = clips.encode_images(native, clips.normalise(native, torch.from_numpy(rgb)[None]))
     prompts = prompts_of(3, dtype=torch.float32)
     for given in (None, prompts):
         found = encode_regions(native, rgb, whole, prompts=given)
@@ -169,7 +169,7 @@ def test_any_clip_embeds_crops_but_takes_no_prompts(siglip, picture):
     rgb, masks = picture
     found = encode_regions(siglip, rgb, masks)
     crops = region_clip.crops(siglip, rgb, torch.from_numpy(masks), 64)
-    expected = door.encode_images(siglip, crops.pixels)
+    expected = clips.encode_images(siglip, crops.pixels)
     assert (found - expected).abs().max() < 1e-5
     with pytest.raises(UsageError, match=r"mask prompts need a vision transformer \(ViT\)"):
         encode_regions(siglip, rgb, masks, prompts=prompts_of(1))
@@ -213,7 +213,7 @@ def test_tokens_of_regions_are_what_the_docstring_says(exact, picture):
 def test_a_region_of_all_patches_is_the_whole_picture(native):
     rgb = np.random.default_rng(2).integers(0, 256, (48, 48, 3), np.uint8)
     whole = np.ones((1, 48, 48), bool)
-    expected = door.encode_images(native, door.normalise(native, torch.from_numpy(rgb)[None]))
+    expected = clips.encode_images(native, clips.normalise(native, torch.from_numpy(rgb)[None]))
     found = region_clip.encode_region_tokens(native, rgb, whole, short_side=48)
     assert (found - expected).abs().max() < 1e-6
 
@@ -229,7 +229,7 @@ def test_an_empty_region_has_no_token(native, picture):
 
 def test_prompts_and_tower_come_back(exact, picture, tmp_path):
     rgb, masks = picture
-    clip = door.from_model(copy.deepcopy(exact.model), "small")
+    clip = clips.from_model(copy.deepcopy(exact.model), "small")
     tower = copy.deepcopy(clip.model.visual)
     with torch.no_grad():
         tower.conv1.weight.mul_(1.5)
@@ -267,7 +267,7 @@ def test_prompts_of_another_grid_are_resized_and_that_is_said(native, tmp_path, 
 
 def test_prompts_of_another_model_are_refused(native, exact, tmp_path, build, native_config):
     path = tmp_path / "p.safetensors"
-    other = door.from_model(build(native_config, seed=9), "other")
+    other = clips.from_model(build(native_config, seed=9), "other")
     region_clip.save_prompts(path, other, prompts_of(1, dtype=torch.float32), None, {})
     with pytest.raises(MismatchError, match=r"was made with other .* the model here is small"):
         region_clip.with_prompts(native, path)

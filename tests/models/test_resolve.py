@@ -18,7 +18,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 
 from ovtool.errors import ModelError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import resolve, sources
 from ovtool.runtime import open_clip_files
 from ovtool.settings.shared import Compute
@@ -172,7 +172,7 @@ def test_a_named_model_never_falls_back(name, command, offline, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     start = time.perf_counter()
     with pytest.raises(ModelError, match="the hub does not answer") as caught:
-        door.load(name)
+        clips.load(name)
     assert time.perf_counter() - start < 10
     message = str(caught.value)
     assert f"`{command}`" in message and name in message and "\n" not in message
@@ -182,7 +182,7 @@ def test_a_named_model_never_falls_back(name, command, offline, monkeypatch):
 def test_the_environments_model_never_falls_back_either(monkeypatch):
     monkeypatch.setenv("OVTOOL_MODEL", "ViT-B-32/openai")
     with pytest.raises(ModelError, match="ViT-B-32/openai"):
-        door.load(None)
+        clips.load(None)
 
 
 def test_a_download_that_fails_is_one_line(hub, monkeypatch):
@@ -193,7 +193,7 @@ def test_a_download_that_fails_is_one_line(hub, monkeypatch):
 
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained", fail)
     with pytest.raises(ModelError, match="cannot fetch ViT-B-16/openai: no space left; fetch it"):
-        door.load("ViT-B-16/openai")
+        clips.load("ViT-B-16/openai")
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,10 @@ def test_real_weights_are_read_from_the_hubs_cache(tmp_path, pixels, monkeypatch
     repository = "timm/vit_base_patch32_clip_224.openai"
     data = save({k: v.half() for k, v in model.state_dict().items()})
     keep_in_cache(tmp_path, repository, "open_clip_model.safetensors", data)
-    clip = door.load("ViT-B-32/openai")
+    clip = clips.load("ViT-B-32/openai")
     expected = model.half().float().encode_image(pixels(224, 224), normalize=True)
     torch.testing.assert_close(
-        door.encode_images(clip, pixels(224, 224)), expected, rtol=0, atol=1e-5
+        clips.encode_images(clip, pixels(224, 224)), expected, rtol=0, atol=1e-5
     )
     assert clip.patch_size == 32 and clip.embed_dim == 512 and clip.words is None
     assert any(type(m).__name__ == "QuickGELU" for m in clip.model.visual.modules())
@@ -312,29 +312,29 @@ def test_a_hub_repository_is_read_from_its_cache(tmp_path, build, native_config,
     config = json.dumps({"model_cfg": native_config, "preprocess_cfg": {"mean": [0.5] * 3}})
     keep_in_cache(tmp_path, "org/small", "open_clip_config.json", config.encode())
     keep_in_cache(tmp_path, "org/small", "open_clip_model.safetensors", save(model.state_dict()))
-    clip = door.load("hf-hub:org/small")
+    clip = clips.load("hf-hub:org/small")
     assert clip.name == "hf-hub:org/small" and clip.mean == (0.5, 0.5, 0.5)
-    assert door.encode_images(clip, pixels(48, 48)).shape == (2, 24)
+    assert clips.encode_images(clip, pixels(48, 48)).shape == (2, 24)
 
 
 def test_what_a_local_folder_may_lack(tmp_path, native_config):
     with pytest.raises(ModelError, match="no weights in"):
-        door.load(str(tmp_path))
+        clips.load(str(tmp_path))
     (tmp_path / "a.safetensors").touch()
     with pytest.raises(ModelError, match="no configuration beside"):
-        door.load(str(tmp_path))
+        clips.load(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text("{}")
     with pytest.raises(ModelError, match="no open_clip configuration: it needs model_cfg"):
-        door.load(str(tmp_path))
+        clips.load(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text("[broken")
     with pytest.raises(ModelError, match="is no open_clip configuration"):
-        door.load(str(tmp_path))
+        clips.load(str(tmp_path))
     (tmp_path / "b.safetensors").touch()
     with pytest.raises(ModelError, match="several weights files"):
-        door.load(str(tmp_path))
+        clips.load(str(tmp_path))
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ModelError, match="no weights file that is safe to read"):
-        door.load(str(tmp_path / "notes.txt"))
+        clips.load(str(tmp_path / "notes.txt"))
 
 
 def test_an_installation_without_the_bundled_model_says_so(tmp_path, monkeypatch):
@@ -342,7 +342,7 @@ def test_an_installation_without_the_bundled_model_says_so(tmp_path, monkeypatch
     with pytest.raises(
         ModelError, match="the bundled model 'tiny' is not in .*; install ovtool again"
     ):
-        door.load("tiny")
+        clips.load("tiny")
 
 
 def test_a_tokenizer_that_is_not_installed_is_named(save, build, native_config, monkeypatch):
@@ -356,7 +356,7 @@ def test_a_tokenizer_that_is_not_installed_is_named(save, build, native_config, 
 
     monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", missing)
     with pytest.raises(ModelError, match="needs transformers; install it with `pip install"):
-        door.load(str(weights))
+        clips.load(str(weights))
 
 
 @pytest.mark.parametrize(
@@ -379,9 +379,9 @@ def test_a_local_model_is_called_by_its_last_name(given, name, tmp_path, monkeyp
 def test_a_model_that_an_input_names_and_that_is_not_found_asks_for_its_place(name, tmp_path):
     message = f"the input was made with the model {name}, which is not found here; say where it is with --model"
     with pytest.raises(ModelError, match=message):
-        door.load(None, artefact=name)
+        clips.load(None, artefact=name)
     with pytest.raises(ModelError, match="^(?!the input)"):
-        door.load(name, artefact=name)
+        clips.load(name, artefact=name)
 
 
 def test_a_data_set_recommends_a_model_where_none_is_named(monkeypatch, tmp_path):

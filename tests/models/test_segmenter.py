@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import tensors
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import segmenter, towers
 
 NAMES = ["background", "apple", "cow"]
@@ -16,7 +16,7 @@ NAMES = ["background", "apple", "cow"]
 
 @pytest.fixture(scope="module")
 def tiny():
-    return door.load("tiny")
+    return clips.load("tiny")
 
 
 def made(architecture, clip=None, classes=3):
@@ -163,12 +163,6 @@ def test_rows_are_the_mean_over_scales_and_mirror_images():
     expected = torch.cat(slow).double().mean(0)
     assert torch.allclose(found(0, 40).double(), expected, atol=1e-4)
     assert torch.allclose(found(7, 19), found(0, 40)[:, 7:19], atol=1e-5)
-
-
-def test_a_picture_is_shown_in_whole_multiples_and_never_endlessly_long():
-    assert segmenter.working_size((100, 200), 64, 16) == (64, 128)
-    assert segmenter.working_size((10, 1000), 64, 32) == (64, 512)
-    assert segmenter.working_size((33, 35), 10, 32) == (32, 32)
 
 
 def test_a_backbone_begins_with_what_the_cache_holds(tmp_path, monkeypatch):

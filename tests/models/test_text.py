@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from ovtool.datasets.templates import templates
 from ovtool.datasets.vocabularies import Vocabulary, parse_classes
 from ovtool.errors import UsageError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import text
 
 SENTENCES = ["cat", "a photo of a very small teapot on a table.", "", "a dog and a cat"]
@@ -25,13 +25,14 @@ TEXTS = {
 
 def embed(clip, vocabulary, templates="one", cache=True):
     """The vectors of all words, and a warning of those that the model never learned."""
-    text.warn_unlearned(clip, (name for synonyms in vocabulary.classes for name in synonyms))
-    return text.embed_words(clip, vocabulary.words, templates, cache)
+    names = [name for synonyms in vocabulary.classes for name in synonyms]
+    text.warn_unlearned(clip, names)
+    return text.embed_words(clip, [*names, *vocabulary.background], templates, cache)
 
 
 def variant(build, config, name, custom):
     config["text_cfg"] = {**config["text_cfg"], **TEXTS[name]}
-    return door.from_model(build({**config, "custom_text": custom}), f"{name} {custom}")
+    return clips.from_model(build({**config, "custom_text": custom}), f"{name} {custom}")
 
 
 @pytest.mark.parametrize("custom", [False, True])
@@ -82,7 +83,7 @@ def test_background_words_are_embedded_last(native):
 def test_a_name_that_is_too_long_is_the_one_named(native):
     long = " ".join(["word"] * 400)
     with pytest.raises(
-        UsageError, match="the class 'word word .*' is too long: small reads 24 tokens"
+        UsageError, match="the class 'word word .* is too long: small reads 24 tokens"
     ):
         embed(native, Vocabulary((("cat",), (long,))))
     with pytest.raises(UsageError) as caught:
@@ -113,8 +114,8 @@ def test_other_words_templates_and_models_are_kept_apart(native, build, native_c
     text.embed_words(native, ["cat"])
     text.embed_words(native, ["cat", "dog"])
     text.embed_words(native, ["cat"], "pacl")
-    text.embed_words(door.from_model(build(native_config, seed=1), "small"), ["cat"])
-    half = door.from_model(build(native_config), "small", dtype=torch.bfloat16)
+    text.embed_words(clips.from_model(build(native_config, seed=1), "small"), ["cat"])
+    half = clips.from_model(build(native_config), "small", dtype=torch.bfloat16)
     assert half.fingerprint == native.fingerprint
     text.embed_words(half, ["cat"])
     assert len(list((own_cache / "text").iterdir())) == 5
@@ -143,8 +144,8 @@ def test_without_cache_nothing_is_kept(native, own_cache):
 
 def test_words_never_learned_are_named_in_one_warning(build, native_config, caplog):
     learned = ["teapot", "Apple", "polar bear"]
-    clip = door.from_model(
-        build(native_config), "learner", recommended=door.Recommended(words=learned)
+    clip = clips.from_model(
+        build(native_config), "learner", recommended=clips.Recommended(words=learned)
     )
     text._warn.cache_clear()
     vocabulary = Vocabulary((("TEAPOT", "ewok"), ("bear",), ("flux-capacitor",)), ("asphalt",))

@@ -10,7 +10,7 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError, UsageErr
 from ovtool.formats import coco, image_search, tensors
 from ovtool.formats import images as image_files
 from ovtool.methods.regions import Regions
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import hub, maskformer, resolve
 from ovtool.proposers import by_name, names, proposal_sources, proposals
 from ovtool.settings.propose import Propose
@@ -197,7 +197,7 @@ def test_embeddings_of_other_proposals_or_another_clip(kept, small, tmp_path):
 
 def test_a_proposer_of_another_clip(trained, photos, tmp_path, monkeypatch):
     other = type("Other", (), {"name": "large", "fingerprint": "f" * 16})()
-    monkeypatch.setattr(door, "load", lambda name, device, dtype: other)
+    monkeypatch.setattr(clips, "load", lambda name, device, dtype: other)
     with pytest.raises(MismatchError, match="made with small .*but the model here is large"):
         propose.run(
             [str(photos)],

@@ -9,6 +9,7 @@ import torch
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS
 from ovtool.formats import cams, coco
+from ovtool.methods import bootstrap
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,6 +89,13 @@ def test_every_class_has_a_ground_of_its_own():
 def test_the_paired_ground_among_the_nearest():
     nearest = {name: [(scores.HOME[name], 0.9)] for name in scores.PAIRED}
     assert scores.nearest_hits(nearest) == {"found": 1.0}
+    assert scores.other_hits(nearest) == 0.0
+    everywhere = {name: [(ground, 0.5) for ground in ("water", "grass")] for name in scores.PAIRED}
+    homes = {scores.HOME[name] for name in scores.PAIRED}
+    wanted = [
+        len({"water", "grass"} - {scores.HOME[name]}) / (len(homes) - 1) for name in scores.PAIRED
+    ]
+    assert scores.other_hits(everywhere) == pytest.approx(sum(wanted) / len(wanted))
     late = [("cow", 0.9)] * scores.NEAREST
     nearest |= {scores.PAIRED[0]: [*late, (scores.HOME[scores.PAIRED[0]], 0.1)]}
     assert scores.nearest_hits(nearest)["found"] == pytest.approx(1 - 1 / len(scores.PAIRED))
@@ -102,3 +110,34 @@ def test_false_foreground_on_the_paired_ground():
     pairs = torch.tensor([-1, 5, 6])
     assert scores.paired_share(false, seed, ground, pairs) == (1, 2)
     assert scores.paired_share(false, seed, ground, torch.tensor([-1, 5, -1])) == (1, 1)
+
+
+def test_the_ground_under_an_object_is_counted_by_whether_it_is_its_own():
+    """Class 1 lies on ground 5, its own; class 2 on ground 6, and its own is 5; class 3 has none."""
+    true = torch.zeros(20, 60, dtype=torch.int64)
+    ground = torch.full((20, 60), 5)
+    ground[:, 30:] = 6
+    for number, place in ((1, slice(2, 6)), (2, slice(50, 54)), (3, slice(40, 42))):
+        true[8:12, place] = number
+        ground[8:12, place] = -1
+    seed = true.clone()
+    seed[0:2, :30], seed[0, 30:], seed[1, 30:] = 1, 2, 3
+    found = scores.grounds_called(seed, true, ground, torch.tensor([-1, 5, 5, -1]))
+    assert found["home"] == 30 * 20 - 16 and found["home_called"] == 60
+    assert found["away"] == 30 * 20 - 16 - 8 and found["away_called"] == 30
+
+
+def test_shares_of_pixels_have_intervals_over_images(data, tmp_path):
+    home = scores.pairs()
+    file = written(
+        data, tmp_path / "x.safetensors", lambda true, ground, k: (true == k) | (ground == home[k])
+    )
+    counted = scores.counted(file, data)
+    measure = counted.share("on_paired", "foreground")
+    grabbed = bootstrap.intervals(measure, len(counted.classes.hits))["share"]
+    assert grabbed.value == pytest.approx(scores.seeds(file, data)["grabbed"])
+    assert grabbed.low <= grabbed.value <= grabbed.high
+    assert all(len(values) == 4 for values in counted.pixels.values())
+    pixels = counted.pixels
+    assert (pixels["on_paired"] <= pixels["could"]).all()
+    assert (pixels["could"] <= pixels["false"]).all() and (pixels["home_called"] > 0).any()

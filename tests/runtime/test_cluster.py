@@ -9,10 +9,12 @@ import pytest
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import parts
 from ovtool.formats.parts import PartStore
+from ovtool.runtime import cluster as cluster_of_ray
 from ovtool.runtime import engine
 from ovtool.runtime.cluster import Cluster
 
 CUTS = parts.cut(12, 2)
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 
 
 def store(folder):
@@ -27,11 +29,10 @@ def test_without_ray_the_engine_is_refused(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two cores, for all tests of this file."""
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    """One that runs here, for all tests of this file."""
+    pytest.importorskip("ray")
+    with cluster_of_ray._connected(None) as ray:
+        yield ray
 
 
 def work_of(event=None, at=None):

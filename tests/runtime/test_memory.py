@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from ovtool.formats import coco, merge, parts, rle
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -56,6 +59,44 @@ def test_a_thousand_images_need_the_memory_of_a_hundred(tmp_path, line):
         for count in ("100", "1000")
     ]
     assert peaks[1] <= 1.1 * peaks[0], peaks
+
+
+def write_masks(folder, images):
+    """A COCO JSON, and parts, of so many images of 8 pixels with four masks each."""
+    masks = [rle.encode(np.arange(64).reshape(8, 8) % 7 < k) for k in (1, 2, 3, 4)]
+    categories = [coco.Category(k, f"word {k}") for k in (1, 2, 3, 4)]
+    settings = {"output": merge.Output().entry(), "beside": {}}
+    preface = merge.preface({"ovtool": {"command": "segment"}}, categories)
+    store = parts.PartStore(folder / f"{images}.json.parts", "d", settings, preface)
+    for part in parts.cut(images, 100):
+        store.write(
+            part,
+            (
+                parts.image_record(
+                    f"{name}.png",
+                    8,
+                    8,
+                    [{"category_id": k + 1, "segmentation": mask} for k, mask in enumerate(masks)],
+                )
+                for name in range(part.start, part.stop)
+            ),
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is told otherwise there")
+def test_what_reads_masks_needs_little_more_memory_for_fifteen_times_the_images(tmp_path):
+    peaks = {}
+    for images in (100, 1500):
+        write_masks(tmp_path, images)
+        name = f"{images}.json"
+        lines = {
+            "merge": ["merge", f"{name}.parts"],
+            "evaluate": ["evaluate", name, "--ground-truth", name],
+            "convert": ["convert", name, "--to", "coco-results", "-o", f"results-{name}"],
+        }
+        peaks[images] = {command: peak(tmp_path, line) for command, line in lines.items()}
+    for command, before in peaks[100].items():
+        assert peaks[1500][command] <= 1.1 * before, (command, peaks)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to keep memory")

@@ -14,7 +14,7 @@ from ovtool.formats import coco, label_maps, rle
 from ovtool.formats import images as image_files
 from ovtool.methods import mask_prompts, regions
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import masked_tower, region_clip, text
 from ovtool.proposers import proposal_sources
 from ovtool.proposers.proposal_sources import ProposalSource
@@ -336,6 +336,6 @@ def test_a_clip_without_a_class_token(go, small, monkeypatch):
     from dataclasses import replace
 
     pooled = replace(small, pooling="attention", name="pooled")
-    monkeypatch.setattr(door, "load", lambda *_: pooled)
+    monkeypatch.setattr(clips, "load", lambda *_: pooled)
     with pytest.raises(UsageError, match="--region-features tokens needs"):
         go(region_features="tokens")

@@ -12,7 +12,7 @@ import pytest
 from ovtool.errors import UsageError
 from ovtool.settings import option, recipes
 from ovtool.settings.field import Option
-from ovtool.settings.layers import as_data, filled, known, layered
+from ovtool.settings.layers import as_data, known, layered
 from ovtool.settings.option import settings
 
 Side = Annotated[int | None, Option("A side. Default: the model's.", min=8)]
@@ -215,8 +215,7 @@ def test_the_value_of_a_layer_is_checked():
         layered(Way(), recommended={"side": 2})
 
 
-def test_what_is_none_takes_the_defaults_of_another_object():
-    assert filled(Way(share=0.1), Way(side=9, share=0.9)) == Way(side=9, share=0.1)
+def test_a_value_that_is_still_open_is_an_error_of_ours():
     assert known(0) == 0
     with pytest.raises(TypeError, match="filled by now"):
         known(None)

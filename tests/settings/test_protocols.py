@@ -20,7 +20,7 @@ NAMES = list(protocols.PROTOCOLS)
 def test_a_protocol_names_what_there_is(name):
     protocol = protocols.PROTOCOLS[name]
     assert registry.split_name(protocol.data_set) == tuple(protocol.data_set.split(":"))
-    assert protocol.vocabulary in {*vocabularies.VOCABULARIES, *layouts.LABEL_FILES}
+    assert protocol.vocabulary in {*vocabularies.known(), *layouts.LABEL_FILES}
     assert Words(protocol=name).vocabulary == protocol.vocabulary
     for recipe in (None, "naclip", "sclip", "clearclip", "maskclip"):
         made = Patch(recipe=recipe, protocol=name)

@@ -15,7 +15,7 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolEr
 from ovtool.formats import cams, tensors
 from ovtool.inputs import category_texts
 from ovtool.inputs import labels as label_inputs
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.settings.cam import ClassifierMaps, GivenMaps, Gradcam, LabelMatching, PaclMaps, Spread
 from ovtool.settings.shared import Compute, Run
 from ovtool.stages import cam
@@ -149,14 +149,14 @@ def test_the_first_loss_is_that_of_the_formula(source, tmp_path, small):
         picture = torch.nn.functional.interpolate(
             batch.rgb[row].permute(2, 0, 1)[None], size=(48, 48), mode="bilinear", antialias=True
         )
-        pixels = door.normalise(small, picture.permute(0, 2, 3, 1))
+        pixels = clips.normalise(small, picture.permute(0, 2, 3, 1))
         for k in batch.labels[row].nonzero()[:, 0].tolist():
             grown = torch.nn.functional.interpolate(
                 raw[None, k : k + 1], size=(48, 48), mode="bilinear", align_corners=True
             )[0, 0]
             mask = (grown - grown.min()) / (grown.max() - grown.min() + 0.1)
             s = [
-                float(door.encode_images(small, m * pixels)[0] @ text[k]) for m in (mask, 1 - mask)
+                float(clips.encode_images(small, m * pixels)[0] @ text[k]) for m in (mask, 1 - mask)
             ]
             slow_f -= np.log((1 + s[0]) / 2)
             slow_b -= np.log(1 - (1 + s[1]) / 2)
@@ -275,8 +275,8 @@ def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
     )
     found = label_inputs.read(str(source), tmp_path / "pictures")
     network = Generator(Settings(), found.categories, small)
-    features = door.encode_images(
-        small, door.normalise(small, label_batches.LabelBatches(found, 48, 1, 0).of_rows([0]).rgb)
+    features = clips.encode_images(
+        small, clips.normalise(small, label_batches.LabelBatches(found, 48, 1, 0).of_rows([0]).rgb)
     )
     for sign, kind, lines in ((1, "raw", 0), (-1, "shifted", 1)):
         text = sign * features.expand(3, -1)
@@ -286,28 +286,13 @@ def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
     assert "taking --similarity shifted" in said[0] and "100 % of the images" in said[0]
 
 
-def test_selection_by_labels_keeps_the_best_validation(make, tmp_path, monkeypatch):
-    accuracies = iter([0.1, 0.9, 0.3, 0.2, 0.1])
-    kept = []
-
-    def accuracy(self):
-        kept.append(self.generator.head[0].weight.detach().clone())
-        return next(accuracies)
-
-    monkeypatch.setattr(generator_trainer.Matching, "label_accuracy", accuracy)
-    make(method="matching", steps=5, batch_size=2, select="labels",
-         save_generator=tmp_path / "g.safetensors")  # fmt: skip
-    _, content = tensors.load(tmp_path / "g.safetensors")
-    assert len(kept) == 5 and torch.equal(content["head.0.weight"], kept[1])
-
-
 @pytest.mark.parametrize("method", ["matching", "classifier"])
 def test_cut_off_and_resumed_it_writes_the_same_bytes(make, tmp_path, method, monkeypatch):
     from ovtool.trainers import classifier as classifier_trainer
 
     options = {"method": method, "steps": 4, "batch_size": 2, "short_side": 64}
     if method == "matching":
-        options |= {"select": "labels", "label_steps": 2}
+        options["label_steps"] = 2
     else:
         options["arch"] = "timm:lcnet_035"
     make("whole.safetensors", **options)
@@ -370,7 +355,7 @@ def test_a_run_cut_off_while_it_makes_maps_does_not_train_again(make, tmp_path, 
 
 
 def test_a_classifier_needs_no_clip_and_learns_colours(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     method = ClassifierMaps(
         arch="timm:lcnet_035", lr=1e-2, steps=25, batch_size=8, short_side=64, crop_scale=1.0
     )
@@ -468,7 +453,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(make, tmp_path, monkeypat
         ({"method": "matching", "generator": "timm:lcnet_035", "begin": "text"}, "--begin text reads the"),
         ({"method": "classifier", "steps": 0}, "--steps 0 leaves a classifier at random weights"),
         ({"method": "matching", "similarity": "cube"}, "--similarity 'cube' is not one of"),
-        ({"method": "matching", "select": "truth"}, "--select 'truth' is not one of 'last', 'labels'"),
         ({"background": "none"}, "5 images have one label only, such as 0.png, and the softmax needs"),
         ({"method": "matching", "fine_tune": True}, "the CLIP's own tower stays frozen"),
         ({"method": "classifier", "arch": "resnet18"}, "no network 'resnet18'; give timm:NAME"),

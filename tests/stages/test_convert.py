@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -299,9 +300,9 @@ def test_maps_of_16_bits(tmp_path):
     ("line", "said"),
     [
         ("0 0.1 0.1 0.5", "has 3 numbers, which are no polygon"),
-        ("0 0.5 0.5 0.2 0.2", "is a box, and a polygon is needed"),
         ("0 0.1 0.1 0.5 0.1 0.5 1.5", "has points outside 0 to 1"),
         ("0 0.1 0.1 0.5 0.1 0.5 nan", "has points outside 0 to 1"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 1.5", "has points outside 0 to 1"),
         ("7 0.1 0.1 0.5 0.1 0.5 0.5", "class 7 has no name in data.yaml"),
         ("cow 0.1 0.1 0.5 0.1 0.5 0.5", "not numbers; mend or remove it"),
     ],
@@ -312,6 +313,54 @@ def test_lines_of_yolo_that_are_broken(data, tmp_path, line, said):
     path.write_text(path.read_text() + "\n" + line + "\n")
     with pytest.raises(InputError, match=rf"a,b\.txt: line 5 .*{said}|a,b\.txt: line 5: {said}"):
         came(tmp_path, target)
+
+
+def test_boxes_among_the_polygons_of_yolo_are_left_out(data, tmp_path, caplog):
+    """supervision writes a box where an object is too small for a polygon."""
+    _, target = went(tmp_path, "yolo-seg", images=tmp_path / "photos")
+    path = target / "labels/a,b.txt"
+    path.write_text(path.read_text() + "0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9\n")
+    assert plain(came(tmp_path, target)) == plain(data)
+    assert f"{target} has 2 boxes beside its polygons, which are left out" in caplog.text
+    for path in (target / "labels").rglob("*.txt"):
+        path.write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(InputError, match="holds boxes alone, and polygons are needed"):
+        came(tmp_path, target)
+
+
+def test_scores_that_ultralytics_writes_behind_a_polygon(data, tmp_path):
+    """`save_txt` with `save_conf` of ultralytics.engine.results."""
+    _, target = went(tmp_path, "yolo-seg", images=tmp_path / "photos")
+    path = target / "labels/a,b.txt"
+    rows = path.read_text().splitlines()
+    path.write_text("".join(f"{row} 0.{k + 1}25\n" for k, row in enumerate(rows)))
+    found = came(tmp_path, target)
+    number = next(image.id for image in found.images if image.file_name == "a,b.jpg")
+    own = [mask.score for mask in found.annotations if mask.image_id == number]
+    assert own == [0.125 + k / 10 for k in range(len(rows))] and plain(found) == plain(data)
+
+
+def test_label_studio_and_roboflow_lay_yolo_out_in_ways_of_their_own(data, tmp_path):
+    """label_studio_sdk.converter writes classes.txt for data.yaml; Roboflow has a folder a split."""
+    _, target = went(tmp_path, "yolo-seg", images=tmp_path / "photos")
+    names = [f"class {k}" for k in range(len(NAMES))]
+    yaml = (target / "data.yaml").read_text()
+    (target / "data.yaml").unlink()
+    (target / "classes.txt").write_text("\n".join(names))
+    found = came(tmp_path, target)
+    assert [category.name for category in found.categories] == names
+    assert sorted(mask[2] for mask in plain(found)[2]) == sorted(mask[2] for mask in plain(data)[2])
+    (target / "classes.txt").unlink()
+    (target / "data.yaml").write_text(yaml)
+    (target / "train").mkdir()
+    for name in ("images", "labels"):
+        (target / name).rename(target / "train" / name)
+    found = came(tmp_path, target)
+    assert {image.file_name.partition("/images/")[0] for image in found.images} == {"train"}
+    assert len(found.annotations) == len(data.annotations)
+    shutil.rmtree(target / "train")
+    with pytest.raises(InputError, match="has no folder labels; put the labels there"):
+        came(tmp_path, target, images=tmp_path / "photos")
 
 
 def test_labels_of_yolo_without_names_or_images(data, tmp_path):
@@ -513,3 +562,24 @@ def test_what_cannot_go_to_stdout_and_what_is_not_there(data, tmp_path):
         convert.run("gone", "coco", out=tmp_path / "x.json")
     with pytest.raises(UsageError, match="name a file that ends in .json"):
         convert.run(tmp_path / "data.json", "coco-panoptic", out=tmp_path / "panoptic")
+
+
+def test_colours_of_cvat(tmp_path):
+    """CVAT's export "Segmentation mask 1.1": label:color_rgb:parts:actions."""
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[1:4, 2:6], colours[5] = (250, 50, 83), (50, 183, 250)
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(colours).save(tmp_path / "SegmentationClass" / "a.png")
+    lines = (
+        "# label:color_rgb:parts:actions",
+        "background:0,0,0::",
+        "cow:250,50,83::",
+        "grass:50,183,250:a,b:c",
+    )
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    how = Conversion(colours=tmp_path / "labelmap.txt")
+    convert.run(tmp_path / "SegmentationClass", "coco", how, out=tmp_path / "o.json")
+    made = coco.read(tmp_path / "o.json")
+    names = {category.id: category.name for category in made.categories}
+    areas = {names[mask.category_id]: mask.area for mask in made.annotations}
+    assert areas == {"background": 48 - 12 - 8, "cow": 12, "grass": 8}

@@ -15,7 +15,7 @@ from ovtool.errors import InputError, OutputExistsError, UsageError
 from ovtool.formats import coco, rle
 from ovtool.methods import patch_alignment, roc
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import dense_scores, pacl, text, timm_backbone
 from ovtool.models.timm_backbone import Backbone
 from ovtool.settings.probe import Alignment, Classify, Coherence
@@ -103,8 +103,8 @@ def test_alignment_is_the_share_of_patches_named_right(given, small, head_file):
     for rgb, labels in pictures_of(given):
         pixels = dense_scores.prepare(small, rgb, 48)
         features = {
-            "last block clip": door.patch_features(small, pixels, "clip")[0],
-            "last block naclip": door.patch_features(small, pixels, "naclip")[0],
+            "last block clip": clips.patch_features(small, pixels, "clip")[0],
+            "last block naclip": clips.patch_features(small, pixels, "naclip")[0],
             "PACL head": pacl.patch_features(small, head, pixels)[0],
         }
         for (i, j), k in majority(labels).items():
@@ -191,7 +191,7 @@ def test_coherence_is_the_area_over_pairs_of_patches(given, small, monkeypatch):
         shown = []
         for rgb, labels in pictures_of(given):
             pixels = dense_scores.prepare(small, rgb, 48)
-            features = normalize(door.layer_tokens(small, pixels, [block])[0][0], dim=-1)
+            features = normalize(clips.layer_tokens(small, pixels, [block])[0][0], dim=-1)
             shown.append([(features[place], k) for place, k in majority(labels).items()])
         for a, first in enumerate(shown):
             for b, second in enumerate(shown):
@@ -250,9 +250,9 @@ def test_classify_against_the_labels_of_each_image(given, small, head_file, tmp_
         labels = {NAMES[e.category_id - 1] for e in whole.annotations if e.image_id == n + 1}
         pixels = dense_scores.prepare(small, rgb, 48)
         words = text.embed_words(small, own, cache=False)
-        tokens = head.embedder(door.layer_tokens(small, pixels, [-1])[0].float()).flatten(1, 2)
+        tokens = head.embedder(clips.layer_tokens(small, pixels, [-1])[0].float()).flatten(1, 2)
         both = {
-            "class token": door.encode_images(small, pixels)[0] @ words.T,
+            "class token": clips.encode_images(small, pixels)[0] @ words.T,
             "PACL head": patch_alignment.compatibility(tokens, words, head.pooling)[0],
         }
         for name, each in both.items():

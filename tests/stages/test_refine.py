@@ -16,7 +16,7 @@ from ovtool.formats import cams, coco, label_maps, rle, tensors
 from ovtool.inputs import category_texts
 from ovtool.methods import background_prompts as losses
 from ovtool.methods.pseudo_masks import Background
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import learned_text, mask_generator
 from ovtool.models.mask_generator import Generator
 from ovtool.settings import shared
@@ -162,10 +162,10 @@ def test_the_first_loss_is_that_of_the_formula(tune, tmp_path, small, maps, push
     header, _ = tensors.load(tmp_path / "b.safetensors")
     found = cams.read(maps)
     batch = map_batches.CamBatches(found, tmp_path, 6, 48, 3)[0]
-    pixels = door.normalise(small, batch.pixels)
+    pixels = clips.normalise(small, batch.pixels)
     shown = batch.maps[:, None] * pixels[batch.owners]
     front, behind = (
-        door.encode_images(small, one) for one in (shown, pixels[batch.owners] - shown)
+        clips.encode_images(small, one) for one in (shown, pixels[batch.owners] - shown)
     )
     reader = learned_text.LearnedText.of(small, 4)
     with torch.no_grad():
@@ -202,11 +202,11 @@ def test_whole_pictures_are_embedded_once(tune, tmp_path, small, maps, monkeypat
         square = torch.nn.functional.interpolate(
             rgb.permute(2, 0, 1)[None].float(), (48, 48), mode="bicubic", antialias=True
         )
-        pixels = door.normalise(small, square.round().clamp(0, 255).byte().permute(0, 2, 3, 1))
+        pixels = clips.normalise(small, square.round().clamp(0, 255).byte().permute(0, 2, 3, 1))
         whole = torch.nn.functional.interpolate(found.of(image.id)[None], (40, 64), mode="bilinear")
         masks = torch.nn.functional.interpolate(whole, (48, 48), mode="bilinear")[0]
         for mask, category_id in zip(masks, image.category_ids, strict=True):
-            behind = door.encode_images(small, (1 - mask) * pixels)
+            behind = clips.encode_images(small, (1 - mask) * pixels)
             place = [each.id for each in CATEGORIES].index(category_id)
             pairs.append((behind[0], prompts[place]))
     behind, wanted = (torch.stack(several) for several in zip(*pairs, strict=True))
@@ -231,7 +231,6 @@ def test_crops_and_maps_are_cut_alike(tmp_path):
 
 def test_an_epoch_sees_each_picture_once(maps, tmp_path):
     batches = map_batches.CamBatches(cams.read(maps), tmp_path, 5, 32, 0)
-    assert batches.per_epoch == 2
     epochs = [[i for s in range(2) for i in batches.drawn(2 * e + s)] for e in range(2)]
     assert all(len(set(epoch)) == 10 for epoch in epochs) and epochs[0] != epochs[1]
 
@@ -572,7 +571,7 @@ def never(*_, **__):
 def test_a_generator_and_its_curve_replace_nothing(refined, tmp_path, monkeypatch, there, resume):
     (tmp_path / there).write_bytes(b"of someone else")
     monkeypatch.setattr(generator_trainer.Matching, "train", never)
-    monkeypatch.setattr(door, "load", never)
+    monkeypatch.setattr(clips, "load", never)
     if resume and there == "g.safetensors":
         monkeypatch.undo()  # whether it is that of this run is told by its content
     options = {"steps": "prompts", "prompts": requested(refine_weight=0.0, epochs=0.0)}

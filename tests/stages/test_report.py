@@ -1,5 +1,7 @@
 """`report` of files whose regions and IoU are worked out by hand."""
 
+import errno
+import io
 import json
 import re
 
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ovtool.errors import InputError, OutputExistsError
-from ovtool.formats import cams, coco, rle
+from ovtool.formats import cams, coco, report_page, rle
 from ovtool.settings.evaluate import MeanIou, Panoptic
 from ovtool.settings.report import Page
 from ovtool.settings.shared import Run
@@ -92,7 +94,7 @@ def test_measures_of_evaluate_become_a_table(folder):
     scores.write_text(json.dumps({"metric": "miou", "images": 3, "classes": rows}))
     report.run([scores], Page(title="Scores"), out=folder / "page.html")
     html = (folder / "page.html").read_text(encoding="utf-8")
-    assert re.search(r"<td>cat</td>.*25\.0.*<td>–</td>", html)
+    assert re.search(r"<bdi>cat</bdi></th>.*25\.0.*<td>–</td>", html)
     assert "<h1>Scores</h1>" in html
 
 
@@ -139,3 +141,45 @@ def test_an_image_of_another_size_is_named(folder):
     Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(folder / "a.png")
     with pytest.raises(InputError, match="8 x 5 pixels, but 8 x 4 in truth.json"):
         report.run([truth], images=folder, out=folder / "page.html")
+
+
+def test_a_full_folder_of_temporary_files_is_said_as_that(folder, monkeypatch):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report_page.tempfile, "TemporaryFile", lambda prefix: Full())
+    with pytest.raises(InputError, match="cannot keep temporary files in .*; set TMPDIR to"):
+        report.run([truth], images=folder, out=folder / "page.html")
+    assert not (folder / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": "x"}, "classes is 'x', not a list"),
+        ({"classes": [3]}, r"classes\[0\] is 3, not an object"),
+        ({"classes": [{"iou": 0.5}]}, r"classes\[0\].name is missing"),
+        ({"classes": [{"name": "cat", "iou": [1]}]}, r"classes\[0\].iou is \[1\], not a number"),
+        ({"per_image": [{"miou": 0.5}]}, r"per_image\[0\].file_name is missing"),
+        (
+            {"per_image": [{"file_name": "a.png", "miou": "x"}]},
+            "per_image.miou is 'x', not a number",
+        ),
+        ({"per_image": [{"file_name": "/"}]}, "per_image: file_name '/' is absolute"),
+        ({"per_image": [{"file_name": ""}]}, "per_image: file_name '' names no file"),
+        ({"ovtool": 3}, "ovtool is 3, not an object"),
+    ],
+)
+def test_measures_that_evaluate_did_not_write_are_refused(folder, change, said):
+    (folder / "scores.json").write_text(json.dumps({"metric": "miou", **change}))
+    with pytest.raises(InputError, match=said):
+        report.run([folder / "scores.json"], out=folder / "page.html")
+
+
+def test_masks_made_by_something_else_are_drawn(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    truth.write_text(json.dumps(json.loads(truth.read_text()) | {"info": {"ovtool": "mine"}}))
+    assert report.run([truth], images=folder, out=folder / "page.html").images == 1

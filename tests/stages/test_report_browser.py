@@ -125,3 +125,27 @@ def test_images_are_sorted_and_searched_and_seen_whole(opened):
     until(lambda: dialog.is_displayed() and dialog.find_elements("css selector", "canvas"))
     opened.find_element("id", "close").click()
     until(lambda: not dialog.is_displayed())
+
+
+def test_full_view_says_in_words_what_it_shows_and_is_walked_through_by_keys(opened):
+    opened.execute_script("document.querySelectorAll('button.stack')[0].focus()")
+
+    def press(key):
+        webdriver.ActionChains(opened).send_keys(getattr(webdriver.Keys, key)).perform()
+
+    press("ENTER")
+    dialog, name = opened.find_element("id", "full"), opened.find_element("id", "full-name")
+    until(lambda: name.text == "b.png")
+    items = dialog.find_elements("css selector", ".parts li")
+    parts = [item.get_property("textContent") for item in items]
+    assert parts == ["cat 50.0 %, score 0.75", f"{NAME} 25.0 %, score 0.75"]
+    assert not dialog.find_elements(
+        "css selector", "button.stack"
+    )  # nothing there that does nothing
+    for key, shown in (("RIGHT", "a.png"), ("RIGHT", "b.png"), ("LEFT", "a.png")):
+        press(key)
+        until(lambda shown=shown: name.text == shown)
+    press("ESCAPE")
+    until(lambda: not dialog.is_displayed())
+    held = "return document.activeElement.closest('article')?.dataset.name"
+    assert opened.execute_script(held) == "a.png"

@@ -15,7 +15,7 @@ from ovtool.formats import coco, image_search, label_maps, parts, rle
 from ovtool.formats import images as pictures
 from ovtool.inputs.words import WordSet
 from ovtool.methods import class_maps, region_scores, regions
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import dense_scores, text
 from ovtool.outputs.drawn_files import DrawnFiles
 from ovtool.runtime import device as devices
@@ -51,7 +51,7 @@ def label_map(dataset, name):
 def slow_probabilities(clip, rgb, names, owner, scale=None):
     """Softmax of the best name of each class, patch by patch and then pixel by pixel: (C, H, W)."""
     pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), None)
-    features = door.patch_features(clip, pixels)[0]
+    features = clips.patch_features(clip, pixels)[0]
     embedded = text.embed_words(clip, names, cache=False)
     classes = []
     for owned in sorted(set(owner)):
@@ -146,7 +146,7 @@ def test_the_name_of_the_whole_image_raises_its_word(go, photos, loads_small, me
     pixels = dense_scores.prepare(
         clip, torch.from_numpy(pictures.read_rgb(photos / "a.png")), clip.image_size
     )
-    cosines = text.embed_words(clip, names, cache=False) @ door.encode_images(clip, pixels)[0]
+    cosines = text.embed_words(clip, names, cache=False) @ clips.encode_images(clip, pixels)[0]
     best = torch.stack([cosines[:2].max(), cosines[2], cosines[3:].max()]) * clip.logit_scale
     expected = (3 * best.softmax(0)).softmax(0)
     winner = int(expected.argmax())  # of the whole image, since no patch says anything
@@ -168,7 +168,7 @@ def test_segments_take_the_place_of_proposals(go, photos, loads_small, monkeypat
         logits = torch.from_numpy(slow_probabilities(loads_small, rgb, names, range(4))).log()
         total = np.zeros(logits.shape)
         for scale in (30, 90):
-            cut = regions.superpixels(rgb2lab(rgb).astype(np.float32), scale)
+            (cut,) = regions.superpixels(rgb2lab(rgb).astype(np.float32), (scale,))
             for segment in range(cut.max() + 1):
                 total[:, cut == segment] += logits[:, cut == segment].mean(1, keepdim=True).numpy()
         best = total.argmax(0)
@@ -181,7 +181,7 @@ def test_what_the_model_recommends_is_taken_and_named(go, photos, small, monkeyp
         "fused": {"scales": [0.5, 1], "segments": [60], "crf": "clip-es", "image_prior": 2},
         "words": {"background": "wall,person"},
     }
-    monkeypatch.setattr(door, "load", lambda *_: dataclasses.replace(small, recommended=own))
+    monkeypatch.setattr(clips, "load", lambda *_: dataclasses.replace(small, recommended=own))
     outcome, _ = go(photos / "a.png", classes="man,cow")
     settings = outcome.dataset.info["ovtool"]["settings"]
     assert {name: settings["method"][name] for name in own["fused"]} == own["fused"]
@@ -262,13 +262,13 @@ def test_provenance_says_what_the_model_chose_and_names_no_path(go, tmp_path, lo
     ],
 )
 def test_what_cannot_be_meant_is_told_before_the_model_loads(go, options, message, monkeypatch):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     with pytest.raises(UsageError, match=message):
         go(classes="cow", **options)
 
 
 def test_what_is_in_the_way_is_told_before_the_model_loads(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     (tmp_path / "seen").mkdir()
     (tmp_path / "seen/x").touch()
     with pytest.raises(OutputExistsError, match="seen is not empty"):
@@ -283,7 +283,7 @@ def test_what_is_in_the_way_is_told_before_the_model_loads(go, tmp_path, monkeyp
 
 
 def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypatch, segmenting):
-    monkeypatch.setattr(door, "load", None)
+    monkeypatch.setattr(clips, "load", None)
     places = {kind: tmp_path / kind for kind in ("label_maps", "overlays", "heatmaps")}
     outcome = segmenting(photos, tmp_path / "o.json", classes="cow", dry_run=True, **places)
     assert outcome.planned == 3 and list(outcome.files) == list(places)
@@ -291,14 +291,14 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(photos, tmp_path, monkeypat
 
 
 def starve(monkeypatch, most):
-    patch_features = door.patch_features
+    patch_features = clips.patch_features
 
     def hungry(clip, crops, last_block=None):
         if len(crops) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return patch_features(clip, crops, last_block)
 
-    monkeypatch.setattr(door, "patch_features", hungry)
+    monkeypatch.setattr(clips, "patch_features", hungry)
 
 
 def test_parts_whose_batches_were_halved_say_so_and_people_are_told_once(

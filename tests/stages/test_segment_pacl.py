@@ -9,10 +9,10 @@ from torch.nn.functional import interpolate, normalize
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import coco, label_maps, tensors
 from ovtool.formats import images as pictures
+from ovtool.inputs import embedded_words
 from ovtool.methods.patch_alignment import Pooling, VisionEmbedder
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import dense_scores, pacl, text
-from ovtool.segmenters import embedded_words
 from ovtool.settings.segment import Patch
 
 WORDS = ["cow", "apple", "train", "sky"]
@@ -48,7 +48,7 @@ def go(photos, tmp_path, loads_small, segmenting):
 def slow_cosines(clip, head, rgb, side=None):
     """The cosine of each patch's embedding with each word: (N, h, w)."""
     pixels = dense_scores.prepare(clip, torch.from_numpy(rgb), side)
-    found = normalize(head.embedder(door.layer_tokens(clip, pixels, [-1])[0].float()), dim=-1)[0]
+    found = normalize(head.embedder(clips.layer_tokens(clip, pixels, [-1])[0].float()), dim=-1)[0]
     words = text.embed_words(clip, WORDS, cache=False)
     return torch.stack([(found * word).sum(-1) for word in words])
 
@@ -115,7 +115,7 @@ def test_scales_and_mirror_images_are_averaged(go, head, head_file, small, photo
         if with_head:
             return slow_cosines(small, head, shown, side)
         pixels = dense_scores.prepare(small, torch.from_numpy(shown), side)
-        return torch.einsum("hwd,nd->nhw", door.patch_features(small, pixels)[0], words)
+        return torch.einsum("hwd,nd->nhw", clips.patch_features(small, pixels)[0], words)
 
     side = dense_scores.default_short_side(small)
     total = torch.zeros(4, *rgb.shape[:2])
@@ -144,7 +144,7 @@ def test_scales_that_cannot_be_meant():
 def test_a_finer_grid_of_patches(go, head_file, head, small, photos):
     rgb = pictures.read_rgb(photos / "a.png")
     labels, said = go(pacl=head_file, patch_stride=8)
-    fine = door.with_patch_stride(small, 8)
+    fine = clips.with_patch_stride(small, 8)
     pixels = dense_scores.prepare(small, torch.from_numpy(rgb), None)
     found = pacl.patch_features(fine, head, pixels)[0]  # every 8 pixels, the first centre at 8
     assert found.shape[0] == (pixels.shape[2] - 16) // 8 + 1

@@ -15,7 +15,7 @@ from ovtool.errors import InputError, MismatchError, OutputExistsError, OvtoolEr
 from ovtool.formats import coco, rle, tensors
 from ovtool.inputs import captions as caption_inputs
 from ovtool.methods import patch_alignment
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl, text
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.shared import Compute, Run
@@ -97,8 +97,8 @@ def test_the_first_loss_is_that_of_the_formula(train, said, tmp_path, small):
     header, _ = tensors.load(tmp_path / "h.safetensors")
     listed = caption_batches.listed(str(said), said, tmp_path / "photos", 0, 0.0)
     batch = caption_batches.ListedBatches(listed, 48, 8, range(8), 0)[0]
-    pixels = door.normalise(small, batch.pixels.permute(0, 2, 3, 1))
-    patches = door.patch_features(small, pixels, "clip").flatten(1, 2)  # the zero-shot start
+    pixels = clips.normalise(small, batch.pixels.permute(0, 2, 3, 1))
+    patches = clips.patch_features(small, pixels, "clip").flatten(1, 2)  # the zero-shot start
     lengths = (pacl.tokens(small, pixels) @ small.model.visual.proj).flatten(1, 2)
     patches = patches * lengths.norm(dim=-1, keepdim=True)
     scores = patch_alignment.compatibility(
@@ -112,7 +112,7 @@ def test_a_head_that_starts_as_the_clip_is_the_clip(train, small, tmp_path):
     train(steps=1, lr=0.0)
     head = pacl.load(tmp_path / "h.safetensors", small)
     pixels = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
-    own = door.patch_features(small, pixels, "clip")
+    own = clips.patch_features(small, pixels, "clip")
     assert torch.allclose(pacl.patch_features(small, head, pixels), own, atol=1e-5)
 
 
@@ -127,7 +127,7 @@ def test_tokens_of_several_last_blocks_lie_side_by_side(train, small, tmp_path):
     head = pacl.load(tmp_path / "h.safetensors", small)
     found = pacl.patch_features(small, head, pixels)
     assert head.last_block == "naclip+clip"
-    assert torch.allclose(found, door.patch_features(small, pixels, "naclip"), atol=1e-5)
+    assert torch.allclose(found, clips.patch_features(small, pixels, "naclip"), atol=1e-5)
 
 
 def losses(tmp_path, name):
@@ -344,7 +344,7 @@ def test_tokens_are_those_of_the_windows(small):
     found = one.features.tokens(pixels)
     count = pacl_features.tokens_an_image(settings, small)
     assert found.shape == (3, count, 32) == (3, 16, 32)
-    corner = door.normalise(small, pixels[:, :, 32:, :32].permute(0, 2, 3, 1))
+    corner = clips.normalise(small, pixels[:, :, 32:, :32].permute(0, 2, 3, 1))
     assert torch.allclose(found[:, 8:12], pacl.tokens(small, corner).flatten(1, 2), atol=1e-5)
 
 
@@ -466,7 +466,7 @@ def test_a_head_that_is_broken(train, tmp_path, small):
     with pytest.raises(InputError, match="holds numbers that are not finite"):
         pacl.load(path, small)
     tensors.save(path, {"skip.weight": content["skip.weight"]}, header)
-    with pytest.raises(InputError, match="is no PACL head that can be read"):
+    with pytest.raises(InputError, match="does not hold a whole PACL head"):
         pacl.load(path, small)
 
 
@@ -556,7 +556,7 @@ def test_the_measures_are_those_of_a_slow_count(masked, small):
     for item in listed.held_out:
         rgb = torch.from_numpy(np.array(Image.open(item.path).convert("RGB")))
         pixels = dense_scores.prepare(small, rgb, None)
-        patches = door.patch_features(small, pixels, "clip")[0]
+        patches = clips.patch_features(small, pixels, "clip")[0]
         number = int(item.name[:2])
         labels = np.full((40, 60), names.index(list(PLACES)[number % 2]))
         labels[8:32, 5 + number % 7 : 38] = names.index(list(COLOURS)[number % 3])

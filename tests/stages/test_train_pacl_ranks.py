@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys, time
 import numpy as np, open_clip, torch
 from ovtool.errors import OvtoolError
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.settings.pacl import Pacl
 from ovtool.settings.shared import Compute, Run
 from ovtool.stages import train_pacl
@@ -31,8 +31,8 @@ torch.manual_seed(0)
 words = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 vision = {"image_size": 48, "patch_size": 16, "width": 32, "head_width": 8, "layers": 2}
 model = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=words)
-clip = door.from_model(model.eval(), "small", dtype=torch.float64)
-door.load = lambda *_: clip
+clip = clips.from_model(model.eval(), "small", dtype=torch.float64)
+clips.load = lambda *_: clip
 options = json.loads(sys.argv[1])
 if options.pop("slowly", False):
     step = PaclTraining.step

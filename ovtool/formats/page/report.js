@@ -10,6 +10,7 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children);
   return element;
 };
+const swatch = (word) => make("span", { className: "swatch", style: `background: rgb(${data.colours[word]})` });
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 const off = new Set(); // words that are switched off, by their place in data.words
@@ -28,20 +29,45 @@ const decoded = async (address) => {
 
 // A layer of one image: its canvas, and what lies at a place.
 class Panel {
-  constructor(figure, layer, place, wide) {
+  constructor(figure, layer, place, article) {
     this.layer = layer;
     this.canvas = make("canvas", { "aria-hidden": "true" });
     const image = make("img", { alt: this.description(figure.name, place), loading: "lazy" });
     [image.width, image.height] = figure.size;
     image.src = figure.image;
-    this.stack = make("button", { type: "button", className: "stack" }, image, this.canvas);
+    this.stack = article
+      ? make("button", { type: "button", className: "stack", "aria-haspopup": "dialog" }, image, this.canvas)
+      : make("div", { className: "stack" }, image, this.canvas);
     if (layer && layer.heat) this.stack.classList.add("heat");
     this.hover = make("p", { className: "hover" });
     const caption = make("figcaption", {}, this.caption(place));
     this.element = make("figure", { className: "panel" }, this.stack, caption, this.hover);
     this.stack.addEventListener("pointermove", (event) => this.tell(event));
     this.stack.addEventListener("pointerleave", () => { this.hover.textContent = ""; });
-    if (!wide) this.stack.addEventListener("click", () => openFull(figure));
+    if (article) this.stack.addEventListener("click", () => openFull(article));
+    else if (layer && !layer.distinct) this.element.append(this.list());
+  }
+
+  // Each word of the layer with its share of the pixels and its best score, largest share first.
+  get totals() {
+    const { words, shares, scores } = this.layer;
+    const totals = new Map();
+    words.forEach((word, k) => {
+      const own = totals.get(word) ?? { share: shares ? 0 : null, score: null };
+      if (shares) own.share += shares[k];
+      if (scores && scores[k] !== null) own.score = Math.max(own.score ?? 0, scores[k]);
+      totals.set(word, own);
+    });
+    return [...totals].sort((a, b) => b[1].share - a[1].share);
+  }
+
+  // What an image shows in words, where neither the legend nor a pointer is at hand.
+  list() {
+    const items = this.totals.map(([word, { share, score }]) => {
+      const figures = [share === null ? "" : percent(share), score === null ? "" : `score ${score.toFixed(2)}`];
+      return make("li", {}, swatch(word), make("bdi", {}, data.words[word]), ` ${figures.filter(Boolean).join(", ")}`);
+    });
+    return make("ul", { className: "parts" }, ...items);
   }
 
   caption(place) {
@@ -52,12 +78,8 @@ class Panel {
   // The words of the layer, largest share first, for those who hear the page.
   description(name, place) {
     if (!this.layer) return name;
-    const shares = new Map();
-    this.layer.words.forEach((word, k) => {
-      shares.set(word, (shares.get(word) ?? 0) + (this.layer.shares ? this.layer.shares[k] : 0));
-    });
-    const parts = [...shares].sort((a, b) => b[1] - a[1]).slice(0, 8)
-      .map(([word, share]) => data.words[word] + (this.layer.shares ? ` ${percent(share)}` : ""));
+    const parts = this.totals.slice(0, 8)
+      .map(([word, { share }]) => data.words[word] + (share === null ? "" : ` ${percent(share)}`));
     return `${name}, ${data.layers[place]}: ${parts.join(", ") || "no region"}`;
   }
 
@@ -125,25 +147,34 @@ class Panel {
     if (region < 0) { this.hover.textContent = "no word"; return; }
     const score = this.layer.scores ? this.layer.scores[region] : strength;
     const name = data.words[this.layer.words[region]];
-    this.hover.textContent = name + (score === null ? "" : `, score ${score.toFixed(2)}`);
+    this.hover.replaceChildren(make("bdi", {}, name), score === null ? "" : `, score ${score.toFixed(2)}`);
   }
 }
 
-const panelsOf = (figure, wide) => {
-  const panels = figure.layers.map((layer, place) => new Panel(figure, layer, place, wide));
+// In the page, where an article holds them, or without one in full view.
+const panelsOf = (figure, article) => {
+  const panels = figure.layers.map((layer, place) => new Panel(figure, layer, place, article));
   const measures = Object.entries(figure.measures)
     .map(([name, value]) => `${name} ${value === null ? "–" : percent(value)}`).join(", ");
   const row = make("div", { className: "row" }, ...panels.map((panel) => panel.element));
   return { panels, elements: measures ? [row, make("p", { className: "measures" }, measures)] : [row] };
 };
 
-let full = [];
-const openFull = (figure) => {
-  const built = panelsOf(figure, true);
-  full = built.panels;
-  byId("full").querySelector("div").replaceChildren(make("h2", {}, figure.name), ...built.elements);
-  byId("full").showModal();
+let full = [], shown = null; // the panels in full view, and whose they are
+const openFull = (article) => {
+  const figure = parsed(article);
+  const { panels, elements } = panelsOf(figure, null);
+  full.forEach((panel) => panel.hide());
+  [full, shown] = [panels, article];
+  byId("full-name").textContent = figure.name;
+  byId("full").querySelector("div").replaceChildren(...elements);
+  if (!byId("full").open) byId("full").showModal();
   full.forEach((panel) => panel.show());
+};
+// The image before or behind the one in full view, of those that are seen; the first comes after the last.
+const turn = (step) => {
+  const listed = [...byId("figures").children].filter((article) => !article.hidden);
+  openFull(listed.at((listed.indexOf(shown) + step) % listed.length));
 };
 
 const articles = [...document.querySelectorAll("article")];
@@ -154,8 +185,9 @@ const watch = new IntersectionObserver((entries) => {
     if (isIntersecting) {
       if (!built.has(target)) {
         const figure = parsed(target);
-        const { panels, elements } = panelsOf(figure, false);
+        const { panels, elements } = panelsOf(figure, target);
         built.set(target, panels);
+        target.style.minHeight = "";
         target.append(...elements);
       }
       built.get(target).forEach((panel) => panel.show());
@@ -187,8 +219,7 @@ if (byId("controls")) {
       if (box.checked) off.delete(place); else off.add(place);
       repaint();
     });
-    const swatch = make("span", { className: "swatch", style: `background: rgb(${data.colours[place]})` });
-    byId("legend").append(make("li", {}, make("label", {}, box, swatch, data.words[place])));
+    byId("legend").append(make("li", {}, make("label", {}, box, swatch(place), make("bdi", {}, data.words[place]))));
   });
   const switchAll = (on) => {
     document.querySelectorAll("#legend input").forEach((box) => { box.checked = on; });
@@ -199,9 +230,10 @@ if (byId("controls")) {
   byId("none").addEventListener("click", () => switchAll(false));
   byId("opacity").addEventListener("input", (event) => { opacity = event.target.value / 100; repaint(); });
 
-  const measures = new Map(articles.map((article) => [article, parsed(article).measures]));
+  let measures; // of each article; read at the first sorting, for they lie with its pixels
   byId("sort").addEventListener("change", (event) => {
     const key = event.target.value;
+    measures ??= new Map(articles.map((article) => [article, parsed(article).measures]));
     const reverse = "reverse" in event.target.selectedOptions[0].dataset;
     const sorted = [...articles];
     if (key === "name") sorted.sort((a, b) => a.dataset.name.localeCompare(b.dataset.name));
@@ -228,7 +260,18 @@ if (byId("controls")) {
   });
 }
 byId("close").addEventListener("click", () => byId("full").close());
-byId("full").addEventListener("close", () => { full.forEach((panel) => panel.hide()); full = []; });
+byId("full").addEventListener("close", () => {
+  full.forEach((panel) => panel.hide());
+  full = [];
+  shown.scrollIntoView({ block: "nearest" });
+  shown.querySelector("button.stack")?.focus();
+});
+byId("previous").addEventListener("click", () => turn(-1));
+byId("next").addEventListener("click", () => turn(1));
+byId("full").addEventListener("keydown", (event) => {
+  if (event.key === "ArrowLeft") turn(-1);
+  if (event.key === "ArrowRight") turn(1);
+});
 
 // Curves, as SVG: each named line, its axes with their ends marked.
 const SVG = "http://www.w3.org/2000/svg";

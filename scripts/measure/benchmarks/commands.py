@@ -44,10 +44,12 @@ def segment(setup: Setup) -> list[Row]:
         for model in models
     }  # fmt: skip
     ways["imports"] = command([sys.executable, "-c", "import torch, open_clip"])
+    ways["torch"] = command([sys.executable, "-c", "import torch"])
     cost = setup.medians(ways, 2 if setup.quick else 5)
     return [
         Row(f"segment-{model}", f"`segment` on a photograph of 640 x 480, `{model}`", cost[model],
-            "`import torch, open_clip`", cost["imports"], 1 / 0.6)
+            "`import torch, open_clip`", cost["imports"], 1 / 0.6,
+            f"{100 * cost['torch'] / cost[model]:.0f} % is `import torch`")
         for model in models
     ]  # fmt: skip
 
@@ -67,15 +69,20 @@ def mining(setup: Setup) -> list[Row]:
     many = {
         "two": _mine(captions, proposals, "tiny", *two),
         "one": _mine(captions, proposals, "tiny", "--threads", "1"),
+        "start": _mine(captions, proposals, "tiny", "--threads", "1", "--limit", "1"),
     }
     cost |= setup.medians(many, 2, warm=False)
+    shared = (
+        cost["start"] + (cost["one"] - cost["start"]) / 2
+    )  # what two processes would take at best
     of = f"captioned photographs of 640 x 480, {REGIONS} proposals each, crops of {CROP} px"
     return [
         Row("mine-few", f"`mine-pairs` on {FEW} {of}, `photo`, start to file", cost["few"],
             "`import torch, spacy`, and bare forward passes of the crops",
             cost["imports"] + cost["forwards"], 1 / 1.3),
         Row("mine-many", f"`mine-pairs --workers 2` on {MANY} {of}, `tiny`, start to file", cost["two"],
-            "the same in one process of one thread", cost["one"], 2),
+            "the same in one process of one thread", cost["one"], 2,
+            f"a start of {cost['start']:.1f} s that is not shared: {cost['one'] / shared:.3g} at most"),
     ]  # fmt: skip
 
 
@@ -89,9 +96,9 @@ def _mine(captions: Path, proposals: Path, model: str, *options: str) -> Any:
 
 def _forwards(photos: int) -> Callable[[], Any]:
     """A work: bare passes of the crops of so many photographs through the image tower of `photo`."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip = door.load("photo")
+    clip = clips.load("photo")
     model, batch = clip.model, torch.randn(REGIONS, 3, CROP, CROP)
     places = model.visual.positional_embedding  # as many as a crop has; their values cost nothing
     model.visual.positional_embedding = torch.nn.Parameter(

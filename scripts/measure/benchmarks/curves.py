@@ -74,10 +74,10 @@ def _line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
 
 def regions(setup: Setup) -> Curve:
     """Masked crops of an image."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import region_clip
 
-    clip, rgb = door.load("tiny"), next(images.photographs(640, 480))
+    clip, rgb = clips.load("tiny"), next(images.photographs(640, 480))
     sizes = (1, 4, 16, 64)
     ways: dict[int, Callable[[], Any]] = {
         n: partial(region_clip.encode_regions, clip, rgb, images.tilted_masks(n, 480, 640))
@@ -109,9 +109,9 @@ def _dense(clip: Any, rgb: Any, words: int, size: tuple[int, int]) -> Callable[[
 
 def words(setup: Setup) -> Curve:
     """Words for one image."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip, rgb = door.load("photo"), next(images.photographs(640, 480))
+    clip, rgb = clips.load("photo"), next(images.photographs(640, 480))
     sizes = (1, 10, 100, 847)
     seconds = _measured(setup, {n: _dense(clip, rgb, n, (480, 640)) for n in sizes}, 3)
     return Curve("words", "dense path, 640 x 480, `photo`", sizes, seconds, _line(sizes, seconds),
@@ -120,9 +120,9 @@ def words(setup: Setup) -> Curve:
 
 def pixels(setup: Setup) -> Curve:
     """Pixels of an image."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
-    clip, sides = door.load("photo"), (128, 256, 512, 1024, 2048)
+    clip, sides = clips.load("photo"), (128, 256, 512, 1024, 2048)
     ways = {
         side * side: _dense(clip, next(images.photographs(side, side)), 20, (side, side))
         for side in sides

@@ -33,12 +33,12 @@ def embeddings(setup: Setup) -> list[Row]:
     import open_clip
 
     from ovtool.datasets import templates, vocabularies
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import text
 
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32").eval()
-    clip = door.from_model(model, "ViT-B-32 at random weights")
+    clip = clips.from_model(model, "ViT-B-32 at random weights")
     words = _names(vocabularies, 847)
     sets = templates.templates("openai")
     sentences = [template.format(word) for word in words for template in sets]

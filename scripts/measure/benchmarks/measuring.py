@@ -69,9 +69,11 @@ class Limits:
     bandwidth: float
     decode: float
 
-    def arithmetic(self, operations: float, seconds: float) -> str:
-        """The share of the matrix peak that so many operations in so many seconds are."""
-        return f"{100 * operations / seconds / self.matrix:.0f} % of the matrix peak"
+    def arithmetic(self, operations: float, seconds: float, theirs: float) -> str:
+        """The share of the matrix peak that so many operations in so many seconds are, and how many times as good
+        as a reference of `theirs` seconds they would be at the peak."""
+        share, most = 100 * operations / seconds / self.matrix, theirs * self.matrix / operations
+        return f"{share:.0f} % of the matrix peak, which would give {most:.3g}"
 
     def traffic(self, size: float, seconds: float) -> str:
         """The share of the bandwidth that so many bytes read or written in so many seconds are."""

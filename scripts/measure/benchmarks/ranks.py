@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.alignment import two_passes
 from ovtool.methods.patch_alignment import VisionEmbedder
-from ovtool.models import clip as door
+from ovtool.models import clip as clips
 from ovtool.models import pacl
 
 BATCH = 64  # images of all ranks together
@@ -24,7 +24,7 @@ def main(exchanges: bool) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     ranks = distributed.get_world_size()
-    clip, embedder = door.load("tiny"), VisionEmbedder(192, 192)
+    clip, embedder = clips.load("tiny"), VisionEmbedder(192, 192)
     own = BATCH // ranks
     pixels = torch.randn(own, 3, 128, 128)
     texts = normalize(torch.randn(own, 192), dim=-1)

@@ -106,10 +106,10 @@ def walk(setup: Setup) -> list[Row]:
 
 def gradcam(setup: Setup) -> list[Row]:
     """An image of 256 pixels with 5 classes, the bundled CLIP."""
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
     from ovtool.models import gradcam as ours
 
-    clip = door.load("tiny")
+    clip = clips.load("tiny")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, clip.image_size, clip.image_size, generator=generator)
     text = normalize(torch.randn(32, clip.embed_dim, generator=generator), dim=-1)

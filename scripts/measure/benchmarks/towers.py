@@ -14,6 +14,7 @@ from benchmarks.measuring import Setup
 from benchmarks.table import Row
 
 TOKENS, WIDTH, BLOCKS = 196, 768, 12
+PATCHES = 441  # of the image that `--region-features tokens` reads
 
 
 def operations(tokens: float, queries: float, keys: float) -> float:
@@ -30,14 +31,29 @@ def of_crops(regions: float) -> float:
     return regions * (blocks + 2 * TOKENS * WIDTH * WIDTH)
 
 
+def of_prompts(regions: float, depth: int, blank: float) -> float:
+    """The same with prompts in the first blocks, which spare the blank share of the patches until the last prompts."""
+    seen = TOKENS + 1
+    spared = operations(seen, seen, seen)
+    spared -= operations(seen - blank * TOKENS, seen - blank * TOKENS, seen)
+    return of_crops(regions) - regions * (depth - 1) * spared
+
+
+def of_region_tokens(regions: float) -> float:
+    """What one pass over an image costs, and a token for each region in each block."""
+    seen = PATCHES + 1
+    own = operations(1, 1, seen)
+    return BLOCKS * (operations(seen, seen, seen) + regions * own) + 2 * PATCHES * WIDTH * WIDTH
+
+
 def vit() -> Any:
     """The CLIP of the rows."""
     import open_clip
 
-    from ovtool.models import clip as door
+    from ovtool.models import clip as clips
 
     torch.manual_seed(0)
-    return door.from_model(open_clip.create_model("ViT-B-16"), "ViT-B-16 at random weights")
+    return clips.from_model(open_clip.create_model("ViT-B-16"), "ViT-B-16 at random weights")
 
 
 def ways_of(clip: Any, rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> dict[str, Any]:
@@ -93,18 +109,21 @@ def regions(setup: Setup) -> list[Row]:
     share = setup.limits.arithmetic
     rows = [
         Row("crops", f"{what}, no prompts", cost["none"], slow, cost["plain"], 2.2,
-            share(of_crops(count), cost["none"])),
-        Row("crops-3", f"{what}, prompts of depth 3", cost["three"], slow, cost["plain"], 2.6),
+            share(of_crops(count), cost["none"], cost["plain"])),
+        Row("crops-3", f"{what}, prompts of depth 3", cost["three"], slow, cost["plain"], 2.6,
+            share(of_prompts(count, 3, blank), cost["three"], cost["plain"])),
         Row("crops-12", f"{what}, prompts at every block, {100 * blank:.0f} % of the patches blank",
             cost["every"], "all tokens, as the formulas say", cost["full"], 0.95 / (1 - blank),
             f"{(1 - blank) * cost['full'] / cost['every']:.2f} of 1 / (1 - f)"),
     ]  # fmt: skip
     if setup.quick:
         return rows
+    hundred = cost["plain"] * 100 / count
     return [
         *rows,
         Row("tokens", f"{count} regions by `--region-features tokens`", cost["tokens"], slow,
-            cost["plain"], 25),
+            cost["plain"], 25, share(of_region_tokens(count), cost["tokens"], cost["plain"])),
         Row("tokens-100", "100 regions by `--region-features tokens`", cost["hundred"],
-            f"{slow}, for {count} regions times {100 / count:.3g}", cost["plain"] * 100 / count, 70),
+            f"{slow}, for {count} regions times {100 / count:.3g}", hundred, 70,
+            share(of_region_tokens(100), cost["hundred"], hundred)),
     ]  # fmt: skip

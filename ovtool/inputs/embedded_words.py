@@ -25,7 +25,7 @@ class EmbeddedWords:
     """The words of a run with their text embeddings.
 
     Attributes:
-        words: The words; a default background is that which the model recommends, if it does.
+        words: The words.
         text: Their embeddings, float32 (N, D), of length 1.
         rows: The row of each word.
     """
@@ -36,15 +36,25 @@ class EmbeddedWords:
 
     def of_image(self, name: str) -> tuple[Tensor, Sequence[int]]:
         """The embeddings of the names of an image's classes, and which class each belongs to."""
-        vocabulary = self.words.vocabulary(self.words.of_image(name))
-        index = torch.tensor([self.rows[word] for word in vocabulary.words])
-        return self.text[index.to(self.text.device)], vocabulary.owner
+        names, owner = self.words.rows(name)
+        index = torch.tensor([self.rows[word] for word in names])
+        return self.text[index.to(self.text.device)], owner
+
+
+def of(clip: Clip, words: WordSet, templates: str) -> EmbeddedWords:
+    """Embeds every name of the words of a run, and the background; `templates`: the sentences around them."""
+    from ovtool.models import text
+
+    names = tuple(dict.fromkeys((*words.names, *words.background)))
+    embedded = text.embed_words(clip, names, templates)
+    return EmbeddedWords(words, embedded, {name: row for row, name in enumerate(names)})
 
 
 def embed(
     clip: Clip, words: WordSet, templates: str, max_entropy: float | None = None
 ) -> EmbeddedWords:
-    """Embeds every word of a run, and warns of words that the model has not learned.
+    """Embeds every word of a run against the background that the model recommends, if it does, and warns of words
+    that the model has not learned.
 
     Args:
         clip: The CLIP.
@@ -56,11 +66,10 @@ def embed(
 
     own = clip.recommended.get("words", {}).get("background")
     words = words.before(vocabularies.background_words(own, clip.stuff), clip.table)
-    everything = tuple(dict.fromkeys((*words.names, *words.background)))
-    embedded = text.embed_words(clip, everything, templates)
+    embedded = of(clip, words, templates)
     text.warn_unlearned(clip, words.names)
     _warn_entropy(max_entropy, words)
-    return EmbeddedWords(words, embedded, {word: row for row, word in enumerate(everything)})
+    return embedded
 
 
 def _warn_entropy(most: float | None, words: WordSet) -> None:
