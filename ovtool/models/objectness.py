@@ -28,7 +28,9 @@ SHORT_SIDE = 480  # of images as `photo` sees them
 COLOUR, TEXTURE, MEANING = 3, LITE2.widths[2], 48  # the widths of the blocks of a vector
 THINGS, WORDS = 80, 133  # the first rows of the table, which are COCO's names, things first
 BLOCKS = (COLOUR, TEXTURE, MEANING, WORDS)
-WEIGHTS = np.repeat(np.float32([0.6, 0.6, 0.6, 1.2]), BLOCKS)  # of a vector, where regions merge
+WEIGHTS = np.repeat(
+    np.array([0.6, 0.6, 0.6, 1.2], np.float32), BLOCKS
+)  # of a vector, where regions merge
 FEATURES = SHAPE + STANDING + 2 * len(BLOCKS) + 2 * (COLOUR + TEXTURE + MEANING) + NAMED
 
 
