@@ -26,7 +26,7 @@ def propose(
 
     The result is a COCO JSON of one category, `object`, with a quality as the score of each mask:
     what `ovtool segment --proposals` reads. --proposer regions merges superpixels and needs no
-    weights. merging, for photographs, merges superpixels by the features of the bundled model photo, and
+    weights. merging, for photographs, merges superpixels by what the bundled model photo sees, and
     ranks them by a learned objectness. maskformer[:ID] and sam[:ID] are networks of the hub, or a folder
     with one. A file of `ovtool train-proposer` is named by its path. The quality of a mask is, for a
     MaskFormer, its probability to be an object times the mean probability of its pixels; for SAM and

@@ -16,6 +16,7 @@ from ovtool.methods.regions import Borders, Tree
 
 SHAPE = 12  # numbers of a region's shape and place
 STANDING = 4  # of its border and of its place in the tree
+NAMED = 14  # of what words name it and what is around it
 
 Floats = NDArray[np.floating[Any]]
 
@@ -25,6 +26,31 @@ def means(superpixels: NDArray[np.int32], maps: Floats) -> NDArray[np.float32]:
     flat = superpixels.ravel()
     sums = [np.bincount(flat, channel.ravel()) for channel in maps]
     return (np.stack(sums, 1) / np.bincount(flat)[:, None]).astype(np.float32)
+
+
+def grid_means(superpixels: NDArray[np.int32], grid: Floats) -> NDArray[np.float32]:
+    """`means` of maps that are given on a grid, (D, h, w), and resized bilinearly: float32 (S, D)."""
+    count, cells = int(superpixels.max()) + 1, grid[0].size
+    rows, columns = (
+        _bilinear(n, m) for n, m in zip(superpixels.shape, grid.shape[1:], strict=True)
+    )
+    shares = np.zeros(count * cells)
+    for row, height in rows:
+        for column, width in columns:
+            cell = superpixels * cells + (row[:, None] * grid.shape[2] + column)
+            weight = (height[:, None] * width).ravel()
+            shares += np.bincount(cell.ravel(), weight, count * cells)
+    own = shares.reshape(count, cells).astype(np.float32)
+    means: NDArray[np.float32] = own @ grid.reshape(len(grid), -1).T / own.sum(1, keepdims=True)
+    return means
+
+
+def _bilinear(length: int, cells: int) -> tuple[tuple[NDArray[np.int64], NDArray[Any]], ...]:
+    """The two cells of each pixel of a side and their weights, twice (length,)."""
+    place = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0, cells - 1)
+    lower = place.astype(np.int64)
+    upper = np.minimum(lower + 1, cells - 1)
+    return (lower, 1 - (place - lower)), (upper, place - lower)
 
 
 def summed(tree: Tree, values: Floats) -> NDArray[np.float64]:
@@ -150,3 +176,28 @@ def _boxes(superpixels: NDArray[np.int32], tree: Tree) -> NDArray[np.int64]:
         np.minimum(boxes[parent], boxes[node], out=boxes[parent])
     boxes[:, 2:] *= -1
     return boxes
+
+
+def named(inside: Floats, around: Floats, things: int) -> NDArray[np.float32]:
+    """What words say of regions and of what is around them, (N, NAMED).
+
+    Args:
+        inside: the probabilities of words, (N, K).
+        around: the same of what is around.
+        things: how many of the words, the first ones, name things.
+
+    Returns:
+        Inside and around, each: the sum and the greatest of the things, the greatest of the others, how much the best word
+        is ahead of the second, and the entropy in nats. Then, of the thing that is best inside, the probability around and
+        how much higher it is inside; the L1 distance of the two; and how much higher the best word is inside than around.
+    """
+    columns = []
+    for shares in (np.clip(inside, 1e-6, 1), np.clip(around, 1e-6, 1)):
+        second, first = np.partition(shares, -2, axis=1)[:, -2:].T
+        columns += [shares[:, :things].sum(1), shares[:, :things].max(1), shares[:, things:].max(1)]
+        columns += [first - second, -(shares * np.log(shares)).sum(1)]
+    rows = np.arange(len(inside))
+    thing, best = inside[:, :things].argmax(1), inside.argmax(1)
+    columns += [around[rows, thing], inside[rows, thing] - around[rows, thing]]
+    columns += [np.abs(inside - around).sum(1), inside[rows, best] - around[rows, best]]
+    return np.stack(columns, 1).astype(np.float32)

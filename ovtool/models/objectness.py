@@ -1,31 +1,63 @@
-"""How likely a region is an object: a small network on the features of regions that the stem of `photo` describes.
+"""How likely a region is an object: a small network on the features of regions that `photo` describes.
 
 It is class-agnostic, as the objectness of Alexe et al. (TPAMI 2012) is: what it learns is the IoU of a region with the
-nearest true mask. One safetensors file of kind ``objectness`` holds everything but the stem, whose digest it names.
+nearest true mask. One safetensors file of kind ``objectness`` holds everything but `photo`, whose fingerprint it names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ovtool.errors import MismatchError, ModelError
+from ovtool.errors import MismatchError
 from ovtool.formats import tensors
 from ovtool.methods.pixels import standardised, working_size
-from ovtool.methods.region_features import SHAPE, STANDING
-from ovtool.models import artefacts, photo, sources
-from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite
+from ovtool.methods.region_features import NAMED, SHAPE, STANDING
+from ovtool.models import artefacts, build, photo, sources
+from ovtool.models.efficientnet import LITE2, STRIDE
 
 KIND = "objectness"
-SHORT_SIDE = 480  # of images as the stem sees them
+SHORT_SIDE = 480  # of images as `photo` sees them
 COLOUR, TEXTURE, MEANING = 3, LITE2.widths[2], 48  # the widths of the blocks of a vector
-BLOCKS = (COLOUR, TEXTURE, MEANING)
-FEATURES = SHAPE + STANDING + 2 * len(BLOCKS) + 2 * sum(BLOCKS)
+THINGS, WORDS = 80, 133  # the first rows of the table, which are COCO's names, things first
+BLOCKS = (COLOUR, TEXTURE, MEANING, WORDS)
+WEIGHTS = np.repeat(
+    np.array([0.6, 0.6, 0.6, 1.2], np.float32), BLOCKS
+)  # of a vector, where regions merge
+FEATURES = SHAPE + STANDING + 2 * len(BLOCKS) + 2 * (COLOUR + TEXTURE + MEANING) + NAMED
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What of `photo` sees places of an image.
+
+    Attributes:
+        visual: its image tower, of which the blocks are not used.
+        words: the embeddings of the first words of its table, times its logit scale, float32 (WORDS, D).
+    """
+
+    visual: photo.HybridVisionTransformer
+    words: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is seen of an image of (H, W) pixels.
+
+    Attributes:
+        looks: texture and meaning of each pixel, float32 (TEXTURE + MEANING, H, W).
+        scores: of each word in each cell of `photo`'s grid, as logits, float32 (WORDS, h, w).
+    """
+
+    looks: Tensor
+    scores: Tensor
 
 
 class Objectness(nn.Module):
@@ -81,46 +113,51 @@ def pixels_of(rgb: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def describe(stem: EfficientNetLite, network: Objectness, rgb: Tensor) -> Tensor:
-    """Texture and meaning of each pixel of an image, uint8 (H, W, 3): float32 (TEXTURE + MEANING, H, W)."""
-    third = stem.third_stage(pixels_of(rgb).to(network.mean.device))
-    maps = network.maps(third, stem.after_third(third)[0])
-    return torch.cat([interpolate(m, rgb.shape[:2], mode="bilinear")[0] for m in maps]).cpu()
+def describe(sight: Sight, network: Objectness, rgb: Tensor) -> Seen:
+    """What is seen of an image, uint8 (H, W, 3)."""
+    visual = sight.visual
+    third = visual.stem.third_stage(pixels_of(rgb).to(network.mean.device))
+    deep, local = visual.stem.after_third(third)
+    looks = [interpolate(m, rgb.shape[:2], mode="bilinear")[0] for m in network.maps(third, deep)]
+    answers = normalize(visual.ln_post(visual.patch_embed(deep, local)) @ visual.proj, dim=-1)
+    scores = (sight.words @ answers[0].T).unflatten(1, deep.shape[2:])
+    return Seen(torch.cat(looks).cpu(), scores.cpu())
 
 
 def bundled() -> Path:
-    """Where the weights for the stem of `photo` lie, if they do."""
+    """Where the weights for `photo` lie, if they do."""
     return sources.bundled_folder() / "photo_objectness.safetensors"
 
 
-def save(
-    path: Path, network: Objectness, stem: EfficientNetLite, settings: Mapping[str, Any]
-) -> None:
-    """Writes a file of kind `objectness`, in float16."""
+def save(path: Path, network: Objectness, fingerprint: str, settings: Mapping[str, Any]) -> None:
+    """Writes a file of kind `objectness`, in float16, for the `photo` of a fingerprint."""
     halved = {name: value.half() for name, value in network.state_dict().items()}
-    header = {"kind": KIND, "stem": tensors.fingerprint(stem.state_dict()), "settings": settings}
+    header = {"kind": KIND, "photo": fingerprint, "settings": settings}
     tensors.save(path, halved, header)
 
 
-def load(path: Path, device: torch.device) -> tuple[EfficientNetLite, Objectness, str]:
-    """The stem of the bundled `photo`, the network of a file, and the digest of the latter.
+def load(path: Path, device: torch.device) -> tuple[Sight, Objectness, str]:
+    """What the bundled `photo` sees, the network of a file, and the digest of the latter.
 
     Raises:
         ModelError: the bundled model is not installed.
         InputError: the file is broken.
-        MismatchError: it belongs to another stem.
+        MismatchError: it belongs to another model.
     """
-    if photo.stem_weights() is None:
-        raise ModelError("the bundled model 'photo' is not installed; install ovtool again")
+    files = sources.bundled("photo")
     header, content = tensors.load(path, KIND)
-    stem = photo.stem(pretrained=True)
-    if header.get("stem") != tensors.fingerprint(stem.state_dict()):
-        raise MismatchError(
-            f"{path.name} belongs to another stem than photo's; install ovtool again"
-        )
+    model: Any = build.network(files.config, files.weights)
+    if header.get("photo") != build.fingerprint(model, files.weights):
+        raise MismatchError(f"{path.name} belongs to another 'photo'; install ovtool again")
     with artefacts.reading(path, "network"):
         network = Objectness(len(content["layers.0.weight"]))
         network.load_state_dict({name: value.float() for name, value in content.items()})
-    for part in (stem, network):
+    for part in (model, network):
         part.eval().requires_grad_(False).to(device)
-    return stem, network, tensors.fingerprint(content)
+    return sight(model), network, tensors.fingerprint(content)
+
+
+def sight(model: photo.Photo) -> Sight:
+    """What a `photo` sees."""
+    visual: Any = model.visual
+    return Sight(visual, normalize(model.word_table[:WORDS], dim=1) * model.logit_scale.exp())

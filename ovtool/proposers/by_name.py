@@ -1,7 +1,7 @@
 """Proposers by name: the function from an image to class-agnostic masks.
 
 regions                  merged superpixels; nothing to load
-merging                  superpixels merged and ranked by what the stem of the bundled model photo sees
+merging                  superpixels merged and ranked by what the bundled model photo sees
 maskformer[:ID]          any MaskFormer of the hub, or a folder that `save_pretrained` made
 sam[:ID]                 Segment Anything, a grid of points
 FILE.safetensors         what `ovtool train-proposer` wrote
@@ -27,7 +27,7 @@ from ovtool.methods import mask_nms, regions
 from ovtool.methods.regions import Regions
 from ovtool.models import hub, objectness, resolve
 from ovtool.proposers import names
-from ovtool.proposers.proposals import Proposals, bounded, completed
+from ovtool.proposers.proposals import Proposals, bounded, completed, min_area
 from ovtool.settings.layers import known
 from ovtool.settings.propose import Propose
 
@@ -156,7 +156,7 @@ def _regions(rgb: Rgb, settings: Propose) -> Regions:
     merged = _at_side(
         rgb,
         WORKING_SIDE,
-        lambda small: regions.propose_regions(small, settings.max_proposals, settings.min_area),
+        lambda small: regions.propose_regions(small, settings.max_proposals, min_area(settings)),
     )
     if settings.nms is None:
         return merged
@@ -166,14 +166,14 @@ def _regions(rgb: Rgb, settings: Propose) -> Regions:
 
 
 def _merging(settings: Propose, device: torch.device) -> Proposer:
-    """Superpixels merged and ranked by what the stem of `photo` sees of them."""
+    """Superpixels merged and ranked by what `photo` sees of them."""
     from ovtool.proposers import merging
 
-    stem, network, weights = objectness.load(objectness.bundled(), device)
+    sight, network, weights = objectness.load(objectness.bundled(), device)
 
     def find(rgb: Rgb) -> Proposals:
         def of_small(small: Rgb) -> Regions:
-            return merging.propose(stem, network, small, settings)
+            return merging.propose(sight, network, small, settings)
 
         return Proposals.of(_at_side(rgb, MERGING_SIDE, of_small))
 

@@ -1,6 +1,6 @@
-"""`merging`: superpixels merged by colour, texture and meaning, and ranked by a learned objectness.
+"""`merging`: superpixels merged by colour, texture, meaning and words, and ranked by a learned objectness.
 
-As MCG (Arbelaez et al., CVPR 2014), with the features of a convolutional stem: superpixels of two sizes, each merged up
+As MCG (Arbelaez et al., CVPR 2014), with what `photo` sees: superpixels of two sizes, each merged up
 to the whole image; the nodes of both trees are the candidates, and a small network says which are like objects.
 """
 
@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from ovtool.methods import lab, mask_nms, region_features, regions
-from ovtool.methods.regions import Regions
+from ovtool.methods.regions import Borders, Regions, Tree
 from ovtool.models import objectness
-from ovtool.models.efficientnet import EfficientNetLite
-from ovtool.models.objectness import Objectness
-from ovtool.proposers.proposals import max_iou
+from ovtool.models.objectness import Objectness, Seen, Sight
+from ovtool.proposers.proposals import max_iou, min_area
 from ovtool.settings.propose import Propose
 
 SCALES = (40, 120)  # of felzenszwalb's superpixels
@@ -33,27 +32,40 @@ class Candidates:
     features: NDArray[np.float32]
 
 
-def candidates(rgb: NDArray[np.uint8], seen: NDArray[np.float32], min_area: float) -> Candidates:
+def candidates(rgb: NDArray[np.uint8], seen: Seen, least: float) -> Candidates:
     """The nodes of all trees of an image, their quality 0.
 
     Args:
         rgb: uint8 (H, W, 3).
-        seen: float32 (TEXTURE + MEANING, H, W), as of `objectness.describe`.
-        min_area: the least share of the image that a region has.
+        seen: what `objectness.describe` says of it.
+        least: the share of the image that a region has at least.
     """
     pixels = lab.of_rgb(rgb)
-    maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen])
+    maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen.looks.numpy()])
     cuts, parts, features = [], [], []
     for superpixels in regions.superpixels(pixels, SCALES, LEAST, torch.get_num_threads()):
         borders = regions.borders_of(pixels, superpixels)
-        vectors = region_features.means(superpixels, maps)
-        tree = regions.merged(superpixels, borders, vectors, _distance)
-        nodes = np.flatnonzero(tree.areas >= min_area * superpixels.size)
+        scores = torch.from_numpy(region_features.grid_means(superpixels, seen.scores.numpy()))
+        looks = region_features.means(superpixels, maps)
+        vectors = np.concatenate([looks, scores.softmax(1).numpy()], 1)
+        tree = regions.merged(superpixels, borders, vectors * objectness.WEIGHTS, _distance)
+        nodes = np.flatnonzero(tree.areas >= least * superpixels.size)
         cuts.append(superpixels)
         parts.append(tree.members[nodes])
-        described = region_features.describe(superpixels, borders, tree, vectors, objectness.BLOCKS)
-        features.append(described[nodes])
+        features.append(_features(superpixels, borders, tree, vectors)[nodes])
     return Candidates(_together(cuts, parts), np.concatenate(features))
+
+
+def _features(
+    superpixels: NDArray[np.int32], borders: Borders, tree: Tree, vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The features of all nodes of a tree, with what words say of them in place of all words' probabilities."""
+    described = region_features.describe(superpixels, borders, tree, vectors, objectness.BLOCKS)
+    width, words = sum(objectness.BLOCKS), objectness.WORDS
+    first, inside, around = np.split(described, [described.shape[1] - 2 * width, -width], axis=1)
+    words_inside, words_around = inside[:, -words:], around[:, -words:]
+    named = region_features.named(words_inside, words_around, objectness.THINGS)
+    return np.concatenate([first, inside[:, :-words], around[:, :-words], named], axis=1)
 
 
 def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -88,8 +100,8 @@ def ranked(given: Candidates, network: Objectness, settings: Propose) -> Regions
 
 
 def propose(
-    stem: EfficientNetLite, network: Objectness, rgb: NDArray[np.uint8], settings: Propose
+    sight: Sight, network: Objectness, rgb: NDArray[np.uint8], settings: Propose
 ) -> Regions:
     """The regions of an image, uint8 (H, W, 3), best first."""
-    described = objectness.describe(stem, network, torch.from_numpy(rgb.copy()))
-    return ranked(candidates(rgb, described.numpy(), settings.min_area), network, settings)
+    seen = objectness.describe(sight, network, torch.from_numpy(rgb.copy()))
+    return ranked(candidates(rgb, seen, min_area(settings)), network, settings)

@@ -17,6 +17,7 @@ from ovtool.settings.propose import Propose
 
 MAX_IOU = 0.85  # of two masks of a network that are both kept, where the settings name none
 MERGING_MAX_IOU = 0.75  # the same of `merging`
+MIN_AREA, MERGING_MIN_AREA = 0.001, 0.0003  # shares of the image
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def bounded(
     masks = soft > threshold
     areas = masks.sum((1, 2))
     pixels = masks.shape[1] * masks.shape[2]
-    large = np.flatnonzero((areas > 0) & (areas >= settings.min_area * pixels))
+    large = np.flatnonzero((areas > 0) & (areas >= min_area(settings) * pixels))
     most = settings.max_proposals
     kept = large[mask_nms.suppress(masks[large], quality[large], max_iou(settings), most)]
     cut = regions.from_masks(masks[kept], quality[kept].clip(0, 1))
@@ -107,7 +108,7 @@ def completed(
     )
     vectors = np.concatenate([embeddings, embeddings[nearest]])
     share = both.members @ areas / merged.superpixels.size
-    large = np.flatnonzero((share > 0) & (share >= settings.min_area))
+    large = np.flatnonzero((share > 0) & (share >= min_area(settings)))
     masks, most = both.kept(large).masks(), settings.max_proposals
     kept = large[mask_nms.suppress(masks, both.quality[large], max_iou(settings), most)]
     return Proposals.of(both.kept(kept), embeddings=vectors[kept])
@@ -117,3 +118,9 @@ def max_iou(settings: Propose) -> float:
     """The greatest IoU of two masks of a network that are both kept."""
     default = MERGING_MAX_IOU if settings.proposer == "merging" else MAX_IOU
     return default if settings.nms is None else settings.nms
+
+
+def min_area(settings: Propose) -> float:
+    """The least share of the image in a mask."""
+    default = MERGING_MIN_AREA if settings.proposer == "merging" else MIN_AREA
+    return default if settings.min_area is None else settings.min_area

@@ -34,8 +34,14 @@ class Propose:
     proposer: Proposer = None
     max_proposals: Annotated[int, Option("The most masks of an image.", min=1)] = 100
     min_area: Annotated[
-        float, Option("The least share of the image in a mask.", min=0, max=1, metavar="SHARE")
-    ] = 0.001
+        float | None,
+        Option(
+            "The least share of the image in a mask. Default: 0.001, or 0.0003 of merging.",
+            min=0,
+            max=1,
+            metavar="SHARE",
+        ),
+    ] = None
     nms: Annotated[
         float | None,
         Option(

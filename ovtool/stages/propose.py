@@ -22,7 +22,7 @@ from ovtool.models import resolve
 from ovtool.models.maskformer import TEMPERATURE
 from ovtool.proposers import by_name
 from ovtool.proposers.by_name import Proposer
-from ovtool.proposers.proposals import Proposals, max_iou
+from ovtool.proposers.proposals import Proposals, max_iou, min_area
 from ovtool.runtime import device as devices
 from ovtool.runtime import engine, runs
 from ovtool.runtime.outcome import Outcome
@@ -204,6 +204,7 @@ def _provenance(settings: Propose, propose: Proposer) -> dict[str, Any]:
     """What the output says of the settings: no path, and the network's digest if there is one."""
     said: dict[str, Any] = layers.as_data(settings, {"proposer": propose.name})
     del said["class"]
+    said["min_area"] = min_area(settings)
     if propose.weights is not None:
         said["weights"], said["nms"] = propose.weights, max_iou(settings)
     elif settings.nms is None:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Makes `photo_objectness.safetensors`, which ranks the regions of `ovtool propose --proposer merging`.
 
-    scripts/bundle/train_objectness.py --photographs FOLDER --out FOLDER [--folds 4]
+    scripts/bundle/train_objectness.py --photographs FOLDER --wordnet FOLDER --out FOLDER [--folds 4]
 
-FOLDER of photographs: `coco/images/train`, `coco/annotations/instances_train.json`. The stem comes from a package index
-(`photo_stem`). The candidates of each photograph are kept in `OUT/candidates`, so that a run which was cut short goes on
-from there. `--folds` writes `OUT/folds.json` instead, the proposals for each photograph of a network that did not learn
-from it, so that they can be measured:
+FOLDER of photographs: that of `train_photo.py`. The stem comes from a package index (`photo_stem`). What `photo` says of the
+photographs that it learned from is surer than what it says of others, so that four image towers are made, each from three
+quarters of the photographs, and describe the others. Towers and candidates are kept in `OUT`, so that a run which was cut
+short goes on from there. `--folds` writes `OUT/folds.json` instead, the proposals for each photograph of a network that did
+not learn from it, so that they can be measured:
 
     ovtool propose FOLDER/coco/images/train --proposer regions -o regions.json
     ovtool evaluate regions.json OUT/folds.json --ground-truth FOLDER/coco/annotations/instances_train.json --metric recall
@@ -18,23 +19,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import photo_data
 import photo_stem
 import photo_tower
+import photo_wordnet
+import photo_words
 import torch
+import train_photo
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ovtool.formats import coco, rle
 from ovtool.methods.regions import Regions
-from ovtool.models import objectness
-from ovtool.models.objectness import Objectness
+from ovtool.models import clip as door
+from ovtool.models import objectness, photo
+from ovtool.models.objectness import Objectness, Sight
 from ovtool.proposers import merging
 from ovtool.proposers.merging import Candidates
+from ovtool.proposers.proposals import min_area
 from ovtool.settings.propose import Propose
 
 BEGUN = "begun.pt"
 MIN_AREA = 0.0003  # of the candidates that the network learns from
+TOWERS = 4  # each describes the photographs that it did not learn from
+VIEWS = ((336, False), (336, True), (480, False))  # of the photographs that they learn from
+OF_CLASSES = 2  # they learn from every second photograph of ImageNet
 STATISTICS = 5  # the statistics of what the stem sees are those of every fifth photograph
 NOTHING = (
     0.1  # below this IoU with all masks a candidate is as good as any other that shows no object
@@ -96,7 +106,7 @@ def rgb_of(photograph: Photograph) -> NDArray[np.uint8]:
 def begin(
     folder: Path, stem: photo_stem.Stem, sample: Sequence[Photograph], network: Objectness
 ) -> None:
-    """Sets what describes the places of an image: directions of the stem's own classifier, and statistics."""
+    """Sets what describes the looks of an image: directions of the stem's own classifier, and statistics."""
     if (folder / BEGUN).is_file():
         network.load_state_dict(torch.load(folder / BEGUN, weights_only=True))
         return
@@ -114,11 +124,48 @@ def begin(
     torch.save(network.state_dict(), folder / BEGUN)
 
 
-def example(stem: photo_stem.Stem, network: Objectness, photograph: Photograph) -> Example:
+def sights(folder: Path, photographs: Path, wordnet: Path, stem: photo_stem.Stem) -> list[Sight]:
+    """What each tower sees, in half precision as `photo` is shipped."""
+    table = photo_words.rows(photo_wordnet.read(wordnet))
+    given, cache = photo_data.photographs(photographs, "train"), folder / "cache"
+    result = []
+    for fold in range(TOWERS):
+        model = photo.from_config(train_photo.shape(table))
+        place = folder / f"tower_{fold}.pt"
+        if not place.is_file():
+            own = [path for number, path in enumerate(given) if number % TOWERS != fold]
+            made = _tower(own, photographs, table, stem, cache)
+            torch.save((made.tower.state_dict(), made.words.table(), made.words.scale.data), place)
+        state, rows, scale = torch.load(place, weights_only=True)
+        model.visual.load_state_dict(state)
+        model.word_table.data, model.logit_scale.data = rows, scale
+        model.half().float()
+        result.append(objectness.sight(model.eval().requires_grad_(False)))
+    return result
+
+
+def _tower(
+    own: Sequence[photo_data.Photograph],
+    photographs: Path,
+    table: Sequence[photo_words.Row],
+    stem: photo_stem.Stem,
+    cache: Path,
+) -> train_photo.Made:
+    for side, is_mirrored in VIEWS:
+        for _ in photo_stem.fill(stem, cache, [part.path for part in own], side, is_mirrored):
+            pass
+    paths = photo_data.many_classes(photographs)[::OF_CLASSES]
+    for _ in photo_stem.fill(stem, cache, paths, photo_data.MANY_CLASSES_SIDE):
+        pass
+    others, recipe = photo_data.unlabelled_cells(paths, cache, 0), photo_tower.Recipe()
+    return train_photo.image_tower(stem, table, own, others, None, cache, recipe, VIEWS)
+
+
+def example(sight: Sight, network: Objectness, photograph: Photograph) -> Example:
     """The candidates of a photograph."""
     rgb = rgb_of(photograph)
-    described = objectness.describe(stem.network, network, torch.from_numpy(rgb))
-    made = merging.candidates(rgb, described.numpy(), MIN_AREA)
+    seen = objectness.describe(sight, network, torch.from_numpy(rgb))
+    made = merging.candidates(rgb, seen, MIN_AREA)
     superpixels, members = made.regions.superpixels, made.regions.members
     true = [
         rle.decode(mask.segmentation, *superpixels.shape)
@@ -140,15 +187,15 @@ def kept(folder: Path, photograph: Photograph) -> Path:
 
 
 def fill(
-    folder: Path, stem: photo_stem.Stem, network: Objectness, given: Sequence[Photograph]
+    folder: Path, towers: Sequence[Sight], network: Objectness, given: Sequence[Photograph]
 ) -> None:
     """Writes the candidates of the photographs that have none yet."""
     (folder / "candidates").mkdir(parents=True, exist_ok=True)
-    for photograph in given:
+    for number, photograph in enumerate(given):
         path = kept(folder, photograph)
         if path.exists():
             continue
-        made = example(stem, network, photograph)
+        made = example(towers[number % TOWERS], network, photograph)
         unfinished = path.with_suffix(".part.npz")
         np.savez_compressed(
             unfinished,
@@ -223,10 +270,10 @@ def fit(
     return network.eval()
 
 
-def large(made: Candidates, min_area: float) -> Candidates:
+def large(made: Candidates, least: float) -> Candidates:
     """The candidates with a share of the image or more."""
     sizes = np.bincount(made.regions.superpixels.ravel())
-    rows = np.flatnonzero(made.regions.members @ sizes >= min_area * made.regions.superpixels.size)
+    rows = np.flatnonzero(made.regions.members @ sizes >= least * made.regions.superpixels.size)
     return Candidates(made.regions.kept(rows), made.features[rows])
 
 
@@ -242,7 +289,7 @@ def out_of_fold(
         others = [part for place, part in learned.items() if place % folds != fold]
         network = fit(begun, others, recipe)
         for place in range(fold, len(given), folds):
-            made = large(read(folder, given[place]).candidates, settings.min_area)
+            made = large(read(folder, given[place]).candidates, min_area(settings))
             proposals = merging.ranked(made, network, settings)
             height, width = proposals.superpixels.shape
             images.append(coco.Image(place + 1, given[place].path.name, width, height))
@@ -256,23 +303,26 @@ def out_of_fold(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the candidates and of the file"
     )
     parser.add_argument("--folds", type=int, help="measure on so many folds, and write no weights")
-    parser.add_argument("--min-area", type=float, default=Propose().min_area, help="of the folds")
+    parser.add_argument("--min-area", type=float, default=MIN_AREA, help="of the folds")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     stem = photo_stem.load(options.out)
     given = photographs(options.photographs, "train")
     network = Objectness()
     begin(options.out, stem, given[::STATISTICS], network)
-    fill(options.out, stem, network, given)
+    towers = sights(options.out, options.photographs, options.wordnet, stem)
+    fill(options.out, towers, network, given)
     recipe = Recipe(seed=options.seed)
     if options.folds is None:
         fitted = fit(network.state_dict(), [learnable(options.out, part) for part in given], recipe)
         settings = {**asdict(recipe), "min_area": MIN_AREA, "photographs": len(given)}
-        objectness.save(options.out / objectness.bundled().name, fitted, stem.network, settings)
+        fingerprint = door.load("photo").fingerprint
+        objectness.save(options.out / objectness.bundled().name, fitted, fingerprint, settings)
         return
     bounds = Propose(proposer="merging", min_area=options.min_area)
     proposed = out_of_fold(options.out, given, options.folds, recipe, bounds)

@@ -68,14 +68,15 @@ def image_tower(
     captioned: Captioned | None,
     cache: Path,
     recipe: photo_tower.Recipe,
+    views: Sequence[tuple[int, bool]] = photo_data.VIEWS,
 ) -> Made:
     """Trains the image tower and the table on photographs whose features are cached."""
     torch.manual_seed(recipe.seed)
-    tower = photo.from_config(_shape(table)).visual
+    tower = photo.from_config(shape(table)).visual
     assert isinstance(tower, photo.HybridVisionTransformer)
     basis = photo_tower.basis_of(stem.rows, tower.output_dim)
     cells = photo_data.sampled_cells(
-        photographs, cache, photo_data.VIEWS, recipe.seed, by_masks=recipe.masks > 0
+        photographs, cache, views, recipe.seed, by_masks=recipe.masks > 0
     )
     has_masks = (cells.shares.sum(0) > ENOUGH_CELLS) & (recipe.masks > 0)
     words = photo_tower.Words(table, stem.rows, basis, has_masks)
@@ -90,7 +91,7 @@ def image_tower(
 def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -> photo.Photo:
     """The model with its text tower, which is distilled onto the table."""
     torch.manual_seed(1)
-    model = photo.from_config(_shape(table))
+    model = photo.from_config(shape(table))
     model.visual.load_state_dict(made.tower.state_dict())
     with torch.no_grad():
         model.word_table.copy_(made.words.table())
@@ -99,7 +100,7 @@ def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -
     return model
 
 
-def _shape(table: Sequence[Row]) -> dict[str, Any]:
+def shape(table: Sequence[Row]) -> dict[str, Any]:
     model: dict[str, Any] = CONFIGURATION["model_cfg"]
     return {**model, "text_cfg": {**model["text_cfg"], "table": len(table)}}
 
@@ -112,7 +113,7 @@ def left_out(table: Sequence[Row], count: int) -> list[int]:
 
 def write(model: photo.Photo, table: Sequence[Row], folder: Path, name: str) -> None:
     """Writes NAME.safetensors, in half precision, and NAME.json."""
-    config = {**CONFIGURATION, "model_cfg": _shape(table)}
+    config = {**CONFIGURATION, "model_cfg": shape(table)}
     (folder / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     halved = {
         key: value.half() if value.is_floating_point() else value

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import interpolate
 
 from ovtool.methods import region_features, regions
 
@@ -119,3 +121,27 @@ def test_features_are_those_of_the_masks(seed: int) -> None:
         expected += [np.sqrt(spread[:, part].sum(1).mean()) for part in parts]
         expected += [np.linalg.norm((inside - around)[part]) for part in parts]
         assert row == pytest.approx([*expected, *inside, *around], rel=1e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(13, 9), (6, 5), (1, 1)])
+def test_means_of_a_grid_are_those_of_the_grid_resized(shape):
+    rng = np.random.default_rng(1)
+    grid = rng.normal(size=(4, 3, 5)).astype(np.float32)
+    superpixels = np.unique(rng.integers(0, 5, shape), return_inverse=True)[1].reshape(shape)
+    resized = interpolate(torch.from_numpy(grid)[None], shape, mode="bilinear")[0].numpy()
+    expected = [resized[:, superpixels == label].mean(1) for label in range(superpixels.max() + 1)]
+    found = region_features.grid_means(superpixels.astype(np.int32), grid)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_what_words_say_of_a_region():
+    inside = np.array([[0.6, 0.1, 0.3], [0.1, 0.1, 0.8]], np.float32)
+    around = np.array([[0.2, 0.1, 0.7], [0.5, 0.4, 0.1]], np.float32)
+    entropies = [-(row * np.log(row)).sum() for row in (*inside, *around)]
+    expected = [
+        [0.7, 0.6, 0.3, 0.3, entropies[0], 0.3, 0.2, 0.7, 0.5, entropies[2], 0.2, 0.4, 0.8, 0.4],
+        [0.2, 0.1, 0.8, 0.7, entropies[1], 0.9, 0.5, 0.1, 0.1, entropies[3], 0.5, -0.4, 1.4, 0.7],
+    ]
+    found = region_features.named(inside, around, 2)
+    assert found.shape == (2, region_features.NAMED)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
