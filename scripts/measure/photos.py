@@ -181,11 +181,9 @@ def measures(outcomes: Sequence[Outcome]) -> dict[str, Measure]:
     result: dict[str, Measure] = {}
     for name in ("twenty", "everything"):
         parts = torch.stack([getattr(outcome, name) for outcome in outcomes]).numpy()
-        hits, truth, predicted = parts[:, 0], parts[:, 1], parts[:, 2]
+        hits, truth = parts[:, 0], parts[:, 1]
         result[f"{name}_accuracy"] = bootstrap.ratio("", hits.sum(1), truth.sum(1))
-        result[f"{name}_miou"] = _only(
-            "miou", bootstrap.mean_ious(ImageCounts(hits, truth, predicted))
-        )
+        result[f"{name}_miou"] = _only("miou", bootstrap.mean_ious(ImageCounts.of(parts)))
     nan = float("nan")
     tops = [nan if o.is_present is None else float(o.is_present) for o in outcomes]
     result["whole_top1"] = _mean(tops)

@@ -60,10 +60,10 @@ def counts(
 
 def measures(parts: NDArray[np.int64]) -> dict[str, Measure]:
     """Accuracy and mIoU of what `counts` gives."""
-    hits, truth, predicted = parts[:, 0], parts[:, 1], parts[:, 2]
+    hits, truth = parts[:, 0], parts[:, 1]
     return {
         "accuracy": bootstrap.ratio("accuracy", hits.sum(1), truth.sum(1)),
-        "miou": bootstrap.mean_ious(ImageCounts(hits, truth, predicted)),
+        "miou": bootstrap.mean_ious(ImageCounts.of(parts)),
     }
 
 

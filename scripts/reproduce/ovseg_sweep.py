@@ -64,6 +64,6 @@ def paired(first: tuple[Path, float], second: tuple[Path, float]) -> dict[str, I
     for file, weight in (first, second):
         with np.load(file) as kept:
             several = kept[f"{weight}"]
-        measures.append(bootstrap.mean_ious(ImageCounts(*np.moveaxis(several, 1, 0))))
+        measures.append(bootstrap.mean_ious(ImageCounts.of(several)))
         count = len(several)
     return bootstrap.intervals(bootstrap.difference(*measures), count)

@@ -115,13 +115,13 @@ def _refined(bench: Bench, push: str, split: str) -> Path:
 def _grounds(bench: Bench, maps: Path, split: str) -> Figures:
     counted = scores.counted(maps, bench.data(split))
     away, home = (counted.share(f"{place}_called", place) for place in ("away", "home"))
-    return _difference(away, home, "share", len(counted.classes.hits))
+    return _difference(away, home, "share", len(counted.classes))
 
 
 def _maps(bench: Bench, before: Path, after: Path, split: str) -> Figures:
     counted = [scores.counted(one, bench.data(split)).classes for one in (before, after)]
     first, second = map(bootstrap.mean_ious, counted)
-    return _difference(first, second, "miou", len(counted[0].hits))
+    return _difference(first, second, "miou", len(counted[0]))
 
 
 def _difference(before: Measure, after: Measure, name: str, images: int) -> Figures:

@@ -109,7 +109,7 @@ def counted(file: Path, data: registry.DataSet, background: Background | None = 
         }
         rows.append(row | grounds_called(seed, true, ground, pairs()))
     pixels = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
-    return Counted(ImageCounts(*np.moveaxis(np.stack(confusions), 1, 0)), pixels)
+    return Counted(ImageCounts.of(confusions), pixels)
 
 
 def grounds_called(
@@ -147,7 +147,7 @@ def seeds(file: Path, data: registry.DataSet, background: Background | None = No
     grabbed: the share of what is called a class that is background of its paired ground.
     """
     results = counted(file, data, background)
-    means = bootstrap.mean_ious(results.classes)(np.ones((1, len(results.classes.hits))))
+    means = bootstrap.mean_ious(results.classes)(np.ones((1, len(results.classes))))
     sums = {name: values.sum() for name, values in results.pixels.items()}
     return {
         "miou": float(means["miou_union"][0]),

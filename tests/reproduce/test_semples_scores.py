@@ -134,7 +134,7 @@ def test_shares_of_pixels_have_intervals_over_images(data, tmp_path):
     )
     counted = scores.counted(file, data)
     measure = counted.share("on_paired", "foreground")
-    grabbed = bootstrap.intervals(measure, len(counted.classes.hits))["share"]
+    grabbed = bootstrap.intervals(measure, len(counted.classes))["share"]
     assert grabbed.value == pytest.approx(scores.seeds(file, data)["grabbed"])
     assert grabbed.low <= grabbed.value <= grabbed.high
     assert all(len(values) == 4 for values in counted.pixels.values())
