@@ -28,7 +28,9 @@ SHORT_SIDE = 480  # of images as `photo` sees them
 COLOUR, TEXTURE, MEANING = 3, LITE2.widths[2], 48  # the widths of the blocks of a vector
 THINGS, WORDS = 80, 133  # the first rows of the table, which are COCO's names, things first
 BLOCKS = (COLOUR, TEXTURE, MEANING, WORDS)
-WEIGHTS = np.repeat(np.float32([0.6, 0.6, 0.6, 1.2]), BLOCKS)  # of a vector, where regions merge
+WEIGHTS = np.repeat(
+    np.array([0.6, 0.6, 0.6, 1.2], np.float32), BLOCKS
+)  # of a vector, where regions merge
 FEATURES = SHAPE + STANDING + 2 * len(BLOCKS) + 2 * (COLOUR + TEXTURE + MEANING) + NAMED
 
 
@@ -144,9 +146,9 @@ def load(path: Path, device: torch.device) -> tuple[Sight, Objectness, str]:
     """
     files = sources.bundled("photo")
     header, content = tensors.load(path, KIND)
-    model: Any = build.network(files.config, files.weights)
-    if header.get("photo") != build.fingerprint(model, files.weights):
+    if header.get("photo") != tensors.read_header(files.weights).get("fingerprint"):
         raise MismatchError(f"{path.name} belongs to another 'photo'; install ovtool again")
+    model: Any = build.network(files.config, files.weights)
     with artefacts.reading(path, "network"):
         network = Objectness(len(content["layers.0.weight"]))
         network.load_state_dict({name: value.float() for name, value in content.items()})
