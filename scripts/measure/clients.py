@@ -51,7 +51,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 # what each writes and we read; the outlines of polygons are not exact
 WRITTEN: dict[str, tuple[str, ...]] = {
     "supervision": ("coco", "yolo"),
-    "datumaro": ("coco", "panoptic", "cvat", "yolo"),
+    "datumaro": ("coco", "panoptic", "cvat"),
     "ultralytics": ("yolo", "txt"),
     "labelstudio": ("coco", "yolo"),
 }

@@ -52,20 +52,6 @@ def datumaro_cvat(folder: Path, out: Path) -> Made:
     return next(out.glob("*.xml")), out / "images"
 
 
-def datumaro_yolo(folder: Path, out: Path) -> Made:
-    import datumaro
-
-    data = _datumaro(folder).transform("masks_to_polygons")
-    data = data.transform("map_subsets", mapping={"demo": "train"})
-    known = (
-        "yolo_ultralytics_segmentation",
-        "yolo_ultralytics",
-    )  # of CVAT's branch, and of its authors'
-    kind = next(name for name in known if name in datumaro.Environment().exporters)
-    data.export(str(out), kind, save_media=True)
-    return out, out / "images"
-
-
 def _datumaro(folder: Path) -> Any:
     import datumaro
 
@@ -82,11 +68,12 @@ def ultralytics_yolo(folder: Path, out: Path) -> Made:
     source.mkdir(exist_ok=True)
     content = _in_polygons(folder)
     (source / "instances_demo.json").write_text(json.dumps(content))
-    convert_coco(str(source), save_dir=str(out), use_segments=True, cls91to80=False)
-    shutil.copytree(folder / "images", out / "images" / "demo", dirs_exist_ok=True)
+    home = out / "converted"  # which it makes: a folder that exists would be numbered
+    convert_coco(str(source), save_dir=str(home), use_segments=True, cls91to80=False)
+    shutil.copytree(folder / "images", home / "images" / "demo", dirs_exist_ok=True)
     names = {entry["id"] - 1: entry["name"] for entry in content["categories"]}
-    YAML.save(out / "data.yaml", {"path": ".", "train": "images/demo", "names": names})
-    return out, out / "images"
+    YAML.save(home / "data.yaml", {"path": ".", "train": "images/demo", "names": names})
+    return home, home / "images"
 
 
 def ultralytics_txt(folder: Path, out: Path) -> Made:
@@ -175,6 +162,8 @@ def _in_polygons(folder: Path) -> dict[str, Any]:
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         longest = max(outlines, key=cv2.contourArea)
         mark["segmentation"] = [longest.reshape(-1).astype(float).tolist()]
+    # of two pixels and fewer there is no polygon
+    content["annotations"] = [m for m in content["annotations"] if len(m["segmentation"][0]) >= 6]
     return content
 
 

@@ -58,8 +58,8 @@ def exact(unary, image, preset):
 
 @pytest.mark.parametrize("name", ["pydensecrf", "irn", "clip-es"])
 def test_is_near_the_exact_mean_field(name):
-    image = torch.from_numpy(scene(1, 64))
-    unary = dense_crf.soft_unary(smooth(3, (64, 64), 0))
+    image = torch.from_numpy(scene(1, 48))  # `exact` holds all pairs of pixels
+    unary = dense_crf.soft_unary(smooth(3, (48, 48), 0))
     ours = dense_crf.refine(unary, image, PRESETS[name])
     theirs = exact(unary, image, PRESETS[name])
     assert (ours.argmax(0) == theirs.argmax(0)).float().mean() >= 0.97
