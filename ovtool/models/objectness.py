@@ -146,9 +146,9 @@ def load(path: Path, device: torch.device) -> tuple[Sight, Objectness, str]:
     """
     files = sources.bundled("photo")
     header, content = tensors.load(path, KIND)
-    model: Any = build.network(files.config, files.weights)
-    if header.get("photo") != build.fingerprint(model, files.weights):
+    if header.get("photo") != tensors.read_header(files.weights).get("fingerprint"):
         raise MismatchError(f"{path.name} belongs to another 'photo'; install ovtool again")
+    model: Any = build.network(files.config, files.weights)
     with artefacts.reading(path, "network"):
         network = Objectness(len(content["layers.0.weight"]))
         network.load_state_dict({name: value.float() for name, value in content.items()})

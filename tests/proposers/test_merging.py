@@ -37,8 +37,9 @@ def folder(tmp_path, monkeypatch):
     with torch.no_grad():
         network.basis.normal_(std=0.02)
     (tmp_path / "photo.json").write_text(json.dumps({"model_cfg": CONFIG}))
-    tensors.save(tmp_path / "photo.safetensors", model.state_dict(), {"kind": "clip"})
     fingerprint = build.fingerprint(model)
+    header = {"kind": "clip", "fingerprint": fingerprint}
+    tensors.save(tmp_path / "photo.safetensors", model.state_dict(), header)
     objectness.save(tmp_path / "photo_objectness.safetensors", network, fingerprint, {"seed": 0})
     return tmp_path
 
