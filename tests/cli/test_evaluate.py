@@ -590,7 +590,7 @@ def test_there_is_one_truth(fails, tmp_path, maps):
     lone = ["evaluate", files[0], "--ground-truth", files[1], "--images", tmp_path]
     assert "--images is the folder of --coco FILE" in fails(2, *lone)
     gone = ["evaluate", files[0], "--coco", files[1], "--images", "gone"]
-    assert "no such folder: gone" in fails(1, *gone)
+    assert "no folder gone with the images of" in fails(1, *gone)
 
 
 @pytest.mark.parametrize("metric", ["miou", "recall"])
