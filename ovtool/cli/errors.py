@@ -24,7 +24,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from ovtool.cli.app import app
 
         status = typer.main.get_command(app).main(
-            args=[_at_home(own) for own in (sys.argv[1:] if arguments is None else arguments)],
+            args=_given(arguments),
             prog_name="ovtool",
             standalone_mode=False,
         )
@@ -35,6 +35,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status or 0
     except BaseException as error:
         return report(error)
+
+
+def _given(arguments: Sequence[str] | None) -> list[str] | None:
+    """The arguments for Typer; None on Windows for those of the process, whose home folders and patterns (`*.jpg`)
+    it expands there, as no shell does."""
+    if arguments is None and os.name == "nt":
+        return None
+    return [_at_home(own) for own in (sys.argv[1:] if arguments is None else arguments)]
 
 
 def _at_home(argument: str) -> str:

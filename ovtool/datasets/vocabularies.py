@@ -82,7 +82,8 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", spoken(name).casefold())
 
 
-_ESCAPED = re.compile(r"\\([,|;#\\])")
+_COMMA = "[,，、،]"
+_ESCAPED = re.compile(r"\\([,，、،|;#\\])")
 _SYNONYM = r"[|;]"
 _QUOTES = "\"'“”„‘’«»「」"
 
@@ -123,14 +124,20 @@ def parse_classes(text: str) -> Vocabulary:
 
     Raises UsageError where the text, a class or a synonym is empty, or a name comes twice.
     """
-    if not text.strip():
-        raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
+    listed = None
     with suppress(ValueError):
         listed = json.loads(text)
-        if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
-            return parse_names(listed)
-    parts = (_unquoted(part) for part in _split(_unquoted(text), "[,，、،]"))
+    if not text.strip() or listed == []:
+        raise UsageError('--classes is empty; name some, such as --classes "teapot,apple"')
+    if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+        return parse_names(listed)
+    parts = (_unquoted(part) for part in _split(_unquoted(text), _COMMA))
     return Vocabulary(tuple(_synonyms(part, f"class {i}") for i, part in enumerate(parts, start=1)))
+
+
+def joined(names: Iterable[str]) -> str:
+    """The text of ``--classes`` that `parse_classes` reads as these classes, commas in their names among them."""
+    return ",".join(re.sub(_COMMA, r"\\\g<0>", name) for name in names)
 
 
 def _unquoted(text: str) -> str:

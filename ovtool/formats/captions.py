@@ -76,8 +76,9 @@ def read(source: Path | str) -> Captions:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of captions: not called JSON, and of text that is none."""
-    if path.suffix.lower() == ".json":
+    """Whether a file is a table of captions: not called JSON, and of text that is none. What can be read once alone,
+    such as a pipe, is taken for JSON."""
+    if path.suffix.lower() == ".json" or not path.is_file():
         return False
     try:
         with open(path, "rb") as handle:

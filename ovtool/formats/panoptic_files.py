@@ -117,6 +117,21 @@ def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
     return ids
 
 
+def has_zero(one: Segmented, ids: NDArray[np.int64]) -> bool:
+    """Whether the black pixels of the PNG of an image, whose pixels have the ids (H, W), are its segment with the id 0.
+    Raises InputError where that has another area."""
+    zero = next((segment for segment in one.segments if segment["id"] == 0), None)
+    black = int((ids == 0).sum())
+    if zero is None or not black:
+        return False
+    if zero.get("area") != black:
+        raise InputError(
+            f"{one.spot} has a segment with the id 0, and {one.png} {black} pixels of that colour, which is "
+            "that of no segment; number segments from 1"
+        )
+    return True
+
+
 def _segmented(file: Panoptic, entry: Mapping[str, Any], spot: str) -> Segmented:
     counts: Counter[str] = Counter()
     entry = coco_repair.with_integers(entry, ("image_id",), counts)
@@ -148,10 +163,10 @@ def _png(
     """The PNG of an entry by its name, else by a name that is meant; as it is named where none is there."""
     stem = PurePosixPath(image.file_name).with_suffix(".png")
     name = entry.get("file_name", str(stem))
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{spot}: file_name is {short(name)}; name the PNG of the image")
-    slashed = name.replace("\\", "/")
+    slashed = name.replace("\\", "/") if isinstance(name, str) else ""
     meant = PurePosixPath(slashed)
+    if not meant.name.strip():
+        raise InputError(f"{spot}: file_name is {short(name)}; name the PNG of the image")
     for other in (meant, meant.with_suffix(".png"), PurePosixPath(meant.name), stem):
         for candidate in (str(other), f"{other.stem}.png"):
             if checks.is_file_name(candidate) and (path := file_matching.place(folder, candidate)):
@@ -177,14 +192,7 @@ def _masks(file: Panoptic, one: Segmented) -> dict[int, rle.Rle]:
         raise InputError(
             f"{one.png} has pixels of the segment {strange[0]}, which {one.spot} does not list; add it there"
         )
-    zero = next((segment for segment in one.segments if segment["id"] == 0), None)
-    if zero is not None and (black := int((canvas == 0).sum())):
-        if zero.get("area") != black:
-            raise InputError(
-                f"{one.spot} has a segment with the id 0, and {one.png} {black} pixels of that colour, which is "
-                "that of no segment; number segments from 1"
-            )
-        file.repairs[coco_repair.ZEROS] += 1
+    file.repairs.update({coco_repair.ZEROS: 1} if has_zero(one, canvas) else {})
     masks = rle.encode_label_map(canvas, sorted(ids))
     empty = len(ids - masks.keys())
     if empty and not masks:

@@ -12,6 +12,7 @@ from ovtool.errors import InputError, short
 from ovtool.formats import coco_checks as checks
 from ovtool.formats import coco_repair, images, panoptic_files
 from ovtool.formats.labelled import LabelledImages
+from ovtool.formats.panoptic_files import Segmented
 
 _logger = logging.getLogger("ovtool")
 
@@ -31,10 +32,10 @@ def opened(source: Path, folder: Path) -> LabelledImages:
         raise error
 
     index = {id: k for k, id in enumerate(file.categories)}
-    segments: dict[str, tuple[Path, dict[int, int]]] = {}
+    segments: dict[str, tuple[Path, dict[int, int], Segmented | None]] = {}
     for one in panoptic_files.segmented(file, refused):
         classes = {own["id"]: index[own["category_id"]] for own in one.segments}
-        segments[one.image.file_name] = (one.png, classes)
+        segments[one.image.file_name] = (one.png, classes, one if 0 in classes else None)
     if file.repairs:
         _logger.warning("%s", coco_repair.sentence(where, file.repairs))
     return LabelledImages(
@@ -43,13 +44,16 @@ def opened(source: Path, folder: Path) -> LabelledImages:
         names=tuple(segments),
         decode=lambda name: _labels(*segments[name]),
         has_values=True,
-        files=tuple(path for path, _ in segments.values()),
+        files=tuple(path for path, *_ in segments.values()),
     )
 
 
-def _labels(path: Path, classes: dict[int, int]) -> NDArray[np.int32]:
-    """The classes of an image, int32 (H, W), -1 for none. Raises InputError for a segment that is not listed."""
+def _labels(path: Path, classes: dict[int, int], from_zero: Segmented | None) -> NDArray[np.int32]:
+    """The classes of an image, int32 (H, W), -1 for none; `from_zero` is the image where a segment has the id 0.
+    Raises InputError for a segment that is not listed, and for such a one of another area than its pixels."""
     ids = panoptic_files.segment_ids(images.read_rgb(path))
+    if from_zero is not None:
+        panoptic_files.has_zero(from_zero, ids)
     present, place = np.unique(ids, return_inverse=True)
     unknown = [int(id) for id in present if id and int(id) not in classes]
     if unknown:

@@ -161,7 +161,7 @@ def _names(folder: Path) -> list[tuple[int, str]]:
     path = folder / NAMES_FILE
     if not path.is_file():
         lines = plain_text.read(folder / _CLASSES_FILE).splitlines()
-        listed = [(k, line.strip()) for k, line in enumerate(filter(str.strip, lines))]
+        listed = [(k, line.strip()) for k, line in enumerate(lines) if line.strip()]
         checks.check_names(listed, "names", "name", str(folder / _CLASSES_FILE))
         return listed
     text = plain_text.read(path)
@@ -199,7 +199,9 @@ def _masks(
         except ValueError:
             raise InputError(f"{where} is {short(row)}, not numbers; mend or remove it") from None
         if category not in known:
-            raise InputError(f"{where}: class {category} has no name in {NAMES_FILE}; add it there")
+            raise InputError(
+                f"{where}: class {category} has no name in {NAMES_FILE} or {_CLASSES_FILE}; add it there"
+            )
         if len(shares) in (4, 5):
             yield category, None, None
             continue

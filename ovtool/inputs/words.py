@@ -116,7 +116,7 @@ def as_settings(words: Words | str | Sequence[str]) -> Words:
     if isinstance(words, str):
         return Words(classes=words)
     if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
-        return Words(classes=",".join(word.replace(",", "\\,") for word in words))
+        return Words(classes=vocabularies.joined(words))
     kind = type(words).__name__
     if isinstance(words, Sequence):
         kind += f" with {next(word for word in words if not isinstance(word, str))!r} in it"

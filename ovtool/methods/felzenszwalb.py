@@ -81,17 +81,20 @@ def _library() -> Callable[..., NDArray[np.int64]]:
     finder = _OnFirstUse("scipy.ndimage")
     sys.meta_path.insert(0, finder)
     try:
-        from skimage.segmentation import _felzenszwalb_cy as compiled
         from skimage.segmentation import felzenszwalb
     finally:
         sys.meta_path.remove(finder)
-    others = compiled.gaussian
+    library: Callable[..., NDArray[np.int64]] = felzenszwalb
+    compiled: Any = sys.modules.get("skimage.segmentation._felzenszwalb_cy")
+    others = getattr(compiled, "gaussian", None)
+    if others is None:  # a version of scikit-image that smooths elsewhere
+        return library
 
-    def gaussian(image: NDArray[Any], sigma: Sequence[float], **options: Any) -> Any:
-        if list(sigma) == [SIGMA, SIGMA, 0] and image.dtype == np.float64:
+    def gaussian(image: NDArray[Any], sigma: Any, **options: Any) -> Any:
+        is_same = np.array_equal(sigma, [SIGMA, SIGMA, 0]) and options.get("mode") == "reflect"
+        if is_same and image.dtype == np.float64:
             return smoothed(image)
         return others(image, sigma=sigma, **options)
 
     compiled.gaussian = gaussian
-    library: Callable[..., NDArray[np.int64]] = felzenszwalb
     return library

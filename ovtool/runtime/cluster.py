@@ -56,7 +56,7 @@ class Cluster:
             try:
                 _share(ray, actors, work, parts, advance)
             except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise OvtoolError(
                     f"a worker of Ray was lost ({reason}); run the command again with --resume"
                 ) from error
@@ -180,7 +180,7 @@ def _connect(ray: Any, address: str | None) -> None:
             Exception
         ) as error:  # of no class where a node does not start in time, which is 30 seconds
             ray.shutdown()
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if attempt < _RETRIES and address is None and "timed out" in reason:
                 _logger.warning("Ray did not start in time (%s); trying again", reason)
                 continue

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ovtool.errors import InputError, OvtoolError, UpToDate, UsageError, short
+from ovtool.errors import (
+    InputError,
+    OutputExistsError,
+    OvtoolError,
+    UpToDate,
+    UsageError,
+    short,
+)
 from ovtool.formats import (
     atomic,
     coco,
@@ -54,7 +61,7 @@ def run(
 
     Raises:
         UsageError: `fix` without `out` or the reverse, with several files, or into the file that is read.
-        OutputExistsError: `out` exists.
+        OutputExistsError: `out` exists, or the folder of its PNGs.
         UpToDate: with `run.update` it is newer than the file that is read.
     """
     names = image_inputs.names_of(files)
@@ -88,7 +95,7 @@ def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:
         if not run.dry_run:
             coco.write(dataset, out)
     except OvtoolError as error:
-        if isinstance(error, UsageError):
+        if isinstance(error, UsageError | OutputExistsError):
             raise
         return {**report, "defects": [str(error)]}
     return {**report, "repaired": _what_was_done(out, {**repairs, **dataset.repairs})}

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from ovtool import errors
+from ovtool.cli import errors as cli_errors
 from ovtool.cli.errors import report, run
 from ovtool.errors import InputError, brief
 
@@ -96,6 +97,18 @@ def test_a_usage_error_is_one_line_and_status_2(arguments, words, capsys):
     assert line.startswith("error: ")
     for word in words:
         assert word in line
+
+
+def test_windows_expands_patterns_of_the_process_itself(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ovtool", "segment", "~/a", "--out=~/b", "c~/d"])
+    home = os.path.expanduser("~")
+    given = ["segment", f"{home}/a", f"--out={home}/b", "c~/d"]
+    assert cli_errors._given(None) == cli_errors._given(["segment", "~/a", "--out=~/b", "c~/d"])
+    assert cli_errors._given(None) == given
+    with monkeypatch.context() as windows:
+        windows.setattr(cli_errors.os, "name", "nt")
+        of_process, of_caller = cli_errors._given(None), cli_errors._given(["info"])
+    assert of_process is None and of_caller == ["info"]
 
 
 def test_help_and_version_are_no_errors(capsys):

@@ -165,6 +165,12 @@ def test_quotation_marks_of_a_name_stay(text):
     assert vocabularies.parse_classes(text).names == (text,)
 
 
+@pytest.mark.parametrize("text", ["", "  ", "[]", " [ ] "])
+def test_no_words_are_called_so(text):
+    with pytest.raises(UsageError, match="--classes is empty; name some, such as"):
+        vocabularies.parse_classes(text)
+
+
 GRAMMAR = [
     ("door;double door", ("door", "double door")),
     ("door|double door", ("door", "double door")),

@@ -1,5 +1,7 @@
 """Tables of captions as Flickr8k, Flickr30k, spreadsheets and open_clip have them."""
 
+import os
+
 import pytest
 
 from ovtool.errors import InputError
@@ -55,3 +57,15 @@ def test_what_is_no_table_of_captions(text, said, tmp_path):
     (tmp_path / "c.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         captions.read(tmp_path / "c.csv")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="pipes have no names here")
+def test_json_from_a_pipe_is_read_whole():
+    """As a shell gives it for `--captions <(zcat captions.json.gz)`."""
+    written = b'{"images": [{"id": 3, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 3, "caption": "A cow"}]}'
+    end, start = os.pipe()
+    os.write(start, written)
+    os.close(start)
+    (image,) = captions.read(f"/dev/fd/{end}").images
+    os.close(end)
+    assert (image.id, image.captions[0].text) == (3, "A cow")

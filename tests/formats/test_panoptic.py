@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ovtool.cli.errors import run
-from ovtool.errors import InputError
+from ovtool.errors import InputError, OutputExistsError
 from ovtool.formats import coco_checks, panoptic, panoptic_maps, rle
 from ovtool.stages import check
 
@@ -93,9 +93,14 @@ def test_ids_from_0_are_read_where_the_area_says_that_black_is_a_segment(tmp_pat
     masks, repairs = masks_of(written(tmp_path, content, full))
     assert masks == {0: (full == 0).tolist(), 5: (full == 300).tolist()}
     assert repairs == {"segments with the id 0": 1}
+    maps = panoptic_maps.opened(tmp_path / "p.json", tmp_path / "p")
+    assert np.array_equal(maps.decode("139.jpg"), (full == 300).astype(int))
     segments[0]["area"] = 5
-    with pytest.raises(InputError, match="p/139.png 6 pixels of that colour, which is that of no"):
+    said = "p/139.png 6 pixels of that colour, which is that of no"
+    with pytest.raises(InputError, match=said):
         masks_of(written(tmp_path, content, full))
+    with pytest.raises(InputError, match=said):
+        panoptic_maps.opened(tmp_path / "p.json", tmp_path / "p").decode("139.jpg")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,8 @@ def test_ids_from_0_are_read_where_the_area_says_that_black_is_a_segment(tmp_pat
         (changed(segment={"category_id": 9}), "segment 7: category_id 9 is not in categories"),
         (changed(segment={"id": 8}), "has pixels of the segment 7, which"),
         (changed({"file_name": 3}), "file_name is 3; name the PNG"),
+        (changed({"file_name": "."}), "file_name is '.'; name the PNG"),
+        (changed({"file_name": "\\"}), "file_name is .*; name the PNG"),
         (changed(segment={"iscrowd": 3}), "segment 7: iscrowd is 3"),
         (changed({"file_name": "x" * 5000}, images=[CONTENT["images"][0] | {"file_name": "a.jpg"}]), "has a name of more than 255 letters"),
     ],
@@ -167,3 +174,8 @@ def test_check_says_all_and_fix_repairs(tmp_path, capsys, monkeypatch):
     for own in entry["segments_info"]:
         assert np.array_equal(pixels == own["id"], IDS == {1: 7, 5: 300}[own["category_id"]])
     assert run(["check", "p.json", "--fix", "-o", "q.json"]) == 1  # it is there
+    (tmp_path / "q.json").unlink()
+    with pytest.raises(
+        OutputExistsError, match="q is not empty"
+    ):  # no fault of the file that is read
+        check.run(["p.json"], fix=True, out="q.json")

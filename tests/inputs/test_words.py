@@ -174,6 +174,9 @@ def test_words_as_a_text_a_list_or_settings():
     assert word_inputs.as_settings(Words(vocabulary="voc20")) == Words(vocabulary="voc20")
     listed = word_inputs.as_settings(["cow|bull", "salt, and pepper"])
     assert word_inputs.gather([], words=listed).classes == (("cow", "bull"), ("salt, and pepper",))
+    names = ("红、绿", "كوب، صحن", "a，b", 'the "best" cup')  # commas that part the words of a text
+    listed = word_inputs.as_settings(names)
+    assert word_inputs.gather([], words=listed).classes == tuple((name,) for name in names)
     for wrong in (3, None, {"cow": 1}, ["cow", 3]):
         with pytest.raises(UsageError, match="give a text such as 'teapot,apple', a list of texts"):
             word_inputs.as_settings(wrong)

@@ -55,6 +55,12 @@ def test_others_have_what_they_had(theirs, sigma):
         np.testing.assert_array_equal(peer(image, **options), theirs(image, **options))
 
 
+def test_a_version_that_smooths_elsewhere_is_left_as_it_is(monkeypatch):
+    monkeypatch.delattr(compiled, "gaussian")
+    assert felzenszwalb._library.__wrapped__() is peer
+    assert not hasattr(compiled, "gaussian")
+
+
 def test_scipy_ndimage_is_not_loaded_and_can_be():
     code = """
 import sys, numpy as np

@@ -350,6 +350,9 @@ def test_label_studio_and_roboflow_lay_yolo_out_in_ways_of_their_own(data, tmp_p
     found = came(tmp_path, target)
     assert [category.name for category in found.categories] == names
     assert sorted(mask[2] for mask in plain(found)[2]) == sorted(mask[2] for mask in plain(data)[2])
+    (target / "classes.txt").write_text("\n\n" + "\n".join(names))  # a number is that of its line
+    with pytest.raises(InputError, match="class [01] has no name in .*classes.txt; add it there"):
+        came(tmp_path, target)
     (target / "classes.txt").unlink()
     (target / "data.yaml").write_text(yaml)
     (target / "train").mkdir()
