@@ -118,7 +118,7 @@ def test_the_hubs_configuration_is_checked_before_its_weights_are_fetched(
     native_config["text_cfg"] |= {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}  # fmt: skip
     config = tmp_path / "open_clip_config.json"
     config.write_text(json.dumps({"model_cfg": native_config}))
-    monkeypatch.setattr(sources, "_cached", lambda _, names: config if "open_clip_config.json" in names else None)  # fmt: skip
+    monkeypatch.setattr(sources, "cached_file", lambda _, names: config if "open_clip_config.json" in names else None)  # fmt: skip
     monkeypatch.setattr(sources, "_download", lambda *_: pytest.fail("weights were fetched"))
     with pytest.raises(ModelError, match=r"'tokenizer_kwargs.trust_remote_code' is not a key"):
         clips.load("hf-hub:a/b")

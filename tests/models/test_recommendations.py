@@ -45,7 +45,9 @@ def test_every_file_of_recommendations_names_settings_that_exist():
         "two_stage": TwoStage,
         "fused": Fused,
         "words": Words,
-        "table": functools.partial(WordTable.of, ("entree", "football helmet", "potted plant"), (0, 1, 2)),
+        "table": functools.partial(
+            WordTable.of, ("entree", "football helmet", "potted plant"), (0, 1, 2)
+        ),
     }
     files = [
         file
