@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovtool.errors import InputError, short
-from ovtool.formats import caption_tables, coco_repair
+from ovtool.formats import caption_tables, coco_repair, wrong_kind
 from ovtool.formats import coco_checks as checks
 
 _logger = logging.getLogger("ovtool")
@@ -49,6 +49,8 @@ def read(source: Path | str) -> Captions:
     where, data = checks.load_long(source)
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
+    if what := wrong_kind.instead_of_captions(data.get("annotations")):
+        raise InputError(f"{where} {what}")
     data, repairs = coco_repair.repaired(data, need_masks=False)
     if repairs:
         _logger.warning("%s", coco_repair.sentence(where, repairs))

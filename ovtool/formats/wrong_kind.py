@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ovtool.formats import strict_json
@@ -52,6 +52,12 @@ OTHERS = (
     ({"predicted_iou", "segmentation"}, "a list of SAM's masks of one image", "write them as COCO JSON, with images and ids"),
     ({"image", "annotations"}, "masks of one image, as SA-1B has them", "write them as COCO JSON, with a list of images"),
 )  # fmt: skip
+# keys of an annotation that is no caption, and what it is
+_NO_CAPTIONS = (
+    ("segments_info", "panoptic segments"),
+    ("segmentation", "masks"),
+    ("bbox", "boxes"),
+)
 # how a file begins that is not what its name says
 _BEGINNINGS = (
     (b"version https://git-lfs", "is a pointer of Git LFS and not the file; fetch it with git lfs pull"),
@@ -96,14 +102,29 @@ def of_tool(content: object) -> str | None:
 
 def of_annotations(annotations: object) -> str | None:
     """What a section of annotations holds in place of masks, told by the first, and the mend; None for masks."""
-    first = next(iter(annotations), None) if isinstance(annotations, Iterable) else None
-    if not isinstance(first, dict) or "segmentation" in first:
+    first = _first(annotations)
+    if "segmentation" in first:
         return None
     if "segments_info" in first:
         return "holds panoptic segments; give the masks that ovtool convert --to coco makes of them"
     if "caption" in first:
         return "is a COCO JSON of captions, which ovtool mine-pairs and train-pacl read"
     return None
+
+
+def instead_of_captions(annotations: object) -> str | None:
+    """What a section of annotations holds in place of captions, told by the first, and the mend; None for captions."""
+    first = _first(annotations)
+    what = next((what for key, what in _NO_CAPTIONS if key in first), None)
+    if what is None or "caption" in first:
+        return None
+    return f"holds {what} and no captions; give a COCO JSON or a table of captions"
+
+
+def _first(entries: object) -> Mapping[str, object]:
+    """The first entry of a list if that is an object, else an empty one."""
+    first = next(iter(entries), None) if isinstance(entries, Iterable) else None
+    return first if isinstance(first, dict) else {}
 
 
 def of_tensors(kind: str) -> str:

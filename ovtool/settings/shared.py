@@ -319,7 +319,7 @@ class Compute:
     model: Annotated[
         str | None,
         RunOption(
-            "The CLIP: tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else that "
+            "The CLIP: photo, tiny, ARCH/PRETRAINED, hf-hub:ORG/NAME or a path. Default: OVTOOL_MODEL, else that "
             "of the data set (collage: tiny), else ViT-B-16/openai if it can be had, else photo.",
             metavar="NAME",
         ),
@@ -356,7 +356,16 @@ class Training:
     weight_decay: WeightDecay = None
     warmup: Warmup = None
     held_out: HeldOut = 0.05
-    validate_every: ValidateEvery = None
-    save_every: SaveEvery = None
+    validate_every: Annotated[
+        int | None,
+        Option("Steps between validations; 0 is never. Default: a fifth of all steps.", min=0),
+    ] = None
+    save_every: Annotated[
+        int | None,
+        RunOption(
+            "Steps between checkpoints. Default: 50 for mask generators and background prompts, else 100.",
+            min=1,
+        ),
+    ] = None
     seed: Seed = 0
     loader_workers: LoaderWorkers = 0

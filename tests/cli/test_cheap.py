@@ -216,8 +216,8 @@ def test_what_is_missing_or_unknown(line, status, said, tmp_path, ran):
 @pytest.mark.parametrize(
     "line, status, said",
     [
-        ("mine-pairs --captions masks.json --images .", 1, "annotations id 1 has no caption"),
-        ("train-pacl --captions masks.json --images .", 1, "annotations id 1 has no caption"),
+        ("mine-pairs --captions masks.json --images .", 1, "masks.json holds masks"),
+        ("train-pacl --captions masks.json --images .", 1, "masks.json holds masks"),
         ("tune-prompts spoken.json --images .", 1, "spoken.json is a COCO JSON of captions"),
         ("train-proposer results.json --images . -o x.safetensors", 1, "a bare list of results"),
         ("train-segmenter masks.json --images . -o x.safetensors", 2, "has one class, cow,"),

@@ -44,6 +44,9 @@ def test_empty_captions_are_none_and_images_without_are_kept(tmp_path):
         ([{"id": 1, "caption": "x"}], "annotations id 1: image_id is missing"),
         ([{"id": 1, "image_id": 3}], "annotations id 1 has no caption"),
         ([{"id": 1, "image_id": 3, "caption": 5}], "annotations id 1 has no caption"),
+        ([{"id": 1, "image_id": 3, "segmentation": []}], "json holds masks and no captions; give"),
+        ([{"image_id": 3, "segments_info": []}], "json holds panoptic segments and no captions"),
+        ([{"id": 1, "image_id": 3, "bbox": []}, 5], "json holds boxes and no captions"),
         ([caption(1, 3), caption(1, 1)], "id 1 is there twice"),
         ("text", "annotations is 'text', not a list"),
     ],
@@ -77,6 +80,18 @@ def test_files_that_are_no_captions(tmp_path, content, said):
         captions.read(tmp_path / "c.json")
     with pytest.raises(InputError, match="no such file"):
         captions.read(tmp_path / "d.json")
+
+
+def test_a_caption_with_a_box_is_one(tmp_path):
+    found = captions.read(write(tmp_path, [{**caption(1, 3, "a dog"), "bbox": [0, 0, 2, 2]}]))
+    assert found.images[0].captions == (Caption(1, "a dog"),)
+
+
+def test_masks_are_refused_by_the_first_before_all_are_repaired(tmp_path, monkeypatch):
+    monkeypatch.setattr(captions.coco_repair, "repaired", lambda *_, **__: pytest.fail("repaired"))
+    path = write(tmp_path, [{"id": 1, "image_id": 3, "segmentation": []}] * 3)
+    with pytest.raises(InputError, match="holds masks and no captions"):
+        captions.read(path)
 
 
 def test_ids_of_exporters_are_read(tmp_path):
