@@ -49,7 +49,8 @@ def locate(spec: str, images: Path | None) -> tuple[Path, Path]:
 def find(
     spec: str, images: Path | None, limit: int | None = None
 ) -> tuple[list[ImageItem], list[CaptionedImage]]:
-    """The images that have captions, in the order of the file, and those captions.
+    """The images that have captions, in the order of the file, and those captions. Those of a data set are in the
+    order of their names, so that the first ones are those of `propose`.
 
     spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON or table with the folder `images` of its file names.
 
@@ -59,7 +60,10 @@ def find(
     """
     source, folder = locate(spec, images)
     listed = captions_file.read(source)
-    captioned = [image for image in listed.images if image.captions][:limit]
+    captioned = [image for image in listed.images if image.captions]
+    if is_data_set(spec):
+        captioned.sort(key=lambda image: image.file_name)
+    captioned = captioned[:limit]
     items = [ImageItem(path_of(folder, image.file_name), image.file_name) for image in captioned]
     if not any(item.path.exists() for item in items):
         raise InputError(

@@ -72,9 +72,9 @@ def find(
 
 
 def of_data_set(files: registry.DataSet) -> list[ImageItem]:
-    """The images of a data set, in the order of its list, or of their names where it has no list."""
+    """The images of a data set, in the order of its list of names, or of their names where it has none."""
     if files.listed is not None:
-        return _from_coco(files.listed, files.images)
+        return sorted(_from_coco(files.listed, files.images), key=lambda item: item.name)
     if files.file_names is None:
         items = image_search.find_images([str(files.images)])
         items = [item for item in items if item.name.endswith(files.ending)]

@@ -94,7 +94,7 @@ def _data_set(spec: str) -> tuple[list[LabelledImage], Categories]:
     if files.instances is None or not files.instances.exists():
         raise InputError(f"{spec} has no labels: {files.instances} is not there")
     by_name, categories = _coco(str(files.instances))
-    return _below(files.images, by_name), categories
+    return _below(files.images, dict(sorted(by_name.items()))), categories
 
 
 def _below(folder: Path, by_name: LabelsByName) -> list[LabelledImage]:

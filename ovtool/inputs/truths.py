@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ def open_probed(
         if not dataset.annotations:
             raise InputError(f"{file} holds no masks; give a file of masks to probe")
         truth, categories = labelled.from_dataset(dataset, str(file)), list(dataset.categories)
+        if data_set is not None:  # in the order of the other commands; COCO's own JSON has none
+            truth = dataclasses.replace(truth, names=tuple(sorted(truth.names)))
     names = truth.names[: source.limit]
     words = competing(truth, classes_per_image or listed, names)
     items = tuple(ImageItem(path_of(folder, name), name, exif=source.exif) for name in names)

@@ -2,8 +2,9 @@
 
 Regions and activation maps are drawn over their images, side by side, with the truth first where one is
 given. Then each image has its IoU: the mean over the classes of the truth in that image, with the
-rules of `stages.evaluate`. Without a truth the first two files of pixel classes are compared: the
-disagreement of an image is the share of pixels on which they name different classes, or only one names any.
+rules of `stages.evaluate`. Images that the truth alone has are left out, and counted. Without a truth
+the first two files of pixel classes are compared: the disagreement of an image is the share of pixels
+on which they name different classes, or only one names any.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def run(
         folder = images or (predictions.images_folder(truth) if truth else None) or Path()
         items = labelled.images_of(opened.layers[0].labels, folder)
         place = {word: k for k, word in enumerate(_words(opened))}
-        matched = report_files.matched(opened.layers)[:limit]
+        matched = report_files.matched(opened.layers)
+        if truth is not None and len(opened.layers) > 1:
+            matched = _with_results(matched, truth)
+        matched = matched[:limit]
         if run.dry_run:
             return Written(target, 0, len(matched), ())
         with progress(len(matched), "drawing") as advance:
@@ -131,6 +135,19 @@ def run(
             round(size / 1e6),
         )
     return Written(target, size, len(made), failures)
+
+
+def _with_results(
+    matched: Sequence[tuple[str, list[str | None]]], truth: str
+) -> list[tuple[str, list[str | None]]]:
+    """The images of the truth that another file holds too. One line says how many are left out."""
+    drawn = [(name, own) for name, own in matched if any(other is not None for other in own[1:])]
+    if len(drawn) < len(matched):
+        _logger.warning(
+            "%d of the %d images of %s are in no other file, and are left out",
+            len(matched) - len(drawn), len(matched), truth,
+        )  # fmt: skip
+    return drawn
 
 
 def _words(opened: Opened) -> list[str]:

@@ -9,8 +9,12 @@ from PIL import Image
 from ovtool.errors import InputError, UsageError
 from ovtool.formats.captions import Caption, CaptionedImage
 from ovtool.inputs import captions as caption_inputs
+from ovtool.inputs import images as image_inputs
+from ovtool.inputs import labels as label_inputs
+from ovtool.inputs import truths
 from ovtool.models import nouns
 from ovtool.settings.pairs import Nouns
+from ovtool.settings.shared import Source
 
 
 def image(name="a.jpg", texts=("a", "b", "c", "d", "e")):
@@ -40,6 +44,38 @@ def test_coco_alone_is_its_training_part(tmp_path, monkeypatch):
         assert [one.file_name for one in found] == ["1.jpg"]
     with pytest.raises(InputError, match="coco:val2017 is not at"):
         caption_inputs.find("coco:val2017", None)
+
+
+def test_the_first_images_of_coco_are_the_same_for_every_command(tmp_path, monkeypatch):
+    """COCO's own files list their images in no order; `propose --limit 2` takes the names as they are sorted."""
+    names = ["3.jpg", "1.jpg", "2.jpg"]
+    content = {
+        "images": [
+            {"id": int(name[0]), "file_name": name, "width": 8, "height": 8} for name in names
+        ],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [
+            {"id": id, "image_id": id, "category_id": 1, "caption": "a dog", "iscrowd": 0,
+             "area": 4, "bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
+            for id in (1, 2, 3)
+        ],
+    }  # fmt: skip
+    folder, annotations = tmp_path / "coco" / "val2017", tmp_path / "coco" / "annotations"
+    folder.mkdir(parents=True)
+    annotations.mkdir()
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+    for kind in ("captions", "instances"):
+        (annotations / f"{kind}_val2017.json").write_text(json.dumps(content))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    spec, first = "coco:val2017", ["1.jpg", "2.jpg"]
+    assert [item.name for item in image_inputs.find([spec], limit=2)] == first
+    assert [item.name for item in caption_inputs.find(spec, None, 2)[0]] == first
+    assert [one.file_name for one in caption_inputs.find(spec, None, 2)[1]] == first
+    assert [one.item.name for one in label_inputs.read(spec, limit=2).images] == first
+    assert [item.name for item in truths.open_probed(spec, Source(limit=2)).items] == first
+    file = annotations / "captions_val2017.json"
+    assert [item.name for item in caption_inputs.find(str(file), folder, 2)[0]] == names[:2]
 
 
 def test_a_file_with_its_folder(tmp_path):

@@ -57,6 +57,29 @@ def test_the_iou_of_an_image_is_the_mean_over_its_true_classes(folder):
     assert image["layers"][1]["scores"] == [0.5, 0.5]
 
 
+def test_images_that_the_truth_alone_has_are_left_out_and_counted(folder, monkeypatch):
+    """Of COCO's 40,504 validation images a run with --limit predicts few; a page of the first of the truth would
+    show none of them."""
+    made = {name: masks(folder / f"{name}.json", [(0, 4), (4, 8)]) for name in ("truth", "guess")}
+    content = json.loads(made["truth"].read_text())
+    content["images"].insert(0, {"id": 7, "file_name": "b.png", "width": 8, "height": 4})
+    made["truth"].write_text(json.dumps(content))
+    Image.new("RGB", (8, 4)).save(folder / "b.png")
+    said = []
+    monkeypatch.setattr(report._logger, "warning", lambda text, *of: said.append(text % of))
+    written = report.run(
+        [made["guess"]],
+        ground_truth=made["truth"],
+        images=folder,
+        out=folder / "page.html",
+        limit=1,
+    )
+    assert (written.images, written.failures) == (1, [])
+    (image,), _ = figures(folder / "page.html")
+    assert image["measures"] == {"IoU": 1.0}
+    assert said == [f"1 of the 2 images of {made['truth']} are in no other file, and are left out"]
+
+
 def test_without_a_truth_two_files_are_compared(folder):
     first = masks(folder / "first.json", [(0, 4), (4, 8)])
     second = masks(folder / "second.json", [(0, 3), (4, 8)])  # a column of neither
