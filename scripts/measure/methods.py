@@ -73,7 +73,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", help="rows whose options contain this text")
     args = parser.parse_args()
-    print(f"`collage:{args.split}`; mIoU of the classes of the truth, and of truth or prediction\n")
+    print(
+        f"`collage:{args.split}`; mIoU of the classes of the truth [95 %, bootstrap over images], and of truth or "
+        "prediction\n"
+    )
     print("| `ovtool segment` with | mIoU | union | objects | grounds | pixels right | s/image |")
     print("|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as scratch, contextlib.suppress(KeyboardInterrupt):
@@ -86,15 +89,11 @@ def main() -> None:
                 continue
             scores, spent = measure(data, args.model, method, folder)
             objects, grounds = _apart(scores)
-            cells = (
-                scores["miou"],
-                scores["miou_union"],
-                objects,
-                grounds,
-                scores["pixel_accuracy"],
-            )
+            ends = scores["intervals"]["miou"]
+            own = f"{100 * scores['miou']:.1f} [{100 * ends['low']:.1f}, {100 * ends['high']:.1f}]"
+            cells = (scores["miou_union"], objects, grounds, scores["pixel_accuracy"])
             row = " | ".join(f"{100 * cell:.1f}" for cell in cells)
-            print(f"| `{name}` | {row} | {spent:.2f} |", flush=True)
+            print(f"| `{name}` | {own} | {row} | {spent:.2f} |", flush=True)
 
 
 def _apart(scores: dict[str, Any]) -> tuple[float, float]:
