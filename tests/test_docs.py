@@ -15,14 +15,12 @@ import shutil
 import string
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import typer
 
 from ovtool.cli.app import COMMANDS, app
-from tests.ovtool_server import CLIENT
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -63,24 +61,6 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """A folder for the PATH, whose `ovtool` needs no time to start."""
-    folder = tmp_path_factory.mktemp("quick")
-    place = folder / "socket"
-    command = [sys.executable, "-P", Path(__file__).with_name("ovtool_server.py"), place]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, env=environment, cwd=ROOT) as server:
-        (folder / "ovtool").write_text(CLIENT.format(python=sys.executable, socket=str(place)))
-        (folder / "ovtool").chmod(0o755)
-        until = time.monotonic() + 300
-        while not place.exists():
-            assert server.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
-        yield folder
-        server.kill()
-
-
 @pytest.mark.parametrize(
     "document",
     [
@@ -90,13 +70,13 @@ def quick(tmp_path_factory):
         for document in RUN
     ],
 )
-def test_commands_and_code_run(document, tmp_path, cache, quick):
+def test_commands_and_code_run(document, tmp_path, cache, forks):
     """As a newcomer would run them, but with no network, and with this tree's ovtool; only in the README does
     every command start anew."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     places = {"PYTHONPATH": str(ROOT), "OVTOOL_CACHE": str(cache)}
     environment = {**os.environ, **places, "HF_HUB_OFFLINE": "1"}
-    programs = [str(quick)] * (document != README) + [str(Path(sys.executable).parent)]
+    programs = [str(forks)] * (document != README) + [str(Path(sys.executable).parent)]
     environment["PATH"] = os.pathsep.join([*programs, environment["PATH"]])
     environment.pop("OVTOOL_MODEL", None)
     script = code(document, "sh") + '\npython -c "$1"\n'

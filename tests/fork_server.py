@@ -1,22 +1,24 @@
-"""`ovtool` without its start of seconds: a process that has imported everything forks for each command.
+"""Programs without their start of seconds: a process that has imported everything forks for each.
 
-    python -P ovtool_server.py SOCKET
+    python -P fork_server.py SOCKET
 
-A client (`CLIENT`) hands over its words, folder, environment and open files, and gets the exit status; it
-stands for `ovtool` on the PATH of a script. Several may run at once, as in a pipe.
+A client (`CLIENT`) hands over its words, folder, environment and open files, and gets the exit status. One
+called `ovtool` runs that, any other the script that its first word names. Several may run at once, as in a
+pipe.
 """
 
 import importlib
 import json
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import sys
 
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
-job = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+job = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as link:
     link.connect({socket!r})
     socket.send_fds(link, [b"%8d" % len(job)], [0, 1, 2])
@@ -26,20 +28,24 @@ with socket.socket(socket.AF_UNIX) as link:
 
 
 def work(link):
-    """The command of a client, in a process of its own."""
+    """The program of a client, in a process of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, files, _, _ = socket.recv_fds(link, 8, 3)
     with link.makefile("rb") as words:
-        arguments, folder, environment = json.loads(words.read(int(size)))
+        (name, *arguments), folder, environment = json.loads(words.read(int(size)))
     for place, file in enumerate(files):
         os.dup2(file, place)
         os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    from ovtool.cli.errors import run
+    if os.path.basename(name) == "ovtool":
+        from ovtool.cli.errors import run
 
-    status = run(arguments)
+        status = run(arguments)
+    else:
+        sys.argv, status = arguments, 0
+        runpy.run_path(arguments[0], run_name="__main__")
     sys.stdout.flush()
     link.sendall(b"%d" % status)
 
@@ -48,7 +54,8 @@ def main():
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
     from ovtool import stages
 
-    importlib.import_module("open_clip")
+    for name in ("open_clip", "ovtool.models.maskformer"):
+        importlib.import_module(name)
     for module in pkgutil.iter_modules(stages.__path__, "ovtool.stages."):
         importlib.import_module(module.name)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -60,8 +67,10 @@ def main():
                 listening.close()
                 try:
                     work(link)
+                except BaseException:
+                    sys.excepthook(*sys.exc_info())
                 finally:
-                    os._exit(0)
+                    os._exit(1)
             link.close()
 
 
