@@ -113,7 +113,6 @@ with distributed.joined(torch.device("cpu")) as ranks:
 """
 
 
-@pytest.mark.slow
 def test_two_ranks_are_one_process(tmp_path, in_ranks):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
