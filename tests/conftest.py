@@ -1,6 +1,12 @@
 """A small CLIP at random weights, and a folder of small images, for the rooms that work on both."""
 
 import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -14,6 +20,9 @@ from ovtool.settings.option import fields
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute, Run, Source
 from ovtool.settings.words import Words
+from tests.fork_server import CLIENT
+
+ROOT = Path(__file__).parent.parent
 
 # Tests of the command line share one cache, in which the bundled model's words are embedded once.
 OWN_CACHE = (
@@ -42,6 +51,51 @@ def own_log():
 def own_cache(request, tmp_path, monkeypatch):
     if request.path.parent.name in OWN_CACHE:
         monkeypatch.setenv("OVTOOL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """A folder for the PATH with the programs `ovtool` and `run-script`, which need no time to start
+    (`fork_server.py`)."""
+    folder = tmp_path_factory.mktemp("forks")
+    place = folder / "socket"
+    command = [sys.executable, "-P", Path(__file__).with_name("fork_server.py"), place]
+    own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env={**os.environ, **own}, cwd=ROOT) as server:
+        for name in ("ovtool", "run-script"):
+            (folder / name).write_text(CLIENT.format(python=sys.executable, socket=str(place)))
+            (folder / name).chmod(0o755)
+        until = time.monotonic() + 300
+        while not place.exists():
+            assert server.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        yield folder
+        server.kill()
+
+
+@pytest.fixture
+def in_ranks(forks):
+    """Runs a script alone (`world` 1), or in several processes as torchrun does; gives the stdout of the first."""
+
+    def ran(world, script, *arguments):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                [forks / "run-script", script, *arguments],
+                env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        said = [process.communicate(timeout=400) for process in processes]
+        assert not any(process.returncode for process in processes), said
+        return said[0][0]
+
+    return ran
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -178,15 +179,17 @@ def remove_stale(path: Path) -> int:
 
     A temporary file that a living process still writes is locked, and stays.
     """
+    with suppress(OSError):
+        return sum(_remove_unused(left) for left in temporaries(path))
+    return 0
+
+
+def temporaries(path: Path) -> list[Path]:
+    """What writers of ``path`` write to, or left, in its folder."""
     target = Path(os.path.realpath(path))
-    start, removed = beginning(target), 0
-    with suppress(OSError), os.scandir(target.parent) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(start)]
-        for name in names:
-            middle = name.removeprefix(start).removesuffix(".tmp")
-            if name.endswith(".tmp") and middle.isalnum():
-                removed += _remove_unused(target.parent / name)
-    return removed
+    name = re.compile(re.escape(beginning(target)) + r"[^\W_]+\.tmp")
+    with os.scandir(target.parent) as entries:
+        return [target.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
 
 
 def remove_stale_below(folder: Path) -> None:

@@ -38,13 +38,9 @@ def check(folder: Path, overwrite: bool) -> None:
             )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder")
-    above = folder.absolute().parent
-    atomic.check_folder(folder, above)
-    start = atomic.beginning(Path(os.path.realpath(folder)))
-    for left in above.iterdir():
-        middle = left.name.removeprefix(start).removesuffix(".tmp")
-        is_ours = left.name == f"{start}{middle}.tmp" and middle.isalnum()
-        if is_ours and left.is_dir() and _is_unused(left):
+    atomic.check_folder(folder, folder.absolute().parent)
+    for left in atomic.temporaries(folder):
+        if left.is_dir() and _is_unused(left):
             shutil.rmtree(left, ignore_errors=True)
 
 

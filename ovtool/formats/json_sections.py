@@ -5,6 +5,7 @@ import mmap
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,14 +59,18 @@ def read(path: Path, names: Collection[str]) -> dict[str, Any] | None:
     Raises:
         ValueError: one of the values is no JSON that can be read (`strict_json`).
     """
-    sections = _opened(path, names, "")
-    return None if isinstance(sections, Entries) else sections
+    sections = _mapped(path, partial(_sections, source=path, names=names, long=""))
+    return sections if isinstance(sections, dict) else None
 
 
 def read_long(source: Path | bytes, long: str) -> dict[str, Any] | Entries | None:
     """All that a file holds, or bytes do; the list under the key `long` comes as `Entries`, and so does a file
     that is one list. Returns None and raises as `read` does; entries are looked at when they are drawn."""
-    return _opened(source, None, long)
+    work = partial(_sections, source=source, names=None, long=long)
+    sections: dict[str, Any] | Entries | None = (
+        work(source) if isinstance(source, bytes) else _mapped(source, work)
+    )
+    return sections
 
 
 def glimpse(path: Path, long: str) -> Any:
@@ -75,12 +80,20 @@ def glimpse(path: Path, long: str) -> Any:
     Returns None for a file that is neither, that is broken as far as it is read, or that lacks its end.
     """
     try:
+        return _mapped(path, partial(_outline, long=long))
+    except ValueError:
+        return None
+
+
+def _mapped(path: Path, work: Callable[[mmap.mmap], Any]) -> Any:
+    """What `work` makes of the content of a file; None where there is none, or it cannot be read."""
+    try:
         with open(path, "rb") as file:
             if not path.stat().st_size:
                 return None  # there is nothing to map
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _outline(content, long)
-    except (OSError, EOFError, ValueError):
+                return work(content)
+    except (OSError, EOFError):
         return None
 
 
@@ -116,21 +129,6 @@ def _first(content: Content, start: int) -> list[Any] | None:
         return None if opened is None else []
     stop = _end_of_value(content, opened.end())
     return None if stop is None else [_value("", content[opened.end() : stop])]
-
-
-def _opened(
-    source: Path | bytes, names: Collection[str] | None, long: str
-) -> dict[str, Any] | Entries | None:
-    if isinstance(source, bytes):
-        return _sections(source, source, names, long)
-    try:
-        with open(source, "rb") as file:
-            if not source.stat().st_size:
-                return None  # there is nothing to map
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _sections(content, source, names, long)
-    except (OSError, EOFError):
-        return None
 
 
 def _sections(

@@ -83,10 +83,7 @@ def read(path: Path, content: Mapping[str, Any], folder: Path | None = None) -> 
     """
     file = opened(path, content, folder)
 
-    def refused(error: InputError) -> None:
-        raise error
-
-    entries = panoptic_files.placed(file, refused)
+    entries = panoptic_files.placed(file)
     annotations = coco_annotations.parsed(entries, file.images, file.categories, True, file.repairs)
     if file.repairs:
         _logger.warning("%s", coco_repair.sentence(file.where, file.repairs))

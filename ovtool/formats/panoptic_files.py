@@ -76,39 +76,44 @@ def opened(path: Path, content: Mapping[str, Any], folder: Path | None = None) -
     return Panoptic(where, place, listed, known, content, Counter(repairs))
 
 
-def segmented(file: Panoptic, fault: Callable[[InputError], None]) -> Iterator[Segmented]:
+def refuse(error: InputError) -> None:
+    """Raises what is wrong in a file, for one that is taken as a whole or not at all."""
+    raise error
+
+
+def segmented(file: Panoptic, fault: Callable[[InputError], None] = refuse) -> Iterator[Segmented]:
     """The entries of a file, in order; what is wrong with one is handed to `fault`, and that PNGs are missing at the
     end."""
     missing: list[str] = []
-    for index, entry in enumerate(checks.section(file.content, "annotations", file.where)):
+    for index, given in enumerate(checks.section(file.content, "annotations", file.where)):
         try:
-            one = _segmented(file, entry, f"{file.where}: annotations[{index}]")
+            entry = _segmented(file, given, f"{file.where}: annotations[{index}]")
         except InputError as error:
             fault(error)
             continue
-        if one.png.is_file():
-            yield one
+        if entry.png.is_file():
+            yield entry
         else:
-            missing.append(one.png.name)
+            missing.append(entry.png.name)
     if missing:
         count = f"{len(missing)} of the {index + 1} PNG files of {file.where}"
         fault(InputError(f"{file.folder} lacks {count}, such as {missing[0]}; put them there"))
 
 
-def placed(file: Panoptic, fault: Callable[[InputError], None]) -> Iterator[Placed]:
+def placed(file: Panoptic, fault: Callable[[InputError], None] = refuse) -> Iterator[Placed]:
     """The segments as annotations with masks, numbered from 1, for `coco_annotations.judged`."""
     number = 0
-    for one in segmented(file, fault):
+    for entry in segmented(file, fault):
         try:
-            masks = _masks(file, one)
+            masks = _masks(file, entry)
         except InputError as error:
             fault(error)
             continue
-        for segment in one.segments:
+        for segment in entry.segments:
             if segment["id"] in masks:
                 number += 1
-                mask = {"image_id": one.image.id, "segmentation": masks[segment["id"]]}
-                yield f"{one.spot} segment {segment['id']}", number, {**segment, **mask}
+                mask = {"image_id": entry.image.id, "segmentation": masks[segment["id"]]}
+                yield f"{entry.spot} segment {segment['id']}", number, {**segment, **mask}
 
 
 def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:

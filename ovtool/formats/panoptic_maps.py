@@ -28,14 +28,11 @@ def opened(source: Path, folder: Path) -> LabelledImages:
         raise InputError(f"{where} holds {short(data)}, not a COCO object with sections")
     file = panoptic_files.opened(source, data, folder)
 
-    def refused(error: InputError) -> None:
-        raise error
-
     index = {id: k for k, id in enumerate(file.categories)}
     segments: dict[str, tuple[Path, dict[int, int], Segmented | None]] = {}
-    for one in panoptic_files.segmented(file, refused):
-        classes = {own["id"]: index[own["category_id"]] for own in one.segments}
-        segments[one.image.file_name] = (one.png, classes, one if 0 in classes else None)
+    for entry in panoptic_files.segmented(file):
+        classes = {own["id"]: index[own["category_id"]] for own in entry.segments}
+        segments[entry.image.file_name] = (entry.png, classes, entry if 0 in classes else None)
     if file.repairs:
         _logger.warning("%s", coco_repair.sentence(where, file.repairs))
     return LabelledImages(

@@ -1,4 +1,4 @@
-"""COCO run-length masks: encoding, decoding, area, box and overlap.
+"""COCO run-length masks: encoding, decoding, area and box.
 
 A compressed RLE is ``{"size": [height, width], "counts": str}``. The counts are the lengths of runs
 of zeros and ones in turn, down the columns, beginning with zeros; in the string each is a
@@ -157,11 +157,7 @@ def are_sound(masks: Sequence[Rle]) -> NDArray[np.bool_]:
         is_sound[is_sound] = are_sound([masks[i] for i in np.flatnonzero(is_sound).tolist()])
         return is_sound
 
-    stops = np.flatnonzero((codes & 32) == 0)  # of the digits of a number
-    digits = np.diff(stops, prepend=-1)
-    place = np.arange(codes.size) - np.repeat(stops + 1 - digits, digits)
-    values = np.add.reduceat((codes & 31) << (5 * np.minimum(place, 6)), stops + 1 - digits)
-    values -= np.where(codes[stops] & 16, np.int64(1) << (5 * np.minimum(digits, 6)), 0)
+    values, stops, digits = _numbers(codes)
     firsts = np.searchsorted(stops, starts)  # the first number of each mask
     counts = np.diff(firsts, append=stops.size)
     runs = _undo_differences(values, firsts, counts)
@@ -223,17 +219,6 @@ def bounding_box(rle: Rle) -> Box:
     return x, y, width, height
 
 
-def iou(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.float64]:
-    """Intersection over union of each mask with each: (len(first), len(second)) in [0, 1].
-
-    All masks have one size. Two empty masks have 0.
-    """
-    if not first or not second:
-        return np.zeros((len(first), len(second)))
-    overlaps = coco_mask.iou(list(first), list(second), [0] * len(second))
-    return np.nan_to_num(np.asarray(overlaps, dtype=np.float64))
-
-
 def _text(rle: Any) -> Rle:
     height, width = rle["size"]
     return {"size": [int(height), int(width)], "counts": rle["counts"].decode("ascii")}
@@ -276,17 +261,26 @@ def _expand(counts: Any) -> NDArray[np.int64]:
     codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if not codes.size or ((codes < 0) | (codes > 63)).any() or codes[-1] & 32:
         raise InputError("RLE counts are corrupt: the string is cut off or holds other characters")
-    stops = np.flatnonzero((codes & 32) == 0)
-    starts = np.concatenate(([0], stops[:-1] + 1))
-    digits = stops - starts + 1
+    runs, _, digits = _numbers(codes)
     if digits.max() > 6:
         raise InputError("RLE counts are corrupt: a run is longer than any image")
-    place = np.arange(codes.size) - np.repeat(starts, digits)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[stops] & 16, np.int64(1) << (5 * digits), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
+
+
+def _numbers(
+    codes: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
+    """The numbers that digits of six bits spell, each with the place of its last digit and how many it has;
+    one of more than six digits is wrong."""
+    stops = np.flatnonzero((codes & 32) == 0)
+    digits = np.diff(stops, prepend=-1)
+    firsts = stops + 1 - digits
+    place = np.arange(codes.size) - np.repeat(firsts, digits)
+    values = np.add.reduceat((codes & 31) << (5 * np.minimum(place, 6)), firsts)
+    values -= np.where(codes[stops] & 16, np.int64(1) << (5 * np.minimum(digits, 6)), 0)
+    return values, stops, digits
 
 
 def _list_counts(counts: list[Any]) -> NDArray[np.int64]:

@@ -59,8 +59,7 @@ def as_data(
         views: as they were settled.
         contents: field to what stands for the path that it holds.
     """
-    data: dict[str, Any] = layers.as_data(settings, contents)
-    del data["class"]
+    data = layers.provenance(settings, contents)
     names = [name for name in LAYERED if name in data]
     origins = dict[str, layers.Origin]()
     for name in names:

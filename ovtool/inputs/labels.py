@@ -133,22 +133,26 @@ def _voc(files: registry.DataSet, objects: Path) -> tuple[list[LabelledImage], C
     listed = []
     for item in image_inputs.of_data_set(files):
         path = objects / f"{item.path.stem}.xml"
-        try:
-            root = ElementTree.parse(path).getroot()
-        except FileNotFoundError:
-            raise InputError(f"no such file: {path}; it has the labels of {item.name}") from None
-        except (
-            ElementTree.ParseError,
-            OSError,
-            LookupError,
-            ValueError,
-        ) as error:  # of an encoding
-            raise InputError(f"{path} is no XML file that can be read: {error}") from None
-        present = {(entry.findtext("name") or "").strip() for entry in root.iter("object")}
+        if not path.exists():
+            raise InputError(f"no such file: {path}; it has the labels of {item.name}")
+        present = set(object_names(path))
         if unknown := sorted(present - ids.keys()):
             raise InputError(f"{path} names '{unknown[0]}', which is no class of VOC")
         listed.append(LabelledImage(item, tuple(sorted(ids[name] for name in present))))
     return listed, WordSet(names).categories
+
+
+def object_names(path: Path) -> list[str]:
+    """The names of the objects in an annotation of VOC, "" where one has none.
+
+    Raises:
+        InputError: It is not there, or is no XML.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # of an encoding
+        raise InputError(f"{path} is no XML: {error}; write it again") from None
+    return [(entry.findtext("name") or "").strip() for entry in root.iter("object")]
 
 
 def _label_maps(files: registry.DataSet) -> tuple[list[LabelledImage], Categories]:

@@ -77,6 +77,13 @@ def known(value: T | None) -> T:
     return value
 
 
+def provenance(settings: Any, contents: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The fields of a settings object as `as_data` gives them, without the name of its class."""
+    data: dict[str, Any] = as_data(settings, contents)
+    del data["class"]
+    return data
+
+
 def as_data(value: Any, contents: Mapping[str, str] | None = None) -> Any:
     """Settings as plain JSON data, for a digest or the provenance in a file.
 

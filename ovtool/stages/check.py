@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from ovtool.errors import (
     InputError,
@@ -34,6 +33,7 @@ from ovtool.formats.json_sections import Entries
 from ovtool.inputs import any_masks, data_folders
 from ovtool.inputs import asked as requests
 from ovtool.inputs import images as image_inputs
+from ovtool.inputs.labels import object_names
 from ovtool.outputs import mask_formats
 from ovtool.settings.shared import Run
 
@@ -165,7 +165,7 @@ def _data_set(folder: Path) -> Iterator[str]:
     files = data_folders.opened(folder)
     for path, home in files.annotations:
         if path.suffix == ".xml":
-            yield from _xml(path)
+            yield from _caught(_voc, path)
             continue
         report = _report(str(path))
         yield from report["defects"]
@@ -199,14 +199,10 @@ def _absent(path: Path, home: Path) -> Iterator[str]:
             )
 
 
-def _xml(path: Path) -> list[str]:
-    """Defects of an annotation of VOC: it must be XML, with the names of its objects."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # of an encoding
-        return [f"{path} is no XML: {error}; write it again"]
-    nameless = sum(not (entry.findtext("name") or "").strip() for entry in root.iter("object"))
-    return [f"{path}: {nameless} of its objects have no name; add it"] if nameless else []
+def _voc(path: Path) -> None:
+    """An annotation of VOC has the names of its objects."""
+    if nameless := object_names(path).count(""):
+        raise InputError(f"{path}: {nameless} of its objects have no name; add it")
 
 
 def _caught(function: Any, *arguments: Any) -> list[str]:
@@ -311,13 +307,13 @@ def _safetensors(path: Path) -> Iterator[str]:
 
 
 def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
-    labels = label_maps.read(path)
+    highest = int(label_maps.read(path).max())
     if classes_file is None:
         return
     names = label_maps.read_classes(classes_file)
-    if labels.max() >= len(names):
+    if highest >= len(names):
         yield (
-            f"{path} holds the label {labels.max()}, but {classes_file} names only {len(names)} "
+            f"{path} holds the label {highest}, but {classes_file} names only {len(names)} "
             "classes; complete it"
         )
 

@@ -196,11 +196,10 @@ def _intervals(key: str, measure: Measure, measured: Measured, samples: int) -> 
 def _provenance(files: Sequence[str], metric: Metric) -> dict[str, Any]:
     """What made the result; files by their names, without their folders."""
     lists = getattr(metric, "classes_per_image", None)
-    settings = layers.as_data(metric, {} if lists is None else {"classes_per_image": lists.name})
+    settings = layers.provenance(metric, {} if lists is None else {"classes_per_image": lists.name})
     if settings.get("novel") and Path(settings["novel"]).is_file():
         settings["novel"] = Path(settings["novel"]).name
     settings["metric"] = name_of(type(metric))
-    del settings["class"]
     roles = (
         ("prediction", "ground_truth")
         if len(files) == 2

@@ -303,8 +303,8 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
     clip, stop = miner.words.clip, sorted(_stop_words(nouns))
     regions = {"proposer": miner.regions.proposer, "proposals": miner.regions.digest}
     settings = {
-        **layers.as_data(nouns, {"stop": parts.settings_digest({"stop": stop})} if stop else {}),
-        **layers.as_data(
+        **layers.provenance(nouns, {"stop": parts.settings_digest({"stop": stop})} if stop else {}),
+        **layers.provenance(
             miner.words.matching,
             {key: value for key, value in regions.items() if value is not None},
         ),
@@ -327,6 +327,5 @@ def _provenance(nouns: Nouns, pipeline: Pipeline, miner: Miner, batch_size: int)
         "batch_size": batch_size,
         "precision": str(clip.dtype).removeprefix("torch."),
     }
-    del settings["class"]
     model = {"name": clip.name, "fingerprint": clip.fingerprint}
     return runs.provenance("mine-pairs", settings, model)

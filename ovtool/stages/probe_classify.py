@@ -81,8 +81,7 @@ def run(
     ]
     if place is not None:
         draw(place, rows)
-    settings = layers.as_data(classify, probe.contents(classify))
-    del settings["class"]
+    settings = layers.provenance(classify, probe.contents(classify))
     return probe_results.document(
         "classify",
         {

@@ -244,7 +244,6 @@ def _provenance(
     """All that shapes the figures; files by digests and names."""
     digests = {"proposer": regions.proposer, "proposals": regions.digest, "prompts": prompts}
     contents = {name: value for name, value in digests.items() if value is not None}
-    settings = layers.as_data(oracle, {**probe.contents(oracle), **contents})
-    del settings["class"]
+    settings = layers.provenance(oracle, {**probe.contents(oracle), **contents})
     side = oracle.crop_size or probe.clip.image_size
     return {"data_set": probe.truth.name, **settings, "crop_size": side}

@@ -206,8 +206,7 @@ def _clip(model: str | None, device: torch.device) -> Clip | None:
 
 def _provenance(settings: Propose, propose: Proposer) -> dict[str, Any]:
     """What the output says of the settings: no path, and the network's digest if there is one."""
-    said: dict[str, Any] = layers.as_data(settings, {"proposer": propose.name})
-    del said["class"]
+    said = layers.provenance(settings, {"proposer": propose.name})
     said["min_area"] = min_area(settings)
     if propose.weights is not None:
         said["weights"], said["nms"] = propose.weights, max_iou(settings)

@@ -25,6 +25,7 @@ from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
 from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions, report_files
 from ovtool.inputs.report_files import Layer, Opened
+from ovtool.measures.measured import number
 from ovtool.methods import metrics
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.report import Page
@@ -204,7 +205,7 @@ class _Comparison:
             scores = metrics.scores(confusion)
             if self._has_truth:
                 after = f" of {self._layers[k].name}" if len(self._classes) > 1 else ""
-                measures[f"IoU{after}"] = _number(scores.miou_truth)
+                measures[f"IoU{after}"] = number(scores.miou_truth)
             else:
                 measures["disagreement"] = 1 - scores.pixel_accuracy
         return measures
@@ -229,9 +230,8 @@ def _rows(
     """Each class that the truth holds: its name, IoU and accuracy; and their means."""
     scores = metrics.scores(confusion)
     held = np.flatnonzero(confusion.sum(axis=1)).tolist()
-    rows = [(names[k], _number(scores.iou[k]), _number(scores.accuracy[k])) for k in held]
-    return [("mean", _number(scores.miou_truth), _number(scores.mean_accuracy)), *rows]
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else float(value)
+    rows = [(names[k], number(scores.iou[k]), number(scores.accuracy[k])) for k in held]
+    return [
+        ("mean", number(scores.miou_truth), number(scores.mean_accuracy)),
+        *rows,
+    ]

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from ovtool.datasets import collage_files, registry
 from ovtool.datasets.nouns import GROUNDS, table
@@ -64,7 +65,9 @@ def measure(pairs: coco.Dataset, truths: list[coco.Dataset]) -> dict[str, Any]:
         if not there:
             strays, unknown = strays + bool(name), unknown + (not name)
             continue
-        right[kind].append(bool(np.max(rle.iou([pair.segmentation], there)) > MIN_IOU))
+        right[kind].append(
+            bool(np.max(coco_mask.iou([pair.segmentation], there, [0] * len(there))) > MIN_IOU)
+        )
     seen = [hit for hits in right.values() for hit in hits]
     objects = right["base"] + right["new"]
     return {

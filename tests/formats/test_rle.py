@@ -134,21 +134,13 @@ def test_encode_label_map_is_fast() -> None:
     assert min(times) < 0.010  # 1.5 ms on one idle core; pycocotools needs 6
 
 
-def test_boxes_and_overlaps() -> None:
+def test_boxes() -> None:
     mask = np.zeros((10, 20), bool)
     mask[2:5, 3:9] = True
     found = rle.bounding_box(rle.encode(mask))
     assert found == (3.0, 2.0, 6.0, 3.0) and all(type(side) is float for side in found)
     empty = rle.encode(np.zeros((10, 20), bool))
     assert rle.bounding_box(empty) == (0.0, 0.0, 0.0, 0.0)
-
-    masks = np.random.default_rng(5).random((6, 10, 20)) > 0.5
-    rles = rle.encode_many(masks)
-    inter = (masks[:4, None] & masks[None]).sum((2, 3))
-    union = (masks[:4, None] | masks[None]).sum((2, 3))
-    np.testing.assert_allclose(rle.iou(rles[:4], rles), inter / union)
-    assert rle.iou([], rles).shape == (0, 6) and rle.iou(rles, []).shape == (6, 0)
-    assert rle.iou([empty], [empty]).tolist() == [[0.0]]
 
 
 def test_polygons() -> None:

@@ -266,6 +266,27 @@ def test_features_are_kept_only_where_they_never_change(source, tmp_path, small)
         assert len(matching._features) == (2 if keeps else 0)
 
 
+def test_a_backbone_of_timm_is_tuned_only_where_that_is_asked_for(make, tmp_path):
+    options = {
+        "method": "matching",
+        "generator": "timm:lcnet_035",
+        "batch_size": 2,
+        "short_side": 64,
+    }
+    weights = {}
+    for name, steps, tuned in (("start", 0, True), ("frozen", 2, False), ("tuned", 2, True)):
+        place = tmp_path / f"{name}.generator"
+        make(f"{name}.safetensors", **options, steps=steps, label_steps=steps, fine_tune=tuned,
+             save_generator=place)  # fmt: skip
+        _, saved = tensors.load(place)
+        weights[name] = {key: saved[key] for key in saved if key.startswith("backbone.")}
+    changed = {
+        name: [key for key in of if not torch.equal(of[key], weights["start"][key])]
+        for name, of in weights.items()
+    }
+    assert changed["frozen"] == [] and len(changed["tuned"]) > 100
+
+
 def test_the_similarity_is_measured(source, tmp_path, small, monkeypatch):
     from ovtool.models.mask_generator import Generator, Settings
 

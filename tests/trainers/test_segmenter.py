@@ -1,10 +1,6 @@
 """The steps of a segmenter: losses, optimiser, settings of an architecture, and many ranks as one process."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +14,6 @@ from ovtool.settings.segmenter import SegmenterTraining
 from ovtool.trainers import segmenter as segmenter_trainer
 from ovtool.training.distributed import Ranks
 
-ROOT = Path(__file__).parents[2]
 TINY = SegmenterTraining(architecture="tiny")
 
 
@@ -118,23 +113,13 @@ with distributed.joined(torch.device("cpu")) as ranks:
 """
 
 
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.mark.slow
-def test_two_ranks_are_one_process(tmp_path):
+def test_two_ranks_are_one_process(tmp_path, in_ranks):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     found = []
-    for index, starter in enumerate(([sys.executable], torchrun)):
-        target = tmp_path / f"{index}.npy"
-        done = subprocess.run(
-            [*starter, str(script), str(target)],
-            capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    for world in (1, 2):
+        target = tmp_path / f"{world}.npy"
+        in_ranks(world, script, target)
         found.append(np.load(target))
     assert len(found[0]) > 200 and np.abs(found[0] - found[1]).max() < 1e-8
 

@@ -1,13 +1,7 @@
 """Rows that several processes gather: the mean of their gradients is the gradient of one process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import torch
 from torch.nn.functional import cross_entropy, normalize
@@ -29,20 +23,9 @@ with distributed.joined(torch.device("cpu")) as ranks:
 """
 
 
-def test_a_loss_of_rows_of_all_ranks_has_the_gradient_of_one_process(tmp_path):
+def test_a_loss_of_rows_of_all_ranks_has_the_gradient_of_one_process(tmp_path, in_ranks):
     script = tmp_path / "ranks.py"
     script.write_text(PROGRAM)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found = []
-    for starter in ([sys.executable], torchrun):
-        done = subprocess.run(
-            [*starter, str(script)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append([float(value) for value in done.stdout.split()])
+    found = [[float(value) for value in in_ranks(world, script).split()] for world in (1, 2)]
     assert len(found[0]) == 21 and any(found[0][1:])
     assert found[0] == pytest.approx(found[1], abs=1e-12)

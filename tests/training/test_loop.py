@@ -166,18 +166,17 @@ with distributed.joined(torch.device("cpu")) as ranks:
 """
 
 
-def test_two_ranks_are_one_process_with_the_whole_batch(tmp_path):
+def test_two_ranks_are_one_process_with_the_whole_batch(tmp_path, in_ranks):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found = []
-    for index, starter in enumerate(([sys.executable], torchrun)):
-        done = subprocess.run(
-            [*starter, str(script), str(tmp_path / str(index))],
-            capture_output=True, text=True, cwd=ROOT, env=_environment(), timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found.append([float(value) for value in done.stdout.split()])
+    together = subprocess.run(
+        [*torchrun, script, tmp_path / "two"],
+        capture_output=True, text=True, cwd=ROOT, env=_environment(), timeout=300,
+    )  # fmt: skip
+    assert together.returncode == 0, together.stderr
+    alone = in_ranks(1, script, tmp_path / "one")
+    found = [[float(value) for value in said.split()] for said in (alone, together.stdout)]
     assert len(found[0]) == 4
     assert found[0] == pytest.approx(found[1], abs=1e-12)
 
