@@ -6,6 +6,7 @@ antialiasing; timm's by timm itself. Pixels are (B, 3, H, W), normalised, with H
 the patch size.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -287,6 +288,11 @@ def tapped_tokens(
 @torch.no_grad()
 def last_block_inputs(visual: ImageTower, pixels: Tensor, count: int = 1) -> list[Tensor]:
     """The tokens that enter each of the last `count` blocks, in order: each (B, prefix + h*w, width)."""
+    if not is_timm(visual):
+        tokens = deque([_embed(visual, pixels)], maxlen=count)
+        for earlier in visual.transformer.resblocks[:-1]:
+            tokens.append(earlier(tokens[-1]))
+        return list(tokens)
     entered: list[Tensor] = []
 
     def keep(_: object, inputs: tuple[Tensor, ...]) -> None:
