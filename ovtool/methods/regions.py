@@ -138,8 +138,8 @@ class _Merging:
     ) -> None:
         self.count, self.distance = len(vectors), distance
         nodes = 2 * self.count - 1
-        self.area = np.zeros(nodes)
-        self.area[: self.count] = np.bincount(superpixels.ravel(), minlength=self.count)
+        areas = np.bincount(superpixels.ravel(), minlength=self.count)
+        self.area = [float(area) for area in areas] + [0.0] * (nodes - self.count)
         self.mean = np.zeros((nodes, vectors.shape[1]))
         self.mean[: self.count] = vectors
         self.pixels = float(superpixels.size)
@@ -158,10 +158,11 @@ class _Merging:
         unlike = self.distance(self.mean[a], self.mean[b]) + min(1.0, total / length / 40.0)
         return unlike * (1.6 - length / perimeter)
 
-    def urgency(self, a: int, b: int) -> float:
-        """What orders the merges: the contrast, less for small regions, which should merge first."""
-        smaller = min(self.area[a], self.area[b]) / self.pixels
-        return self.contrast(a, b) * (0.25 + min(1.0, math.sqrt(smaller / 0.02)))
+    def waiting(self, a: int, b: int) -> tuple[float, int, int, float]:
+        """A merge that may come: its urgency, the two, and their contrast. The urgency orders the merges: the
+        contrast, less for small regions, which should merge first."""
+        smaller, contrast = min(self.area[a], self.area[b]) / self.pixels, self.contrast(a, b)
+        return contrast * (0.25 + min(1.0, math.sqrt(smaller / 0.02))), a, b, contrast
 
     def merge(self, a: int, b: int, new: int) -> None:
         """Puts `new` in the place of two neighbours."""
@@ -224,25 +225,25 @@ def merged(
     made, ended, parents = np.zeros(nodes), np.zeros(nodes), np.arange(nodes)
     alive = np.zeros(nodes, np.bool_)
     alive[:count] = True
-    queue = [(state.urgency(a, b), a, b) for a in range(count) for b in state.borders[a] if a < b]
+    queue = [state.waiting(a, b) for a in range(count) for b in state.borders[a] if a < b]
     heapq.heapify(queue)
     new = count
     while queue:
-        _, a, b = heapq.heappop(queue)
+        _, a, b, contrast = heapq.heappop(queue)
         if not (alive[a] and alive[b]):
             continue
-        ended[[a, b, new]] = made[new] = state.contrast(a, b)
+        ended[[a, b, new]] = made[new] = contrast
         state.merge(a, b, new)
         members[new] = members[a] | members[b]
         parents[[a, b]] = new
         alive[[a, b]] = False
         alive[new] = True
         for other in state.borders[new]:
-            heapq.heappush(queue, (state.urgency(new, other), other, new))
+            heapq.heappush(queue, state.waiting(other, new))
         new += 1
-    perimeters = np.array(state.perimeter)
+    areas, perimeters = np.array(state.area), np.array(state.perimeter)
     return Tree(
-        members[:new], parents[:new], state.area[:new], perimeters[:new], made[:new], ended[:new]
+        members[:new], parents[:new], areas[:new], perimeters[:new], made[:new], ended[:new]
     )
 
 

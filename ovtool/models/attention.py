@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ovtool.errors import UsageError
+from ovtool.methods.products import linear
 from ovtool.models import towers
 from ovtool.models.clip import Clip
 from ovtool.models.tower_types import Block, is_native

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
+from ovtool.methods import products
+
 STRIDE = 16
 _KERNELS = (3, 3, 5, 3, 5, 5, 3)
 _STRIDES = (1, 2, 2, 2, 1, 1, 1)  # the sixth would be 2, and make a grid of stride 32
@@ -53,10 +55,14 @@ class SameConv(nn.Conv2d):
     """A convolution of stride 2, padded as TensorFlow's SAME is: what is odd goes below and to the right."""
 
     def forward(self, input: Tensor) -> Tensor:
+        return super().forward(self.padded(input))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """What is convolved, (B, C, h, w) with its edges."""
         side = self.kernel_size[0]
-        rows, columns = (max((-(-n // 2) - 1) * 2 + side - n, 0) for n in input.shape[2:])
+        rows, columns = (max((-(-n // 2) - 1) * 2 + side - n, 0) for n in x.shape[2:])
         before, above = columns // 2, rows // 2
-        return super().forward(pad(input, (before, columns - before, above, rows - above)))
+        return pad(x, (before, columns - before, above, rows - above))
 
 
 def _depthwise(width: int, side: int, stride: int, dilation: int) -> nn.Conv2d:
@@ -74,6 +80,23 @@ def _norm(width: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(width, eps=_EPS)
 
 
+def _normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """A convolution and the batch norm after it; by oneDNN as one convolution, with the norm in its weights."""
+    mean, variance = norm.running_mean, norm.running_var
+    is_plain = not products.is_by_onednn(x, convolution.weight, x.numel() // x.shape[1])
+    if is_plain or mean is None or variance is None:
+        normed: Tensor = norm(convolution(x))
+        return normed
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    weight = convolution.weight * scale[:, None, None, None]
+    offset = norm.bias - mean * scale
+    if isinstance(convolution, SameConv):
+        x = convolution.padded(x)
+    edges = [side for side in convolution.padding if isinstance(side, int)]
+    steps = (convolution.stride, convolution.dilation, convolution.groups)
+    return torch.mkldnn_convolution(x, weight, offset, edges, *steps)
+
+
 class DepthwiseSeparable(nn.Module):
     """A convolution of each channel, then one of all channels at each place."""
 
@@ -86,7 +109,7 @@ class DepthwiseSeparable(nn.Module):
         self.bn2 = _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow: Tensor = self.bn2(self.conv_pw(relu6(self.bn1(self.conv_dw(x)))))
+        narrow = _normed(self.conv_pw, self.bn2, relu6(_normed(self.conv_dw, self.bn1, x)))
         return narrow + x if self.has_skip else narrow
 
 
@@ -105,8 +128,8 @@ class InvertedResidual(nn.Module):
         self.bn3 = _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = relu6(self.bn1(self.conv_pw(x)))
-        narrow: Tensor = self.bn3(self.conv_pwl(relu6(self.bn2(self.conv_dw(wide)))))
+        wide = relu6(_normed(self.conv_pw, self.bn1, x))
+        narrow = _normed(self.conv_pwl, self.bn3, relu6(_normed(self.conv_dw, self.bn2, wide)))
         return narrow + x if self.has_skip else narrow
 
 
@@ -142,21 +165,26 @@ class EfficientNetLite(nn.Module):
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """The output of each stage, and last what follows the last convolution: (B, channels, h, w) each."""
-        outputs = [relu6(self.bn1(self.conv_stem(pixels)))]
+        outputs = [self._entered(pixels)]
         for stage in self.blocks:
             outputs.append(stage(outputs[-1]))
-        return [*outputs[1:], relu6(self.bn2(self.conv_head(outputs[-1])))]
+        return [*outputs[1:], relu6(_normed(self.conv_head, self.bn2, outputs[-1]))]
 
     def third_stage(self, pixels: Tensor) -> Tensor:
         """The output of the third stage, of stride 8: (B, widths[2], H / 8, W / 8), rounded up."""
-        features: Tensor = self.blocks[:3](relu6(self.bn1(self.conv_stem(pixels))))
+        features: Tensor = self.blocks[:3](self._entered(pixels))
         return features
+
+    def _entered(self, pixels: Tensor) -> Tensor:
+        """What enters the first stage: (B, first, H / 2, W / 2), rounded up; the channels of a place lie together."""
+        placed = pixels.contiguous(memory_format=torch.channels_last)
+        return relu6(_normed(self.conv_stem, self.bn1, placed))
 
     def after_third(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` gives, of `third_stage`."""
         fifth = self.blocks[3:5](features)
         last = self.blocks[5:](fifth)
-        return relu6(self.bn2(self.conv_head(last))), torch.cat([fifth, last], dim=1)
+        return relu6(_normed(self.conv_head, self.bn2, last)), torch.cat([fifth, last], dim=1)
 
 
 def _stage(stage: int, inside: int, width: int, depth: int) -> Iterator[nn.Module]:

@@ -21,10 +21,11 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from ovtool.methods import mask_prompts, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
+from ovtool.methods.products import linear
 from ovtool.models import towers
 from ovtool.models.tower_types import Block, ImageTower, NativeTower, is_hybrid, is_native
 
@@ -193,7 +194,8 @@ def _block(
 
 def after_attention(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
     """A block's output from its input and the attended values, both (..., E)."""
-    x = x + block.ls_1(block.attn.out_proj(mixed))
+    projection = block.attn.out_proj
+    x = x + block.ls_1(linear(mixed, projection.weight, projection.bias))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 

@@ -1,7 +1,7 @@
 """CLIP in plain torch, for the models that come with ovtool and for files of the same plain shape.
 
-The names and the order of the parameters are open_clip's, and so are the numbers, bit for bit: a file made for the
-one is read by the other. What only other shapes need (attention pooling, layer scale, timm's towers) is not here;
+The names and the order of the parameters are open_clip's, and so are the numbers, bit for bit, but where oneDNN sums in
+another order (`methods.products`): a file made for the one is read by the other. What only other shapes need (attention pooling, layer scale, timm's towers) is not here;
 those networks are open_clip's. Importing open_clip costs more time than a small model's whole work on an image.
 
 >>> image, text = ImageShape(128, 16, 192, 6, 3), TextShape(77, 49408, 128, 3, 2)
@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from ovtool.methods import products
 
 Activation = Callable[[], nn.Module]
 
@@ -90,6 +92,13 @@ class TokenEmbedding(nn.Embedding):
             super().reset_parameters()
 
 
+class Linear(nn.Linear):
+    """A linear layer by `methods.products`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return products.linear(input, self.weight, self.bias)
+
+
 class ResidualAttentionBlock(nn.Module):
     """A pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)), on (B, N, width)."""
 
@@ -103,7 +112,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         hidden = int(width * mlp_ratio)
         layers = OrderedDict[str, nn.Module](
-            c_fc=nn.Linear(width, hidden), gelu=activation(), c_proj=nn.Linear(hidden, width)
+            c_fc=Linear(width, hidden), gelu=activation(), c_proj=Linear(hidden, width)
         )
         self.mlp = nn.Sequential(layers)
         self.ls_2 = nn.Identity()
@@ -111,8 +120,17 @@ class ResidualAttentionBlock(nn.Module):
     def attention(self, q_x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Self-attention of normed tokens, (B, N, width); the mask, (N, N), is added to its logits."""
         mask = None if attn_mask is None else attn_mask.to(q_x.dtype)
-        attended: Tensor = self.attn(q_x, q_x, q_x, need_weights=False, attn_mask=mask)[0]
-        return attended
+        attn, projection = self.attn, self.attn.out_proj
+        if not products.is_by_onednn(q_x, projection.weight, q_x.shape[0] * q_x.shape[1]):
+            attended: Tensor = attn(q_x, q_x, q_x, need_weights=False, attn_mask=mask)[0]
+            return attended
+        projected = products.linear(q_x, attn.in_proj_weight, attn.in_proj_bias)
+        q, k, v = (
+            part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+            for part in projected.chunk(3, dim=-1)
+        )  # (B, heads, N, d)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        return products.linear(mixed, projection.weight, projection.bias)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         x = x + self.ls_1(self.attention(self.ln_1(x), attn_mask))

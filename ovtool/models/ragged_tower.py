@@ -7,9 +7,10 @@ crop by crop.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from ovtool.methods.mask_prompts import MaskPrompts
+from ovtool.methods.products import linear
 from ovtool.models import masked_tower, towers
 from ovtool.models.tower_types import Block, NativeTower
 

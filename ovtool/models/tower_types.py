@@ -44,7 +44,7 @@ class Attention(Protocol):
     in_proj_weight: Tensor  # (3 * width, width): queries, keys, values
     in_proj_bias: Tensor | None
     num_heads: int
-    out_proj: Layer
+    out_proj: nn.Linear
 
 
 class Block(Protocol):

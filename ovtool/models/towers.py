@@ -6,14 +6,16 @@ antialiasing; timm's by timm itself. Pixels are (B, 3, H, W), normalised, with H
 the patch size.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, grid_sample, interpolate, linear
+from torch.nn.functional import conv2d, grid_sample, interpolate
 
 from ovtool.errors import ModelError, UsageError
 from ovtool.methods import dense_clip
+from ovtool.methods.products import linear
 from ovtool.models.tower_types import (
     Block,
     ImageTower,
@@ -219,7 +221,8 @@ def _last_block(
         part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
     )  # (B, heads, N, d)
     attended = dense_clip.attention(kept.name, q, k, v, grid, finer * dense_clip.NACLIP_SIGMA)
-    branch = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
+    projection, mixed = attention.out_proj, attended.transpose(1, 2).flatten(2)
+    branch = block.ls_1(linear(mixed, projection.weight, projection.bias))
     x = x + branch if kept.keeps_residual else branch
     return x + block.ls_2(block.mlp(block.ln_2(x))) if kept.keeps_mlp else x
 
@@ -285,6 +288,11 @@ def tapped_tokens(
 @torch.no_grad()
 def last_block_inputs(visual: ImageTower, pixels: Tensor, count: int = 1) -> list[Tensor]:
     """The tokens that enter each of the last `count` blocks, in order: each (B, prefix + h*w, width)."""
+    if not is_timm(visual):
+        tokens = deque([_embed(visual, pixels)], maxlen=count)
+        for earlier in visual.transformer.resblocks[:-1]:
+            tokens.append(earlier(tokens[-1]))
+        return list(tokens)
     entered: list[Tensor] = []
 
     def keep(_: object, inputs: tuple[Tensor, ...]) -> None:

@@ -6,6 +6,7 @@ to the whole image; the nodes of both trees are the candidates, and a small netw
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,13 @@ def candidates(rgb: NDArray[np.uint8], seen: Seen, least: float) -> Candidates:
         least: the share of the image that a region has at least.
     """
     pixels = lab.of_rgb(rgb)
-    maps = np.concatenate([pixels.transpose(2, 0, 1) / 40, seen.looks.numpy()])
+    maps = (pixels.transpose(2, 0, 1) / 40, seen.looks.numpy())
     cuts, parts, features = [], [], []
     for superpixels in regions.superpixels(pixels, SCALES, LEAST, torch.get_num_threads()):
         borders = regions.borders_of(pixels, superpixels)
         scores = torch.from_numpy(region_features.grid_means(superpixels, seen.scores.numpy()))
-        looks = region_features.means(superpixels, maps)
-        vectors = np.concatenate([looks, scores.softmax(1).numpy()], 1)
+        looks = [region_features.means(superpixels, several) for several in maps]
+        vectors = np.concatenate([*looks, scores.softmax(1).numpy()], 1)
         tree = regions.merged(superpixels, borders, vectors * objectness.WEIGHTS, _distance)
         nodes = np.flatnonzero(tree.areas >= least * superpixels.size)
         cuts.append(superpixels)
@@ -70,7 +71,7 @@ def _features(
 
 def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     apart = first - second
-    return float(np.sqrt(apart @ apart))
+    return math.sqrt(apart @ apart)
 
 
 def _together(cuts: list[NDArray[np.int32]], parts: list[NDArray[np.bool_]]) -> Regions:

@@ -33,19 +33,22 @@ def test_names_and_their_order_are_timms(pair):
     assert list(ours.state_dict()) == list(theirs.state_dict())[:-2]  # but for the classifier
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 96), (75, 50)])
-def test_features_are_timms(pair, size):
+@pytest.mark.parametrize("learns, tolerance", [(True, 1e-5), (False, 1e-4)])
+def test_features_are_timms(pair, size, learns, tolerance):
+    """With gradients layer by layer; without, each norm in the weights of its convolution."""
     theirs, ours = pair
     pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    deep, local = ours(pixels)
-    expected = theirs.forward_features(pixels)
+    close = {"rtol": tolerance, "atol": tolerance}
+    with torch.no_grad():
+        expected = theirs.forward_features(pixels)
+        fifth = theirs.blocks[:5](theirs.bn1(theirs.conv_stem(pixels)))
+        last = theirs.blocks[5:](fifth)
+    with torch.set_grad_enabled(learns):
+        deep, local = ours(pixels)
     assert deep.shape[2:] == (-(-size[0] // 16), -(-size[1] // 16))
-    torch.testing.assert_close(deep, expected, rtol=1e-5, atol=1e-5)
-    x = theirs.bn1(theirs.conv_stem(pixels))
-    fifth = theirs.blocks[:5](x)
-    last = theirs.blocks[5:](fifth)
-    torch.testing.assert_close(local, torch.cat([fifth, last], 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(deep, expected, **close)
+    torch.testing.assert_close(local, torch.cat([fifth, last], 1), **close)
 
 
 def test_there_is_no_training_mode(pair):

@@ -53,6 +53,14 @@ def test_the_gradient_is_that_of_the_whole_tower(native, pixels):
         )
 
 
+def test_the_mean_of_gradients_is_made_without_them(native, pixels):
+    text, tokens = words(native, 6), gradcam.last_block_input(native, pixels(64, 96)[:1])
+    wanted, each = gradcam.class_gradients(native, tokens, text, [0, 3])
+    activations, mean = gradcam.mean_gradients(native, native.model.visual, tokens, text, [0, 3])
+    torch.testing.assert_close(activations, wanted)
+    torch.testing.assert_close(mean, each.mean(1, keepdim=True), rtol=1e-4, atol=1e-9)
+
+
 def test_no_gradient_is_left_behind(native, pixels):
     gradcam.maps(native, pixels(48, 48)[:1], words(native, 3), 2)
     assert all(one.grad is None for one in native.model.parameters())

@@ -41,8 +41,12 @@ def test_bundled_weights_give_equal_numbers(pair):
     pixels = torch.randn(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     tokens = open_clip.tokenize(["a teapot", "an apple on the grass", ""])
     for unit in (False, True):
-        assert torch.equal(ours.encode_image(pixels, unit), theirs.encode_image(pixels, unit))
-        assert torch.equal(ours.encode_text(tokens, unit), theirs.encode_text(tokens, unit))
+        wanted = theirs.encode_image(pixels, unit), theirs.encode_text(tokens, unit)
+        found = ours.encode_image(pixels, unit), ours.encode_text(tokens, unit)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        with torch.backends.mkldnn.flags(enabled=False):  # the same sums in the same order
+            assert torch.equal(ours.encode_image(pixels, unit), theirs.encode_image(pixels, unit))
+            assert torch.equal(ours.encode_text(tokens, unit), theirs.encode_text(tokens, unit))
 
 
 def test_gradients_are_equal(pair):
