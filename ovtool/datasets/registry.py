@@ -245,5 +245,8 @@ def _found(name: str, split: str) -> DataSet:
     files, layout = (whole[-1:] or there)[0]
     lists = lists_of(name, split, layout)
     if lists and files.file_names is None:
-        raise InputError(f"{name}:{split} needs the list of its images at {lists[0]}; put it there")
+        places = " or ".join(map(str, lists))
+        raise InputError(
+            f"{name}:{split} needs the list of its images at {places}; {how_to_get(name)}"
+        )
     return files
