@@ -88,6 +88,24 @@ def test_the_classes_of_a_data_set_stand_for_captions_that_it_lacks(root, make, 
     assert lemmas == [expected[name]]
 
 
+def test_a_list_of_images_has_each_once_and_is_not_empty(root):
+    sets.voc(root)
+    listed = root / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("2007_000001\n2007_000002\n\n2007_000001\n")
+    assert [item.name for item in images.find(["voc"])] == ["2007_000001.jpg", "2007_000002.jpg"]
+    listed.write_text("\n")
+    with pytest.raises(InputError, match="needs the list of its images at [^ ]*val.txt; unpack"):
+        images.find(["voc"])
+
+
+def test_the_root_may_be_below_the_home_folder_and_empty_means_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
+    assert registry.root() == tmp_path / "data"
+    monkeypatch.setenv("DETECTRON2_DATASETS", "")
+    assert str(registry.root()) == "datasets"
+
+
 def test_a_name_in_one_word_is_spoken_as_two(root):
     sets.voc(root)
     path = root / "VOC2012" / "Annotations" / "2007_000001.xml"
