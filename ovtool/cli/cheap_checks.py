@@ -261,7 +261,8 @@ def _check_settings(value: Any, values: Mapping[str, Any]) -> None:
     if isinstance(value, Words) and not isinstance(values.get("method"), Trained):
         from ovtool.inputs import words
 
-        words.gather((), values.get("inputs") or (), value)
+        coco_file = values.get("source", Source()).coco
+        words.gather((), values.get("inputs") or (), value, coco_file)
     for name, field in fields(type(value)).items():
         path = getattr(value, name)
         if isinstance(path, Path) and field.option.shapes and not path.exists():

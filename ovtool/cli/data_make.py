@@ -51,5 +51,9 @@ def data_make(
         f"{result['data_set']}: {'would make' if run.dry_run else 'made'} {settings['images']} images{size} "
         f"in {result['folder']}"
     )
+    if "size" not in settings and "label_maps" in result["files"]:
+        output.message(
+            f"its values have no names; write them in {result['files']['label_maps']}/classes.txt"
+        )
     if json:
         output.print_json(result)

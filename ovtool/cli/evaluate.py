@@ -64,7 +64,8 @@ def evaluate(
     that the truth marks with isthing 0 are stuff. Each class of stuff, and each class of a label map, is one
     segment of an image.
 
-    --metric ap: COCO's AP and AR of masks with classes and scores, by pycocotools.
+    --metric ap: COCO's AP and AR of masks with classes and scores, by pycocotools; with a truth of LVIS by its rule:
+    predictions of classes that nobody looked for in an image are left out, and 300 of an image count.
 
     --metric seeds: class activation maps against pixels. A pixel has the class of its highest map above a threshold,
     else background; each half of the images is scored at the threshold that is best for the other half. What

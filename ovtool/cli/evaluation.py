@@ -71,9 +71,13 @@ TABLES: Mapping[str, Tables] = {
             ("AP, small masks", "ap_small"),
             ("AP, medium masks", "ap_medium"),
             ("AP, large masks", "ap_large"),
+            ("AP, rare classes", "ap_rare"),
+            ("AP, common classes", "ap_common"),
+            ("AP, frequent classes", "ap_frequent"),
             ("AR, 1 mask of a class", "ar_1"),
             ("AR, 10 masks of a class", "ar_10"),
             ("AR, 100 masks of a class", "ar_100"),
+            ("AR, 300 masks of an image", "ar_300"),
             ("AR, small masks", "ar_small"),
             ("AR, medium masks", "ar_medium"),
             ("AR, large masks", "ar_large"),
@@ -213,6 +217,10 @@ def counted(result: Mapping[str, Any], metric: Metric) -> list[str]:
         lines.append(
             f"thresholds: {first:.2f} for one half of the images and {second:.2f} for the other, each the "
             f"best of the half that it does not score; {result['best_threshold']:.2f} is the best for all"
+        )
+    if "rule" in result:
+        lines.append(
+            "by LVIS's rule: a prediction counts where its class is in the image or surely is not"
         )
     if "protocol" in result:
         lines.append(protocols.sentence(result["protocol"]["name"]))

@@ -26,7 +26,7 @@ def mine_pairs(
     result is what `ovtool tune-prompts` reads: a COCO JSON whose categories are the nouns (lemmas); the
     cosine is the score of a mask, and caption_id, span and surface say where the noun stands. Words that
     name no region are left out unless --no-stop. Without --proposals the default proposer runs on the
-    way.
+    way. Of a data set without captions (voc:train) the names of an image's classes are its nouns.
 
     $ ovtool mine-pairs --captions coco
 

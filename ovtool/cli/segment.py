@@ -28,7 +28,8 @@ def segment(
     claim the whole image; --background none turns that off.
 
     One image without -o gives NAME.segments.json and NAME.overlay.png in the current folder. A data
-    set that brings its own words (collage:test) needs no --classes.
+    set by its name (voc:val) needs no --classes, nor does a COCO JSON of masks (--coco FILE --images DIR): its own
+    classes are looked for.
 
     $ ovtool segment photo.jpg --classes "teapot,apple"
 

@@ -16,8 +16,17 @@ from ovtool.datasets.layouts import LABEL_FILES, Maps
 from ovtool.datasets.registry import DataSet
 from ovtool.datasets.vocabularies import Vocabulary, folded
 from ovtool.errors import InputError, UsageError
+from ovtool.formats import (
+    coco,
+    coco_repair,
+    coded_maps,
+    image_search,
+    json_sections,
+    labelled,
+    panoptic,
+    panoptic_maps,
+)
 from ovtool.formats import coco_checks as checks
-from ovtool.formats import coded_maps, image_search, labelled, panoptic, panoptic_maps
 from ovtool.formats.labelled import LabelledImages
 from ovtool.settings.protocols import Protocol
 
@@ -60,6 +69,40 @@ def vocabulary(name: str, names: vocabularies.Names = "official") -> Vocabulary:
         )
     listed = [_parts(labels[number]) for number in ids]
     return Vocabulary(tuple(unlike(listed)), ids=ids)
+
+
+def words_of(files: DataSet) -> Vocabulary:
+    """The classes of a data set by their official names, background aside, with the ids that it gives them.
+
+    Raises InputError where the file that names them is not there or is broken.
+    """
+    if not files.maps:
+        source = files.panoptic[0] if files.panoptic else files.masks(only_instances=True)
+        return of_categories(source)
+    there = [maps for folder, maps in files.maps if folder.is_dir()]
+    maps = there[0] if there else files.maps[0][1]
+    if maps.vocabulary:
+        return vocabulary(maps.vocabulary)
+    return Vocabulary(tuple(_values(maps, _beside(files, maps))[0]))
+
+
+def of_categories(source: Path) -> Vocabulary:
+    """The classes of a COCO JSON, with its ids; nothing else of it is looked at.
+
+    Raises InputError where the file is broken or names no classes, as one of captions or of proposals.
+    """
+    try:
+        sections = json_sections.read(source, ("categories",))
+    except ValueError:
+        sections = None
+    if sections is None:
+        sections = checks.load_json(source)[1]  # which says what is wrong
+    sections, _ = coco_repair.repaired(sections, need_masks=False)
+    categories = coco.parse_categories({"categories": [], **sections}, str(source))
+    if [category.name for category in categories] in ([], ["object"]):
+        raise InputError(f"{source} names no classes to look for; give --classes or --vocabulary")
+    names = unlike([(category.name, *category.synonyms) for category in categories])
+    return Vocabulary(tuple(names), ids=tuple(category.id for category in categories))
 
 
 def _label_file(name: str) -> Path:

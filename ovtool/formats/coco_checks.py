@@ -345,7 +345,8 @@ def _read(source: Path | str) -> tuple[str, bytes]:
     except FileNotFoundError:
         raise InputError(f"no such file: {source}") from None
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from None
+        reason = "it is a folder; give a file" if Path(source).is_dir() else error.strerror
+        raise InputError(f"cannot read {source}: {reason}") from None
 
 
 def _refuse_tensors(name: str, data: bytes) -> None:

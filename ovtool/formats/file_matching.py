@@ -5,11 +5,15 @@ the same path without its ending (``x/a.png`` for ``x/a.jpg``), and last where t
 the other (``a.png`` for ``x/a.jpg``); so ``x/a.png`` is never taken for ``y/a.jpg``. Where two files could
 be meant, or two names would be given one file, nothing is guessed: that is an error. The two forms of an
 accented letter in Unicode are one: macOS writes names in another form than most JSON has.
+
+Only where all of this finds nothing are label maps looked for that add one and the same ending to the names of
+their images, as CamVid's ``a_L.png`` for ``a.png`` (`ADDED`); a warning says so.
 """
 
+import logging
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -17,6 +21,8 @@ from urllib.parse import unquote
 from ovtool.errors import InputError, UsageError
 
 RUNGS = ("name", "stem", "ending")
+ADDED = ("addition",)
+_logger = logging.getLogger("ovtool")
 
 
 def folder_of(images: Path | None, source: str | Path, option: str = "--coco") -> Path:
@@ -58,7 +64,7 @@ def match(wanted: Names, there: Names, rungs: Sequence[str] = RUNGS) -> dict[str
     """The name of `there` for each name of `wanted` that has one.
 
     Args:
-        rungs: the ways to compare names, of RUNGS, the strictest first. What has a match on one rung is
+        rungs: the ways to compare names, of RUNGS or ADDED, the strictest first. What has a match on one rung is
             not looked at on the next, and its match is not given again there.
 
     Raises:
@@ -143,6 +149,29 @@ def _by_ending(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
     return candidates
 
 
+def _by_addition(wanted: Names, there: Names, left: Iterable[str]) -> Candidates:
+    by_stem = _grouped(left, there.stem)
+    own = [wanted.stem(name) for name in wanted.names]
+    for longer, shorter in ((own, list(by_stem)), (list(by_stem), own)):
+        if ending := _addition(longer, frozenset(shorter)):
+            _logger.warning("label maps are named as their images with '%s' added", ending)
+            if longer is own:
+                return lambda name: by_stem.get(wanted.stem(name).removesuffix(ending), [])
+            return lambda name: by_stem.get(wanted.stem(name) + ending, [])
+    return lambda name: []
+
+
+def _addition(longer: Sequence[str], shorter: Collection[str]) -> str:
+    """What ends all names of one side, from a sign between words on, and is not in those of the other; or nothing."""
+    first = longer[0] if longer else ""
+    endings = (first[place:] for place, sign in enumerate(first) if place and sign in "_-. ")
+    for ending in endings:
+        if all(name.endswith(ending) for name in longer):
+            if any(name.removesuffix(ending) in shorter for name in longer):
+                return ending
+    return ""
+
+
 def _ends(first: str, second: str) -> bool:
     """Whether the whole of one path ends the other."""
     return f"/{first}".endswith(f"/{second}") or f"/{second}".endswith(f"/{first}")
@@ -155,4 +184,9 @@ def _grouped(names: Iterable[str], key: Callable[[str], str]) -> Mapping[str, li
     return groups
 
 
-_CANDIDATES = {"name": _by_name, "stem": _by_stem, "ending": _by_ending}
+_CANDIDATES = {
+    "name": _by_name,
+    "stem": _by_stem,
+    "ending": _by_ending,
+    "addition": _by_addition,
+}

@@ -140,7 +140,9 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
     """Writes the names of the classes, one a line, in the order of their indices."""
     for name in names:
         if not name.strip() or len(name.splitlines()) != 1:
-            raise InputError(f"cannot write {path}: {name!r} is not a name of one line")
+            raise InputError(
+                f"the class {name!r} is not a name of one line, as {path.name} holds them; rename it"
+            )
     atomic.write_text(path, classes_text(names))
 
 

@@ -156,7 +156,9 @@ def images_of(labels: LabelledImages, folder: Path) -> dict[str, ImageItem]:
             if os.path.realpath(item.path) not in maps
         }
         wanted = Names(labels.source, labels.names, bare=True)
-        matched = file_matching.match(wanted, Names(str(folder), list(there)))
+        known = Names(str(folder), list(there))
+        matched = file_matching.match(wanted, known)
+        matched = matched or file_matching.match(wanted, known, file_matching.ADDED)
         items = {name: there[file] for name, file in matched.items()}
     missing = [name for name in labels.names if name not in items]
     if missing:

@@ -233,7 +233,13 @@ def listed(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
         key=lambda path: int(path.stem.removeprefix("part-")),
     )
     if not paths:
-        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...)")
+        mend = ""
+        if any(folder.glob("*.png")):
+            mend = (
+                f"; of label maps `ovtool convert {folder} --to coco --images DIR -o FILE` makes a COCO "
+                "JSON, which may stand in its place"
+            )
+        raise InputError(f"{folder} holds no parts (part-00000.jsonl, ...){mend}")
     known: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
         header, end = _ends(path)

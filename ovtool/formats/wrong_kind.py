@@ -118,7 +118,8 @@ def instead_of_captions(annotations: object) -> str | None:
     what = next((what for key, what in _NO_CAPTIONS if key in first), None)
     if what is None or "caption" in first:
         return None
-    return f"holds {what} and no captions; give a COCO JSON or a table of captions"
+    more = ", or masks with names to tune-prompts as they are" if what == "masks" else ""
+    return f"holds {what} and no captions; give a COCO JSON or a table of captions{more}"
 
 
 def _first(entries: object) -> Mapping[str, object]:

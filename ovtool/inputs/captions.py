@@ -1,23 +1,27 @@
 """Captioned images of a run, of a data set or a file: some of their captions, and the nouns in these."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovtool.datasets import registry
+from ovtool.datasets.vocabularies import spoken
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import captions as captions_file
-from ovtool.formats import file_matching, shards
-from ovtool.formats.captions import CaptionedImage
+from ovtool.formats import coco, file_matching, shards
+from ovtool.formats.captions import Caption, CaptionedImage
 from ovtool.formats.file_matching import path_of
 from ovtool.formats.images import ImageItem
+from ovtool.inputs import labels
 from ovtool.models import nouns
 from ovtool.models.nouns import Noun, Pipeline
 
 DEFAULT_SPLITS = {
     "coco": "train2017"
 }  # not the data set's own default, since captions are for training
+_logger = logging.getLogger("ovtool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,24 @@ def is_data_set(spec: str) -> bool:
     return registry.is_name(spec) and not Path(spec).exists()
 
 
+def _data_set(spec: str) -> registry.DataSet:
+    name, _, split = spec.partition(":")
+    return registry.locate(f"{name}:{split or DEFAULT_SPLITS.get(name, '')}".rstrip(":"))
+
+
+def has_names_alone(spec: str) -> bool:
+    """Whether captions are named by a data set that has none: the names of its classes take their place."""
+    return is_data_set(spec) and _data_set(spec).captions is None
+
+
 def locate(spec: str, images: Path | None) -> tuple[Path, Path]:
     """The captions JSON that a SPEC means, and the folder of its file names; see `find`."""
     if is_data_set(spec):
         if images is not None:
             raise UsageError(f"--images is the folder of a captions file, and {spec} is a data set")
-        name, _, split = spec.partition(":")
-        data = registry.locate(f"{name}:{split or DEFAULT_SPLITS.get(name, '')}".rstrip(":"))
+        data = _data_set(spec)
         if data.captions is None:
-            raise UsageError(f"{spec} has no captions")
+            raise UsageError(f"{spec} has no captions; give coco:train2017, or a table of your own")
         return data.captions, data.images
     return Path(spec), file_matching.folder_of(images, spec, f"--captions {spec}")
 
@@ -50,7 +63,8 @@ def find(
     spec: str, images: Path | None, limit: int | None = None
 ) -> tuple[list[ImageItem], list[CaptionedImage]]:
     """The images that have captions, in the order of the file, and those captions. Those of a data set are in the
-    order of their names, so that the first ones are those of `propose`.
+    order of their names, so that the first ones are those of `propose`. Of a data set without captions each class of
+    an image is a caption, its name (`named`).
 
     spec: a data set `NAME[:SPLIT]`, or a COCO captions JSON or table with the folder `images` of its file names.
 
@@ -58,6 +72,8 @@ def find(
         UsageError: A folder is missing, or is given beside a data set.
         InputError: There are no captions, or none of the images is there.
     """
+    if images is None and has_names_alone(spec):
+        return _of_names(spec, limit)
     source, folder = locate(spec, images)
     listed = captions_file.read(source)
     captioned = [image for image in listed.images if image.captions]
@@ -71,6 +87,26 @@ def find(
             f"{items[0].path}"
         )
     return items, captioned
+
+
+def _of_names(spec: str, limit: int | None) -> tuple[list[ImageItem], list[CaptionedImage]]:
+    known = labels.read(spec, limit=limit)
+    _logger.warning("%s has no captions; the names of its classes take their place", spec)
+    names = {category.id: _plain(category) for category in known.categories}
+    captioned = [
+        CaptionedImage(
+            number, image.item.name, tuple(Caption(id, names[id]) for id in image.category_ids)
+        )
+        for number, image in enumerate(known.images, start=1)
+    ]
+    return [image.item for image in known.images], captioned
+
+
+def _plain(category: coco.Category) -> str:
+    """The name of a class as it is spoken: `dining table` for `diningtable`."""
+    names = (category.name, *category.synonyms)
+    letters = category.name.replace(" ", "")
+    return spoken(max((n for n in names if n.replace(" ", "") == letters), key=len))
 
 
 def default_output(spec: str, ending: str) -> str:
@@ -87,7 +123,7 @@ def choose(image: CaptionedImage, count: str, seed: int) -> CaptionedImage:
     if count == "all" or len(image.captions) <= int(count):
         return image
 
-    def rank(caption: captions_file.Caption) -> bytes:
+    def rank(caption: Caption) -> bytes:
         key = f"{seed}\0{image.file_name}\0{caption.id}"
         return hashlib.sha256(key.encode()).digest()
 
@@ -112,3 +148,11 @@ def mentions(
             for noun in next(nouns_of_captions):
                 once.setdefault(noun.lemma, Mention(noun, caption.id))
         yield tuple(once.values())
+
+
+def named(captioned: Sequence[CaptionedImage]) -> Iterator[tuple[Mention, ...]]:
+    """The classes of each image of a data set without captions, as its nouns."""
+    for image in captioned:
+        yield tuple(
+            Mention(Noun(c.text.casefold(), c.text, 0, len(c.text)), c.id) for c in image.captions
+        )

@@ -127,39 +127,46 @@ def as_settings(words: Words | str | Sequence[str]) -> Words:
 
 
 def gather(
-    items: Sequence[ImageItem], inputs: image_inputs.Inputs = (), words: Words = _NO_WORDS
+    items: Sequence[ImageItem],
+    inputs: image_inputs.Inputs = (),
+    words: Words = _NO_WORDS,
+    coco_file: Path | None = None,
 ) -> WordSet:
     """The words of a run, from the one field of `words` that is given.
 
-    Without any, a data set that brings a list of words for each image (`collage`) is segmented with
-    those. Beside `classes` and `classes_file` the default background is the stuff list (or the list that
+    Without any, a data set is segmented with its list of words for each image (`collage`), else with its own
+    classes, and images of a COCO JSON with the categories of that. Beside `classes` and `classes_file` the default background is the stuff list (or the list that
     belongs to the model's weights), beside the others nothing.
 
     Args:
         items: The images.
         inputs: What the images were named by, which may be a data set.
         words: What was asked for.
+        coco_file: A COCO JSON that lists the images.
 
     Raises:
         UsageError: No words are given, or a class is empty or named twice.
         InputError: A file cannot be read.
     """
     per_image = words.classes_per_image
+    own: Vocabulary | None = None
     if (words.classes, words.classes_file, words.vocabulary, per_image) == 4 * (None,):
-        per_image = _words_of_data_set(inputs)
+        per_image, own = _words_of_data_set(inputs, coco_file)
     if per_image is not None:
         background = vocabularies.background_words(words.background)
         return _per_image(items, per_image, background).writing(words.only)
     default: tuple[str, ...] = ()
-    if words.vocabulary is not None:
+    if own is not None:
+        vocabulary = own
+    elif words.vocabulary is not None:
         vocabulary = label_files.vocabulary(words.vocabulary, words.names)
     else:
         vocabulary, default = of_classes(words), DEFAULT_BACKGROUND
     competing = vocabularies.background_words(words.background, default)
     whole = vocabularies.with_background(vocabulary, competing)
     by_default = words.background is None and bool(default)
-    own = WordSet(whole.classes, whole.background, default_background=by_default, ids=whole.ids)
-    return own.writing(words.only)
+    made = WordSet(whole.classes, whole.background, default_background=by_default, ids=whole.ids)
+    return made.writing(words.only)
 
 
 def of_classes(words: Words) -> Vocabulary:
@@ -169,11 +176,17 @@ def of_classes(words: Words) -> Vocabulary:
     return vocabularies.parse_classes(words.classes or "")
 
 
-def _words_of_data_set(inputs: image_inputs.Inputs) -> Path:
+def _words_of_data_set(
+    inputs: image_inputs.Inputs, coco_file: Path | None
+) -> tuple[Path | None, Vocabulary | None]:
+    """The list of words for each image of a data set, or the classes of all. Raises UsageError for other images."""
     if image_inputs.is_data_set(inputs):
-        words = registry.locate(image_inputs.names_of(inputs)[0]).classes_per_image
-        if words is not None:
-            return words
+        files = registry.locate(image_inputs.names_of(inputs)[0])
+        if files.classes_per_image is not None:
+            return files.classes_per_image, None
+        return None, label_files.words_of(files)
+    if coco_file is not None and str(coco_file) != "-":
+        return None, label_files.of_categories(coco_file)
     raise UsageError(
         'no words to look for; give --classes "teapot,apple", --classes-file, --vocabulary or '
         "--classes-per-image"

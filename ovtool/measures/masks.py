@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from ovtool.errors import InputError
 from ovtool.formats import coco, labelled
 from ovtool.inputs import predictions
 from ovtool.inputs.predictions import MaskPair, MasksByName
+from ovtool.measures import federated
 from ovtool.measures.measured import Measured, number
 from ovtool.methods import average_precision, bootstrap, recall
 from ovtool.runtime.progress import Progress
@@ -28,8 +31,8 @@ def measure(
     workers: int,
     progress: Progress,
 ) -> Measured:
-    """The recall of proposals, or the average precision of masks with classes; predicted classes that the truth
-    does not know are errors of no class, and change nothing. One process counts, whatever `workers`.
+    """The recall of proposals, or the average precision of masks with classes, by LVIS's rule (`federated`) where the
+    truth is of LVIS; predicted classes that the truth does not know are errors of no class, and change nothing. One process counts, whatever `workers`.
 
     Raises:
         InputError: a file is broken, or the truth has no mask.
@@ -74,12 +77,14 @@ def _precision(
     own_number = {
         category.id: classes.matches[k] for k, category in enumerate(pair.datasets[1].categories)
     }
+    true, proposed = _numbered(pair.truth, true_number), _numbered(pair.proposed, own_number)
+    is_federated = federated.is_federated(pair.datasets[0])
+    limits: Sequence[int] = average_precision.LIMITS
+    if is_federated:
+        true, proposed = federated.judged(true, proposed, pair.datasets[0], true_number)
+        limits = (federated.LIMIT,)
     with progress(None, "measuring precision"):
-        precision = average_precision.measure(
-            _numbered(pair.truth, true_number),
-            _numbered(pair.proposed, own_number),
-            len(classes.names),
-        )
+        precision = average_precision.measure(true, proposed, len(classes.names), limits)
     for line in classes.notes():
         _logger.warning("%s", line)
     masks, proposals = (
@@ -96,7 +101,10 @@ def _precision(
         for k, name in enumerate(classes.names)
         if k in masks or k in proposals
     ]
-    result = {**precision.measures, "classes": rows, **counts}
+    result: dict[str, Any] = {**precision.measures, "classes": rows, **counts}
+    if is_federated:
+        categories = pair.datasets[0].categories
+        result |= {"rule": "lvis", **federated.of_frequencies(categories, precision.classes)}
     return Measured(result, precision.sampled, tuple(pair.truth))
 
 

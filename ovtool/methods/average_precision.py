@@ -8,8 +8,6 @@ the classes that the truth holds. AR is the mean of the greatest recalls. Images
 For intervals the same matches are counted again with each image as often as a sample draws it (`Matches`).
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovtool.methods import coco_counts
-from ovtool.methods.coco_counts import Masks, Matched
+from ovtool.methods.coco_counts import SIZES, Masks, Matched
 
 RECALLS = np.linspace(0, 1, 101)
 LIMITS = (1, 10, 100)  # predictions of an image and a class
@@ -88,7 +86,7 @@ class Precision:
 
     Attributes:
         measures: fractions in [0, 1], None where there is no true mask of that size: `ap`, `ap_50`, `ap_75`,
-            `ap_small`, `_medium`, `_large`, and `ar_1`, `ar_10`, `ar_100`, `ar_small`, `_medium`, `_large`.
+            `ap_small`, `_medium`, `_large`, and `ar_1`, `ar_10`, `ar_100` (or of other limits), `ar_small`, `_medium`, `_large`.
         classes: the AP of each class, NaN for one that the truth lacks.
         matches: those of each class, for the bootstrap.
     """
@@ -114,27 +112,40 @@ class Precision:
         return {"ap": means.mean(axis=1), "ap_50": means[:, 0]}
 
 
-def measure(truth: Masks, predicted: Masks, num_classes: int) -> Precision:
+def measure(
+    truth: Masks, predicted: Masks, num_classes: int, limits: Sequence[int] = LIMITS
+) -> Precision:
     """The precision and recall of the images of `truth`; an image that `predicted` lacks has no prediction.
 
     Args:
         truth: the true masks, whose `category_id` is 0 to K - 1.
         predicted: the predicted ones, of the same numbers. One without a score counts as 1.
         num_classes: K.
+        limits: the numbers of predictions of an image and a class that AR looks at; the last is that of AP.
     """
-    matched = coco_counts.matched(truth, predicted, LIMITS[-1], num_classes)
-    counted = coco_counts.accumulated(matched, LIMITS)
-    with contextlib.redirect_stdout(io.StringIO()):  # the library prints
-        counted.summarize()
-    keys = (
-        *("ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large"),
-        *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
-    )
-    stats = [None if value < 0 else float(value) for value in counted.stats]
-    precision = counted.eval["precision"][..., 0, -1]  # (IoU, recall, class), -1 without truth
-    of_class = np.where((precision < 0).any((0, 1)), np.nan, precision.mean((0, 1)))
+    matched = coco_counts.matched(truth, predicted, limits[-1], num_classes)
+    counted = coco_counts.accumulated(matched, limits).eval
+    precision = counted["precision"][..., -1]  # (IoU, recall, class, size), -1 without truth
+    recall = counted["recall"]  # (IoU, class, size, limit)
+    values = {
+        "ap": precision[..., 0],
+        "ap_50": precision[0, ..., 0],
+        "ap_75": precision[5, ..., 0],
+        **{f"ap_{size}": precision[..., k] for k, size in enumerate(SIZES) if k},
+        **{f"ar_{limit}": recall[:, :, 0, k] for k, limit in enumerate(limits)},
+        **{f"ar_{size}": recall[:, :, k, -1] for k, size in enumerate(SIZES) if k},
+    }
+    of_all = precision[..., 0]
+    of_class = np.where((of_all < 0).any((0, 1)), np.nan, of_all.mean((0, 1)))
     matches = [_matches(own) for own in matched]
-    return Precision(dict(zip(keys, stats, strict=True)), of_class.tolist(), matches)
+    measures = {name: _mean_of_known(own) for name, own in values.items()}
+    return Precision(measures, of_class.tolist(), matches)
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> float | None:
+    """The mean of what has a truth, as pycocotools' `summarize` takes it; None where nothing has."""
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
 
 
 def _matches(own: Matched) -> Matches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ovtool.errors import UsageError
 from ovtool.formats.images import ImageItem
@@ -48,6 +49,7 @@ def prepared(
     inputs: image_inputs.Inputs,
     compute: Compute,
     batch_size: int | None,
+    coco_file: Path | None = None,
 ) -> Prepared:
     """The words of a run, and a segmenter that is still to be loaded.
 
@@ -58,6 +60,7 @@ def prepared(
         inputs: What they were named by, which may be a data set with words of its own.
         compute: The model, the device and the precision.
         batch_size: Windows or crops at once; None takes what the method does.
+        coco_file: A COCO JSON that lists the images, whose categories are the words where no others are given.
 
     Raises:
         UsageError: The words, the proposer or the model are unknown, or do not go together.
@@ -66,7 +69,7 @@ def prepared(
     """
     if isinstance(method, Trained):
         return trained.prepared(method, words, compute, batch_size)
-    word_set = word_inputs.gather(items, inputs, words)
+    word_set = word_inputs.gather(items, inputs, words, coco_file)
     if isinstance(method, TwoStage):
         load = two_stage.prepared(method, word_set, items, compute, batch_size)
     else:

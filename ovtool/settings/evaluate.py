@@ -80,7 +80,7 @@ class Panoptic:
 
 @settings(panel="Measure", name="ap")
 class AveragePrecision:
-    """Masks with classes and scores: COCO's average precision and average recall."""
+    """Masks with classes and scores: average precision and average recall as of COCO, or as of LVIS."""
 
     missing: Missing = "refuse"
     bootstrap: Bootstrap = 1000

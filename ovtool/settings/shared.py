@@ -30,7 +30,7 @@ Captions = Annotated[
     str,
     Option(
         "A data set (coco means coco:train2017 here), or with --images DIR a COCO captions JSON or a table "
-        "(CSV, TSV) of image and caption.",
+        "(CSV, TSV) of image and caption. mine-pairs takes a data set without captions too, for the names of its classes.",
         metavar="SPEC",
         panel="Images",
     ),

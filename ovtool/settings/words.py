@@ -35,8 +35,8 @@ class Words:
     classes: Annotated[
         str | None,
         Option(
-            'The words: "person|man,tv"; | stands between synonyms, \\, for a comma. Default: those of '
-            "the data set.",
+            'The words: "person|man,tv"; | stands between synonyms, \\, for a comma. Default: the '
+            "classes of the data set, or of the file of --coco.",
             metavar="WORDS",
         ),
     ] = None

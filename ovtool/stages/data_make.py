@@ -56,6 +56,11 @@ def run(
     folder = Path(folder)
     if hugging_face.is_folder(Path(name)):
         return _unpacked(Path(name), folder, scenes, run, progress)
+    if Path(name).is_dir():
+        raise InputError(
+            f"{name} is no folder that datasets saved; `datasets.load_dataset('{name}').save_to_disk('saved')` in Python "
+            "makes one of a folder of parquet files"
+        )
     spec = _spec(name, scenes)
     if run.update and _is_made(spec, folder):
         raise UpToDate(folder)

@@ -124,6 +124,7 @@ def run(
 
     Args:
         captions: a data set `NAME[:SPLIT]` (`coco` is coco:train2017 here), a COCO captions JSON, or a table of captions.
+            Of a data set without captions the classes of each image are its nouns.
         images: the folder that the file names of a captions JSON start from.
         nouns: which words of the captions count.
         matching: where the masks come from, and how a noun takes its own.
@@ -148,7 +149,8 @@ def run(
     items, captioned = caption_inputs.find(spec, folder, limit)
     target = str(out or caption_inputs.default_output(spec, "pairs.json"))
     written = PairCrops(None if crops is None else Path(crops))
-    captions_file, _ = caption_inputs.locate(spec, folder)
+    is_named = caption_inputs.has_names_alone(spec)
+    captions_file = spec if is_named else caption_inputs.locate(spec, folder)[0]
     shaping = (nouns, nouns.spacy_model, matching, compute, run)
     asked = requests.of("mine-pairs", *shaping, sources=(captions_file,), items=items)
     run = requests.begin(asked, target, run, (written.target,))
@@ -156,7 +158,7 @@ def run(
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     pipeline = tagging.load(nouns.spacy_model, chunks=nouns.chunks)
-    mentions = _mentions(captioned, nouns, pipeline)
+    mentions = _mentions(captioned, nouns, pipeline, is_named)
     if not any(mentions.values()):
         raise InputError(
             f"no noun in the captions of {spec}; look at --pos, --no-stop and --spacy-model"
@@ -196,13 +198,19 @@ def _check_places(target: str, written: PairCrops, run: Run) -> bool:
     return keeps or run.shard is not None  # another shard may have begun meanwhile
 
 
-def _mentions(captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipeline) -> Mentions:
-    """The nouns of each image's captions."""
+def _mentions(
+    captioned: Sequence[CaptionedImage], nouns: Nouns, pipeline: Pipeline, is_named: bool
+) -> Mentions:
+    """The nouns of each image's captions, or its classes where their names are all that there is."""
     drawn = [
         caption_inputs.choose(image, nouns.captions_per_image, nouns.seed) for image in captioned
     ]
-    mentioned = caption_inputs.mentions(
-        drawn, pipeline, pos=nouns.pos, chunks=nouns.chunks, stop=_stop_words(nouns)
+    mentioned = (
+        caption_inputs.named(captioned)
+        if is_named
+        else caption_inputs.mentions(
+            drawn, pipeline, pos=nouns.pos, chunks=nouns.chunks, stop=_stop_words(nouns)
+        )
     )
     return {image.file_name: own for image, own in zip(captioned, mentioned, strict=True)}
 

@@ -49,7 +49,7 @@ def run(
         inputs: An image file, a folder (with all below it), a data set such as `collage:test`, or a
             list of files and folders.
         words: The words: `"teapot,apple"`, `["teapot", "apple"]`, or `ovtool.Words(...)` for files,
-            known vocabularies and the background. A data set may bring its own.
+            known vocabularies and the background. A data set brings its own, and so does `source.coco`.
         method: How pixels are named: `ovtool.Patch(...)`, `Fused(...)`, `TwoStage(...)`,
             `Trained(...)`, or the name of one of the first three.
         out: The COCO JSON that is written; `"-"` is standard output. None is a name made from the
@@ -84,7 +84,7 @@ def run(
     asked = requests.of("segment", method, words, compute, run, format, sources=named, items=items)
     beside = (overlay, drawn.label_maps, drawn.overlays, drawn.heatmaps, drawn.cut_outs)
     run = requests.begin(asked, target, run, beside, is_list=format == "results")
-    ready = prepared(method, words, items, inputs, compute, run.batch_size)
+    ready = prepared(method, words, items, inputs, compute, run.batch_size, source.coco)
     files = DrawnFiles(
         names=[names[0] for names in ready.words.classes],
         drawn=drawn,

@@ -46,7 +46,10 @@ def saved(tmp_path, monkeypatch):
 def test_a_folder_is_unpacked(saved, capsys):
     assert run(["data", "make", "saved", "set", "--split", "val", "--json"]) == 0
     said = capsys.readouterr()
-    assert said.err.endswith("saved:val: made 1 images in set\n")
+    assert said.err.endswith(
+        "saved:val: made 1 images in set\n"
+        "its values have no names; write them in set/label_maps/val/classes.txt\n"
+    )
     assert json.loads(said.out)["files"] == {
         "images": "set/images/val", "label_maps": "set/label_maps/val",
         "captions": "set/annotations/captions_val.json",
@@ -85,3 +88,13 @@ def test_the_extra_that_was_never_installed(tmp_path, monkeypatch, capsys):
     assert run(["data", "make", "saved", "set"]) == 1
     assert "pip install 'ovtool[datasets]'" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+def test_a_folder_of_parquet_files_is_said_to_be_saved_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "data").mkdir(parents=True)
+    assert run(["data", "make", "pets", "set"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: pets is no folder that datasets saved; `datasets.load_dataset('pets')"
+    )

@@ -6,9 +6,10 @@ import pytest
 from ovtool.datasets import label_files, layouts, registry
 from ovtool.errors import InputError, UsageError
 from ovtool.formats import coco, labelled
-from ovtool.inputs import images, labels, predictions, truths
+from ovtool.inputs import captions, images, labels, predictions, truths, words
 from ovtool.settings import protocols
 from ovtool.settings.convert import Conversion
+from ovtool.settings.words import Words
 from ovtool.stages import convert, data_list
 from tests.datasets import sets
 
@@ -54,6 +55,63 @@ def test_label_maps_are_probed_and_learned_from(root, make, name):
     listed = {category.id: category.name for category in found.categories}
     present = {listed[id] for id in found.images[0].category_ids}
     assert present == ({"boat", "person"} if name == "voc" else {"wall", "flag", "boat"})
+
+
+@pytest.mark.parametrize(("make", "name", "classes"), sets.MADE)
+def test_a_data_set_gives_its_own_words_and_ids(root, make, name, classes):
+    """Without --classes its own classes are looked for, background aside, and nothing competes with them."""
+    make(root)
+    given = words.gather((), [name], Words())
+    first = {synonyms[0] for synonyms in given.classes}
+    assert set(classes) - {"background", None} <= first and "background" not in first
+    assert given.background == () and not given.default_background
+    official = {category.name: category.id for category in given.categories}
+    known = {
+        "boat": {"voc": 4, "coco": 9, "coco-panoptic": 9, "lvis": 118, "ade20k": 77},
+        "road": {"cityscapes": 7},
+    }
+    for word, ids in known.items():
+        if name in ids:
+            assert official[word] == ids[name]
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(sets.voc, "voc"), (sets.ade20k, "ade20k"), (sets.lvis, "lvis")]
+)
+def test_the_classes_of_a_data_set_stand_for_captions_that_it_lacks(root, make, name, caplog):
+    make(root)
+    items, captioned = captions.find(name, None)
+    assert [item.name for item in items] == [item.name for item in images.find([name])]
+    assert captions.has_names_alone(name) and "names of its classes" in caplog.text
+    lemmas = [[mention.noun.lemma for mention in own] for own in captions.named(captioned)]
+    expected = {"voc": ["boat", "person"], "ade20k": ["wall", "boat", "flag"], "lvis": ["boat"]}
+    assert lemmas == [expected[name]]
+
+
+def test_a_list_of_images_has_each_once_and_is_not_empty(root):
+    sets.voc(root)
+    listed = root / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("2007_000001\n2007_000002\n\n2007_000001\n")
+    assert [item.name for item in images.find(["voc"])] == ["2007_000001.jpg", "2007_000002.jpg"]
+    listed.write_text("\n")
+    with pytest.raises(InputError, match="needs the list of its images at [^ ]*val.txt; unpack"):
+        images.find(["voc"])
+
+
+def test_the_root_may_be_below_the_home_folder_and_empty_means_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
+    assert registry.root() == tmp_path / "data"
+    monkeypatch.setenv("DETECTRON2_DATASETS", "")
+    assert str(registry.root()) == "datasets"
+
+
+def test_a_name_in_one_word_is_spoken_as_two(root):
+    sets.voc(root)
+    path = root / "VOC2012" / "Annotations" / "2007_000001.xml"
+    path.write_text(path.read_text().replace("boat", "diningtable"))
+    _, captioned = captions.find("voc", None)
+    assert [caption.text for caption in captioned[0].captions] == ["dining table", "person"]
 
 
 def test_there_is_a_test_of_every_data_set():
@@ -129,7 +187,7 @@ def test_a_data_set_that_is_half_there(root):
         truth_of("voc:val")
     assert str(caught.value) == (
         f"voc:val lacks the label maps of 1 of its 1 images (the first is "
-        f"{home / 'SegmentationClass' / '2007_000001.png'}); put Pascal VOC 2012 in {root}"
+        f"{home / 'SegmentationClass' / '2007_000001.png'}); {registry.how_to_get('voc')}"
     )
     (home / "ImageSets" / "Segmentation" / "val.txt").unlink()
     with pytest.raises(InputError, match="voc:val needs the list of its images at .*val.txt"):

@@ -156,3 +156,11 @@ def test_maps_of_one_folder_are_not_those_of_another():
         match_images(side("T", names=["y/a.jpg"]), side("P", names=["x/a"], by_stem=True))
     with pytest.raises(InputError, match="cannot be told apart"):
         match_images(side("T", names=["a"], by_stem=True), side("P", names=["a.jpg", "a.png"]))
+
+
+def test_label_maps_that_add_one_ending_are_of_their_images():
+    truth = side("T", names=("a_1_L", "b_2_L"), by_stem=True)
+    assert match_images(truth, side("P", names=("a_1.jpg", "b_2.jpg"))) == {
+        "a_1.jpg": "a_1_L",
+        "b_2.jpg": "b_2_L",
+    }

@@ -119,8 +119,8 @@ def test_coco_where_detectron2_keeps_it(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         registry.locate("coco")
     assert str(caught.value) == (
-        f"coco:val2017 is not at {tmp_path / 'coco' / 'val2017'}; put COCO there, "
-        "or set DETECTRON2_DATASETS"
+        f"coco:val2017 is not at {tmp_path / 'coco' / 'val2017'}; unpack train2017.zip, val2017.zip and "
+        f"annotations_trainval2017.zip of cocodataset.org in {tmp_path / 'coco'}, or set DETECTRON2_DATASETS"
     )
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
     files = registry.locate("coco")

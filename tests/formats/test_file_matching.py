@@ -91,6 +91,32 @@ def test_a_label_map_is_never_taken_for_an_image(tmp_path):
         labelled.images_of(found, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "there", "pairs"),
+    [
+        (
+            ["x/a_1_L", "b_2_L"],
+            ["x/a_1.png", "b_2.png"],
+            {"x/a_1_L": "x/a_1.png", "b_2_L": "b_2.png"},
+        ),
+        (["a", "b"], ["a.mask.png", "b.mask.png"], {"a": "a.mask.png", "b": "b.mask.png"}),
+        (["a_L", "b_P"], ["a.png", "b.png"], {}),  # not one ending
+        (["a_L"], ["b.png"], {}),
+        (["amask"], ["a.png"], {}),  # no sign between the words
+    ],
+)
+def test_one_ending_that_all_label_maps_add(wanted, there, pairs, caplog):
+    assert match(wanted, there, file_matching.ADDED, bare=True) == pairs
+    assert ("added" in caplog.text) == bool(pairs)
+
+
+def test_label_maps_that_add_an_ending_find_their_images(tmp_path):
+    found = write_maps(tmp_path / "labels", "s0_L.png", "s1_L.png")
+    write_images(tmp_path / "images", "s0.jpg", "s1.jpg")
+    items = labelled.images_of(found, tmp_path / "images")
+    assert {name: item.name for name, item in items.items()} == {"s0_L": "s0.jpg", "s1_L": "s1.jpg"}
+
+
 def test_two_images_of_one_stem_are_refused(tmp_path):
     found = write_maps(tmp_path / "maps", "s0.png")
     write_images(tmp_path / "photos", "s0.jpg", "s0.png")

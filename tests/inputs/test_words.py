@@ -180,3 +180,27 @@ def test_words_as_a_text_a_list_or_settings():
     for wrong in (3, None, {"cow": 1}, ["cow", 3]):
         with pytest.raises(UsageError, match="give a text such as 'teapot,apple', a list of texts"):
             word_inputs.as_settings(wrong)
+
+
+def test_the_categories_of_a_coco_file_are_its_words(tmp_path):
+    path = tmp_path / "own.json"
+    categories = [{"id": 7, "name": "cup, white"}, {"id": 3, "name": "cat", "synonyms": ["kitten"]}]
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    given = word_inputs.gather(ITEMS, (), Words(), path)
+    assert given.classes == (("cup, white",), ("cat", "kitten"))
+    assert given.ids == (7, 3) and given.background == ()
+    other = word_inputs.gather(ITEMS, (), Words(classes="dog"), path)
+    assert other.classes == (("dog",),)
+
+
+@pytest.mark.parametrize("categories", [None, [], [{"id": 1, "name": "object"}]])
+def test_a_coco_file_of_images_or_proposals_has_no_words(tmp_path, categories):
+    path = tmp_path / "own.json"
+    path.write_text(
+        json.dumps(
+            {"images": [], "annotations": []}
+            | ({} if categories is None else {"categories": categories})
+        )
+    )
+    with pytest.raises(InputError, match="own.json names no classes to look for; give --classes"):
+        word_inputs.gather(ITEMS, (), Words(), path)
