@@ -301,6 +301,7 @@ def _open(path: Path, framework: str = "numpy") -> Any:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path} is a folder, not a safetensors file")
+        atomic.require_file(Path(path))
         with open(path, "rb"):  # the library's own message lacks the name
             pass
         return safetensors.safe_open(path, framework=framework)

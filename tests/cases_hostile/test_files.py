@@ -189,7 +189,7 @@ def test_values_of_parts(desk, refused, name):
     before, after = PARTS[name]
     make_parts(desk / "p")
     path = desk / "p/part-00001.jsonl"
-    text = path.read_text()
+    text = re.sub(r',"sum":"\w+"', "", path.read_text())  # a digest that fits is easily made
     assert before in text
     path.write_text(text.replace(before, after))
     assert "p" in refused("check p")
