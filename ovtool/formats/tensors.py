@@ -241,6 +241,7 @@ def _opened(
     path: Path, kind: str | tuple[str, ...] | None, framework: str
 ) -> tuple[Any, dict[str, Any]]:
     """An open file, which must be of a kind, and its header."""
+    atomic.require_file(Path(path))
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds is not None and (what := wrong_kind.of_json(Path(path))):
         raise InputError(f"{path} {what}; {wrong_kind.needed(kinds)}")

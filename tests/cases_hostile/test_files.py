@@ -310,6 +310,17 @@ def test_pipes_in_a_folder_are_not_waited_for(desk, does, refused):
     assert "is a pipe or a device" in refused("segment images/r.jpg --classes cow -o p.json")
     status, _ = does("info images")
     assert status == 0
+    for command in ("segment images/p.png --classes cow -o p.json", "info images/p.png"):
+        assert "is a pipe or a device" in refused(command)
+    os.mkfifo(desk / "x.safetensors")
+    for command in (
+        "check x.safetensors",
+        "info x.safetensors",
+        "refine x.safetensors --images images --apply pamr -o p.json",
+        f"{SEGMENT} --method patch --pacl x.safetensors --overwrite",
+        "propose images --proposer x.safetensors -o p.json",
+    ):
+        assert "x.safetensors is a pipe or a device" in refused(command)
 
 
 def test_a_large_list_of_masks_is_not_held(desk, masks):
