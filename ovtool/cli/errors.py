@@ -5,8 +5,11 @@
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import typer
 
@@ -20,6 +23,16 @@ BROKEN_PIPE = 141
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs `ovtool` with these arguments (default: those of the process); returns the exit status."""
+    came: list[int] = []  # interrupts, which libraries in C turn into errors of their own
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    is_usual = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_usual:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         from ovtool.cli.app import app
 
@@ -34,7 +47,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a full disk or a closed pipe behind stdout shows only here
         return status or 0
     except BaseException as error:
-        return report(error)
+        return report(KeyboardInterrupt().with_traceback(error.__traceback__) if came else error)
+    finally:
+        if is_usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _given(arguments: Sequence[str] | None) -> list[str] | None:

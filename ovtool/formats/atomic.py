@@ -277,6 +277,12 @@ def _is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
+def require_file(path: Path) -> None:
+    """Raises InputError for a pipe or a device, which one might wait for without end."""
+    if _is_special(path):
+        raise InputError(f"{path} is a pipe or a device, and no file; name a file, or remove it")
+
+
 def _stdout() -> BinaryIO:
     """Where bytes for stdout go. Raises InputError where it is closed."""
     if sys.stdout is None:

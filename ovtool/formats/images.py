@@ -175,7 +175,7 @@ def drawn_mark() -> PngInfo:
 
 def is_result(path: Path) -> bool:
     """Whether a file is a PNG that shows a result of ovtool: an overlay, heat map, label map or plot."""
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() != ".png" or not path.is_file():
         return False
     try:
         with open(path, "rb") as handle:

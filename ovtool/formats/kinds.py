@@ -10,6 +10,7 @@ import numpy as np
 
 from ovtool.errors import InputError, short
 from ovtool.formats import (
+    atomic,
     coco_checks,
     cvat,
     images,
@@ -86,6 +87,7 @@ def _kind_of_folder(folder: Path) -> str:
 
 
 def _head(path: Path) -> bytes:
+    atomic.require_file(path)
     try:
         with open(path, "rb") as handle:
             return handle.read(512)

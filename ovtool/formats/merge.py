@@ -198,7 +198,13 @@ def write(
                 for image in dataset.images
             ],
             dataset.categories,
-            Anew({image.id: of_image[image.file_name] for image in dataset.images}),
+            Anew(
+                {
+                    image.id: of_image[image.file_name]
+                    for image in dataset.images
+                    if image.file_name in of_image
+                }
+            ),
             output.facts["settings"],
             model=output.facts["model"],
             fingerprint=output.facts["fingerprint"],

@@ -1,7 +1,8 @@
 """Parts: the results of a run over many images, cut into files that are whole or not there.
 
 ``OUT.parts/part-00007.jsonl`` has a header line, one record a line, and an end line with their
-number; a ``.safetensors`` of the same name holds its tensors, and is written before it. Annotation ids
+number and a digest of all lines before; a ``.safetensors`` of the same name holds its tensors, and is written
+before it, as the end line has a digest of it too: a part that was changed is damaged. Annotation ids
 are given when parts are merged (``formats.merge``), so a part depends on its own images alone; an
 image's id is that of its source, or given then too.
 """
@@ -9,6 +10,7 @@ image's id is that of its source, or given then too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +38,7 @@ _HEADER: schema.Schema = {
     "part": schema.ID, "start": schema.ID, "stop": schema.ID, "items": schema.ID, "digest": str, "settings": dict,
     "preface?": {"info?": {"ovtool?": dict}, "categories": [dict]},
 }  # fmt: skip
-_END: schema.Schema = {"end": schema.ID, "tensors?": schema.ID, "note?": dict}
+_END: schema.Schema = {"end": schema.ID, "sum?": str, "tensors?": str, "note?": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,10 @@ class PartStore:
             if or_other:
                 return False
             raise
-        if end is None or (end.get("tensors") and not path.with_suffix(_TENSORS).exists()):
+        if end is None or ("tensors" in end and not path.with_suffix(_TENSORS).exists()):
             return False
         try:
-            if end.get("tensors"):
-                tensors.read_header(path.with_suffix(_TENSORS))
+            self.tensors(part)
             for record in _records(path, self.digest):
                 check_record(record)
         except InputError as error:
@@ -124,18 +125,20 @@ class PartStore:
         self.clean(part)
         atomic.make_folder(self.folder)
         with atomic.writing(path) as handle:
-            handle.write(_line({"ovtool": self._header(part)}))
-            count = 0
-            for record in records:
-                handle.write(_line(record))
+            lines = hashlib.sha256()
+            count = -1  # the header is no record
+            for record in itertools.chain([{"ovtool": self._header(part)}], records):
+                line = _line(record)
+                handle.write(line)
+                lines.update(line)
                 count += 1
-            end: dict[str, Any] = {"end": count}
+            end: dict[str, Any] = {"end": count, "sum": lines.hexdigest()[:16]}
             if note:
                 end["note"] = dict(note)
             if tensors_:
-                end["tensors"] = len(tensors_)
                 header = {"kind": "part", "settings": self._header(part)}
                 tensors.save(path.with_suffix(_TENSORS), tensors_, header)
+                end["tensors"] = _digest_of(path.with_suffix(_TENSORS))
             handle.write(_line(end))
 
     def clean(self, part: Part) -> None:
@@ -164,11 +167,12 @@ class PartStore:
         """The tensors of a part, each read whenever it is asked for. Raises InputError."""
         path = self._path(part)
         _, end = _ends(path)
-        if end is None:
-            raise InputError(f"{path} is damaged or not there; run the command again with --resume")
-        if not end.get("tensors"):
+        if end is not None and "tensors" not in end:
             return tensors.Anew({})
-        return tensors.stored(path.with_suffix(_TENSORS), "part")
+        path = path.with_suffix(_TENSORS)
+        if end is None or _digest_of(path) != end["tensors"]:
+            raise _damaged(path)
+        return tensors.stored(path, "part")
 
     def note(self, part: Part) -> dict[str, Any]:
         """What ``write`` was told to keep with a part; nothing is {}."""
@@ -340,6 +344,8 @@ def _check_digest(header: Mapping[str, Any], other: Mapping[str, Any], path: Pat
 def _ends(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Header and end line of a part, each None where it is not there or not whole."""
     try:
+        atomic.require_file(path)
+        atomic.require_file(path.with_suffix(_TENSORS))
         with open(path, "rb") as handle:
             first = handle.readline()
             size = handle.seek(0, 2)
@@ -368,17 +374,33 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _records(path: Path, digest: str) -> Iterator[dict[str, Any]]:
-    damaged = InputError(f"{path} is damaged or not there; run the command again with --resume")
     header, end = _ends(path)
     if header is None or end is None:
-        raise damaged
+        raise _damaged(path)
     _check_digest(header, {"digest": digest}, path)
     with open(path, "rb") as handle:
-        handle.readline()
+        lines = hashlib.sha256(handle.readline())
         for _ in range(end["end"]):
-            record = _object(handle.readline())
+            lines.update(line := handle.readline())
+            record = _object(line)
             if not is_record(record):
-                raise damaged
+                raise _damaged(path)
             yield record
-        if "end" not in _object(handle.readline()):
-            raise damaged
+        is_whole = end.get("sum") in (None, lines.hexdigest()[:16])
+        if not is_whole or "end" not in _object(handle.readline()):
+            raise _damaged(path)
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged or not there; run the command again with --resume")
+
+
+def _digest_of(path: Path) -> str:
+    """16 hexadecimal digits of the bytes of a file. Raises InputError."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -241,6 +241,7 @@ def _opened(
     path: Path, kind: str | tuple[str, ...] | None, framework: str
 ) -> tuple[Any, dict[str, Any]]:
     """An open file, which must be of a kind, and its header."""
+    atomic.require_file(Path(path))
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds is not None and (what := wrong_kind.of_json(Path(path))):
         raise InputError(f"{path} {what}; {wrong_kind.needed(kinds)}")
@@ -301,6 +302,7 @@ def _open(path: Path, framework: str = "numpy") -> Any:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path} is a folder, not a safetensors file")
+        atomic.require_file(Path(path))
         with open(path, "rb"):  # the library's own message lacks the name
             pass
         return safetensors.safe_open(path, framework=framework)

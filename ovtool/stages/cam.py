@@ -335,6 +335,7 @@ def _map(maps: _Maps, run: Run) -> Made:
             int((image_maps.amax(dim=(1, 2)) == image_maps.amin(dim=(1, 2))).sum())
             for part in several
             for image_maps in part.values()
+            if image_maps.ndim == 3  # others are refused where they are written
         )
 
     job = runs.Job(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovtool.errors import UsageError
+from ovtool.errors import InputError, UsageError
 from ovtool.formats import atomic, coco, merge, parts, rle, tensors
 from ovtool.formats.images import ImageItem
 from ovtool.formats.json_sections import Entries
@@ -178,6 +178,9 @@ def finish(
         embedded: the tensors of the parts.
         places: what is written, kind to place.
         facts: `model` and `fingerprint` of the CLIP that the proposer belongs to.
+
+    Raises:
+        InputError: the embeddings of a part are missing, or are of other masks.
     """
     if "embeddings" not in places:
         return
@@ -187,6 +190,15 @@ def finish(
         "temperature": TEMPERATURE,
     }
     header = {"kind": "proposals", **facts, "settings": settings}
+    if any(part.keys() != {"embeddings", "no_object"} for part in embedded):
+        raise InputError("the parts have no embeddings; run the command again without --resume")
+    shapes = [(*part["embeddings"].shape, *part["no_object"].shape) for part in embedded]
+    if {shape[1:] for shape in shapes} != {2 * shapes[0][-1:]} or (
+        sum(shape[0] for shape in shapes) != len(dataset.annotations)
+    ):
+        raise InputError(
+            "the embeddings of the parts are not those of their masks; run the command again without --resume"
+        )
     rows = Entries(lambda: (part["embeddings"] for part in embedded))
     tensors.save(
         Path(places["embeddings"]),

@@ -84,11 +84,19 @@ def stages(
         "propose --proposer regions": lambda count, out: ovtool.propose(
             source(count), ovtool.Propose(proposer="regions"), out=out, compute=compute
         ),
+        "propose --proposer merging": lambda count, out: ovtool.propose(
+            source(count), ovtool.Propose(proposer="merging"), out=out, compute=compute
+        ),
         "segment --method patch": segment(ovtool.Patch()),
         "segment (fused)": segment(ovtool.Fused()),
         "segment --method two-stage": segment(ovtool.TwoStage(proposer="regions")),
+        "segment --method two-stage --proposer merging": segment(ovtool.TwoStage(proposer="merging")),
         "mine-pairs --proposer regions": lambda count, out: ovtool.mine_pairs(
             captions, images, matching=ovtool.Matching(proposer="regions"), limit=count, out=out, compute=compute
+        ),
+        "mine-pairs --proposer merging --region-features tokens": lambda count, out: ovtool.mine_pairs(
+            captions, images, matching=ovtool.Matching(proposer="merging", region_features="tokens"), limit=count,
+            out=out, compute=compute,
         ),
         "cam --method gradcam": lambda count, out: ovtool.cam(
             labels, ovtool.Gradcam(), images=images, limit=count, out=out, compute=compute

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,24 @@ def test_ctrl_c_ends_with_130_and_one_line():
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, "interrupted\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are other there")
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own(capsys, monkeypatch):
+    """As torch does while it takes a tensor out of a file."""
+
+    class Command:
+        def main(self, **named):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr(typer.main, "get_command", lambda app: Command())
+    assert run([]) == 130
+    assert one_line(capsys) == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "long word " * 500, "猫" * 5000])

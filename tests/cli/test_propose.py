@@ -1,12 +1,16 @@
 """`ovtool propose` on files, end to end."""
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from ovtool.cli.errors import run
+from ovtool.errors import InputError
 from ovtool.formats import coco, rle, tensors
 from ovtool.formats import images as pictures
 from ovtool.methods import regions
@@ -175,3 +179,29 @@ def test_suppression_is_kept_in_the_output(desk, photos):
     masks = [a.segmentation for a in dataset.annotations]
     overlaps = coco_mask.iou(masks, masks, [0] * len(masks)) - np.eye(len(masks))
     assert overlaps.max() <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({}, "the parts have no embeddings"),
+        ({"no_object": (3,)}, "the parts have no embeddings"),
+        ({"no_object": (3,), "embeddings": (1, 3)}, "not those of their masks"),
+        ({"no_object": (3,), "embeddings": (2, 4)}, "not those of their masks"),
+        ({"no_object": (3,), "embeddings": (2,)}, "not those of their masks"),
+        ({"no_object": (), "embeddings": (2,)}, "not those of their masks"),
+    ],
+)
+def test_embeddings_of_other_masks_are_not_written(tmp_path, own, reason):
+    """As parts that were changed by hand could have them."""
+    mask = rle.encode(np.ones((2, 2), bool))
+    entries = [coco.Annotation(k, 1, 1, mask, (0, 0, 2, 2), 4.0, 1.0) for k in (1, 2)]
+    dataset = coco.Dataset({}, [coco.Image(1, "a.png", 2, 2)], entries, stage.CATEGORIES)
+    part = tensors.Anew({k: functools.partial(torch.zeros, shape) for k, shape in own.items()})
+    places = {"embeddings": str(tmp_path / "e.safetensors")}
+    with pytest.raises(InputError, match=reason):
+        stage.finish(dataset, [part], places, {})
+    assert list(tmp_path.iterdir()) == []
+    good = {"no_object": torch.zeros(3), "embeddings": torch.zeros(2, 3)}
+    stage.finish(dataset, [good], places, {})
+    assert tensors.names(tmp_path / "e.safetensors")["embeddings"] == ("F32", (2, 3))

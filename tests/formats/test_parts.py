@@ -70,7 +70,8 @@ def test_a_part_is_read_as_written(tmp_path: Path) -> None:
     header = json.loads(lines[0])["ovtool"]
     assert (header["part"], header["start"], header["stop"], header["items"]) == (1, 4, 8, 10)
     assert header["digest"] == DIGEST and header["settings"] == SETTINGS
-    assert json.loads(lines[-1]) == {"end": 4} and len(lines) == 6
+    end = json.loads(lines[-1])
+    assert end["end"] == 4 and len(end["sum"]) == 16 and len(lines) == 6
 
 
 def test_tensors_and_note_may_be_filled_by_the_records(tmp_path: Path) -> None:
@@ -154,10 +155,49 @@ def test_a_part_with_a_damaged_record_does_not_exist_and_is_not_merged(
     assert "\n" not in str(caught.value)
     file = kept.folder / "part-00000.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    lines[2] = json.dumps(damaged) + "\n"
+    lines[-1] = json.dumps({"end": json.loads(lines[-1])["end"]}) + "\n"  # without a digest
+    file.write_text("".join(lines))
     assert kept.exists(part)
+    lines[2] = json.dumps(damaged) + "\n"
     file.write_text("".join(lines))
     assert not kept.exists(part)
+
+
+def test_a_part_that_was_changed_is_damaged(tmp_path: Path) -> None:
+    """Though each line, and the tensors of another part, could be those of a whole one."""
+    kept, cuts = fill(tmp_path, 8)
+    for part in cuts:
+        kept.write(part, [record(part.index)], {"a": torch.full((2,), float(part.index))})
+        assert kept.exists(part)
+    one, two = (kept.folder / f"part-0000{k}.safetensors" for k in (0, 1))
+    one.write_bytes(two.read_bytes())
+    assert not kept.exists(cuts[0])
+    with pytest.raises(InputError, match=r"part-00000\.safetensors is damaged .* --resume"):
+        kept.tensors(cuts[0])
+    file = kept.folder / "part-00001.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"file_name", b"file_nama", 1))
+    assert not kept.exists(cuts[1])
+    file.write_bytes(file.read_bytes().replace(b"file_nama", b"file_name", 1))
+    assert kept.exists(cuts[1])
+    text = file.read_text()
+    assert '"height":' in text
+    file.write_text(text.replace('"height":', '"height":1'))
+    assert not kept.exists(cuts[1])
+    with pytest.raises(InputError, match=r"part-00001\.jsonl is damaged .* --resume"):
+        list(kept.read(cuts[1]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("ending", ["jsonl", "safetensors"])
+def test_a_part_that_is_a_pipe_is_not_waited_for(tmp_path: Path, ending: str) -> None:
+    kept = store(tmp_path)
+    kept.write(Part(0, 0, 1), [record(0)], {"a": torch.zeros(2)})
+    file = kept.folder / f"part-00000.{ending}"
+    file.unlink()
+    os.mkfifo(file)
+    for read in (kept.exists, kept.tensors, lambda part: list(kept.read(part))):
+        with pytest.raises(InputError, match="is a pipe or a device, and no file"):
+            read(Part(0, 0, 1))
 
 
 @pytest.mark.parametrize("end", ['{"end": "4"}', '{"end": null}', '{"end": 9}', '{"end": 3}'])
