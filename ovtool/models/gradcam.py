@@ -40,8 +40,8 @@ def class_gradients(
         features = pooled(visual, rest(tokens, entered)[:, prefix:]).float()
         probabilities = activation_maps.class_probabilities(features, text, clip.logit_scale)
         scores = probabilities[0, targets]
-        each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
-        (gradients,) = torch.autograd.grad(scores, entered, each, is_grads_batched=True)
+        identity = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
+        (gradients,) = torch.autograd.grad(scores, entered, identity, is_grads_batched=True)
     return entered.detach()[:, prefix:].float(), gradients[:, 0, prefix:].float()
 
 

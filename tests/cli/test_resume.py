@@ -36,7 +36,9 @@ SEGMENT = [
 
 
 @pytest.mark.parametrize(
-    "command, seed", [(["segment", *SEGMENT], 1), (["propose"], 2)], ids=["segment", "propose"]
+    "command, seed",
+    [(["segment", *SEGMENT], 1), (["propose", "--proposer", "regions"], 2)],
+    ids=["segment", "propose"],
 )
 def test_runs_that_were_killed_and_resumed_leave_the_same_bytes(
     many, forked, content, tmp_path, command, seed
