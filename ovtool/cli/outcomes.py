@@ -42,7 +42,8 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
         output.message(f"would {verb} {output.counted(images, 'image')}{by}, into {where}")
         say_plan(outcome.plan)
     else:
-        empty = _without_masks(dataset)
+        maps = _maps(dataset)
+        empty = _without_masks(dataset) if maps is None else []
         if verb == "segment":
             words = _words(dataset)
             if not output.is_quiet():
@@ -53,9 +54,12 @@ def say(outcome: Outcome, verb: str, as_json: bool) -> None:
         if empty:
             output.message(_empty(empty, images, dataset))
         output.say_failures(failures)
-        masks = output.counted(len(dataset.annotations), "mask")
+        if maps is None:
+            made = output.counted(len(dataset.annotations), "mask")
+        else:
+            made = output.counted(maps, "map")
         output.message(
-            f"{output.counted(images, 'image')}, {masks}, {len(failures)} failed: {where}"
+            f"{output.counted(images, 'image')}, {made}, {len(failures)} failed: {where}"
         )
     if as_json and (is_plan or not is_stream):
         listed = {"words": words} if verb == "segment" else {}
@@ -138,6 +142,14 @@ def _table(words: list[dict[str, Any]], images: int) -> tuple[list[str], list[li
     if images == 1:
         return [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
     return header, rows
+
+
+def _maps(dataset: Dataset) -> int | None:
+    """How many activation maps a run wrote; None where it writes masks."""
+    own = dataset.info.get("ovtool", {})
+    if own.get("command") not in ("cam", "refine") or "masking" in own["settings"]:
+        return None
+    return sum(len(image.extra["category_ids"]) for image in dataset.images)
 
 
 def _without_masks(dataset: Dataset) -> list[str]:

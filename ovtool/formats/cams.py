@@ -8,7 +8,7 @@ run. `model` and `fingerprint` name the CLIP that made the maps, and are absent 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,7 @@ def write(
     twice, a map that is missing, of another number than the image's categories, not finite or not in
     [0, 1].
     """
-    stored = {
-        image_id: maps_of_image.detach().cpu().half() for image_id, maps_of_image in maps.items()
-    }
+    stored = tensors.Anew({image_id: partial(_half, maps, image_id) for image_id in maps})
     cams = Cams(
         tuple(images),
         tuple(categories),
@@ -115,8 +113,13 @@ def write(
         header["settings"]["asked"] = asked
     if fingerprint is not None:
         header |= {"model": model, "fingerprint": fingerprint}
-    tensors.save(Path(path), {f"cam/{key}": value for key, value in stored.items()}, header)
+    named = tensors.Anew({f"cam/{key}": read for key, read in stored.read.items()})
+    tensors.save(Path(path), named, header)
     return cams
+
+
+def _half(maps: Mapping[int, Tensor], image_id: int) -> Tensor:
+    return maps[image_id].detach().cpu().half()
 
 
 def read(path: Path) -> Cams:

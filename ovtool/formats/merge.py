@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ovtool.errors import InputError, MismatchError
 from ovtool.formats import coco, differences, parts, rle
 from ovtool.formats.parts import Part, PartStore, Record
-
-if TYPE_CHECKING:
-    import torch
+from ovtool.formats.tensors import Anew
 
 
 class AllFailed(InputError):
@@ -85,7 +83,7 @@ class Pieces:
         for store, part in self.kept:
             yield from store.read(part)
 
-    def tensors(self) -> list[Mapping[str, torch.Tensor]]:
+    def tensors(self) -> list[Anew[str]]:
         """The tensors of each part."""
         return [store.tensors(part) for store, part in self.kept]
 
@@ -174,7 +172,7 @@ def dataset_of(
 
 def write(
     dataset: coco.Dataset,
-    tensors: Sequence[Mapping[str, torch.Tensor]],
+    tensors: Sequence[Anew[str]],
     output: Output,
     target: str,
 ) -> None:
@@ -186,7 +184,7 @@ def write(
     else:
         from ovtool.formats import cams
 
-        of_image = {name: maps for part in tensors for name, maps in part.items()}
+        of_image = {name: read for part in tensors for name, read in part.read.items()}
         cams.write(
             Path(target),
             [
@@ -200,7 +198,7 @@ def write(
                 for image in dataset.images
             ],
             dataset.categories,
-            {image.id: of_image[image.file_name] for image in dataset.images},
+            Anew({image.id: of_image[image.file_name] for image in dataset.images}),
             output.facts["settings"],
             model=output.facts["model"],
             fingerprint=output.facts["fingerprint"],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import atomic, differences, schema, strict_json, tensors
@@ -27,9 +27,6 @@ from ovtool.formats.records import image_ids as image_ids
 from ovtool.formats.records import image_record as image_record
 from ovtool.formats.records import is_record as is_record
 from ovtool.formats.records import with_source_ids as with_source_ids
-
-if TYPE_CHECKING:  # parts of COCO are read without it
-    import torch
 
 _logger = logging.getLogger("ovtool")
 _NAME = re.compile(r"part-(\d{5,})\.jsonl")
@@ -163,13 +160,15 @@ class PartStore:
         and MismatchError for one of another run."""
         return _records(self._path(part), self.digest)
 
-    def tensors(self, part: Part) -> dict[str, torch.Tensor]:
-        """The tensors of a part; none is {}. Raises InputError."""
+    def tensors(self, part: Part) -> tensors.Anew[str]:
+        """The tensors of a part, each read whenever it is asked for. Raises InputError."""
         path = self._path(part)
         _, end = _ends(path)
         if end is None:
             raise InputError(f"{path} is damaged or not there; run the command again with --resume")
-        return tensors.load(path.with_suffix(_TENSORS), "part")[1] if end.get("tensors") else {}
+        if not end.get("tensors"):
+            return tensors.Anew({})
+        return tensors.stored(path.with_suffix(_TENSORS), "part")
 
     def note(self, part: Part) -> dict[str, Any]:
         """What ``write`` was told to keep with a part; nothing is {}."""

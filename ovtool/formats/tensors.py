@@ -8,10 +8,13 @@ for masks and labels) and ``settings``.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import safetensors
@@ -19,13 +22,18 @@ from numpy.typing import NDArray
 
 from ovtool.errors import InputError, MismatchError, UsageError
 from ovtool.formats import atomic, schema, strict_json, wrong_kind
+from ovtool.formats.json_sections import Entries
 
 if TYPE_CHECKING:  # a header is read without it
     import torch
 
 FORMAT = 1
 _KEY = "ovtool"
-_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+# as torch names them, in the order in which the library lays them out
+_DTYPES = {
+    "I64": "int64", "F64": "float64", "F32": "float32", "I32": "int32", "BF16": "bfloat16", "F16": "float16",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 _HEADER: schema.Schema = {"model?": str, "fingerprint?": str, "settings": dict}
 _CATEGORIES: schema.Schema = [{"id": schema.ID, "name": str}]
 _IMAGE: schema.Schema = {
@@ -53,6 +61,23 @@ SETTINGS: Mapping[str, schema.Schema] = {
 }  # fmt: skip
 
 Array: TypeAlias = "torch.Tensor | NDArray[Any]"
+_Name = TypeVar("_Name")
+
+
+@dataclass(frozen=True, eq=False)
+class Anew(Mapping[_Name, "torch.Tensor"]):
+    """Tensors that are never all in memory: each is read anew whenever it is asked for."""
+
+    read: Mapping[_Name, Callable[[], torch.Tensor]]
+
+    def __getitem__(self, name: _Name) -> torch.Tensor:
+        return self.read[name]()
+
+    def __iter__(self) -> Iterator[_Name]:
+        return iter(self.read)
+
+    def __len__(self) -> int:
+        return len(self.read)
 
 
 def check_stdout() -> None:
@@ -64,34 +89,59 @@ def check_stdout() -> None:
         )
 
 
-def save(path: Path, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
+def save(path: Path, tensors: Mapping[str, Array | Entries], header: Mapping[str, Any]) -> None:
     """Writes tensors of any shape, dtype and device, atomically and with the same bytes each time; to
-    stdout for ``-``.
+    stdout for ``-``. They are the bytes that `safetensors.torch.save` makes, but no two tensors need be in memory at
+    once: each is asked for twice, for the beginning of the file and for its own place.
 
-    ``header`` must have a ``kind``; ``format`` is set here, ``settings`` is {} if not given.
+    ``Entries`` are the pieces of one tensor along its first axis. ``header`` must have a ``kind``; ``format`` is set
+    here, ``settings`` is {} if not given.
 
     Raises:
         InputError: the file cannot be written.
-        ValueError: no kind, or a header that JSON cannot hold.
+        ValueError: no kind, a header that JSON cannot hold, or a tensor of a type that is not read.
     """
-    import safetensors.torch
-
     if not isinstance(header.get("kind"), str):
         raise ValueError("the header of a safetensors file needs a kind")
     text = atomic.canonical_json({"settings": {}, **header, "format": FORMAT})
-    # copies, where views share their memory, which safetensors does not store
-    plain = {name: _tensor(tensors[name]) for name in sorted(tensors)}
-    seen: set[int] = set()
-    for name, tensor in plain.items():
-        storage = tensor.untyped_storage()
-        if tensor.numel() and (
-            storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.itemsize
-        ):
-            plain[name] = tensor.clone()
-        seen.add(storage.data_ptr())
-    data = safetensors.torch.save(plain, metadata={_KEY: text})
+    shapes = {name: _dtype_and_shape(tensors[name]) for name in tensors}
+    order = sorted(shapes, key=lambda name: (list(_DTYPES).index(shapes[name][0]), name))
+    listed: dict[str, Any] = {"__metadata__": {_KEY: text}}
+    stop = 0
+    for name in order:
+        dtype, shape, size = shapes[name]
+        listed[name] = {"dtype": dtype, "shape": shape, "data_offsets": [stop, stop := stop + size]}
+    beginning = atomic.plain_json(listed).encode()
+    beginning += b" " * (-len(beginning) % 8)
     atomic.remove_stale(Path(path))
-    atomic.write_bytes(Path(path), data)
+    with atomic.writing(Path(path)) as file:
+        file.write(len(beginning).to_bytes(8, "little") + beginning)
+        for name in order:
+            for piece in _pieces(tensors[name]):
+                file.write(_bytes(piece))
+
+
+def _pieces(tensor: Array | Entries) -> Iterator[torch.Tensor]:
+    for piece in tensor if isinstance(tensor, Entries) else [tensor]:
+        yield _tensor(piece)
+
+
+def _dtype_and_shape(tensor: Array | Entries) -> tuple[str, list[int], int]:
+    """The type of a tensor as the file names it, its shape, and its size in bytes."""
+    seen = [(piece.dtype, list(piece.shape), piece.nbytes) for piece in _pieces(tensor)]
+    dtype, shape, _ = seen[0]
+    if isinstance(tensor, Entries):
+        shape = [sum(own[0] for _, own, _ in seen), *shape[1:]]
+    names = [name for name, own in _DTYPES.items() if str(dtype) == f"torch.{own}"]
+    if not names:
+        raise ValueError(f"tensors of {dtype} are not stored")
+    return names[0], shape, sum(size for _, _, size in seen)
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -124,6 +174,38 @@ def load(
     handle, header = _opened(path, kind, "pt")
     _check_types(path, handle)
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+
+
+def stored(path: Path, kind: str) -> Anew[str]:
+    """The tensors of a file of a kind, each read from it whenever it is asked for. Raises as `load`."""
+    _check_types(path, _opened(path, kind, "numpy")[0])
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(length))
+    del entries["__metadata__"]
+    return Anew(
+        {
+            name: partial(_read, path, entry["dtype"], tuple(entry["shape"]), start + 8 + length)
+            for name, entry in entries.items()
+            for start in entry["data_offsets"][:1]
+        }
+    )
+
+
+def _read(path: Path, dtype: str, shape: tuple[int, ...], start: int) -> torch.Tensor:
+    """A tensor that begins at some byte of a file."""
+    import torch
+
+    tensor = torch.empty(shape, dtype=getattr(torch, _DTYPES[dtype]))
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            size = file.readinto(_bytes(tensor))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if size < tensor.nbytes:
+        raise InputError(f"{path} has been changed while it was read; run the command again")
+    return tensor
 
 
 def not_finite(path: Path) -> list[str]:
@@ -181,14 +263,12 @@ def fingerprint(tensors: Mapping[str, Array]) -> str:
     It depends neither on the order of the tensors, nor on their device or memory layout, nor on the
     file that they came from.
     """
-    import torch
-
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = _tensor(tensors[name])
         described = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(atomic.canonical_json(described).encode() + b"\n")
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ovtool.errors import UsageError
 from ovtool.formats import atomic, coco, merge, parts, rle, tensors
 from ovtool.formats.images import ImageItem
+from ovtool.formats.json_sections import Entries
 from ovtool.inputs import asked as requests
 from ovtool.inputs import images as image_inputs
 from ovtool.models import resolve
@@ -186,9 +187,12 @@ def finish(
         "temperature": TEMPERATURE,
     }
     header = {"kind": "proposals", **facts, "settings": settings}
-    rows = torch.cat([part["embeddings"] for part in embedded])
-    kept = {"embeddings": rows, "no_object": embedded[0]["no_object"]}
-    tensors.save(Path(places["embeddings"]), kept, header)
+    rows = Entries(lambda: (part["embeddings"] for part in embedded))
+    tensors.save(
+        Path(places["embeddings"]),
+        {"embeddings": rows, "no_object": embedded[0]["no_object"]},
+        header,
+    )
 
 
 def _clip(model: str | None, device: torch.device) -> Clip | None:

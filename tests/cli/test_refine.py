@@ -52,7 +52,7 @@ def test_background_prompts_are_written_and_used(maps, capsys):
     prompts = ["--background-prompts", "cams.background.safetensors", "--epochs", "1"]
     line = ["refine", *maps, "--apply", "prompts,affinity", *prompts, "-o", "r.safetensors"]
     assert run(line) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == "3 images, 0 masks, 0 failed: r.safetensors"
+    assert capsys.readouterr().err.splitlines()[-1] == "3 images, 4 maps, 0 failed: r.safetensors"
     assert cams.read(Path("r.safetensors")).model == "tiny"
     assert (
         run(["refine", "r.safetensors", *maps[1:], "--apply", "pamr,crf", "--confidence", "0.5"])

@@ -1,9 +1,12 @@
 """safetensors with one key: same bytes each time, and clear words for every wrong file."""
 
+import functools
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ import safetensors.torch
 import torch
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import tensors
+from ovtool.formats import atomic, tensors
+from ovtool.formats.json_sections import Entries
 
 HEADER = {"kind": "pacl", "model": "tiny", "fingerprint": "0123", "settings": {"b": 1, "a": "é"}}
 
@@ -43,6 +47,70 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         assert found[name].dtype == expected.dtype and torch.equal(found[name], expected)
     assert tensors.names(path)["brain"] == ("BF16", (3, 4))
     assert tensors.load(path, ("cams", "pacl"))[0]["kind"] == "pacl"
+
+
+def test_the_bytes_are_those_of_the_library(tmp_path: Path) -> None:
+    names = (
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+    )
+    every = {f'{name}/é"\n\x7f\x01': torch.arange(3, dtype=getattr(torch, name)) for name in names}
+    given = {**some(), **every}
+    whole = {
+        name: torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array.clone()
+        for name, array in given.items()
+    }
+    whole = {name: tensor.contiguous() for name, tensor in sorted(whole.items())}
+    text = atomic.canonical_json({**HEADER, "format": 1})
+    expected = safetensors.torch.save(whole, metadata={"ovtool": text})
+    path = tmp_path / "x.safetensors"
+    tensors.save(path, given, HEADER)
+    assert path.read_bytes() == expected
+    again = tmp_path / "y.safetensors"
+    read = tensors.stored(path, "pacl")
+    tensors.save(again, {**read, "tied": Entries(lambda: iter(read["tied"].split(2)))}, HEADER)
+    assert again.read_bytes() == expected
+
+
+def test_few_tensors_are_held_at_once(tmp_path: Path) -> None:
+    """Of a hundred tensors of 1 MB each no two are there at the same time."""
+    held: set[int] = set()
+    most = 0
+
+    def read(number: int) -> torch.Tensor:
+        nonlocal most
+        tensor = torch.full((2**18,), float(number))
+        held.add(number)
+        weakref.finalize(tensor, held.discard, number)
+        most = max(most, len(held))
+        return tensor
+
+    path = tmp_path / "x.safetensors"
+    many: dict[str, Any] = {f"{k:02d}": functools.partial(read, k) for k in range(50)}
+    many["rows"] = lambda: Entries(lambda: (read(k)[None] for k in range(50, 100)))
+    tensors.save(path, tensors.Anew(many), HEADER)
+    assert most <= 2
+    header, found = tensors.load(path, "pacl")
+    assert found["rows"].shape == (50, 2**18) and found["07"][3] == 7 and found["rows"][3, 1] == 53
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tensors.save(path, {"a": torch.ones(9)}, HEADER)
+    read = tensors.stored(path, "pacl")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="changed while it was read"):
+        read["a"]
+    path.unlink()
+    with pytest.raises(InputError, match="cannot read"):
+        read["a"]
 
 
 def test_nan_and_infinities_are_found_in_all_types(tmp_path: Path) -> None:

@@ -99,6 +99,27 @@ def test_what_reads_masks_needs_little_more_memory_for_fifteen_times_the_images(
         assert peaks[1500][command] <= 1.1 * before, (command, peaks)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is told otherwise there")
+def test_maps_are_merged_one_by_one(tmp_path):
+    """3,000 images with 32 KB of maps each are 100 MB, and need no more memory than a hundred do."""
+    facts = {"settings": {"method": "given"}, "model": None, "fingerprint": None, "failures": []}
+    settings = {"output": merge.Output("cams", facts=facts).entry(), "beside": {}}
+    preface = merge.preface({"ovtool": {"command": "cam"}}, [coco.Category(1, "word")])
+    peaks = []
+    for images in (100, 3000):
+        store = parts.PartStore(tmp_path / f"{images}.parts", "d", settings, preface)
+        for part in parts.cut(images, 100):
+            names = [f"{name}.png" for name in range(part.start, part.stop)]
+            records = [parts.image_record(name, 8, 8, [], category_ids=[1]) for name in names]
+            store.write(
+                part, records, {name: np.zeros((1, 128, 128), np.float16) for name in names}
+            )
+        out = tmp_path / f"{images}.safetensors"
+        peaks.append(peak(tmp_path, ["merge", str(store.folder), "-o", str(out)]))
+        assert out.stat().st_size > images * 32768
+    assert peaks[1] <= 1.1 * peaks[0], peaks
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to keep memory")
 def test_a_command_uses_freed_memory_again():
     """A large piece that is freed and asked for again comes without new pages, unless the user's setting holds."""
