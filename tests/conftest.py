@@ -1,5 +1,6 @@
 """A small CLIP at random weights, and a folder of small images, for the rooms that work on both."""
 
+import functools
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ovtool.formats import coco, label_maps, rle
 from ovtool.models import clip as clips
+from ovtool.models import nouns
 from ovtool.settings.option import fields
 from ovtool.settings.segment import Drawn, Fused, Patch, Trained, TwoStage
 from ovtool.settings.shared import Compute, Run, Source
@@ -45,6 +47,14 @@ def own_log():
     yield
     logger.propagate, logger.handlers[:] = kept[:2]
     logger.setLevel(kept[2])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tagger():
+    """The bundled tagger is loaded once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nouns, "load", functools.cache(nouns.load))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -71,18 +71,27 @@ def cache(tmp_path_factory):
     ],
 )
 def test_commands_and_code_run(document, tmp_path, cache, forks):
-    """As a newcomer would run them, but with no network, and with this tree's ovtool; only in the README does
-    every command start anew."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    """As a newcomer would run them, but with no network, and with this tree's ovtool, whose start is quick."""
+    run_as_newcomer(document, tmp_path, cache, [str(forks)])
+
+
+@pytest.mark.slow
+def test_the_readme_runs_with_the_program_that_is_installed(tmp_path, cache):
+    run_as_newcomer(README, tmp_path, cache)
+
+
+def run_as_newcomer(document, folder, cache, programs=()):
+    """Runs the code of a document in a folder; `programs` are folders that come first on the PATH."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
     places = {"PYTHONPATH": str(ROOT), "OVTOOL_CACHE": str(cache)}
     environment = {**os.environ, **places, "HF_HUB_OFFLINE": "1"}
-    programs = [str(forks)] * (document != README) + [str(Path(sys.executable).parent)]
-    environment["PATH"] = os.pathsep.join([*programs, environment["PATH"]])
+    path = [*programs, str(Path(sys.executable).parent), environment["PATH"]]
+    environment["PATH"] = os.pathsep.join(path)
     environment.pop("OVTOOL_MODEL", None)
     script = code(document, "sh") + '\npython -c "$1"\n'
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script, "bash", code(document, "python")],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,

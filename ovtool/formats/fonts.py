@@ -45,21 +45,21 @@ def pieces(text: str) -> tuple[Piece, ...]:
         return (Piece(text),)
     if (file := find(text)) is not None:
         return (Piece(text, file),)
-    found: list[Piece] = []
+    parts: list[Piece] = []
     for cluster in _clusters(text):
-        last = found[-1] if found else None
+        last = parts[-1] if parts else None
         if last is not None and (cluster.isspace() or _has(last.font, cluster)):
-            found[-1] = Piece(last.text + cluster, last.font)
+            parts[-1] = Piece(last.text + cluster, last.font)
             continue
         file = None if is_plain(cluster) else find(cluster)
         kept = cluster if file is not None else _without_accents(cluster).lstrip()
         if last is not None and last.font == file:
-            found[-1] = Piece(last.text + kept, file)
+            parts[-1] = Piece(last.text + kept, file)
         elif kept:
-            found.append(Piece(kept, file))
-    if found:
-        found[-1] = Piece(found[-1].text.rstrip(), found[-1].font)
-    return tuple(found)
+            parts.append(Piece(kept, file))
+    if parts:
+        parts[-1] = Piece(parts[-1].text.rstrip(), parts[-1].font)
+    return tuple(parts)
 
 
 def is_from_right(text: str) -> bool:

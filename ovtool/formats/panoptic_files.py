@@ -122,16 +122,16 @@ def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
     return ids
 
 
-def has_zero(one: Segmented, ids: NDArray[np.int64]) -> bool:
+def has_zero(entry: Segmented, ids: NDArray[np.int64]) -> bool:
     """Whether the black pixels of the PNG of an image, whose pixels have the ids (H, W), are its segment with the id 0.
     Raises InputError where that has another area."""
-    zero = next((segment for segment in one.segments if segment["id"] == 0), None)
+    zero = next((segment for segment in entry.segments if segment["id"] == 0), None)
     black = int((ids == 0).sum())
     if zero is None or not black:
         return False
     if zero.get("area") != black:
         raise InputError(
-            f"{one.spot} has a segment with the id 0, and {one.png} {black} pixels of that colour, which is "
+            f"{entry.spot} has a segment with the id 0, and {entry.png} {black} pixels of that colour, which is "
             "that of no segment; number segments from 1"
         )
     return True
@@ -182,25 +182,27 @@ def _png(
     return folder / slashed
 
 
-def _masks(file: Panoptic, one: Segmented) -> dict[int, rle.Rle]:
+def _masks(file: Panoptic, entry: Segmented) -> dict[int, rle.Rle]:
     """The masks of segments by their ids, of those that have a pixel."""
-    ids = {segment["id"] for segment in one.segments}
-    rgb = images.read_rgb(one.png)
-    if rgb.shape[:2] != (one.image.height, one.image.width):
+    ids = {segment["id"] for segment in entry.segments}
+    rgb = images.read_rgb(entry.png)
+    if rgb.shape[:2] != (entry.image.height, entry.image.width):
         raise InputError(
-            f"{one.png} has {rgb.shape[1]} x {rgb.shape[0]} pixels, but its image {one.image.width} x "
-            f"{one.image.height}; write it at the size of the image"
+            f"{entry.png} has {rgb.shape[1]} x {rgb.shape[0]} pixels, but its image {entry.image.width} x "
+            f"{entry.image.height}; write it at the size of the image"
         )
     canvas = segment_ids(rgb)
     strange = np.setdiff1d(canvas, [0, *ids])
     if strange.size:
         raise InputError(
-            f"{one.png} has pixels of the segment {strange[0]}, which {one.spot} does not list; add it there"
+            f"{entry.png} has pixels of the segment {strange[0]}, which {entry.spot} does not list; add it there"
         )
-    file.repairs.update({coco_repair.ZEROS: 1} if has_zero(one, canvas) else {})
+    file.repairs.update({coco_repair.ZEROS: 1} if has_zero(entry, canvas) else {})
     masks = rle.encode_label_map(canvas, sorted(ids))
     empty = len(ids - masks.keys())
     if empty and not masks:
-        raise InputError(f"{one.png} has no pixel of the {empty} segments of {one.spot}; mend it")
+        raise InputError(
+            f"{entry.png} has no pixel of the {empty} segments of {entry.spot}; mend it"
+        )
     file.repairs.update({coco_repair.EMPTY: empty} if empty else {})
     return masks

@@ -321,3 +321,8 @@ def _identity(path: Path) -> list[object]:
         handle.seek(max(size - _ENDS, 0))
         digest.update(handle.read(_ENDS))
     return [size, digest.hexdigest()[:16]]
+
+
+def stem_of(source: str) -> str:
+    """The name of a file without its ending, or of a data set: `voc-train` for voc:train."""
+    return Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")

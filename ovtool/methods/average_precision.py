@@ -97,7 +97,7 @@ class Precision:
 
     def sampled(self, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """`ap` and `ap_50` of samples (`methods.bootstrap.Measure`): float64 (S,) each."""
-        most = max((len(one.images) for one in self.matches), default=0)
+        most = max((len(matches.images) for matches in self.matches), default=0)
         step = max(1, _SAMPLES // max(most, 1))
         blocks = [
             self._sampled(times[start : start + step]) for start in range(0, len(times), step)

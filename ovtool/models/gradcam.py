@@ -54,8 +54,8 @@ def _score_gradients(
     features = pooled(clip.model.visual, patches).float()
     probabilities = activation_maps.class_probabilities(features, text, clip.logit_scale)
     scores = probabilities[0, targets]
-    each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
-    (gradients,) = torch.autograd.grad(scores, by, each, is_grads_batched=True)
+    identity = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
+    (gradients,) = torch.autograd.grad(scores, by, identity, is_grads_batched=True)
     return gradients
 
 

@@ -57,7 +57,8 @@ class Settings:
     head's hidden layer, 0 for none. side: the shorter side, in pixels, of an image that it sees. start: one
     of `STARTS`; all but `random` are for the CLIP's own patches.
 
-    Raises UsageError for what cannot be meant.
+    Raises UsageError for an unknown backbone or start, for a start that timm's backbone has no words for, and
+    for the CLIP's own tower fine-tuned.
     """
 
     backbone: str = "clip"

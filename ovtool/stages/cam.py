@@ -133,7 +133,7 @@ def run(
             "out with --workers or --shard"
         )
     place = devices.choose(compute.device)
-    target = str(out or f"{_stem(source)}.cams.safetensors")
+    target = str(out or f"{requests.stem_of(source)}.cams.safetensors")
     outputs = _checked_outputs(target, method, run)
     _check_files(method)
     listed = label_inputs.read(source, folder, classes, limit)
@@ -361,7 +361,3 @@ def _map(maps: _Maps, run: Run) -> Made:
         failures=outcome.failures,
         shard=outcome.shard,
     )
-
-
-def _stem(source: str) -> str:
-    return source.replace(":", "-") if not Path(source).exists() else Path(source).resolve().stem

@@ -237,5 +237,5 @@ def _background_prompts(
 def _default_out(pairs: str, kind: MaskPrompts | BackgroundPrompts) -> str:
     if isinstance(kind, BackgroundPrompts):
         return f"{Path(pairs).stem.removesuffix('.cams')}.background.safetensors"
-    stem = pairs.replace(":", "-") if not Path(pairs).exists() else Path(pairs).resolve().stem
-    return f"{stem.removesuffix('.pairs') if pairs != '-' else 'pairs'}.prompts.safetensors"
+    stem = "pairs" if pairs == "-" else requests.stem_of(pairs).removesuffix(".pairs")
+    return f"{stem}.prompts.safetensors"

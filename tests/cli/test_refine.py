@@ -129,9 +129,9 @@ def test_bad_input_is_told_in_one_line(fails, maps, photos):
 @pytest.mark.parametrize(
     "command, checkpoint",
     [
-        (["tune-prompts", "--kind", "background", "--steps", "20"], ""),
+        (["tune-prompts", "--kind", "background", "--steps", "6"], ""),
         (
-            ["refine", "--apply", "prompts", "--refine-weight", "0", "--epochs", "20"]
+            ["refine", "--apply", "prompts", "--refine-weight", "0", "--epochs", "6"]
             + ["--background-score", "otsu"],
             ".generator.safetensors",
         ),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ovtool.formats import coco
 
-IMAGES, PART_SIZE, KILLS = 12, 2, 10
+IMAGES, PART_SIZE, KILLS = 12, 2, 6
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ SEGMENT = [
 
 
 @pytest.mark.parametrize(
-    "command, seed", [(["segment", *SEGMENT], 1), (["propose"], 2)], ids=["segment", "propose"]
+    "command, seed",
+    [(["segment", *SEGMENT], 1), (["propose", "--proposer", "regions"], 2)],
+    ids=["segment", "propose"],
 )
 def test_runs_that_were_killed_and_resumed_leave_the_same_bytes(
     many, forked, content, tmp_path, command, seed
@@ -66,7 +68,7 @@ def test_runs_that_were_killed_and_resumed_leave_the_same_bytes(
             again = ["--resume", "--overwrite"] if "o.json" in left else ["--resume"]
             assert forked(folder, [*line, *again]) == 3
         assert content(folder) == expected
-    assert in_the_middle >= 3
+    assert in_the_middle >= 2
 
 
 @pytest.mark.parametrize(

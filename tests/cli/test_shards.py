@@ -26,7 +26,10 @@ CASES = {
     "segment": ["segment", "scenes/images/demo", "--classes", "cow,apple", "--overlays", "seen"],
     "propose": ["propose", "scenes/images/demo", "--proposer", "tiny", "--save-embeddings", "e.st"],
     "mine-pairs": ["mine-pairs", "--captions", SAYS, *SCENES[1:], "--crops", "crops.tar"],
-    "mine-pairs-folder": ["mine-pairs", "--captions", SAYS, *SCENES[1:], "--crops", "crops"],
+    "mine-pairs-folder": [
+        *["mine-pairs", "--captions", SAYS, *SCENES[1:], "--crops", "crops"],
+        *["--proposals", "proposals.json"],
+    ],
     "cam": ["cam", "--labels", *SCENES],
     "refine": [
         "refine",
@@ -39,6 +42,7 @@ CASES = {
     ],
     "refine-maps": ["refine", "cams.safetensors", *SCENES[1:], "--apply", "pamr"],
 }
+GIVEN = ("scenes", "cams.safetensors", "proposals.json")
 OUT = {"cam": "x.safetensors", "refine-maps": "x.safetensors"}
 
 
@@ -53,6 +57,8 @@ def scenes(tmp_path_factory, text_cache):
         make = ["data", "make", "collage", "scenes", "--count", str(COUNT), "--size", "64"]
         assert run(make) == 0
         assert run(["cam", "--labels", *SCENES, "-o", "cams.safetensors"]) == 0
+        few = ["--proposer", "regions", "--max-proposals", "5", "-o", "proposals.json"]
+        assert run(["propose", "scenes/images/demo", *few]) == 0
     finally:
         os.chdir(here)
         os.environ.clear()
@@ -62,7 +68,7 @@ def scenes(tmp_path_factory, text_cache):
 
 @pytest.fixture
 def at(desk, scenes, monkeypatch):
-    """Goes to a new folder with the scenes; its files by name, but for the scenes."""
+    """Goes to a new folder with the scenes."""
 
     def go(name):
         shutil.copytree(scenes, desk / name)
@@ -75,7 +81,7 @@ def content(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.parts[len(folder.parts)] not in ("scenes", "cams.safetensors")
+        if path.is_file() and path.parts[len(folder.parts)] not in GIVEN
     }
 
 

@@ -199,7 +199,7 @@ def test_bad_input_is_told_in_one_line(fails, spoken, photos, captioned, desk):
 
 
 def test_killed_and_resumed_it_writes_the_same_bytes(spoken, trained_and_resumed):
-    options = ["--steps", "40", "--cache", "off", "--nouns", "--save-every", "1"]
+    options = ["--steps", "6", "--cache", "off", "--nouns", "--save-every", "1"]
     whole = trained_and_resumed(["train-pacl", *spoken, *options])
     assert sorted(whole) == ["whole.png", "whole.safetensors"]
 

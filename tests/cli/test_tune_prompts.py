@@ -205,7 +205,7 @@ def test_bad_input_is_told_in_one_line(fails, pairs, photos):
 
 @pytest.mark.parametrize("train", ["prompts", "tower"])
 def test_killed_and_resumed_it_writes_the_same_bytes(pairs, trained_and_resumed, train):
-    options = ["--train", train, "--steps", "12", "--batch-size", "3", "--save-every", "1"]
+    options = ["--train", train, "--steps", "5", "--batch-size", "3", "--save-every", "1"]
     whole = trained_and_resumed(
         ["tune-prompts", *pairs, *options], ".tower" if train == "tower" else ""
     )
