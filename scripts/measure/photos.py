@@ -9,7 +9,8 @@ of the bootstrap over photographs. `--split train`, the default, is what `photo`
 comparisons on folds and for trying the script; `--final` reads `val`, on which nothing is chosen, and appends a
 line to the log in `photos.md`. `--ridge` adds ridge regression (`ridge.py`) to the patches, as the trial did;
 `--keep` writes the outcomes of the photographs to a file, and `--against` reads such a file and prints how much higher
-the figures are than those. `--left-out` names words whose pixels are counted by themselves.
+the figures are than those. `--left-out` names words whose pixels are counted by themselves. `--competitors` compares lists
+of words that compete with the words asked for, and prints a Markdown table.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from ovtool.formats import rle
 from ovtool.methods import bootstrap
 from ovtool.methods.bootstrap import ImageCounts, Interval, Measure
 from ovtool.models import clip as clips
-from ovtool.models import dense_scores, text
+from ovtool.models import dense_scores, sources, text
 
 LOG = Path(__file__).with_suffix(".md")
 THINGS = 80  # the first of the names
@@ -50,6 +51,10 @@ COMPETITORS = (
     "water",
     "dirt",
     "table",
+)
+
+DRAWS = (
+    5  # of a word that is there and one that is not, for each photograph, where lists are compared
 )
 
 COLUMNS = (
@@ -148,23 +153,67 @@ def outcome(
         counts(maps, everything, truth.labels, len(names)),
         bool(things[whole.argmax()]) if things.any() else None,
         (whole, things),
-        *_absent(maps, names, truth.labels, there, seed),
+        *absent(maps, names, truth.labels, there, seed, COMPETITORS),
     )
 
 
-def _absent(
-    maps: Tensor, names: Sequence[str], labels: Tensor, there: Tensor, seed: int
+def absent(
+    maps: Tensor,
+    names: Sequence[str],
+    labels: Tensor,
+    there: Tensor,
+    seed: int,
+    competitors: Sequence[str],
 ) -> tuple[float, float, float]:
-    """The last three figures of an outcome: of a word that is there, one that is not, and `COMPETITORS`."""
+    """The last three figures of an outcome: of a word that is there, one that is not, and words that compete."""
     rng = np.random.default_rng(seed)
     present, missing = (rng.choice(np.flatnonzero(side)) for side in (there, ~there))
-    others = [names.index(name) for name in COMPETITORS]
+    others = [names.index(name) for name in competitors]
     rows = [int(missing), int(present), *(row for row in others if row not in (missing, present))]
     named = maps[rows].argmax(0)
     truth, claimed = labels == int(present), (named == 1) & (labels < len(names))
     hits = float((truth & claimed).sum())
     precision = hits / float(claimed.sum()) if claimed.any() else float("nan")
     return float((named == 0).float().mean()), precision, hits / float(truth.sum())
+
+
+def competitors(model: Measured, words: Tensor, names: list[str], read: Sequence[Truth]) -> str:
+    """How lists of words that compete fare, each against the list that the model recommends."""
+    file = sources.bundled_folder() / "photo.recommended.json"
+    own = json.loads(file.read_text(encoding="utf-8"))["words"]["background"].split(",")
+    lists: dict[str, Sequence[str]] = {
+        f"the {len(own)} that are recommended": own,
+        f"the first {len(own) // 2} of them": own[: len(own) // 2],
+        f"the {len(COMPETITORS)} of `photos.py`": COMPETITORS,
+        f"person and all {len(names) - THINGS} of stuff": [*names[THINGS:], "person"],
+        "none": (),
+    }
+    values: dict[str, list[Tensor]] = {name: [] for name in lists}
+    for number, truth in enumerate(read):
+        pixels = dense_scores.prepare(model.clip, truth.rgb, model.short_side)
+        scores = (clips.patch_features(model.clip, pixels)[0] @ words.T).permute(2, 0, 1)
+        maps = interpolate(scores[None], truth.labels.shape, mode="bilinear")[0]
+        there = truth.labels[truth.labels < len(names)].long().bincount(minlength=len(names)) > 0
+        for name, others in lists.items():
+            seeds = range(DRAWS * number, DRAWS * (number + 1))
+            rows = [absent(maps, names, truth.labels, there, seed, others) for seed in seeds]
+            values[name].append(torch.tensor(rows).nanmean(0))
+    means = {
+        name: [_mean(column) for column in torch.stack(rows).T.tolist()]
+        for name, rows in values.items()
+    }
+    lines = ["| words that compete | absent | precision | recall |", "|---|---|---|---|"]
+    for name, measured in means.items():
+        cells = []
+        for before, after in zip(next(iter(means.values())), measured, strict=True):
+            value = bootstrap.intervals(after, len(read), SAMPLES)[""]
+            more = bootstrap.intervals(bootstrap.difference(before, after), len(read), SAMPLES)[""]
+            ends = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+            if before is not after:
+                ends = f"{value.value:.3f}, {more.value:+.3f} [{more.low:.3f}, {more.high:.3f}]"
+            cells.append(ends)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def mean_average_precision(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
@@ -268,6 +317,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="file for the outcomes of the photographs")
     parser.add_argument("--against", type=Path, nargs="*", default=[], help="files of --keep")
     parser.add_argument("--left-out", type=Path, help="words of train_photo.py --leave-out")
+    parser.add_argument("--competitors", action="store_true", help="compare lists of words")
     parser.add_argument("--split", default="train", choices=("train",))
     parser.add_argument("--limit", type=int, help="of the photographs, for a trial of the script")
     parser.add_argument(
@@ -281,6 +331,9 @@ def main() -> None:
     )
     names, photographs = truths(options.folder, "val" if options.final else options.split)
     words = text.embed_words(model.clip, names, "one")
+    if options.competitors:
+        print(competitors(model, words, names, photographs[: options.limit]))
+        return
     outcomes = [
         outcome(model, words, names, truth, seed)
         for seed, truth in enumerate(photographs[: options.limit])
