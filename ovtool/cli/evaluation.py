@@ -1,140 +1,46 @@
-"""The tables of `evaluate`: what each metric prints of a result."""
+"""The tables that `evaluate` prints of a result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ovtool.cli import output
+from ovtool.formats.scores import OF_METRIC, Measures
 from ovtool.settings import option, protocols
 from ovtool.settings.evaluate import Metric, Recall, Seeds
 
 LOWEST = 10  # images that the table of --per-image shows
 Rows = list[tuple[str, ...]]
-Names = tuple[tuple[str, str], ...]  # what the table calls a measure, and its key in the result
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What a metric prints.
-
-    Attributes:
-        measures: Of the whole.
-        of_class: Of each class; empty for a metric without classes.
-        count: What is counted of each class.
-        of_image: Of each image; the first one orders them.
-    """
-
-    measures: Names
-    of_class: Names = ()
-    count: tuple[str, str] = ("pixels", "truth_pixels")
-    of_image: Names = ()
-
-
-_PIXELS: Names = (
-    ("mIoU, classes of the truth", "miou"),
-    ("mIoU, classes of truth or prediction", "miou_union"),
-    ("mIoU, seen classes", "miou_seen"),
-    ("mIoU, novel classes", "miou_novel"),
-    ("hIoU, harmonic mean of the two", "hiou"),
-    ("mean accuracy", "mean_accuracy"),
-    ("frequency-weighted IoU", "frequency_weighted_iou"),
-    ("pixel accuracy", "pixel_accuracy"),
-)
-_IOU: Names = (("IoU", "iou"), ("accuracy", "accuracy"))
-_IMAGE_IOU: Names = (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy"))
-_QUALITIES: Names = (("PQ", "pq"), ("SQ", "sq"), ("RQ", "rq"))
-TABLES: Mapping[str, Tables] = {
-    "miou": Tables(_PIXELS, _IOU, of_image=_IMAGE_IOU),
-    "boundary-iou": Tables(
-        tuple((f"boundary {name}", f"boundary_{key}") for name, key in _PIXELS[:5]),
-        (("boundary IoU", "boundary_iou"),),
-        ("pixels near contours", "truth_pixels"),
-        (("boundary mIoU", "boundary_miou"),),
-    ),
-    "panoptic": Tables(
-        tuple(
-            (f"{name}{of}", f"{key}{ending}")
-            for of, ending in (("", ""), (", things", "_things"), (", stuff", "_stuff"))
-            for name, key in _QUALITIES
-        ),
-        _QUALITIES,
-        ("segments", "segments"),
-        (("PQ", "pq"),),
-    ),
-    "ap": Tables(
-        (
-            ("AP, IoU .50:.95", "ap"),
-            ("AP, IoU .50", "ap_50"),
-            ("AP, IoU .75", "ap_75"),
-            ("AP, small masks", "ap_small"),
-            ("AP, medium masks", "ap_medium"),
-            ("AP, large masks", "ap_large"),
-            ("AP, rare classes", "ap_rare"),
-            ("AP, common classes", "ap_common"),
-            ("AP, frequent classes", "ap_frequent"),
-            ("AR, 1 mask of a class", "ar_1"),
-            ("AR, 10 masks of a class", "ar_10"),
-            ("AR, 100 masks of a class", "ar_100"),
-            ("AR, 300 masks of an image", "ar_300"),
-            ("AR, small masks", "ar_small"),
-            ("AR, medium masks", "ar_medium"),
-            ("AR, large masks", "ar_large"),
-        ),
-        (("AP", "ap"),),
-        ("masks", "truth_masks"),
-    ),
-    "recall": Tables(
-        (
-            ("average recall, 100 proposals, IoU .50:.95", "average_recall"),
-            ("  small masks", "average_recall_small"),
-            ("  medium masks", "average_recall_medium"),
-            ("  large masks", "average_recall_large"),
-            ("average recall, 10 proposals, IoU .50:.95", "average_recall_10"),
-            ("recall, 100 proposals, IoU .50", "recall_50"),
-        ),
-        of_image=(("average recall", "average_recall"),),
-    ),
-    "seeds": Tables(
-        (
-            *_PIXELS[:2],
-            ("mIoU, at the best threshold for all", "best_miou"),
-            *_PIXELS[5:],
-        ),
-        _IOU,
-        of_image=_IMAGE_IOU,
-    ),
-}
 
 
 def say(result: Mapping[str, Any], metric: Metric, as_json: bool) -> None:
     """Prints the tables of a result, and what was counted."""
-    tables = TABLES[option.name_of(type(metric))]
-    if tables.of_class:
-        output.answer(*_classes(result, tables), "", as_json=as_json)
+    names = OF_METRIC[option.name_of(type(metric))]
+    if names.of_class:
+        output.answer(*_classes(result, names), "", as_json=as_json)
     if "per_image" in result:
-        header, rows = _images(result, tables)
+        header, rows = _images(result, names)
         more = len(result["per_image"]) - len(rows)
         notes = [f"and {output.counted(more, 'image')} above; --json lists all"] if more else []
         output.answer(header, rows, *notes, "", as_json=as_json)
-    output.answer(*_measures(result, tables), *counted(result, metric), as_json=as_json)
+    output.answer(*_measures(result, names), *counted(result, metric), as_json=as_json)
 
 
-def _classes(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+def _classes(result: Mapping[str, Any], names: Measures) -> tuple[tuple[str, ...], Rows]:
     """The classes in the order of the truth; of two predictions the first share of either."""
-    count, key = tables.count
+    count, key = names.count
     if "other" not in result:
-        header = ("class", *(f"{name} %" for name, _ in tables.of_class), count)
+        header = ("class", *(f"{name} %" for name, _ in names.of_class), count)
         return header, [
             (
                 _name(row),
-                *(output.per_cent(row[share]) for _, share in tables.of_class),
+                *(output.per_cent(row[share]) for _, share in names.of_class),
                 str(row[key]),
             )
             for row in result["classes"]
         ]
-    name, share = tables.of_class[0]
+    name, share = names.of_class[0]
     rows = {row["name"]: row for row in result["classes"]}
     others = {row["name"]: row for row in result["other"]["classes"]}
     return ("class", f"{name} %", f"other's {name} %", count), [
@@ -153,29 +59,29 @@ def _name(row: Mapping[str, Any]) -> str:
     return str(row["name"]) + (" (novel)" if row.get("novel") else "")
 
 
-def _images(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+def _images(result: Mapping[str, Any], names: Measures) -> tuple[tuple[str, ...], Rows]:
     """The images with the lowest measure; those without one are left out."""
-    key = tables.of_image[0][1]
+    key = names.of_image[0][1]
     there = [row for row in result["per_image"] if row[key] is not None]
     lowest = sorted(there, key=lambda row: row[key])[:LOWEST]
     others = {row["file_name"]: row for row in result.get("other", {}).get("per_image", ())}
-    header = ["lowest images", *(f"{name} %" for name, _ in tables.of_image)]
+    header = ["lowest images", *(f"{name} %" for name, _ in names.of_image)]
     rows = [
-        [row["file_name"], *(output.per_cent(row[share]) for _, share in tables.of_image)]
+        [row["file_name"], *(output.per_cent(row[share]) for _, share in names.of_image)]
         for row in lowest
     ]
     if others:
-        header.append(f"other's {tables.of_image[0][0]} %")
+        header.append(f"other's {names.of_image[0][0]} %")
         for cells, row in zip(rows, lowest, strict=True):
             cells.append(output.per_cent(others[row["file_name"]][key]))
     return tuple(header), [tuple(cells) for cells in rows]
 
 
-def _measures(result: Mapping[str, Any], tables: Tables) -> tuple[tuple[str, ...], Rows]:
+def _measures(result: Mapping[str, Any], names: Measures) -> tuple[tuple[str, ...], Rows]:
     """The measures of the whole; of two predictions also how much higher the other's are."""
     rows: Rows = []
     other = result.get("other")
-    for name, key in tables.measures:
+    for name, key in names.measures:
         if key not in result:
             continue
         value = result[key]

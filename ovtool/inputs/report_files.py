@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,21 +17,28 @@ from ovtool.formats.file_matching import image_stem
 from ovtool.formats.labelled import LabelledImages
 from ovtool.formats.mask_store import masks_of
 from ovtool.formats.report_page import MAX_REGIONS, Curves, Heat, Regions, Table
+from ovtool.formats.scores import OF_METRIC, Measures
 from ovtool.inputs.predictions import open_truth
 
 if TYPE_CHECKING:
     from ovtool.formats import cams
 
 _READS = "COCO masks, folders of label maps or parts, class activation maps, trainings and measures"
-SHARES = {  # of a class, as `evaluate` measures them, and their headings
-    **{"iou": "IoU %", "accuracy": "accuracy %", "boundary_iou": "boundary IoU %"},
-    **{"pq": "PQ %", "sq": "SQ %", "rq": "RQ %", "ap": "AP %"},
-}
+_FIGURES = {f"{key}?": float for of in OF_METRIC.values() for _, key in of.measures}
+_INTERVALS = {key: {"low?": float, "high?": float} for key in _FIGURES}
+_CLASSES = [
+    {"name": str, **{f"{key}?": float for of in OF_METRIC.values() for _, key in of.of_class}}
+]
 # what a page reads of the measures that `evaluate` wrote
 _MEASURES = {
     "ovtool?": dict,
-    "classes?": [{"name": str, **{f"{key}?": float for key in SHARES}}],
+    "metric": str,
+    **_FIGURES,
+    "classes?": _CLASSES,
+    "intervals?": _INTERVALS,
     "per_image?": [{"file_name": str}],
+    "other?": {**_FIGURES, "classes?": _CLASSES},
+    "difference?": _INTERVALS,
 }
 
 
@@ -148,7 +155,8 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
         InputError: A file is broken, of a kind that has nothing to see, or a bare list of results without
             a truth to say its images.
     """
-    layers, tables, curves, made_by = [], [], [], {}
+    layers, curves, made_by = [], [], {}
+    tables: list[Table] = []
     of_images: dict[str, dict[str, float | None]] = {}
     true = None if truth is None else open_truth(truth)
     if true is not None:
@@ -174,7 +182,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
                 )
         elif kind == "scores":
             schema.check(content, _MEASURES, source)
-            tables.append(_table(name, content))
+            tables += _tables(name, content)
             for row in content.get("per_image") or ():
                 of_image = {key: value for key, value in row.items() if key != "file_name"}
                 schema.check(
@@ -240,13 +248,32 @@ def _curve(header: Mapping[str, Any], source: str) -> dict[str, tuple[list[float
     return lines
 
 
-def _table(name: str, scores: Mapping[str, Any]) -> Table:
-    """The classes that `evaluate` measured, or, without any, its measures."""
+def _tables(name: str, scores: Mapping[str, Any]) -> Iterator[Table]:
+    """What `evaluate` measured: of the whole, with intervals, and of each class; of two predictions, of both."""
+    shares = tuple((key, key) for key, value in scores.items() if isinstance(value, float))
+    names = OF_METRIC.get(scores["metric"], Measures(shares))
+    others = [scores["other"]] if "other" in scores else []
+    second = ["other's %"] * len(others)
+    intervals = scores.get("difference" if others else "intervals") or {}
+    whole = [
+        (
+            label,
+            scores[key],
+            *(other.get(key) for other in others),
+            _interval(intervals.get(key)),
+        )
+        for label, key in names.measures
+        if key in scores
+    ]
+    bounds = "difference, 95 % interval" if others else "95 % interval"
+    if whole:
+        yield Table(f"Measures of {name}", ("measure", "%", *second, bounds), whole)
     if classes := scores.get("classes"):
-        shares = [key for key in SHARES if key in classes[0]]
-        rows = [(row["name"], *(row.get(key) for key in shares)) for row in classes]
-        return Table(f"Classes of {name}", ("class", *(SHARES[key] for key in shares)), rows)
-    measures = {
-        key: value for key, value in scores.items() if isinstance(value, float) and value <= 1
-    }
-    return Table(f"Measures of {name}", ("measure", "%"), list(measures.items()))
+        header = ("class", *(f"{label} %" for label, _ in names.of_class))
+        rows = [(row["name"], *(row.get(key) for _, key in names.of_class)) for row in classes]
+        yield Table(f"Classes of {name}", header, rows)
+
+
+def _interval(bounds: Mapping[str, float | None] | None) -> str:
+    low, high = ((bounds or {}).get(end) for end in ("low", "high"))
+    return "" if low is None or high is None else f"[{100 * low:.1f}, {100 * high:.1f}]"

@@ -121,6 +121,21 @@ def test_measures_of_evaluate_become_a_table(folder):
     assert "<h1>Scores</h1>" in html
 
 
+def test_a_difference_of_two_predictions_stands_with_its_interval(folder):
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    guess = masks(folder / "guess.json", [(0, 6), (6, 8)])
+    evaluate.run(guess, truth, MeanIou(), out=folder / "one.json")
+    evaluate.run(guess, truth, MeanIou(), other=truth, out=folder / "two.json")
+    report.run([folder / "one.json", folder / "two.json"], out=folder / "page.html")
+    html = (folder / "page.html").read_text(encoding="utf-8")
+    texts = re.findall(r"<td>([^<]*)</td>|<span>([^<]*)</span>|<bdi>([^<]*)</bdi>", html)
+    cells = ["".join(text) for text in texts]
+    first = cells.index("mIoU, classes of the truth")
+    assert cells[first + 1 : first + 3] == ["58.3", "[58.3, 58.3]"]  # (4 / 6 + 2 / 4) / 2
+    second = cells.index("mIoU, classes of the truth", first + 1)
+    assert cells[second + 1 : second + 4] == ["58.3", "100.0", "[41.7, 41.7]"]
+
+
 def test_measures_of_images_stand_with_the_images(folder):
     truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
     guess = masks(folder / "guess.json", [(0, 6), (6, 8)], score=0.5)
