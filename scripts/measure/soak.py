@@ -36,6 +36,7 @@ STAGES = {
     "refine": ("refine start.safetensors --images images --apply pamr --part-size 2", "o.json"),
     "train-pacl": ("train-pacl --captions captions.json --images images --model tiny --steps 12 --save-every 2 --batch-size 4", "o.safetensors"),
 }  # fmt: skip
+LARGEST = 1500  # MB that a large input may take, of which the libraries are half
 TRAININGS = ("train-pacl",)  # whose outputs `--resume` writes again where a checkpoint is left
 
 
@@ -174,8 +175,9 @@ def fuzz(seconds: float, seed: int) -> dict[str, Tally]:
     return tallies
 
 
-def largest(folder: Path, masks: int, gibibytes: int) -> list[tuple[str, int, float, float]]:
-    """What large inputs cost: what it is, exit status, seconds of CPU, and MB of memory at most."""
+def largest(folder: Path, masks: int, gibibytes: int) -> list[tuple[str, int, float, float, bool]]:
+    """What large inputs cost: what it is, exit status, seconds of CPU, MB of memory at most, and whether status
+    and memory are as they should be."""
     Image.new("RGB", (64, 64)).save(folder / "1.png")
     size = {"width": 64, "height": 64}
     image = json.dumps([{"id": 1, "file_name": "1.png", **size}])
@@ -207,15 +209,16 @@ def largest(folder: Path, masks: int, gibibytes: int) -> list[tuple[str, int, fl
         f"`.npz` that unpacks to {gibibytes} GiB": "cam --method maps --from-maps . --labels labels.txt --images . -o o2.safetensors",
         "a list of 10^9 shards": "train-pacl --captions x{0..999999999}.tar --model tiny -o o3.safetensors",
     }  # fmt: skip
+    refused = {"cam": 1, "train-pacl": 2}  # command: its exit status
     rows = []
     for title, arguments in runs.items():
         line = [sys.executable, "-m", "ovtool", *arguments.split()]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(line, cwd=folder, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
-        rows.append(
-            (title, os.waitstatus_to_exitcode(status), usage.ru_utime, usage.ru_maxrss / 1000)
-        )
+        status, megabytes = os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1000
+        is_good = status == refused.get(arguments.split()[0], 0) and megabytes <= LARGEST
+        rows.append((title, status, usage.ru_utime, megabytes, is_good))
     return rows
 
 
@@ -257,10 +260,13 @@ def main() -> int:
                 ("**all**", *map(sum, zip(*counts(tallies), strict=True))),
             ),
         )
-    rows = ((what, status, f"{s:.0f}", f"{mb:.0f}") for what, status, s, mb in large)
+    rows = ((what, status, f"{s:.0f}", f"{mb:.0f}") for what, status, s, mb, _ in large)
     if large:
         table("largest inputs | exit status | CPU seconds | MB", rows)
     lost = [line for tally in (*killed.values(), *read.values()) for line in tally.lost]
+    lost += [
+        f"{what}: {status}, {mb:.0f} MB" for what, status, _, mb, is_good in large if not is_good
+    ]
     for line in lost:
         print(f"lost: {line}", file=sys.stderr)
     return int(bool(lost))

@@ -73,7 +73,8 @@ def test_two_actors_one_of_which_is_killed_leave_what_one_process_leaves(cluster
         advance=seen.append,
     )
     assert flag.exists() and content(tmp_path / "one") == content(tmp_path / "two")
-    assert seen == [2] * 6 and caplog.messages == ["in part 1"]
+    own = [said for said in caplog.messages if "no worker has begun" not in said]  # a busy machine
+    assert seen == [2] * 6 and own == ["in part 1"]
 
 
 @pytest.mark.slow
