@@ -5,7 +5,7 @@ million operations a second on one core, where oneDNN reaches 230). Both are flo
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 _ROWS = 128  # with fewer, the weights are rearranged for too little
@@ -34,3 +34,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     kernel, once = weight[:, :, None, None], [1, 1]
     found = torch.mkldnn_convolution(places, kernel, bias, [0, 0], once, once, 1)
     return found.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+
+
+def perceptron(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """What layers make of x (..., K), one after another, the linear ones as above."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            x = linear(x, layer.weight, layer.bias)
+        else:
+            x = layer(x)
+    return x

@@ -47,11 +47,11 @@ class WindowScores:
     def rows(self, start: int, stop: int) -> Tensor:
         """The averaged scores of pixel rows `start` to `stop`: (K, stop - start, W).
 
-        What can be shared between calls is kept while the rows go down the image.
+        What can be shared between calls is kept while the rows go down the image. Each pixel row is a sum of rows of
+        cells, of all windows over it at once.
         """
-        height, (_, width) = self.window[0], self.size
-        total = self.scores.new_zeros(self.scores.shape[1], stop - start, width)
-        count = self.scores.new_zeros(stop - start, 1)
+        height, cells = self.window[0], self.scores.shape[2]
+        strips, shares = [], []
         for i, top in enumerate(self.tops):
             first, last = max(start, top), min(stop, top + height)
             if first >= last:
@@ -59,10 +59,19 @@ class WindowScores:
                 continue
             if i not in self._strips:
                 self._strips[i] = self._strip(i)
-            part = _high(self._strips[i], height, first - top, last - top, self.margin)
-            total[:, first - start : last - start] += part
-            count[first - start : last - start] += 1
-        return total.div_(count)
+            own = self.scores.new_zeros(stop - start, cells)
+            strip, place = (
+                self._strips[i],
+                torch.arange(first - start, last - start, device=own.device),
+            )
+            upper, lower, weight = _between(strip, 1, height, first - top, last - top, self.margin)
+            own[place, upper] = 1 - weight
+            own[place, lower] += weight
+            strips.append(strip)
+            shares.append(own)
+        mixing = torch.cat(shares, dim=1)  # (stop - start, cells of all strips)
+        mixing /= mixing.sum(1, keepdim=True).round_()
+        return torch.bmm(mixing.expand(self.scores.shape[1], -1, -1), torch.cat(strips, dim=1))
 
     def _strip(self, row: int) -> Tensor:
         """One row of windows at full width and low height, averaged where windows overlap: (K, h, W)."""

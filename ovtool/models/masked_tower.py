@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ovtool.methods import mask_prompts, region_tokens
 from ovtool.methods.mask_prompts import MaskPrompts
-from ovtool.methods.products import linear
+from ovtool.methods.products import linear, perceptron
 from ovtool.models import towers
 from ovtool.models.tower_types import Block, ImageTower, NativeTower, is_hybrid, is_native
 
@@ -196,7 +196,7 @@ def after_attention(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
     """A block's output from its input and the attended values, both (..., E)."""
     projection = block.attn.out_proj
     x = x + block.ls_1(linear(mixed, projection.weight, projection.bias))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x + block.ls_2(perceptron(block.mlp, block.ln_2(x)))
 
 
 def _with_regions(

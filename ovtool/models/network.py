@@ -92,13 +92,6 @@ class TokenEmbedding(nn.Embedding):
             super().reset_parameters()
 
 
-class Linear(nn.Linear):
-    """A linear layer by `methods.products`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return products.linear(input, self.weight, self.bias)
-
-
 class ResidualAttentionBlock(nn.Module):
     """A pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)), on (B, N, width)."""
 
@@ -112,7 +105,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         hidden = int(width * mlp_ratio)
         layers = OrderedDict[str, nn.Module](
-            c_fc=Linear(width, hidden), gelu=activation(), c_proj=Linear(hidden, width)
+            c_fc=nn.Linear(width, hidden), gelu=activation(), c_proj=nn.Linear(hidden, width)
         )
         self.mlp = nn.Sequential(layers)
         self.ls_2 = nn.Identity()
@@ -134,7 +127,7 @@ class ResidualAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         x = x + self.ls_1(self.attention(self.ln_1(x), attn_mask))
-        out: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
+        out: Tensor = x + self.ls_2(products.perceptron(self.mlp, self.ln_2(x)))
         return out
 
 

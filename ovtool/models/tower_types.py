@@ -55,7 +55,7 @@ class Block(Protocol):
     ls_1: Layer
     ln_2: Layer
     ls_2: Layer
-    mlp: Layer
+    mlp: nn.Sequential
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
     def attention(self, q_x: Tensor) -> Tensor: ...

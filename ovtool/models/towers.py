@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, grid_sample, interpolate
 
 from ovtool.errors import ModelError, UsageError
 from ovtool.methods import dense_clip
-from ovtool.methods.products import linear
+from ovtool.methods.products import linear, perceptron
 from ovtool.models.tower_types import (
     Block,
     ImageTower,
@@ -224,7 +224,7 @@ def _last_block(
     projection, mixed = attention.out_proj, attended.transpose(1, 2).flatten(2)
     branch = block.ls_1(linear(mixed, projection.weight, projection.bias))
     x = x + branch if kept.keeps_residual else branch
-    return x + block.ls_2(block.mlp(block.ln_2(x))) if kept.keeps_mlp else x
+    return x + block.ls_2(perceptron(block.mlp, block.ln_2(x))) if kept.keeps_mlp else x
 
 
 def _blockwise(block: Block, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ovtool.methods import products
@@ -41,3 +42,10 @@ def test_onednn_takes_what_is_large_and_has_no_gradients():
         assert products.is_by_onednn(x, weight, 300) == torch.backends.mkldnn.is_available()
     products.linear(x, weight).sum().backward()
     torch.testing.assert_close(weight.grad, x.sum(0).expand(20, -1), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_perceptron_is_its_layers():
+    layers = nn.Sequential(nn.Linear(48, 30), nn.GELU(), nn.Linear(30, 48, bias=False))
+    x = drawn(2, 100, 48)
+    torch.testing.assert_close(products.perceptron(layers, x), layers(x), rtol=1e-5, atol=1e-5)
