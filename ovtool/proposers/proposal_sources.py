@@ -90,9 +90,11 @@ def read_masks(source: Path, items: Sequence[ImageItem]) -> coco.Dataset:
     known = {image.file_name for image in dataset.images} | _failed(dataset)
     missing = [item.name for item in items if item.name not in known]
     if missing:
+        same = "images"
+        if len(missing) == len(items):
+            same += ", with the split where they are a data set's (coco:train2017)"
         raise MismatchError(
-            f"{source} has no proposals for {labelled.shortened(missing, 1)}; make them for the same "
-            "images"
+            f"{source} has no proposals for {labelled.shortened(missing, 1)}; make them for the same {same}"
         )
     return dataset
 

@@ -257,7 +257,10 @@ def write_proposals(path, name, height, width):
 def test_proposals_for_other_images(fails, desk, photos):
     write_proposals(desk / "p.json", "other.png", 40, 64)
     said = fails(2, "segment", photos / "a.png", *WORDS, "--proposals", "p.json")
-    assert said == "p.json has no proposals for a.png; make them for the same images"
+    assert (
+        said
+        == "p.json has no proposals for a.png; make them for the same images, with the split where they are a data set's (coco:train2017)"
+    )
 
 
 def test_proposals_for_images_of_another_size(desk, photos, capsys):

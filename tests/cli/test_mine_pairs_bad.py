@@ -34,7 +34,10 @@ def test_proposals_made_for_other_images(mining, desk, photos, fails, capsys):
     capsys.readouterr()
     command = [*mining[:-2], "--proposals", "p.json"]
     said = fails(2, *command)
-    assert said == "p.json has no proposals for a.png and 2 more; make them for the same images"
+    assert (
+        said
+        == "p.json has no proposals for a.png and 2 more; make them for the same images, with the split where they are a data set's (coco:train2017)"
+    )
 
 
 def test_proposals_of_images_of_another_size(mining, desk, photos, fails, capsys):
