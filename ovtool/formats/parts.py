@@ -174,16 +174,6 @@ class PartStore:
             raise _damaged(path)
         return tensors.stored(path, "part")
 
-    def note(self, part: Part) -> dict[str, Any]:
-        """What ``write`` was told to keep with a part; nothing is {}."""
-        _, end = _ends(self._path(part))
-        return dict((end or {}).get("note", {}))
-
-    def records(self, parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
-        """The records of several parts, one after another."""
-        for part in parts:
-            yield from self.read(part)
-
     def remove(self) -> None:
         """Removes all parts and what killed runs left of them; the folder too, if then empty."""
         if not self.folder.is_dir():

@@ -141,7 +141,7 @@ def read_parts(folder: Path) -> None:
     """As a file, and as a run that is resumed and merged."""
     kept = store(folder)
     whole = [part for part in parts.cut(4, 2) if kept.exists(part, or_other=True)]
-    merge.merge_records(kept.records(whole), {}, categories())
+    merge.merge_records((r for part in whole for r in kept.read(part)), {}, categories())
     coco.read(folder / "p")
     info.run(folder / "p")
 
