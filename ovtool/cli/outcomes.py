@@ -147,9 +147,9 @@ def _table(words: list[dict[str, Any]], images: int) -> tuple[list[str], list[li
 def _maps(dataset: Dataset) -> int | None:
     """How many activation maps a run wrote; None where it writes masks."""
     own = dataset.info.get("ovtool", {})
-    if own.get("command") not in ("cam", "refine") or "masking" in own["settings"]:
+    if own.get("command") not in ("cam", "refine") or "masking" in own.get("settings", {}):
         return None
-    return sum(len(image.extra["category_ids"]) for image in dataset.images)
+    return sum(len(image.extra.get("category_ids", ())) for image in dataset.images)
 
 
 def _without_masks(dataset: Dataset) -> list[str]:
