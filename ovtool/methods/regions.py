@@ -292,6 +292,15 @@ def propose_regions(
     return Regions(labels, tree.members[best], quality[best].astype(np.float32))
 
 
+def _ranked(codes: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], int]:
+    """The rank of each code among those that are there, and how many are; codes lie in [0, bound)."""
+    if bound > 4 * codes.size:
+        values, ranks = np.unique(codes, return_inverse=True)
+        return ranks, len(values)
+    is_there = np.bincount(codes, minlength=bound) > 0
+    return (np.cumsum(is_there) - 1)[codes], int(is_there.sum())
+
+
 def from_masks(masks: NDArray[np.bool_], quality: NDArray[np.floating[Any]]) -> Regions:
     """Masks that may overlap, as regions: pixels that lie in the same masks become a superpixel.
 
@@ -308,16 +317,17 @@ def from_masks(masks: NDArray[np.bool_], quality: NDArray[np.floating[Any]]) -> 
     if not ((quality >= 0) & (quality <= 1)).all():
         raise ValueError("the quality of a mask must lie in [0, 1]")
     count, height, width = masks.shape
-    # the masks of each pixel as bits of bytes, eight masks to a byte; at least one byte
-    bits = np.zeros((count // 8 + 1, height * width), np.uint8)
-    for index, mask in enumerate(masks):
-        bits[index // 8] |= mask.ravel().view(np.uint8) << (index % 8)
-    rows = np.ascontiguousarray(bits.T)  # (pixels, bytes)
-    kinds, superpixels = np.unique(rows.view(f"V{len(bits)}"), return_inverse=True)
-    table = kinds.view(np.uint8).reshape(len(kinds), len(bits))
-    members = np.unpackbits(table, axis=1, count=count, bitorder="little").T.astype(np.bool_)
+    # the masks of each pixel as bits of bytes, eight masks to a byte
+    numbers, kinds = np.zeros(height * width, np.int64), 1
+    for start in range(0, count, 8):
+        byte = np.zeros(height * width, np.uint8)
+        for index, mask in enumerate(masks[start : start + 8]):
+            byte |= mask.ravel().view(np.uint8) << index
+        numbers, kinds = _ranked(numbers * 256 + byte, kinds * 256)
+    place = np.empty(kinds, np.int64)
+    place[numbers] = np.arange(len(numbers))  # a pixel of each kind
     return Regions(
-        superpixels.reshape(height, width).astype(np.int32),
-        np.ascontiguousarray(members),
+        numbers.reshape(height, width).astype(np.int32),
+        masks.reshape(count, height * width).take(place, axis=1),
         quality.astype(np.float32),
     )

@@ -97,6 +97,11 @@ def _normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return torch.mkldnn_convolution(x, weight, offset, edges, *steps)
 
 
+def _activated(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """The same, cut to [0, 6]; in place where nobody asks for its gradient."""
+    return relu6(_normed(convolution, norm, x), inplace=not torch.is_grad_enabled())
+
+
 class DepthwiseSeparable(nn.Module):
     """A convolution of each channel, then one of all channels at each place."""
 
@@ -109,7 +114,7 @@ class DepthwiseSeparable(nn.Module):
         self.bn2 = _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow = _normed(self.conv_pw, self.bn2, relu6(_normed(self.conv_dw, self.bn1, x)))
+        narrow = _normed(self.conv_pw, self.bn2, _activated(self.conv_dw, self.bn1, x))
         return narrow + x if self.has_skip else narrow
 
 
@@ -128,8 +133,8 @@ class InvertedResidual(nn.Module):
         self.bn3 = _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = relu6(_normed(self.conv_pw, self.bn1, x))
-        narrow = _normed(self.conv_pwl, self.bn3, relu6(_normed(self.conv_dw, self.bn2, wide)))
+        wide = _activated(self.conv_pw, self.bn1, x)
+        narrow = _normed(self.conv_pwl, self.bn3, _activated(self.conv_dw, self.bn2, wide))
         return narrow + x if self.has_skip else narrow
 
 
@@ -168,7 +173,7 @@ class EfficientNetLite(nn.Module):
         outputs = [self._entered(pixels)]
         for stage in self.blocks:
             outputs.append(stage(outputs[-1]))
-        return [*outputs[1:], relu6(_normed(self.conv_head, self.bn2, outputs[-1]))]
+        return [*outputs[1:], _activated(self.conv_head, self.bn2, outputs[-1])]
 
     def third_stage(self, pixels: Tensor) -> Tensor:
         """The output of the third stage, of stride 8: (B, widths[2], H / 8, W / 8), rounded up."""
@@ -178,13 +183,13 @@ class EfficientNetLite(nn.Module):
     def _entered(self, pixels: Tensor) -> Tensor:
         """What enters the first stage: (B, first, H / 2, W / 2), rounded up; the channels of a place lie together."""
         placed = pixels.contiguous(memory_format=torch.channels_last)
-        return relu6(_normed(self.conv_stem, self.bn1, placed))
+        return _activated(self.conv_stem, self.bn1, placed)
 
     def after_third(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` gives, of `third_stage`."""
         fifth = self.blocks[3:5](features)
         last = self.blocks[5:](fifth)
-        return relu6(_normed(self.conv_head, self.bn2, last)), torch.cat([fifth, last], dim=1)
+        return _activated(self.conv_head, self.bn2, last), torch.cat([fifth, last], dim=1)
 
 
 def _stage(stage: int, inside: int, width: int, depth: int) -> Iterator[nn.Module]:

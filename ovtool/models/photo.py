@@ -49,6 +49,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ovtool.methods.pixels import IMAGENET, standardised
+from ovtool.methods.products import linear
 from ovtool.models import sources
 from ovtool.models.efficientnet import LITE2, STRIDE, EfficientNetLite, StemShape
 from ovtool.models.network import (
@@ -89,8 +90,12 @@ class PatchEmbed(nn.Module):
         """Maps (B, last, h, w) and (B, local, h, w) to tokens in row order, (B, h*w, width)."""
         z, x = (features.flatten(2).transpose(1, 2) for features in (deep, local))
         u = (x - self.mean) / self.deviation
-        tokens: Tensor = self.deep(z) + self.local(u) + self.mixed(gelu(self.hidden(u)))
-        return tokens
+        hidden = gelu(linear(u, self.hidden.weight, self.hidden.bias))
+        return (
+            linear(z, self.deep.weight)
+            + linear(u, self.local.weight)
+            + linear(hidden, self.mixed.weight)
+        )
 
 
 class HybridVisionTransformer(nn.Module):
