@@ -66,7 +66,7 @@ class Proposer:
         return self.find(rgb)
 
 
-def default_name(model: str | None = None) -> str:
+def default_name(model: str | None = None, *, covers: bool = False) -> str:
     """The proposer for a CLIP where none is named.
 
     On `tiny` it is the bundled proposer where that is installed; on any other `maskformer` where its weights
@@ -74,6 +74,8 @@ def default_name(model: str | None = None) -> str:
 
     Args:
         model: the CLIP's name, None for the one that would be used.
+        covers: all of an image is to be named; on `photo`, `regions` then take the place of `merging`, which finds
+            more objects and leaves out more of what is around them.
     """
     named = model or os.environ.get(resolve.ENVIRONMENT, "").strip() or None
     has_tiny, has_maskformer = names.tiny_weights().is_file(), hub.is_cached(MASKFORMER)
@@ -86,7 +88,7 @@ def default_name(model: str | None = None) -> str:
     if has_maskformer:
         return "maskformer"
     if clip == "photo" and has_merging:
-        return "merging"
+        return "regions" if covers else "merging"
     _warn_of_regions(named or resolve.PREFERRED)
     return "regions"
 

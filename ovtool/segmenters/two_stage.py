@@ -258,7 +258,7 @@ def prepared(
     def source(clip: Clip, most: int) -> ProposalSource:
         if masks is not None and file is not None:
             return proposal_sources.of_masks(masks, file, embeddings=embeddings, clip=clip)
-        name = proposer or by_name.default_name(clip.name)
+        name = proposer or by_name.default_name(clip.name, covers=True)
         return proposal_sources.from_proposer(name, most=most, clip=clip, device=device)
 
     return functools.partial(load, method, words, source, compute, batch_size)

@@ -138,7 +138,7 @@ Proposer = Annotated[
     Option(
         "Where class-agnostic masks come from: regions, merging, tiny, maskformer[:ID], sam[:ID], or a file of "
         "train-proposer. Default: regions for fused, else tiny on the model tiny, and on others "
-        "maskformer if it is cached, else merging on photo and regions on the rest.",
+        "maskformer if it is cached, else merging on photo (regions for two-stage) and regions on the rest.",
         metavar="NAME",
     ),
 ]

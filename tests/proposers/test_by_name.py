@@ -245,6 +245,7 @@ def test_the_default_follows_model_cache_and_bundle(monkeypatch, tmp_path, caplo
     monkeypatch.setattr(by_name.objectness, "bundled", lambda: tmp_path / "o.safetensors")
     (tmp_path / "o.safetensors").write_bytes(b"")
     assert by_name.default_name("photo") == "merging"
+    assert by_name.default_name("photo", covers=True) == "regions" and not caplog.records
     for _ in range(2):
         assert by_name.default_name("ViT-B-16/openai") == "regions"
     (warning,) = caplog.records
