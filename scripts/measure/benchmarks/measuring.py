@@ -236,7 +236,7 @@ def others_now(wait: float = 3.0) -> float:
 
 
 def machine() -> str:
-    """The processor, the number of cores and what is installed, in a line."""
+    """The processor, its vector instructions, the number of cores and what is installed, in a line."""
     name = platform.processor() or platform.machine()
     try:
         model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -249,5 +249,6 @@ def machine() -> str:
             versions.append(f"{library} {metadata.version(library)}")
         except metadata.PackageNotFoundError:
             continue
+    name += f" ({torch.backends.cpu.get_cpu_capability()})"
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{name}, {cores}, no GPU; Python {platform.python_version()}, {', '.join(versions)}"
