@@ -90,7 +90,9 @@ def _share(
             undone -= 1
             advance(done.stop - done.start)
         part = next(left, None)
-        if part is not None:
+        if part is None:  # makes room for one that waits for it, or that was lost and begins anew
+            ray.kill(actor)
+        else:
             running[actor.do.remote(work, part)] = (actor, part)
 
 

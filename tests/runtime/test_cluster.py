@@ -1,5 +1,6 @@
 """A real cluster of Ray on this machine; what it makes is what one process makes."""
 
+import logging
 import os
 import signal
 import sys
@@ -50,7 +51,12 @@ def content(folder):
 
 
 @pytest.mark.slow
-def test_two_actors_one_of_which_is_killed_leave_what_one_process_leaves(cluster, tmp_path, caplog):
+@pytest.mark.parametrize("has_room_for_both", [True, False])
+def test_two_actors_one_of_which_is_killed_leave_what_one_process_leaves(
+    cluster, tmp_path, caplog, monkeypatch, has_room_for_both
+):
+    threads = 1 if has_room_for_both else os.cpu_count()
+    monkeypatch.setattr(cluster_of_ray, "environment", lambda: (threads, logging.WARNING))
     flag = tmp_path / "killed"
 
     def die_once():
@@ -59,8 +65,6 @@ def test_two_actors_one_of_which_is_killed_leave_what_one_process_leaves(cluster
             os.kill(os.getpid(), signal.SIGKILL)
 
     def warn():
-        import logging
-
         logging.getLogger("ovtool").warning("in part 1")
 
     engine.run_parts(CUTS, store(tmp_path / "one"), work_of())
