@@ -15,7 +15,7 @@ from ovtool.formats import coco
 SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32, below 96 x 96, above
 IOUS = 10  # from .50 to .95
 BLOCK = 64  # images
-_AT_ONCE = 2**16  # predictions, times the IoUs that are counted together
+_AT_ONCE = 2**13  # predictions, times the IoUs that are counted together
 
 _KEPT = ("precision", "recall")
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image

@@ -50,7 +50,7 @@ class SegmenterTraining(Training):
         int | None,
         Option(
             "Side of the crops, in pixels. Default: the architecture's; of small images their longest side, for "
-            "deeplabv3_*, maskformer-resnet50 and maskformer-swin-base.",
+            "deeplabv3_* and maskformer-* but maskformer-tiny.",
             min=32,
         ),
     ] = None

@@ -69,7 +69,14 @@ MASKFORMER: Mapping[str, Recipe] = {  # resnet50 and swin-base as the paper's sm
         fits_images=True,
     ),
     "swin-base": Recipe(lr=6e-5, crop_size=640, warmup=1500, clip_norm=0.01, fits_images=True),
-    "photo": Recipe(lr=5e-4, crop_size=384, warmup=200, backbone_multiplier=0.1, clip_norm=0.01),
+    "photo": Recipe(
+        lr=5e-4,
+        crop_size=384,
+        warmup=200,
+        backbone_multiplier=0.1,
+        clip_norm=0.01,
+        fits_images=True,
+    ),
 }
 
 
@@ -90,6 +97,13 @@ def fitting(recipe: Recipe, sides: Iterable[int]) -> Recipe:
         return recipe
     crop_size = max(LEAST_CROP, -(-longest // CROP_STEP) * CROP_STEP)
     return replace(recipe, crop_size=min(crop_size, recipe.crop_size))
+
+
+def smaller(architecture: str) -> str:
+    """What makes a step smaller, for the message where memory runs out."""
+    return "a smaller --batch-size or --crop-size" + (
+        "" if architecture == "tiny" else ", or --arch tiny"
+    )
 
 
 def settled(

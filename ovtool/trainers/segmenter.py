@@ -161,7 +161,7 @@ def task(
         plan=loop.plan_of(training, "poly", clip_norm, validate is not None),
         step=step,
         validate=pixel_networks.validated(validate, network, frozen, ranks),
-        memory="a smaller --batch-size or --crop-size, or --arch tiny",
+        memory=pixel_networks.smaller(training.architecture),
     )
 
 
