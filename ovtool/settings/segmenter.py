@@ -49,8 +49,8 @@ class SegmenterTraining(Training):
     crop_size: Annotated[
         int | None,
         Option(
-            "Side of the crops, in pixels. Default: the architecture's; of small images their longest side, for "
-            "deeplabv3_* and maskformer-* but maskformer-tiny.",
+            "Side of the crops, in pixels. Default: the architecture's; of small images their longest side, but for "
+            "tiny, clip and maskformer-tiny.",
             min=32,
         ),
     ] = None

@@ -48,6 +48,7 @@ RECIPES: Mapping[str, Recipe] = {
         warmup=100,
         scales=(1.0, 2.0),
         backbone_multiplier=0.1,
+        fits_images=True,
     ),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
     **{f"maskformer-{name}": recipe for name, recipe in pixel_networks.MASKFORMER.items()},
