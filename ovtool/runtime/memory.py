@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # version 2, and the memory of version 1: the folder, its limit, and what is used
 _FILES = (
     (_GROUPS, "memory.max", "memory.current"),
@@ -56,7 +56,7 @@ def _kilobytes(path: Path, *names: str) -> int:
 def _left_in_groups() -> Iterator[int]:
     """What the control groups of this process leave it, those above them too. Pages of files are given back."""
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in _OWN_GROUPS.read_text().splitlines():
             _, controllers, place = line.split(":", 2)
             if controllers and "memory" not in controllers.split(","):
                 continue
