@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from ovtool.batches.pairs import held_out_ids, random_box, require_files
 from ovtool.batches.readable import Check
 from ovtool.errors import InputError
 from ovtool.formats import cams as maps_file
-from ovtool.formats import file_matching
+from ovtool.formats import file_matching, tensors
 from ovtool.formats import images as image_files
 from ovtool.formats.cams import CamImage, Cams
 from ovtool.formats.file_matching import path_of
@@ -83,9 +84,8 @@ def readable_maps(
     failures = check.failures(readable.expected(cams.images, folder), source, "maps")
     broken = readable.names(failures)
     images = tuple(image for image in cams.images if image.file_name not in broken)
-    return replace(
-        cams, images=images, maps={image.id: cams.maps[image.id] for image in images}
-    ), failures
+    read = {image.id: partial(cams.maps.__getitem__, image.id) for image in images}
+    return replace(cams, images=images, maps=tensors.Anew(read)), failures
 
 
 def _located(cams: Cams, folder: Path, source: str) -> list[ImageItem]:

@@ -38,7 +38,8 @@ class CamImage:
 class Cams:
     """The maps of a set of images.
 
-    maps: image id to float (K, h, w) in [0, 1]. settings: how they were made (`method`, ...).
+    maps: image id to float (K, h, w) in [0, 1]; those of a file are read whenever they are asked for. settings: how
+    they were made (`method`, ...).
     model, fingerprint: the CLIP that made them, None where none did. failures: images without maps, each
     with `file_name` and `reason`.
     """
@@ -58,7 +59,7 @@ class Cams:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits of images, categories and maps, whatever made them."""
-        stored = {str(key): value.half() for key, value in self.maps.items()}
+        stored = tensors.Anew({str(key): partial(_half, self.maps, key) for key in self.maps})
         return parts.settings_digest(
             {
                 "images": [asdict(image) for image in self.images],
@@ -123,12 +124,12 @@ def _half(maps: Mapping[int, Tensor], image_id: int) -> Tensor:
 
 
 def read(path: Path) -> Cams:
-    """The maps in a file, checked in full.
+    """The maps in a file, checked in full, each of which is read anew whenever it is asked for.
 
     Raises InputError for a file that is broken or whose parts do not fit, MismatchError for one of another
     kind.
     """
-    header, stored = tensors.load(Path(path), kind=KIND)
+    header, stored = tensors.stored(Path(path), KIND)
     tensors.check_settings(header, Path(path))
     settings = header["settings"]
     images = tuple(
@@ -138,7 +139,9 @@ def read(path: Path) -> Cams:
     categories = tuple(coco.parse_categories(settings, str(path)))
     failures, method = tuple(settings.get("failures") or ()), dict(settings["method"])
     try:
-        maps = {int(name.removeprefix("cam/")): value for name, value in stored.items()}
+        maps = tensors.Anew(
+            {int(name.removeprefix("cam/")): one for name, one in stored.read.items()}
+        )
     except ValueError:
         raise InputError(f"{path} does not say what its maps are of; make it again") from None
     model, fingerprint = header.get("model"), header.get("fingerprint")

@@ -8,6 +8,7 @@ own, which may count from 0. What exporters write otherwise is repaired on readi
 
 import hashlib
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -141,7 +142,7 @@ def parse_images(data: Mapping[str, Any], where: str) -> list[Image]:
     for place, id, entry in checks.entries_with_ids(data, "images", where):
         if "file_name" not in entry and isinstance(entry.get("coco_url"), str):  # of LVIS
             entry = {**entry, "file_name": "/".join(entry["coco_url"].split("/")[-2:])}
-        file_name = checks.text(entry, "file_name", place)
+        file_name = sys.intern(checks.text(entry, "file_name", place))  # of truth and prediction
         checks.check_file_name(file_name, place)
         width, height = checks.side(entry, "width", place), checks.side(entry, "height", place)
         images.append(Image(id, file_name, width, height, extra_fields(entry, IMAGE_FIELDS)))

@@ -23,7 +23,6 @@ Placed: TypeAlias = tuple[str, int, Mapping[str, Any]]  # the place for messages
 Measured: TypeAlias = tuple[Rle, Box | None, float]
 _BATCH = 128  # `rle.measured` takes no more than 255
 _LONG_MASK = 50_000  # letters, beyond which a mask is looked at alone
-_NOTHING_ELSE: Mapping[str, Any] = {}  # a million annotations have one, not an empty one each
 
 
 def judged(
@@ -147,7 +146,9 @@ def _annotation(
     crowd = entry.get("iscrowd") or 0
     if crowd not in (0, 1):
         raise InputError(f"{place}: iscrowd is {short(crowd)}: it must be 0 or 1")
-    extra = extra_fields(entry, ANNOTATION_FIELDS) | ({"iscrowd": 1} if crowd else {})
+    extra = extra_fields(entry, ANNOTATION_FIELDS)
+    if crowd:
+        extra = {**extra, "iscrowd": 1}
     if tight is None and box is None:
         tight = rle.bounding_box(mask)
     if tight is not None:
@@ -166,5 +167,5 @@ def _annotation(
         box,
         0.0 if area is None else area,
         None if score is None else checks.number(score, "score", place),
-        extra or _NOTHING_ELSE,
+        extra,
     )

@@ -13,6 +13,8 @@ ANNOTATION_FIELDS = (
     "id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd", "score"
 )  # fmt: skip
 
+NOTHING_ELSE: Mapping[str, Any] = {}  # all entries of a long file have one, not an empty one each
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -112,9 +114,9 @@ def annotation_entry(entry: Annotation) -> dict[str, Any]:
     return content | _rounded_extra(entry.extra, ANNOTATION_FIELDS)
 
 
-def extra_fields(entry: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+def extra_fields(entry: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Any]:
     """What an entry has beside the known fields."""
-    return {key: value for key, value in entry.items() if key not in known}
+    return {key: value for key, value in entry.items() if key not in known} or NOTHING_ELSE
 
 
 def _rounded_extra(extra: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:

@@ -73,14 +73,14 @@ def read_long(source: Path | bytes, long: str) -> dict[str, Any] | Entries | Non
     return sections
 
 
-def glimpse(path: Path, long: str) -> Any:
+def glimpse(path: Path, long: str, whole: Collection[str] = ()) -> Any:
     """The outline of the object or list in a file, which is read no farther than to the first entry of the list
-    under the key `long`, or of the list: that entry, and other values as `[]`, `{}` or None.
+    under the key `long`, or of the list: that entry, the values of the keys `whole`, and others as `[]`, `{}` or None.
 
     Returns None for a file that is neither, that is broken as far as it is read, or that lacks its end.
     """
     try:
-        return _mapped(path, partial(_outline, long=long))
+        return _mapped(path, partial(_outline, long=long, whole=whole))
     except ValueError:
         return None
 
@@ -97,7 +97,7 @@ def _mapped(path: Path, work: Callable[[mmap.mmap], Any]) -> Any:
         return None
 
 
-def _outline(content: Content, long: str) -> Any:
+def _outline(content: Content, long: str, whole: Collection[str]) -> Any:
     start = _START.match(content)
     end = content[-100:].rstrip()[-1:]
     if start is None or end != {b"[": b"]", b"{": b"}"}[start[1]]:
@@ -117,7 +117,10 @@ def _outline(content: Content, long: str) -> Any:
         stop = _end_of_value(content, key.end())
         if stop is None:
             return None
-        outline[name] = {b"[": [], b"{": {}}.get(content[key.end() : key.end() + 1])
+        if name in whole:
+            outline[name] = _value(name, content[key.end() : stop])
+        else:
+            outline[name] = {b"[": [], b"{": {}}.get(content[key.end() : key.end() + 1])
         step = _NEXT.match(content, stop)
     return None if step is None else outline
 

@@ -1,7 +1,8 @@
 """Annotations in their order: the first in memory, and of very many the rest in a temporary file (in `TMPDIR`).
 
-What stays in memory of an annotation in the file are its place there and its place among those of its image, some
-20 bytes. The file has no name (on Windows it goes when it is closed), so that a killed run leaves nothing.
+What stays in memory of an annotation in the file are its place there and the id of its image, 16 bytes, and as much
+again where the ids of the images do not rise. The file has no name (on Windows it goes when it is closed), so that a
+killed run leaves nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import json
 import os
 import tempfile
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 from ovtool.formats import atomic
 from ovtool.formats.coco_entries import Annotation, Dataset, Image
 from ovtool.formats.rle import Rle
 
-HELD = 2**21  # bytes of annotations in memory
+HELD = 2**18  # bytes of annotations in memory
 _OBJECTS = 700  # bytes of an annotation beside the letters of its mask
 
 
@@ -31,7 +35,11 @@ class Masks(Sequence[Annotation]):
     def __init__(self, annotations: Iterable[Annotation] = ()) -> None:
         self._held: list[Annotation] = []
         self._size = 0  # of what is held
-        self._places: dict[int, array[int]] = {}  # image id -> the numbers of its annotations
+        self._images = array("q")  # the image id of each
+        self._are_sorted = True  # these ids
+        self._by_image: tuple[array[int], array[int]] | None = (
+            None  # else: sorted, and whose they are
+        )
         self._starts = array("q", [0])  # in the file, and its end
         self._file: BinaryIO | None = None
         self._is_flushed = True
@@ -40,7 +48,10 @@ class Masks(Sequence[Annotation]):
 
     def append(self, annotation: Annotation) -> None:
         """Adds an annotation at the end. Raises InputError where the temporary file cannot be written."""
-        self._places.setdefault(annotation.image_id, array("q")).append(len(self))
+        is_behind = bool(self._images) and annotation.image_id < self._images[-1]
+        self._are_sorted = self._are_sorted and not is_behind
+        self._images.append(annotation.image_id)
+        self._by_image = None
         if self._size < HELD:
             self._held.append(annotation)
             self._size += _OBJECTS + len(annotation.segmentation["counts"])
@@ -57,7 +68,17 @@ class Masks(Sequence[Annotation]):
 
     def of_image(self, image_id: int) -> list[Annotation]:
         """The annotations of an image, in their order; none for an id that has none."""
-        return [self[place] for place in self._places.get(image_id, ())]
+        ids, numbers = (self._images, None) if self._are_sorted else self._sorted()
+        places = range(bisect_left(ids, image_id), bisect_right(ids, image_id))
+        return [self[place if numbers is None else numbers[place]] for place in places]
+
+    def _sorted(self) -> tuple[array[int], array[int]]:
+        """The image ids in their order, and the number of the annotation of each."""
+        if self._by_image is None:
+            ids = np.frombuffer(self._images, np.int64)
+            order = np.argsort(ids, kind="stable")
+            self._by_image = array("q", ids[order].tobytes()), array("q", order.tobytes())
+        return self._by_image
 
     def __len__(self) -> int:
         return len(self._held) + len(self._starts) - 1

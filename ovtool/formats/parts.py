@@ -172,7 +172,7 @@ class PartStore:
         path = path.with_suffix(_TENSORS)
         if end is None or _digest_of(path) != end["tensors"]:
             raise _damaged(path)
-        return tensors.stored(path, "part")
+        return tensors.stored(path, "part")[1]
 
     def remove(self) -> None:
         """Removes all parts and what killed runs left of them; the folder too, if then empty."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import safetensors
@@ -66,7 +67,7 @@ _Name = TypeVar("_Name")
 
 @dataclass(frozen=True, eq=False)
 class Anew(Mapping[_Name, "torch.Tensor"]):
-    """Tensors that are never all in memory: each is read anew whenever it is asked for."""
+    """Tensors that are never all in memory: each is read anew whenever it is asked for; `dict` of it holds them."""
 
     read: Mapping[_Name, Callable[[], torch.Tensor]]
 
@@ -176,34 +177,45 @@ def load(
     return header, {name: handle.get_tensor(name) for name in sorted(handle.keys())}
 
 
-def stored(path: Path, kind: str) -> Anew[str]:
-    """The tensors of a file of a kind, each read from it whenever it is asked for. Raises as `load`."""
-    _check_types(path, _opened(path, kind, "numpy")[0])
+def stored(path: Path, kind: str) -> tuple[dict[str, Any], Anew[str]]:
+    """Header and tensors of a file of a kind, each tensor read from it whenever it is asked for. Raises as `load`."""
+    handle, header = _opened(path, kind, "numpy")
+    _check_types(path, handle)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entries = json.loads(file.read(length))
+        entries, stamp = json.loads(file.read(length)), _stamp(file)
     del entries["__metadata__"]
-    return Anew(
+    read = partial(_read, Path(path).absolute(), stamp)
+    return header, Anew(
         {
-            name: partial(_read, path, entry["dtype"], tuple(entry["shape"]), start + 8 + length)
-            for name, entry in entries.items()
+            name: partial(read, entry["dtype"], tuple(entry["shape"]), start + 8 + length)
+            for name, entry in sorted(entries.items())
             for start in entry["data_offsets"][:1]
         }
     )
 
 
-def _read(path: Path, dtype: str, shape: tuple[int, ...], start: int) -> torch.Tensor:
-    """A tensor that begins at some byte of a file."""
+def _stamp(file: BinaryIO) -> tuple[int, int]:
+    """What changes with an open file: its size, and the time when it was written."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _read(
+    path: Path, stamp: tuple[int, int], dtype: str, shape: tuple[int, ...], start: int
+) -> torch.Tensor:
+    """A tensor that begins at some byte of a file. Raises InputError where it is another file by now."""
     import torch
 
     tensor = torch.empty(shape, dtype=getattr(torch, _DTYPES[dtype]))
     try:
         with open(path, "rb") as file:
+            is_same = _stamp(file) == stamp
             file.seek(start)
             size = file.readinto(_bytes(tensor))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    if size < tensor.nbytes:
+    if not is_same or size < tensor.nbytes:
         raise InputError(f"{path} has been changed while it was read; run the command again")
     return tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ovtool.formats import strict_json
+from ovtool.formats import json_sections, strict_json
 
 # kind of a safetensors file: what it is, what makes it, what reads it
 TENSORS = {
@@ -52,6 +52,7 @@ OTHERS = (
     ({"predicted_iou", "segmentation"}, "a list of SAM's masks of one image", "write them as COCO JSON, with images and ids"),
     ({"image", "annotations"}, "masks of one image, as SA-1B has them", "write them as COCO JSON, with a list of images"),
 )  # fmt: skip
+_LONG = 2**20  # bytes of JSON that is not read in full
 # keys of an annotation that is no caption, and what it is
 _NO_CAPTIONS = (
     ("segments_info", "panoptic segments"),
@@ -145,13 +146,19 @@ def needed(kinds: Sequence[str]) -> str:
 
 
 def of_json(path: Path) -> str | None:
-    """What a file of JSON is, and which command reads it; None where it is none, or not known."""
+    """What a file of JSON is, and which command reads it; None where it is none, or not known. Of a long file no more
+    is read than what stands before its images."""
     try:
         with open(path, "rb") as handle:
             if handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
                 return None
-        content = strict_json.loads(path.read_text("utf-8-sig"))
+        if path.stat().st_size > _LONG:
+            content = json_sections.glimpse(path, "images", ("info",))
+        else:
+            content = strict_json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError):
+        return None
+    if content is None:
         return None
     if not isinstance(content, dict) or "images" not in content:
         return "is JSON"

@@ -40,11 +40,20 @@ class Asked:
 
     Attributes:
         digest: 16 hexadecimal digits: equal requests, equal digest.
-        files: The files that are read, whose times are compared with that of the output.
+        sources: Files, folders and data sets that are read.
+        items: Images that are read.
     """
 
     digest: str
-    files: tuple[Path, ...]
+    sources: tuple[_Read, ...]
+    items: Sequence[ImageItem]
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """The files that are read, whose times are compared with that of the output; looked up anew, not held."""
+        for source in self.sources:
+            yield from source.files()
+        yield from (item.path for item in self.items)
 
 
 def of(
@@ -78,8 +87,9 @@ def of(
         "images": [[item.name, item.id, _size(item.path)] for item in items],
     }
     text = atomic.canonical_json(described).encode()
-    files = [file for source in read for file in source.files()] + [item.path for item in items]
-    return Asked(hashlib.sha256(text).hexdigest()[:16], tuple(files))
+    for source in read:  # a data set is known, and has the split
+        next(source.files(), None)
+    return Asked(hashlib.sha256(text).hexdigest()[:16], tuple(read), items)
 
 
 def begin(
@@ -118,9 +128,10 @@ def begin(
 
 def refuse_inputs(places: Sequence[Path], files: Iterable[Path]) -> None:
     """Raises UsageError where a place to write to is one of the files that are read, by whatever link."""
-    read = {atomic.identity(file) for file in files} - {None}
-    for place in places:
-        if place.is_file() and atomic.identity(place) in read:
+    there = {atomic.identity(place): place for place in places if place.is_file()}
+    there.pop(None, None)
+    for file in files if there else ():
+        if (place := there.get(atomic.identity(file))) is not None:
             raise UsageError(f"{place} is read by this run; write to another file")
 
 
@@ -165,7 +176,7 @@ def is_answered(asked: Asked, target: Path, is_list: bool = False) -> bool:
     return is_newer(target, asked.files)
 
 
-def is_newer(target: Path, files: Sequence[Path]) -> bool:
+def is_newer(target: Path, files: Iterable[Path]) -> bool:
     """Whether an output is there, and not older than any of the files that are there."""
     try:
         written = target.stat().st_mtime_ns
@@ -218,23 +229,22 @@ class _Read:
             return sorted([os.path.relpath(file, path), _size(file)] for file in self.files())
         return _identity(path) if path.is_file() else self.name
 
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """Its files; of a folder all below it, hidden ones and earlier outputs of the command aside."""
         path = Path(self.name)
         try:
             data = None if self.suffixes else registry.of_source(self.name)
         except InputError:  # which the command says where it reads it
-            return []
+            return
         if data is not None:
-            return _files_of_data_set(data)
-        if path.is_dir():
-            return [
-                file
-                for file in _files_below(path)
-                if (not self.suffixes or file.suffix.lower() in self.suffixes)
-                and not self._is_output(file)
-            ]
-        return [path] if path.exists() else []
+            yield from _files_of_data_set(data)
+        elif path.is_dir():
+            for file in _files_below(path):
+                is_read = not self.suffixes or file.suffix.lower() in self.suffixes
+                if is_read and not self._is_output(file):
+                    yield file
+        elif path.exists():
+            yield path
 
     def _is_output(self, file: Path) -> bool:
         """Whether a file is what the command wrote before. An image among images says that it was drawn; among
@@ -246,15 +256,14 @@ class _Read:
         return digest_in(file) is not None
 
 
-def _files_of_data_set(data: registry.DataSet) -> list[Path]:
+def _files_of_data_set(data: registry.DataSet) -> Iterator[Path]:
     listed = [data.instances, data.semantic, data.captions, data.classes_per_image]
     folders = [data.images, data.objects, *(folder for folder, _ in data.maps)]
     if data.panoptic is not None:
         listed.append(data.panoptic[0])
         folders.append(data.panoptic[1])
-    return [file for file in listed if file is not None and file.exists()] + [
-        file for folder in folders if folder for file in _files_below(folder)
-    ]
+    yield from (file for file in listed if file is not None and file.exists())
+    yield from (file for folder in folders if folder for file in _files_below(folder))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

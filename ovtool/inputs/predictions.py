@@ -229,8 +229,8 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
     """
     truth = coco.read(ground_truth)
     proposals = coco.read(prediction, truth=truth)
-    sizes = {image.file_name: (image.width, image.height) for image in proposals.images}
-    absent = [image.file_name for image in truth.images if image.file_name not in sizes]
+    predicted = {image.file_name: image for image in proposals.images}
+    absent = [image.file_name for image in truth.images if image.file_name not in predicted]
     if absent and missing == "refuse":
         raise InputError(
             f"{prediction} lacks {len(absent)} of the {len(truth.images)} images of {ground_truth} "
@@ -238,11 +238,10 @@ def open_masks(prediction: str, ground_truth: str, missing: str) -> MaskPair:
             "as not found or --missing skip to leave them out"
         )
     for image in truth.images:
-        own = (image.width, image.height)
-        width, height = sizes.get(image.file_name, own)
-        if (width, height) != own:
+        own = predicted.get(image.file_name, image)
+        if (own.width, own.height) != (image.width, image.height):
             raise InputError(
-                f"{image.file_name}: prediction and truth differ in size ({width} x {height} and "
+                f"{image.file_name}: prediction and truth differ in size ({own.width} x {own.height} and "
                 f"{image.width} x {image.height} pixels); propose on images of the truth's size"
             )
     true, proposed = _by_name(truth), _by_name(proposals)

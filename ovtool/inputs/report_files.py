@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,10 +91,18 @@ class Layer:
         return self._regions(name, words)
 
     @cached_property
-    def _images(self) -> dict[str, coco.Image]:
-        """The images of the data set by their names."""
+    def _places(self) -> array[int]:
+        """The places of the images of the data set, in the order of their names."""
         assert self.labels.dataset is not None
-        return {image.file_name: image for image in self.labels.dataset.images}
+        images = self.labels.dataset.images
+        return array("q", sorted(range(len(images)), key=lambda place: images[place].file_name))
+
+    def _image(self, name: str) -> coco.Image:
+        """The image of the data set that has a name."""
+        assert self.labels.dataset is not None
+        images = self.labels.dataset.images
+        place = bisect_left(self._places, name, key=lambda place: images[place].file_name)
+        return images[self._places[place]]
 
     @cached_property
     def _masks_of_image(self) -> Callable[[int], list[coco.Annotation]]:
@@ -110,7 +120,7 @@ class Layer:
         so that each can be seen."""
         dataset = self.labels.dataset
         assert dataset is not None
-        image = self._images[name]
+        image = self._image(name)
         index = {category.id: k for k, category in enumerate(dataset.categories)}
         own = self._masks_of_image(image.id)
         if self.is_of_classes:
@@ -165,6 +175,7 @@ def opened(files: Sequence[str], truth: str | None = None) -> Opened:
         name = "standard input" if source == "-" else Path(source).resolve().name
         kind, content = kinds.kind_of(source)
         if kind in ("COCO masks", "COCO results", "parts", "label maps"):
+            content = None  # which is read again, and not held twice
             labels = labelled.open_source(source, true)
             layers.append(Layer(name, labels, made_by=_provenance(labels)))
             made_by[name] = layers[-1].made_by

@@ -15,7 +15,8 @@ from ovtool.formats import coco
 SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32, below 96 x 96, above
 IOUS = 10  # from .50 to .95
 BLOCK = 64  # images
-_AT_ONCE = 2**16  # predictions, times the IoUs that are counted together
+_BLOCKS = 32  # that are held apart, before they are joined
+_AT_ONCE = 2**13  # predictions, times the IoUs that are counted together
 
 _KEPT = ("precision", "recall")
 Masks = Mapping[str, Sequence[coco.Annotation]]  # file name -> the masks of the image
@@ -75,6 +76,8 @@ def matched(
             own = entries[k * len(SIZES) * len(block) : (k + 1) * len(SIZES) * len(block)]
             for column, values in zip(columns[k], _columns(own, len(block), start), strict=True):
                 column.append(values)
+                if len(column) == _BLOCKS:
+                    column[:] = [np.concatenate(column, axis=-1)]
     results = []
     for of_class in columns:
         arrays = [np.concatenate(column, axis=-1) for column in of_class]

@@ -27,7 +27,7 @@ logger = logging.getLogger("ovtool")
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # how backends without an exception of their own say it
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
-                 "not enough memory", "alloc_failed")  # fmt: skip
+                 "not enough memory", "alloc_failed", "bad_alloc")  # fmt: skip
 
 
 def choose(device: str | None = None) -> torch.device:

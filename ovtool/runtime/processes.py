@@ -25,6 +25,7 @@ from typing import Any, cast
 from ovtool.errors import OvtoolError
 from ovtool.formats.mask_store import Masks
 from ovtool.formats.parts import Part
+from ovtool.formats.tensors import Anew
 from ovtool.runtime.engine import Advance, Task, in_turn
 
 _logger = logging.getLogger("ovtool")
@@ -96,13 +97,15 @@ def prepare(threads: int, level: int, send: Callable[[Any], None]) -> None:
 
 def packed(task: Task, is_near: bool = True) -> bytes:
     """The work as bytes, for `unpacked` in another process; what is defined inside functions travels too. Where
-    that may be of another machine (`is_near` False), so do masks that lie in a temporary file of this one."""
+    that may be of another machine (`is_near` False), so do masks and tensors that lie in a file of this one."""
     from srsly import cloudpickle
 
     class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, Masks) and not is_near:
                 return Masks, (), value.whole()
+            if isinstance(value, Anew) and not is_near:
+                return dict, (dict(value),)
             return super().reducer_override(value)
 
     recorded: dict[str, Any] = {}

@@ -51,7 +51,7 @@ class ProposerTraining(Training):
         int | None,
         Option(
             "Side of the crops, and shorter side of images in use, in pixels. Default: the "
-            "architecture's.",
+            "architecture's; of small images their longest side, but for tiny.",
             min=32,
         ),
     ] = None

@@ -48,7 +48,11 @@ class SegmenterTraining(Training):
     ] = "deeplabv3_resnet50"
     crop_size: Annotated[
         int | None,
-        Option("Side of the crops, in pixels. Default: the architecture's.", min=32),
+        Option(
+            "Side of the crops, in pixels. Default: the architecture's; of small images their longest side, but for "
+            "tiny, clip and maskformer-tiny.",
+            min=32,
+        ),
     ] = None
     short_side: Annotated[
         int | None,

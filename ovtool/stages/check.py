@@ -308,9 +308,12 @@ def _safetensors(path: Path) -> Iterator[str]:
 
 def _label_map(path: Path, classes_file: Path | None) -> Iterator[str]:
     highest = int(label_maps.read(path).max())
-    if classes_file is None:
-        return
-    names = label_maps.read_classes(classes_file)
+    if classes_file is not None:
+        yield from _unnamed(path, highest, classes_file, label_maps.read_classes(classes_file))
+
+
+def _unnamed(path: Path, highest: int, classes_file: Path, names: Sequence[str]) -> Iterator[str]:
+    """The defect of a label map whose highest label has no name."""
     if highest >= len(names):
         yield (
             f"{path} holds the label {highest}, but {classes_file} names only {len(names)} "
@@ -328,12 +331,13 @@ def _label_maps(folder: Path) -> Iterator[str]:
     has_unlabelled = False
     for path in files:
         try:
-            yield from _label_map(path, classes_file)
             labels = label_maps.read(path)
         except OvtoolError as error:
             yield str(error)
             continue
-        highest = max(highest, int(labels.max()))
+        own = int(labels.max())
+        yield from _unnamed(path, own, classes_file, names)
+        highest = max(highest, own)
         has_unlabelled = has_unlabelled or bool((labels == label_maps.UNLABELLED).any())
     if highest == 0 and has_unlabelled and len(names) > 1:
         yield (

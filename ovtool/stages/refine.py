@@ -276,7 +276,7 @@ def _checked_generator(apply: Apply, prompts: PromptStep, target: str, run: Run)
 
 def _check_maps(cams: Cams, source: str) -> None:
     """Refuses maps that say nothing. Raises InputError."""
-    count = sum(len(maps) for maps in cams.maps.values())
+    count = sum(len(image.category_ids) for image in cams.images)
     if not count:
         raise InputError(f"{source} has no maps: no image in it has a class")
     if map_batches.constant_maps(cams) == count:

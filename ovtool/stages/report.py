@@ -4,12 +4,14 @@ Regions and activation maps are drawn over their images, side by side, with the 
 given. Then each image has its IoU: the mean over the classes of the truth in that image, with the
 rules of `stages.evaluate`. Images that the truth alone has are left out, and counted. Without a truth
 the first two files of pixel classes are compared: the disagreement of an image is the share of pixels
-on which they name different classes, or only one names any.
+on which they name different classes, or only one names any. An image that a file lacks has no measure of it, and
+counts in none of its means; how many there are is said.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,8 @@ def run(
                 advance()
         if not made:
             raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
+        for line in comparison.notes():
+            _logger.warning("%s", line)
     if run.dry_run:
         return Written(target, 0, 0, ())
     content = Content(
@@ -187,41 +191,81 @@ class _Comparison:
             for k in compared
         }
         self._confusion: dict[int, NDArray[np.int64]] = {}
+        self._disagreement = 0.0  # the sum over images
+        self._images: Counter[int] = Counter()  # that are measured, of each layer
+        self._lacking: Counter[int] = Counter()  # that are not, since one of the two lacks them
 
     def of(self, own: Sequence[str | None]) -> dict[str, float | None]:
-        """The measures of an image, by its name in each layer."""
+        """The measures of an image, by its name in each layer; None of a layer that lacks it."""
         true_name = own[self._reference]
-        if true_name is None or not self._classes:
+        if not self._classes or (self._has_truth and true_name is None):
             return {}
-        true = self._layers[self._reference].labels.decode(true_name)
+        true = None
+        if true_name is not None:
+            true = self._layers[self._reference].labels.decode(true_name)
         measures: dict[str, float | None] = {}
         for k, classes in self._classes.items():
-            name = own[k]
-            labels = np.full_like(true, -1) if name is None else self._layers[k].labels.decode(name)
-            predicted = classes.prediction(labels, name or true_name)
+            name, title = own[k], self._title(k)
+            measures[title] = None
+            if name is None or true is None or true_name is None:
+                self._lacking[self._reference if true is None else k] += 1
+                continue
+            predicted = classes.prediction(self._layers[k].labels.decode(name), name)
             counted = classes.truth(true, true_name, None)
             confusion = metrics.confusion(predicted, counted, len(classes.names), UNLABELLED)
             self._confusion[k] = self._confusion.get(k, 0) + confusion
+            self._images[k] += 1
             scores = metrics.scores(confusion)
             if self._has_truth:
-                after = f" of {self._layers[k].name}" if len(self._classes) > 1 else ""
-                measures[f"IoU{after}"] = number(scores.miou_truth)
+                measures[title] = number(scores.miou_truth)
             else:
-                measures["disagreement"] = 1 - scores.pixel_accuracy
+                measures[title] = 1 - scores.pixel_accuracy
+                self._disagreement += 1 - scores.pixel_accuracy
         return measures
 
-    def tables(self) -> list[Table]:
-        """The classes of each layer over all images, where there is a truth."""
+    def _title(self, k: int) -> str:
+        """The measure of a layer."""
         if not self._has_truth:
-            return []
+            return "disagreement"
+        return "IoU" + (f" of {self._layers[k].name}" if len(self._classes) > 1 else "")
+
+    def notes(self) -> list[str]:
+        """How many images a layer lacks, a line for each."""
+        return [
+            f"{self._layers[k].name} lacks {count} of the images that are drawn; they count in no "
+            + ("measure of it" if self._has_truth else "disagreement")
+            for k, count in self._lacking.items()
+        ]
+
+    def tables(self) -> list[Table]:
+        """The classes of each layer over all images, where there is a truth; else the mean disagreement."""
+        if not self._has_truth:
+            return [self._disagreements(k) for k in self._confusion]
         return [
             Table(
-                f"Classes of {self._layers[k].name}, over the images of this page",
+                f"Classes of {self._layers[k].name}, over the images of this page"
+                + (f" without the {self._lacking[k]} that it lacks" if self._lacking[k] else ""),
                 ("class", "IoU %", "accuracy %"),
                 _rows(self._classes[k].names, confusion),
             )
             for k, confusion in self._confusion.items()
         ]
+
+    def _disagreements(self, k: int) -> Table:
+        names = self._layers[self._reference].name, self._layers[k].name
+        rows: list[tuple[str, float | str]] = [
+            (
+                f"mean over the {self._images[k]} images that both hold",
+                self._disagreement / self._images[k],
+            )
+        ]
+        rows += [
+            (f"images that {self._layers[place].name} lacks, left out", str(count))
+            for place, count in self._lacking.items()
+        ]
+        return Table(
+            f"Disagreement of {names[0]} and {names[1]}", ("images", "disagreement %"), rows
+        )
 
 
 def _rows(

@@ -74,7 +74,8 @@ def run(
     data = mask_batches.truth_of(
         dataset, folder, training.targets, training.held_out, seed=training.seed, check=check
     )
-    training, origins = trainer.settled(training, len(data.training))
+    sides = (max(data.images[row].height, data.images[row].width) for row in data.training)
+    training, origins = trainer.settled(training, len(data.training), sides)
     crop_size = known(training.crop_size)
     with distributed.joined(place.device) as ranks:
         clip, words = trainer.embedded(compute.model, data.names, training.templates)

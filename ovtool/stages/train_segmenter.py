@@ -16,6 +16,7 @@ from ovtool.batches import label_maps as label_map_batches
 from ovtool.batches.label_maps import ExampleOf, Labels
 from ovtool.batches.readable import Check
 from ovtool.errors import UsageError
+from ovtool.formats import images as image_files
 from ovtool.inputs import asked as requests
 from ovtool.models import resolve, segmenter
 from ovtool.models.segmenter import Network
@@ -92,7 +93,8 @@ def run(
         measured_on = label_map_batches.read_truth(str(validation), folder, data.names, check)
         measured_rows = list(range(len(measured_on.images)))
     failures = data.failures if measured_on is data else (*data.failures, *measured_on.failures)
-    training, origins = trainer.settled(training, len(rows))
+    sides = (max(image_files.read_size(data.images[row].path)) for row in rows)
+    training, origins = trainer.settled(training, len(rows), sides)
     with distributed.joined(place.device) as ranks:
         network, backbone, clip = trainer.start(training, len(data.names), compute.model, ranks)
         task = trainer.task(

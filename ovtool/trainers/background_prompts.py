@@ -77,7 +77,7 @@ def settled(
 
 def require_maps(cams: Cams, source: str) -> None:
     """Raises InputError where no map says where its class is."""
-    if map_batches.constant_maps(cams) == sum(len(maps) for maps in cams.maps.values()):
+    if map_batches.constant_maps(cams) == sum(len(image.category_ids) for image in cams.images):
         raise InputError(
             f"{source}: every map has one value everywhere, so none says where its class is; make the "
             "maps again"

@@ -41,6 +41,7 @@ class Recipe:
         backbone_multiplier: Of the learning rate, for the backbone.
         scales: Of an image's shorter side, over the side of the crop.
         clip_norm: The greatest norm of the gradient; None for no bound.
+        fits_images: The side of the crops is no longer than the longest side of all images (`fitting`).
     """
 
     lr: float
@@ -52,8 +53,10 @@ class Recipe:
     backbone_multiplier: float = 1.0
     scales: tuple[float, float] = (0.5, 2.0)
     clip_norm: float | None = None
+    fits_images: bool = False
 
 
+LEAST_CROP, CROP_STEP = 128, 32  # of crops that fit the images, in pixels
 MASKFORMER: Mapping[str, Recipe] = {  # resnet50 and swin-base as the paper's small and large one
     "tiny": Recipe(lr=1e-3, crop_size=256, warmup=200, clip_norm=0.01),
     "resnet50": Recipe(
@@ -63,10 +66,44 @@ MASKFORMER: Mapping[str, Recipe] = {  # resnet50 and swin-base as the paper's sm
         warmup=1500,
         backbone_multiplier=0.1,
         clip_norm=0.01,
+        fits_images=True,
     ),
-    "swin-base": Recipe(lr=6e-5, crop_size=640, warmup=1500, clip_norm=0.01),
-    "photo": Recipe(lr=5e-4, crop_size=384, warmup=200, backbone_multiplier=0.1, clip_norm=0.01),
+    "swin-base": Recipe(lr=6e-5, crop_size=640, warmup=1500, clip_norm=0.01, fits_images=True),
+    "photo": Recipe(
+        lr=5e-4,
+        crop_size=384,
+        warmup=200,
+        backbone_multiplier=0.1,
+        clip_norm=0.01,
+        fits_images=True,
+    ),
 }
+
+
+def fitting(recipe: Recipe, sides: Iterable[int]) -> Recipe:
+    """The recipe with crops for small images, which memory and time would be wasted on at the size of a recipe for
+    photographs: as long as the longest side, up to a multiple of 32, and 128 pixels at least.
+
+    Args:
+        recipe: Of an architecture; others than those that fit images come back as they are.
+        sides: The longer side of each image, drawn until one fills the crops.
+    """
+    longest = 0
+    for side in sides if recipe.fits_images else ():
+        longest = max(longest, side)
+        if longest >= recipe.crop_size:
+            return recipe
+    if longest == 0:
+        return recipe
+    crop_size = max(LEAST_CROP, -(-longest // CROP_STEP) * CROP_STEP)
+    return replace(recipe, crop_size=min(crop_size, recipe.crop_size))
+
+
+def smaller(architecture: str) -> str:
+    """What makes a step smaller, for the message where memory runs out."""
+    return "a smaller --batch-size or --crop-size" + (
+        "" if architecture == "tiny" else ", or --arch tiny"
+    )
 
 
 def settled(

@@ -6,7 +6,7 @@ every decoder layer. Where examples come from is left to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,16 +38,18 @@ STEPS = 120_000
 UNLABELLED = -1
 
 
-def settled(training: ProposerTraining, images: int) -> tuple[ProposerTraining, dict[str, Origin]]:
+def settled(
+    training: ProposerTraining, images: int, sides: Iterable[int] = ()
+) -> tuple[ProposerTraining, dict[str, Origin]]:
     """The settings with nothing left open, and where each value comes from.
 
     Args:
         training: As they were given.
         images: To learn from, for the steps of `epochs`.
+        sides: The longer side of each in pixels, for the crops (`pixel_networks.fitting`).
     """
-    return pixel_networks.settled(
-        training, pixel_networks.MASKFORMER[training.architecture], STEPS, images
-    )
+    recipe = pixel_networks.fitting(pixel_networks.MASKFORMER[training.architecture], sides)
+    return pixel_networks.settled(training, recipe, STEPS, images)
 
 
 def embedded(model: str | None, names: Sequence[str], templates: str) -> tuple[Clip, Tensor]:
@@ -163,7 +165,7 @@ def task(
         plan=loop.plan_of(training, "poly", clip_norm, validate is not None),
         step=step,
         validate=pixel_networks.validated(validate, network, frozen, ranks),
-        memory="a smaller --batch-size or --crop-size",
+        memory=pixel_networks.smaller(training.architecture),
     )
 
 

@@ -6,7 +6,7 @@ Cross-entropy over the pixels that have a label (DeepLab's), or for MaskFormer t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,9 @@ STEPS = 20_000
 MOMENTUM = 0.9
 
 
-_DEEPLAB = Recipe(lr=1e-2, weight_decay=1e-4, crop_size=512, warmup=0, optimizer="sgd")
+_DEEPLAB = Recipe(
+    lr=1e-2, weight_decay=1e-4, crop_size=512, warmup=0, optimizer="sgd", fits_images=True
+)
 RECIPES: Mapping[str, Recipe] = {
     "tiny": Recipe(lr=1e-3, crop_size=128, short_side=256, warmup=100, scales=(1.0, 2.0)),
     "clip": Recipe(lr=1e-3, crop_size=160, short_side=256, warmup=100, scales=(1.0, 2.0)),
@@ -46,6 +48,7 @@ RECIPES: Mapping[str, Recipe] = {
         warmup=100,
         scales=(1.0, 2.0),
         backbone_multiplier=0.1,
+        fits_images=True,
     ),
     **dict.fromkeys(segmenter.DEEPLAB, _DEEPLAB),
     **{f"maskformer-{name}": recipe for name, recipe in pixel_networks.MASKFORMER.items()},
@@ -53,15 +56,17 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def settled(
-    training: SegmenterTraining, images: int
+    training: SegmenterTraining, images: int, sides: Iterable[int] = ()
 ) -> tuple[SegmenterTraining, dict[str, Origin]]:
     """The settings with nothing left open, and where each value comes from.
 
     Args:
         training: As they were given.
         images: To learn from, for the steps of `epochs`.
+        sides: The longer side of each in pixels, for the crops (`pixel_networks.fitting`).
     """
-    return pixel_networks.settled(training, RECIPES[training.architecture], STEPS, images)
+    recipe = pixel_networks.fitting(RECIPES[training.architecture], sides)
+    return pixel_networks.settled(training, recipe, STEPS, images)
 
 
 def start(
@@ -157,7 +162,7 @@ def task(
         plan=loop.plan_of(training, "poly", clip_norm, validate is not None),
         step=step,
         validate=pixel_networks.validated(validate, network, frozen, ranks),
-        memory="a smaller --batch-size or --crop-size",
+        memory=pixel_networks.smaller(training.architecture),
     )
 
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ovtool.formats import atomic, parts, plots
 from ovtool.formats.lock import Lock
 from ovtool.models import resolve
 from ovtool.runtime import device as devices
+from ovtool.runtime.memory import bounded
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.shared import Compute, Run
 from ovtool.training import checkpoints, distributed, loop
@@ -304,14 +305,20 @@ def plain_errors(
 
 @contextmanager
 def _plain(ranks: Ranks, checkpoint: Checkpoint, doing: str, memory: str) -> Iterator[None]:
+    left = None
     try:
-        yield
+        # a GPU refuses by itself, and maps more than it takes
+        with bounded() if ranks.device.type == "cpu" else nullcontext() as left:
+            yield
     except (RuntimeError, MemoryError) as error:
         kept = "no checkpoint was written yet"
         if checkpoint.path.exists():
             kept = f"{checkpoint.path} holds the last step saved; go on with --resume"
         if devices.is_out_of_memory(error):
-            raise OvtoolError(f"out of memory while {doing}; give {memory} ({kept})") from error
+            had = "" if left is None else f": {left / 1e9:.1f} GB were free"
+            raise OvtoolError(
+                f"out of memory while {doing}{had}; give {memory} ({kept})"
+            ) from error
         if ranks.world > 1 and distributed.is_of_a_connection(error):
             raise loop.TrainingError(
                 f"another process of the training ended, so process {ranks.rank} does too ({kept})"

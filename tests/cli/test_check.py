@@ -346,3 +346,14 @@ def test_masks_of_0_and_255_are_no_labels(tmp_path, capsys):
     )
     Image.fromarray(np.uint8([[0, 255], [1, 0]])).save(folder / "b.png")
     assert run(["check", str(folder)]) == 0
+
+
+def test_each_label_map_of_a_folder_is_read_once(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        label_maps.write(tmp_path / f"{name}.png", np.array([[0, 1, 2]]), 3)
+    label_maps.write_classes(tmp_path / "classes.txt", ["cow", "sky"])
+    read, paths = label_maps.read, []
+    monkeypatch.setattr(label_maps, "read", lambda path: (paths.append(path.name), read(path))[1])
+    (report,) = check.run(tmp_path)
+    assert paths == ["a.png", "b.png"]
+    assert len(report["defects"]) == 2 and "holds the label 2" in report["defects"][0]

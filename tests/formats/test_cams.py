@@ -142,3 +142,16 @@ def test_broken_files_and_missing_ones(tmp_path):
         given_maps.find(tmp_path, ["deep/x.jpg", "y.jpg"])
     with pytest.raises(InputError, match="no such folder of maps"):
         given_maps.find(tmp_path / "gone", [])
+
+
+def test_maps_are_read_one_by_one_from_the_file_that_was_checked(tmp_path):
+    path = tmp_path / "x.safetensors"
+    images = [cams.CamImage(id, f"{id}.png", 4, 8, (1,)) for id in (10, 9)]
+    values = {id: torch.rand(1, 2, 4).half() for id in (10, 9)}
+    written = cams.write(path, images, [coco.Category(1, "cow")], values, {"method": "given"})
+    read = cams.read(path)
+    assert isinstance(read.maps, tensors.Anew) and read.digest == written.digest
+    assert all(torch.equal(read.of(id), own.float()) for id, own in values.items())
+    cams.write(path, images, [coco.Category(1, "cow")], values, {"method": "anew"})
+    with pytest.raises(InputError, match="has been changed while it was read"):
+        read.of(9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ovtool.errors import InputError, MismatchError
-from ovtool.formats import coco, images, label_maps, tensors
+from ovtool.formats import coco, images, label_maps, tensors, wrong_kind
 
 
 def made_by(path, command):
@@ -52,6 +52,22 @@ def test_what_ovtool_did_not_write(tmp_path):
     path.write_bytes(b"\x00\x01")
     with pytest.raises(InputError, match="truncated or not a safetensors file"):
         tensors.load(path, "segmenter")
+
+
+def test_a_long_json_is_told_without_reading_all_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    made_by(path, "mine-pairs")
+    told = [wrong_kind.of_json(path)]
+    monkeypatch.setattr(wrong_kind, "_LONG", 10)
+    told.append(wrong_kind.of_json(path))
+    assert told == ["is a COCO JSON of pairs, which ovtool tune-prompts reads"] * 2
+    head, _, rest = path.read_text().partition('"annotations"')
+    path.write_text(head + '"annotations"' + rest.replace("[", "[ broken ", 1))
+    assert wrong_kind.of_json(path) == told[0]  # behind the images nothing is looked at
+    path.write_text('[1, {"a": 2}, 3, 4]')
+    assert wrong_kind.of_json(path) == "is JSON"
+    path.write_text("[cow, horse, sheep]")
+    assert wrong_kind.of_json(path) is None
 
 
 BEGINNINGS = {

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ovtool.formats import coco, merge, parts, rle
+from ovtool.runtime import device, memory
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -92,6 +94,7 @@ def test_what_reads_masks_needs_little_more_memory_for_fifteen_times_the_images(
         lines = {
             "merge": ["merge", f"{name}.parts"],
             "evaluate": ["evaluate", name, "--ground-truth", name],
+            "recall": ["evaluate", name, "--ground-truth", name, "--metric", "recall"],
             "convert": ["convert", name, "--to", "coco-results", "-o", f"results-{name}"],
         }
         peaks[images] = {command: peak(tmp_path, line) for command, line in lines.items()}
@@ -139,3 +142,35 @@ def test_a_command_uses_freed_memory_again():
         )
         counts.append(int(done.stdout.split()[-1]))
     assert counts[0] < 100 < counts[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what is available")
+def test_memory_beyond_what_is_available_is_refused_and_not_only_promised(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 2**26)
+    with memory.bounded() as left:
+        assert left == 2**26
+        with pytest.raises(MemoryError):
+            bytearray(2**29)
+        with pytest.raises(RuntimeError) as refused:
+            torch.empty(2**29, dtype=torch.uint8)
+        assert device.is_out_of_memory(refused.value)
+        assert len(bytearray(2**24)) == 2**24
+    assert len(bytearray(2**29)) == 2**29
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_control_group_leaves_less_than_the_machine_has(tmp_path, monkeypatch, version):
+    """Of 1,000 bytes 700 are used, 50 of them by pages of files; the group above has room for 340 more."""
+    names = [("max", "current"), ("limit_in_bytes", "usage_in_bytes")][version == 1]
+    (tmp_path / "own").write_text(["", "4:cpu:/\n5:memory:/job/step\n", "0::/job/step\n"][version])
+    for folder, numbers in {"job": (2000, 1660), "job/step": (1000, 700)}.items():
+        (tmp_path / folder).mkdir()
+        for name, value in zip(names, numbers, strict=True):
+            (tmp_path / folder / f"memory.{name}").write_text(f"{value}\n")
+        pages = 50 if folder == "job/step" else 0
+        (tmp_path / folder / "memory.stat").write_text(f"anon 1\ninactive_file {pages}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    files = [(tmp_path, *files) for _, *files in memory._FILES]
+    monkeypatch.setattr(memory, "_FILES", files)
+    assert sorted(memory._left_in_groups()) == [340, 350]

@@ -88,6 +88,36 @@ def test_without_a_truth_two_files_are_compared(folder):
     assert image["measures"]["disagreement"] == pytest.approx(1 / 8)
 
 
+def test_an_image_that_a_file_lacks_counts_in_no_disagreement_and_is_counted(folder, monkeypatch):
+    """Of two images one is in both files and differs in 1 of 8 columns; the other is in the first alone."""
+    first = masks(folder / "first.json", [(0, 4), (4, 8)])
+    second = masks(folder / "second.json", [(0, 3), (4, 8)])
+    more = json.loads(first.read_text())
+    more["images"].append({"id": 7, "file_name": "b.png", "width": 8, "height": 4})
+    first.write_text(json.dumps(more))
+    Image.new("RGB", (8, 4)).save(folder / "b.png")
+    said = []
+    monkeypatch.setattr(report._logger, "warning", lambda text, *of: said.append(text % of))
+    report.run([first, second], images=folder, out=folder / "page.html")
+    (image, alone), _ = figures(folder / "page.html")
+    assert image["measures"]["disagreement"] == pytest.approx(1 / 8)
+    assert alone["measures"] == {"disagreement": None} and alone["layers"][1] is None
+    html = (folder / "page.html").read_text(encoding="utf-8")
+    assert re.search(r"mean over the 1 images that both hold</bdi></th>.*>12\.5<", html)
+    assert re.search(r"images that second\.json lacks, left out</bdi></th><td>1</td>", html)
+    lacks = "second.json lacks 1 of the images that are drawn; they count in no "
+    assert said == [f"{lacks}disagreement"]
+
+    truth = masks(folder / "truth.json", [(0, 4), (4, 8)])
+    more["annotations"] = json.loads(truth.read_text())["annotations"]
+    truth.write_text(json.dumps(more))
+    report.run([first, second], ground_truth=truth, images=folder, out=folder / "of.html")
+    (image, alone), _ = figures(folder / "of.html")
+    assert alone["measures"]["IoU of second.json"] is None
+    assert image["measures"] == {"IoU of first.json": 1.0, "IoU of second.json": 0.875}
+    assert said[1:] == [f"{lacks}measure of it"]
+
+
 def test_proposals_lie_with_the_smallest_on_top_and_are_not_compared(folder):
     proposals = masks(folder / "p.json", [(2, 4), (0, 8), (0, 5)], names=("object",), score=0.9)
     report.run([proposals, proposals], images=folder, out=folder / "page.html")

@@ -140,6 +140,22 @@ def test_an_architecture_fills_what_was_not_given(architecture):
     assert origins["lr"] == origins["steps"] == "default"
 
 
+def test_crops_are_no_larger_than_small_images():
+    """At 512 pixels a batch of images of 160 takes more memory than a laptop has; `tiny` keeps its own."""
+    for sides, crop_size in (
+        ([96, 160], 160),
+        ([161], 192),
+        ([60], 128),
+        ([512, 90], 512),
+        ([], 512),
+    ):
+        settled, _ = segmenter_trainer.settled(SegmenterTraining(), 5, iter(sides))
+        assert (settled.crop_size, settled.short_side) == (crop_size, crop_size)
+    assert segmenter_trainer.settled(TINY, 5, [160])[0].crop_size == 128
+    assert segmenter_trainer.settled(replace(TINY, crop_size=64), 5, [160])[0].crop_size == 64
+    assert segmenter_trainer.settled(SegmenterTraining(crop_size=64), 5, [160])[0].crop_size == 64
+
+
 def test_epochs_are_steps_and_a_warmup_is_a_tenth_at_most():
     settled, _ = segmenter_trainer.settled(replace(TINY, epochs=2.5, batch_size=4), 80)
     assert (settled.steps, settled.warmup) == (50, 5)
