@@ -25,6 +25,7 @@ from ovtool.formats import (
     kinds,
     label_maps,
     labelled,
+    lock,
     panoptic,
     panoptic_files,
     tensors,
@@ -76,7 +77,11 @@ def run(
         requests.refuse_inputs([Path(out)], [Path(names[0])])
         if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
             raise UpToDate(out)
-    return [_repaired(names[0], str(out), run)]
+    beside = panoptic_files.images_folder(Path(out)) if str(out) != "-" else None
+    with lock.held(*(() if run.dry_run else (out, beside))):
+        if str(out) != "-":  # another run may have written it by now
+            atomic.check_output(Path(out), run.replaces)
+        return [_repaired(names[0], str(out), run)]
 
 
 def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:

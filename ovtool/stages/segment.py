@@ -98,7 +98,11 @@ def run(
         return replace(plan, files=files.places)
 
     segmenter = ready.load()
-    files.prepare()
+
+    def begin() -> None:
+        files.check(items, run.overwrite or runs.goes_on(target, run))
+        files.prepare()
+
     job = runs.Job(
         info=segmenter.info(),
         categories=ready.words.categories,
@@ -107,6 +111,7 @@ def run(
         description="segmenting",
         output=merge.Output(format, asked.digest),
         beside=runs.places_from(target, files.places),
+        begin=begin,
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress
