@@ -91,7 +91,7 @@ class Lock:
 @contextmanager
 def held(*places: str | Path | None) -> Iterator[None]:
     """The right to write files and folders for as long as the block lasts. None, stdout (`-`), devices and pipes are
-    passed over. What was checked before must be checked again in the block, as another run may have ended by then.
+    passed over. What was checked before must be checked again where it is written, as another run may have ended by then.
 
     Raises as `Lock` does.
     """
@@ -99,16 +99,6 @@ def held(*places: str | Path | None) -> Iterator[None]:
         for place in places:
             if place is not None and str(place) != "-" and not atomic.is_special(Path(place)):
                 locks.enter_context(Lock(Path(place)))
-        yield
-
-
-@contextmanager
-def writing(*files: str | Path | None, overwrite: bool) -> Iterator[None]:
-    """`held` of files, which are checked in it as `atomic.check_output` does, and raises as that does."""
-    with held(*files):
-        for file in files:
-            if file is not None:
-                atomic.check_output(Path(file), overwrite)
         yield
 
 

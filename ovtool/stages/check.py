@@ -79,8 +79,6 @@ def run(
             raise UpToDate(out)
     beside = panoptic_files.images_folder(Path(out)) if str(out) != "-" else None
     with lock.held(*(() if run.dry_run else (out, beside))):
-        if str(out) != "-":  # another run may have written it by now
-            atomic.check_output(Path(out), run.replaces)
         return [_repaired(names[0], str(out), run)]
 
 
@@ -98,6 +96,9 @@ def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:
         sections, repairs = coco_repair.repaired(content)
         dataset = coco.parse(sections, where)
         if not run.dry_run:
+            atomic.check_output(
+                Path(out), run.replaces
+            )  # another run may have written it meanwhile
             coco.write(dataset, out)
     except OvtoolError as error:
         if isinstance(error, UsageError | OutputExistsError):
@@ -112,7 +113,9 @@ def _repaired_segments(source: str, content: Any, out: str, run: Run) -> str:
         raise UsageError("the PNGs of panoptic segments lie beside their JSON; name files for -")
     folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
     dataset = panoptic.read(Path(source), content)
-    if not run.dry_run:
+    if not run.dry_run:  # another run may have written them meanwhile
+        folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
+        atomic.check_output(Path(out), run.replaces)
         mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
     return _what_was_done(out, dataset.repairs)
 

@@ -105,7 +105,6 @@ def run(
     except UpToDate:
         raise UpToDate(target) from None
     with lock.held(*(() if run.dry_run else (target, beside))):
-        _check_places(target, beside, is_file, run)  # another run may have written it by now
         dataset = any_masks.read(source, images, truth, how.colours)
         if how.instances is not None:
             dataset = _divided(dataset, _division(how.instances))
@@ -113,6 +112,7 @@ def run(
             lost = mask_formats.not_held(dataset, to)
         else:
             home = images or any_masks.images_folder(source)
+            _check_places(target, beside, is_file, run)  # another run may have written it meanwhile
             with progress(len(dataset.images), f"writing {to}") as advance:
                 request = Request(
                     to=to,
@@ -202,7 +202,7 @@ def _checkpoint(path: Path, folder: Path, run: Run) -> Converted:
         return Converted(str(folder), {}, 0, 0, 0, (), licence)
     made_by = {"version": ovtool.__version__, "command": "convert"}
     with lock.held(folder):
-        folders.check(folder, run.replaces)  # another run may have written it by now
+        folders.check(folder, run.replaces)  # another run may have written it meanwhile
         with folders.writing(
             folder, made_by | {"asked": asked.digest, "licence": licence}
         ) as place:

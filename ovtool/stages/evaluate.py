@@ -130,7 +130,7 @@ def run(
             "output": out,
             "dry_run": True,
         }
-    with lock.writing(target, overwrite=run.replaces):
+    with lock.held(target):
         measured: list[Measured] = [
             _measures(metric).measure(file, truth, metric, run.workers, progress)
             for file in files[:-1]
@@ -159,6 +159,7 @@ def run(
         result["ovtool"] = _provenance(files, metric)
         if target is not None:
             result["ovtool"]["asked"] = asked.digest
+            atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
             atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
         return result
 

@@ -57,7 +57,7 @@ def run(
     if run.dry_run:
         return Outcome(dataset, target, files=places, planned=len(dataset.images))
     with lock.held(target, *places.values()):
-        _check_places(target, places, run)  # another run may have written them by now
+        _check_places(target, places, run)  # another run may have written them meanwhile
         tensors = pieces.tensors()
         # what needs torch is imported where there is something to do, which is seldom
         if info["ovtool"]["command"] == "refine" and not dataset.annotations:

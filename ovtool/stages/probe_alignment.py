@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovtool.errors import InputError
-from ovtool.formats import lock, plots
+from ovtool.formats import plots
 from ovtool.inputs import labelled_patches, probes
 from ovtool.inputs.probes import Probe
 from ovtool.methods import bootstrap, class_maps
@@ -102,7 +102,7 @@ def run(
     place = probes.plot_place(plot, run, alignment, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, alignment)
-    with lock.writing(place, overwrite=run.overwrite):
+    with probes.plotting(place, run):
         probe = probes.opened(data_set, source, alignment, compute)
         views = labelled_patches.settled(probe.clip, alignment)
         readings = _readings(probe, views, run.batch_size or BATCH_SIZE)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ovtool.errors import InputError
-from ovtool.formats import lock, plots
+from ovtool.formats import plots
 from ovtool.inputs import probes
 from ovtool.inputs.probes import Probe
 from ovtool.inputs.truths import Probed
@@ -66,7 +66,7 @@ def run(
     place = probes.plot_place(plot, run, classify, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, classify)
-    with lock.writing(place, overwrite=run.overwrite):
+    with probes.plotting(place, run):
         probe = probes.opened(data_set, source, classify, compute)
         truth, head = probe.truth, probe.head
         scores, labels = _scored(probe, classify, progress)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from ovtool.errors import InputError
-from ovtool.formats import lock, plots
+from ovtool.formats import plots
 from ovtool.inputs import labelled_patches, probes
 from ovtool.inputs.probes import Probe
 from ovtool.methods import roc
@@ -111,7 +111,7 @@ def run(
     place = probes.plot_place(plot, run, coherence, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, coherence)
-    with lock.writing(place, overwrite=run.overwrite):
+    with probes.plotting(place, run):
         probe = probes.opened(data_set, source, coherence, compute)
         from ovtool.models import towers
 

@@ -87,7 +87,7 @@ def run(
     atomic.check_output(target, run.replaces)
     asked = requests.of("report", page, limit, sources=(*sources, ground_truth), folder=images)
     requests.begin(asked, target, run)
-    with lock.writing(None if run.dry_run else target, overwrite=run.replaces):
+    with lock.held(None if run.dry_run else target):
         truth = None if ground_truth is None else str(ground_truth)
         opened = report_files.opened(
             sources, None if truth is None else predictions.truth_file(truth, instances=False)
@@ -133,6 +133,7 @@ def run(
             opened.made_by,
             asked.digest,
         )
+        atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
         size = report_page.write(target, content, made)
         if size > MAX_BYTES:
             _logger.warning(
