@@ -126,16 +126,14 @@ def _walk(root: Path, left_out: Counter[str]) -> list[str]:
             raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
         for entry in entries:
             path = folder / entry.name
-            if entry.is_dir() and entry.name in _OF_SYSTEMS:
+            if path.is_dir() and entry.name in _OF_SYSTEMS:
                 left_out[f"of {entry.name}"] += 1
-            elif entry.is_dir():
+            elif path.is_dir():
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)
-            elif not entry.is_file():
-                left_out["that are no files"] += (
-                    1  # pipes, which would be waited for, and dead links
-                )
+            elif not path.is_file():  # a pipe, which would be waited for, or a link that leads nowhere
+                left_out["that are no files"] += 1
             elif is_result(path):
                 left_out[RESULT_KIND] += 1
             elif path.suffix.lower() in suffixes:

@@ -77,8 +77,7 @@ def run(
         requests.refuse_inputs([Path(out)], [Path(names[0])])
         if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
             raise UpToDate(out)
-    beside = panoptic_files.images_folder(Path(out)) if str(out) != "-" else None
-    with lock.held(*(() if run.dry_run else (out, beside))):
+    with lock.held(None if run.dry_run else out):
         return [_repaired(names[0], str(out), run)]
 
 
@@ -111,12 +110,14 @@ def _repaired_segments(source: str, content: Any, out: str, run: Run) -> str:
     """Writes panoptic segments again, with their PNGs beside; what was done, as one line."""
     if source == "-" or out == "-":
         raise UsageError("the PNGs of panoptic segments lie beside their JSON; name files for -")
-    folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
+    beside = panoptic_files.images_folder(Path(out))
+    folders.check(beside, run.replaces)
     dataset = panoptic.read(Path(source), content)
-    if not run.dry_run:  # another run may have written them meanwhile
-        folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
-        atomic.check_output(Path(out), run.replaces)
-        mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
+    if not run.dry_run:
+        with lock.held(beside):  # another run may have written them meanwhile
+            folders.check(beside, run.replaces)
+            atomic.check_output(Path(out), run.replaces)
+            mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
     return _what_was_done(out, dataset.repairs)
 
 

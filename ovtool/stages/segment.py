@@ -91,7 +91,7 @@ def run(
         overlay_file=overlay,
         doubled=doubled_stems(items),
     )
-    files.check(items, run.overwrite or runs.goes_on(target, run))
+    files.check(items, run.overwrite or runs.goes_on(target, run), asked.files)
     if run.dry_run:
         place = devices.choose(compute.device)
         plan = runs.planned(items, ready.words.categories, target, run, place)
@@ -100,7 +100,7 @@ def run(
     segmenter = ready.load()
 
     def begin() -> None:
-        files.check(items, run.overwrite or runs.goes_on(target, run))
+        files.check(items, run.overwrite or runs.goes_on(target, run), asked.files)
         files.prepare()
 
     job = runs.Job(
