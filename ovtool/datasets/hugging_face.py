@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ovtool.formats import atomic, images, label_maps
 
 _IMAGES = ("image", "img", "jpg", "picture", "pixel_values")
 _CAPTIONS = ("captions", "caption", "sentences", "text")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}  # kept as they are; all others become PNG
 
 
@@ -38,10 +40,13 @@ def split_of(folder: Path, split: str | None) -> tuple[Path, str]:
         splits = list(
             json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        splits = []
+    # a split names a folder below the one that is written, so it leads nowhere else
+    if not splits or not all(isinstance(own, str) and _NAME.fullmatch(own) for own in splits):
         raise InputError(
-            f"{folder / 'dataset_dict.json'} lists no splits; save the data set again"
-        ) from None
+            f"{folder / 'dataset_dict.json'} lists no splits by plain names; save the data set again"
+        )
     if split is None and len(splits) == 1:
         split = splits[0]
     if split is None or split not in splits:
@@ -67,8 +72,8 @@ def unpack(source: Path, split: str, target: Path, advance: Callable[..., None])
         written["label_maps"] = target / "label_maps" / split
     if captions is not None:
         written["captions"] = target / "annotations" / f"captions_{split}.json"
-    for place in written.values():
-        (place if place.suffix == "" else place.parent).mkdir(parents=True, exist_ok=True)
+    for kind, place in written.items():
+        atomic.make_folder(place.parent if kind == "captions" else place)
     listed: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     most = -1
@@ -80,7 +85,8 @@ def unpack(source: Path, split: str, target: Path, advance: Callable[..., None])
         listed.append({"id": number + 1, "file_name": name, "width": width, "height": height})
         if labels is not None:
             place = written["label_maps"] / f"{number:06d}.png"
-            atomic.write_bytes(place, _as_png(_bytes(row[labels], f"{source}: row {number}")))
+            where = f"{source}: row {number}"
+            atomic.write_bytes(place, _as_png(_bytes(row[labels], where), where))
             values = label_maps.read(place)
             most = max(most, int(values.max(initial=-1)))
         for text in _texts(row[captions]) if captions else ():
@@ -150,17 +156,17 @@ def _write_image(stem: Path, content: bytes, rgb: np.ndarray[Any, Any]) -> str:
     return path.name
 
 
-def _as_png(content: bytes) -> bytes:
-    """A label map as PNG, its values as they are."""
+def _as_png(content: bytes, where: str) -> bytes:
+    """A label map as PNG, its values as they are. Raises InputError."""
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         return content
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as labels:
+    with images.opened(Path(where), content) as labels:
         labels.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _texts(cell: str | Sequence[str] | None) -> Iterable[str]:
+def _texts(cell: object) -> Iterable[str]:
     """The captions in a cell."""
-    listed = [cell] if isinstance(cell, str) else list(cell or ())
+    listed = cell if isinstance(cell, list | tuple) else [cell]
     return (text for text in listed if isinstance(text, str) and text.strip())

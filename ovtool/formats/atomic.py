@@ -75,7 +75,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         InputError: it is a folder, or its folder is missing or cannot be written to.
     """
     path = Path(path)
-    if str(path) == "-" or _is_special(path):
+    if str(path) == "-" or is_special(path):
         return
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file to write")
@@ -136,31 +136,53 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         yield _stdout()
         sys.stdout.flush()
         return
-    if _is_special(path):
+    if is_special(path):
         with open(path, "wb") as device:
             yield device
         return
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f"{beginning(target)}{secrets.token_hex(6)}.tmp"
-    in_block = False
+    temporary, in_block = None, False
     try:
-        with open(temporary, "xb") as handle:
-            lock(handle.fileno())
+        temporary, file = _locked_file(target)
+        with file as handle:
             in_block = True
             yield handle
             in_block = False
             handle.flush()
             os.fsync(handle.fileno())
-        if target.is_dir():  # os.replace would speak of the temporary file
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
-        os.replace(temporary, target)
+            if os.name != "nt":  # where nothing open can be renamed, nor needs its lock
+                _replace(temporary, target)
+        if os.name == "nt":
+            _replace(temporary, target)
     except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and (not in_block or error.errno in _DISK):
             raise input_error(path, error) from error
         raise
     _sync_folder(target.parent)
+
+
+def _locked_file(target: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file beside a target, open and locked. Another run may remove it before it is locked, as one
+    that a killed writer left; then it is another one."""
+    for _ in range(3):
+        temporary = target.parent / f"{beginning(target)}{secrets.token_hex(6)}.tmp"
+        file = open(temporary, "xb")
+        if lock(file.fileno()) and (os.name == "nt" or temporary.exists()):
+            break
+        if temporary.exists():  # a file system without locks
+            break
+        file.close()
+    return temporary, file
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Gives a temporary file the name of its target."""
+    if target.is_dir():  # os.replace would speak of the temporary file
+        raise IsADirectoryError(errno.EISDIR, "is a folder")
+    os.replace(temporary, target)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -268,7 +290,7 @@ def temporary_error(error: OSError, folder: Path | None = None) -> InputError:
     )
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether ``path`` is a device, pipe or socket: something that a rename would destroy."""
     try:
         mode = os.stat(path).st_mode
@@ -279,7 +301,7 @@ def _is_special(path: Path) -> bool:
 
 def require_file(path: Path) -> None:
     """Raises InputError for a pipe or a device, which one might wait for without end."""
-    if _is_special(path):
+    if is_special(path):
         raise InputError(f"{path} is a pipe or a device, and no file; name a file, or remove it")
 
 
@@ -326,10 +348,13 @@ def beginning(target: Path) -> str:
 def _remove_unused(temporary: Path) -> bool:
     """Removes a temporary file unless a living writer holds its lock; whether it did."""
     try:
+        if os.name == "nt":
+            temporary.unlink()
+            return True
         with open(temporary, "rb") as handle:
             is_unused = lock(handle.fileno())
-        if is_unused:
-            temporary.unlink()
+            if is_unused:  # nobody can lock it between the two
+                temporary.unlink()
     except OSError:
         return False
     return is_unused

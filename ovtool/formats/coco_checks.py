@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import sys
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ovtool.errors import InputError, short
-from ovtool.formats import json_sections, schema, strict_json, wrong_kind
+from ovtool.formats import json_sections, plain_text, schema, strict_json, wrong_kind
 from ovtool.formats.json_sections import Entries
 
 _LONGEST_NAME = 255
@@ -339,7 +338,7 @@ def wrong_measures(
 
 def _read(source: Path | str) -> tuple[str, bytes]:
     if str(source) == "-":
-        return "standard input", sys.stdin.buffer.read()
+        return "standard input", plain_text.of_stdin()
     try:
         return str(source), Path(source).read_bytes()
     except FileNotFoundError:

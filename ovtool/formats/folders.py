@@ -68,6 +68,8 @@ def writing(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise atomic.input_error(folder, error) from error
+        if type(error) is InputError:  # which the user is to read without a hidden name
+            raise InputError(str(error).replace(str(temporary), str(folder))) from error
         raise
 
 

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ovtool.errors import InputError
 from ovtool.formats import coco_checks as checks
-from ovtool.formats import remote
+from ovtool.formats import plain_text, remote
 from ovtool.formats.images import HEIC_MEND, HEIC_SUFFIXES, ImageItem, has_heic, is_result
 
 SUFFIXES = (
@@ -102,9 +101,7 @@ def _here(name: str) -> str:
 
 
 def _names_on_stdin() -> list[str]:
-    stream = getattr(sys.stdin, "buffer", None)
-    data = sys.stdin.read().encode("utf-8", "surrogateescape") if stream is None else stream.read()
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = plain_text.of_stdin().removeprefix(b"\xef\xbb\xbf")
     lines = (
         data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
     )
@@ -126,16 +123,16 @@ def _walk(root: Path, left_out: Counter[str]) -> list[str]:
             raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
         for entry in entries:
             path = folder / entry.name
-            if entry.is_dir() and entry.name in _OF_SYSTEMS:
+            if path.is_dir() and entry.name in _OF_SYSTEMS:
                 left_out[f"of {entry.name}"] += 1
-            elif entry.is_dir():
+            elif path.is_dir():
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     folders.append(path)
-            elif not entry.is_file():
-                left_out["that are no files"] += (
-                    1  # pipes, which would be waited for, and dead links
-                )
+            elif (
+                not path.is_file()
+            ):  # a pipe, which would be waited for, or a link that leads nowhere
+                left_out["that are no files"] += 1
             elif is_result(path):
                 left_out[RESULT_KIND] += 1
             elif path.suffix.lower() in suffixes:

@@ -5,7 +5,8 @@ The lock ends with its process, however that ends, so a file that a killed run l
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary
@@ -85,6 +86,20 @@ class Lock:
         self.release()
 
     __del__ = release
+
+
+@contextmanager
+def held(*places: str | Path | None) -> Iterator[None]:
+    """The right to write files and folders for as long as the block lasts. None, stdout (`-`), devices and pipes are
+    passed over. What was checked before must be checked again where it is written, as another run may have ended by then.
+
+    Raises as `Lock` does.
+    """
+    with ExitStack() as locks:
+        for place in places:
+            if place is not None and str(place) != "-" and not atomic.is_special(Path(place)):
+                locks.enter_context(Lock(Path(place)))
+        yield
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

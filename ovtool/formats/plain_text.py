@@ -1,5 +1,6 @@
 """Text files that people write."""
 
+import sys
 from pathlib import Path
 
 from ovtool.errors import InputError
@@ -39,3 +40,19 @@ def lines(path: Path, missing: str = "") -> list[str]:
     if what := wrong_kind.of_json(path):
         raise InputError(f"{path} {what}; needed here: plain text, an entry a line")
     return text.splitlines()
+
+
+def of_stdin() -> bytes:
+    """What standard input holds. Raises InputError where it is closed or cannot be read."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed, so there is nothing to read; name a file for -")
+    try:
+        stream = getattr(sys.stdin, "buffer", None)
+        if stream is None:  # of a test or a notebook
+            return sys.stdin.read().encode("utf-8", "surrogateescape")
+        content: bytes = stream.read()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read standard input: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    return content

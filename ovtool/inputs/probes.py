@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ovtool.formats import atomic
+from ovtool.formats import atomic, lock
 from ovtool.inputs import asked, embedded_words, truths
 from ovtool.inputs.embedded_words import EmbeddedWords
 from ovtool.inputs.truths import Probed
@@ -77,6 +79,16 @@ def plot_place(
     read = asked.of("probe", settings, sources=(data_set, source.coco), folder=source.images)
     asked.refuse_inputs([Path(plot)], read.files)
     return Path(plot)
+
+
+@contextmanager
+def plotting(place: Path | None, run: Run) -> Iterator[None]:
+    """The right to write a plot while the block lasts. Raises OutputExistsError where another run has it, or has
+    written it since `plot_place`."""
+    with lock.held(place):
+        if place is not None:
+            atomic.check_output(place, run.overwrite)
+        yield
 
 
 def _lists(settings: Settings) -> Path | None:

@@ -9,6 +9,7 @@ import difflib
 import functools
 import logging
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,9 @@ from ovtool.settings.shared import Compute
 PREFERRED = "ViT-B-16/openai"
 ENVIRONMENT = "OVTOOL_MODEL"
 OF_DATA_SETS = {"collage": "tiny"}  # data sets, and the model that each of them recommends
+_REPOSITORY = re.compile(
+    r"(?!.*(--|\.\.))\w[\w.-]*/\w([\w.-]{0,94}\w)?", re.ASCII
+)  # as the hub names them
 
 _logger = logging.getLogger("ovtool")
 
@@ -124,7 +128,7 @@ def spec(name: str) -> ModelSpec:
         return ModelSpec(name, "bundled")
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:").strip("/")
-        if repository.count("/") != 1:
+        if not _REPOSITORY.fullmatch(repository):
             raise ModelError(f"'{name}' names no hub repository; write hf-hub:ORG/NAME")
         return ModelSpec(f"hf-hub:{repository}", "hub", repository=repository)
     path = Path(name.removeprefix("local-dir:")).expanduser()

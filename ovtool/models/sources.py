@@ -198,11 +198,16 @@ def cached_weights(architecture: str, tag: str) -> Path | None:
 
 
 def cached_file(repository: str, filenames: Sequence[str]) -> Path | None:
-    """The first of some files of a hub's repository that is in the local cache; None where none is."""
+    """The first of some files of a hub's repository that is in the local cache; None where none is. Raises ModelError
+    for what can be no name of a repository."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     for filename in filenames:
-        place = try_to_load_from_cache(repository, filename)
+        try:
+            place = try_to_load_from_cache(repository, filename)
+        except HFValidationError:
+            raise ModelError(f"'{repository}' names no hub repository; write ORG/NAME") from None
         if isinstance(place, str):
             return Path(place)
     return None

@@ -51,8 +51,15 @@ class DrawnFiles:
         alone = {} if self.overlay_file is None else {"overlay": str(self.overlay_file)}
         return {kind: str(folder) for kind, folder in self.folders.items()} | alone
 
-    def check(self, items: Sequence[ImageItem], overwrite: bool) -> None:
+    def check(
+        self, items: Sequence[ImageItem], overwrite: bool, files: Sequence[Path] = ()
+    ) -> None:
         """Refuses places that cannot or must not be written to, before any work is done.
+
+        Args:
+            items: The images that are drawn.
+            overwrite: What is there may be replaced.
+            files: What else is read.
 
         Raises OutputExistsError where a folder holds something already, or the overlay is there;
         UsageError where images would replace each other, or one that is read; InputError
@@ -60,12 +67,15 @@ class DrawnFiles:
         """
         if len({os.path.realpath(folder) for folder in self.folders.values()}) < len(self.folders):
             raise UsageError("label maps, overlays, heat maps and cut-outs need a folder each")
-        read = {identity for item in items if (identity := atomic.identity(item.path))}
+        paths = (*(item.path for item in items), *files)
+        read = {identity for path in paths if (identity := atomic.identity(path))}
         for folder in self.folders.values():
             _check_folder(folder, overwrite)
             self._check_targets(folder, items, read)
-        if self.drawn.label_maps is not None and not overwrite:
-            _check_classes(self.drawn.label_maps / CLASSES_FILE, self.names)
+        if self.drawn.label_maps is not None:
+            classes = self.drawn.label_maps / CLASSES_FILE
+            if atomic.identity(classes) in read or not overwrite:
+                _check_classes(classes, self.names, overwrite)
         if self.overlay_file is not None:
             atomic.check_output(self.overlay_file, overwrite)
             _check_no_input(self.overlay_file, read)
@@ -215,9 +225,11 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _check_classes(path: Path, names: Sequence[str]) -> None:
+def _check_classes(path: Path, names: Sequence[str], is_read: bool) -> None:
     """Refuses to replace a file of other classes; one of the same classes may be left by a killed run."""
     if path.is_file() and path.read_bytes() != label_maps.classes_text(names).encode():
+        if is_read:
+            raise UsageError(f"{path} is read by this run; choose another folder for label maps")
         raise OutputExistsError(
             f"{path} names other classes; choose another folder, or give --overwrite"
         )

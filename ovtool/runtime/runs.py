@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 import ovtool
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, coco, merge, parts
+from ovtool.formats import atomic, coco, lock, merge, parts
 from ovtool.formats.images import ImageItem
-from ovtool.formats.lock import Lock
 from ovtool.formats.mask_store import Masks
 from ovtool.formats.parts import Part
 from ovtool.runtime import engine, shards
@@ -135,6 +134,7 @@ class Job:
         output: how it is written.
         beside: what else the work writes, kind to place; parts that were made with other places are not
             resumed.
+        begin: checks and prepares the places of `beside`; called when no other run can write them.
         finish: gets the merged data set and the tensors of the parts, before the output is written.
     """
 
@@ -145,6 +145,7 @@ class Job:
     description: str
     output: merge.Output = merge.Output()
     beside: Mapping[str, str] = field(default_factory=dict)
+    begin: Callable[[], object] = lambda: None
     finish: Callable[[coco.Dataset, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
 
 
@@ -179,9 +180,10 @@ def map_images(
     digest = parts.settings_digest({**preface, **settings})
     whole = parts.cut(len(items), run.part_size)
     own = _own(whole, run)
-    with _parts_folder(job.out, run.shard) as folder:
+    with _parts_folder(job.out, run.shard) as folder, lock.held(*_places_beside(job, run)):
         if not _is_stream(job.out):  # another run may have written it since `check_place`
             atomic.check_output(Path(job.out), run.replaces)
+        job.begin()
         kept = {**settings, "output": job.output.entry()}
         store = parts.PartStore(folder, digest, kept, preface)
         with progress(sum(part.stop - part.start for part in own), job.description) as advance:
@@ -281,6 +283,17 @@ def _is_stream(out: str) -> bool:
     return out == "-" or (path.exists() and not path.is_file() and not path.is_dir())
 
 
+def _places_beside(job: Job, run: Run) -> list[Path]:
+    """What the work writes beside its output; none of a shard, which shares them with others."""
+    if run.shard is not None:
+        return []
+    folder = os.path.dirname(job.out)
+    places = [Path(os.path.normpath(os.path.join(folder, p))) for p in job.beside.values()]
+    for place in places:
+        atomic.make_folder(place.parent)
+    return places
+
+
 def _folder_beside(out: str) -> Path:
     return Path(f"{out}.parts")
 
@@ -291,7 +304,7 @@ def _parts_folder(out: str, shard: str | None) -> Iterator[Path]:
     is locked; of shards, which run beside each other, each its own."""
     if not _is_stream(out):
         number, count = shards.place(shard)
-        with Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
+        with lock.Lock(Path(out if shard is None else f"{out}.{number}-of-{count}")):
             yield _folder_beside(out)
         return
     with atomic.scratch_folder() as scratch:

@@ -25,6 +25,7 @@ from ovtool.formats import (
     kinds,
     label_maps,
     labelled,
+    lock,
     panoptic,
     panoptic_files,
     tensors,
@@ -76,7 +77,8 @@ def run(
         requests.refuse_inputs([Path(out)], [Path(names[0])])
         if run.update and names[0] != "-" and requests.is_newer(Path(out), [Path(names[0])]):
             raise UpToDate(out)
-    return [_repaired(names[0], str(out), run)]
+    with lock.held(None if run.dry_run else out):
+        return [_repaired(names[0], str(out), run)]
 
 
 def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:
@@ -93,6 +95,9 @@ def _repaired(source: str, out: str, run: Run) -> dict[str, Any]:
         sections, repairs = coco_repair.repaired(content)
         dataset = coco.parse(sections, where)
         if not run.dry_run:
+            atomic.check_output(
+                Path(out), run.replaces
+            )  # another run may have written it meanwhile
             coco.write(dataset, out)
     except OvtoolError as error:
         if isinstance(error, UsageError | OutputExistsError):
@@ -105,10 +110,14 @@ def _repaired_segments(source: str, content: Any, out: str, run: Run) -> str:
     """Writes panoptic segments again, with their PNGs beside; what was done, as one line."""
     if source == "-" or out == "-":
         raise UsageError("the PNGs of panoptic segments lie beside their JSON; name files for -")
-    folders.check(panoptic_files.images_folder(Path(out)), run.replaces)
+    beside = panoptic_files.images_folder(Path(out))
+    folders.check(beside, run.replaces)
     dataset = panoptic.read(Path(source), content)
     if not run.dry_run:
-        mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
+        with lock.held(beside):  # another run may have written them meanwhile
+            folders.check(beside, run.replaces)
+            atomic.check_output(Path(out), run.replaces)
+            mask_formats.write(dataset, mask_formats.Request("coco-panoptic", out))
     return _what_was_done(out, dataset.repairs)
 
 

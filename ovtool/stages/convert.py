@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import ovtool
 from ovtool.errors import InputError, UpToDate, UsageError
-from ovtool.formats import atomic, coco, colour_maps, folders, panoptic_files, rle
+from ovtool.formats import atomic, coco, colour_maps, folders, lock, panoptic_files, rle
 from ovtool.formats.mask_store import Masks, by_image, masks_of
 from ovtool.inputs import any_masks
 from ovtool.inputs import asked as requests
@@ -104,24 +104,25 @@ def run(
         requests.begin(asked, made, run, (beside,), is_list=to == "coco-results")
     except UpToDate:
         raise UpToDate(target) from None
-    dataset = any_masks.read(source, images, truth, how.colours)
-    if how.instances is not None:
-        dataset = _divided(dataset, _division(how.instances))
-    if run.dry_run:
-        lost = mask_formats.not_held(dataset, to)
-    else:
-        home = images or any_masks.images_folder(source)
-        _check_places(target, beside, is_file, run)  # another run may have written it meanwhile
-        with progress(len(dataset.images), f"writing {to}") as advance:
-            request = Request(
-                to=to,
-                target=target,
-                made_by=_made_by(how, to, asked.digest),
-                images=home,
-                colours=_table(source, how),
-                advance=advance,
-            )
-            lost = mask_formats.write(dataset, request)
+    with lock.held(*(() if run.dry_run else (target, beside))):
+        dataset = any_masks.read(source, images, truth, how.colours)
+        if how.instances is not None:
+            dataset = _divided(dataset, _division(how.instances))
+        if run.dry_run:
+            lost = mask_formats.not_held(dataset, to)
+        else:
+            home = images or any_masks.images_folder(source)
+            _check_places(target, beside, is_file, run)  # another run may have written it meanwhile
+            with progress(len(dataset.images), f"writing {to}") as advance:
+                request = Request(
+                    to=to,
+                    target=target,
+                    made_by=_made_by(how, to, asked.digest),
+                    images=home,
+                    colours=_table(source, how),
+                    advance=advance,
+                )
+                lost = mask_formats.write(dataset, request)
     return Converted(
         target,
         {} if beside is None else {"segments": str(beside)},
@@ -200,8 +201,12 @@ def _checkpoint(path: Path, folder: Path, run: Run) -> Converted:
         ovseg_checkpoint.read(path)
         return Converted(str(folder), {}, 0, 0, 0, (), licence)
     made_by = {"version": ovtool.__version__, "command": "convert"}
-    with folders.writing(folder, made_by | {"asked": asked.digest, "licence": licence}) as place:
-        made = ovseg_checkpoint.convert(path, place, {"source": path.name})
+    with lock.held(folder):
+        folders.check(folder, run.replaces)  # another run may have written it meanwhile
+        with folders.writing(
+            folder, made_by | {"asked": asked.digest, "licence": licence}
+        ) as place:
+            made = ovseg_checkpoint.convert(path, place, {"source": path.name})
     files = {kind: str(folder / name) for kind, name in made.files.items()}
     return Converted(str(folder), files, 0, 0, 0, made.notes, licence)
 

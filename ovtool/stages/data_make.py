@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import ovtool
 from ovtool.datasets import collage_files, hugging_face, registry
 from ovtool.datasets.collage_files import CollageSpec
 from ovtool.errors import InputError, OutputExistsError, UpToDate, UsageError
-from ovtool.formats import atomic
+from ovtool.formats import atomic, lock
 from ovtool.runtime.progress import Progress, no_progress
 from ovtool.settings.data import Scenes
 from ovtool.settings.shared import Run
@@ -67,7 +68,8 @@ def run(
     _check_folder(folder, run.replaces)
     collage_files.drawings(spec.split)  # whether it has them, before anything is removed
     if not run.dry_run:
-        _make_whole(spec, folder, scenes.workers, progress)
+        with _held(folder, run.replaces):
+            _make_whole(spec, folder, scenes.workers, progress)
     files = registry.collage_in(folder, spec.split)
     return {
         "data_set": files.name,
@@ -98,7 +100,10 @@ def _unpacked(
     rows = len(hugging_face.opened(place))
     files: dict[str, Path] = {}
     if not run.dry_run:
-        with progress(rows, f"unpacking {source.name}:{split}") as advance:
+        with (
+            _held(folder, run.replaces),
+            progress(rows, f"unpacking {source.name}:{split}") as advance,
+        ):
             files = hugging_face.unpack(place, split, folder, advance)
     return {
         "data_set": f"{source.name}:{split}",
@@ -142,6 +147,15 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"{folder} is not empty; name another folder, or replace the data set with --overwrite"
         )
     atomic.check_folder(folder, atomic.above(folder))
+
+
+@contextmanager
+def _held(folder: Path, overwrite: bool) -> Iterator[None]:
+    """The right to write below a folder, which is checked again, as another run may have filled it by now."""
+    atomic.make_folder(folder.absolute().parent)
+    with lock.held(folder):
+        _check_folder(folder, overwrite)
+        yield
 
 
 def _make_whole(spec: CollageSpec, folder: Path, workers: int, progress: Progress) -> None:

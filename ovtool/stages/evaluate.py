@@ -29,7 +29,7 @@ from typing import Any
 
 import ovtool
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, file_matching
+from ovtool.formats import atomic, file_matching, lock
 from ovtool.inputs import asked as requests
 from ovtool.inputs import predictions
 from ovtool.measures import label_maps, masks, panoptic
@@ -130,36 +130,38 @@ def run(
             "output": out,
             "dry_run": True,
         }
-    measured: list[Measured] = [
-        _measures(metric).measure(file, truth, metric, run.workers, progress) for file in files[:-1]
-    ]
-    first, last = measured[0], measured[-1]
-    results = [
-        {
-            **side.result,
-            **_intervals("intervals", side.measure, side, metric.bootstrap),
-            **({"per_image": side.per_image()} if side.of_image else {}),
-        }
-        for side in measured
-    ]
-    result = {"metric": name_of(type(metric)), **results[0]}
-    if protocol is not None:
-        result["protocol"] = protocols.as_data(protocol)
-    if other is not None:
-        if first.images != last.images:
-            raise InputError(
-                f"{files[0]} and {files[1]} are predictions of other images of {truth}; predict the "
-                "same ones, or give --missing empty to count those that lack as wrong"
-            )
-        between = bootstrap.difference(first.measure, last.measure)
-        result["other"] = results[1]
-        result |= _intervals("difference", between, first, metric.bootstrap)
-    result["ovtool"] = _provenance(files, metric)
-    if target is not None:
-        result["ovtool"]["asked"] = asked.digest
-        atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
-        atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
-    return result
+    with lock.held(target):
+        measured: list[Measured] = [
+            _measures(metric).measure(file, truth, metric, run.workers, progress)
+            for file in files[:-1]
+        ]
+        first, last = measured[0], measured[-1]
+        results = [
+            {
+                **side.result,
+                **_intervals("intervals", side.measure, side, metric.bootstrap),
+                **({"per_image": side.per_image()} if side.of_image else {}),
+            }
+            for side in measured
+        ]
+        result = {"metric": name_of(type(metric)), **results[0]}
+        if protocol is not None:
+            result["protocol"] = protocols.as_data(protocol)
+        if other is not None:
+            if first.images != last.images:
+                raise InputError(
+                    f"{files[0]} and {files[1]} are predictions of other images of {truth}; predict the "
+                    "same ones, or give --missing empty to count those that lack as wrong"
+                )
+            between = bootstrap.difference(first.measure, last.measure)
+            result["other"] = results[1]
+            result |= _intervals("difference", between, first, metric.bootstrap)
+        result["ovtool"] = _provenance(files, metric)
+        if target is not None:
+            result["ovtool"]["asked"] = asked.digest
+            atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
+            atomic.write_text(target, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+        return result
 
 
 def _truth_given(ground_truth: str | Path | None, source: Source) -> str:

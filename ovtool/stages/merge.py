@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ovtool.errors import InputError, UpToDate, UsageError
-from ovtool.formats import atomic, coco, merge
+from ovtool.formats import atomic, coco, lock, merge
 from ovtool.formats.merge import Output
 from ovtool.inputs import asked as requests
 from ovtool.runtime.outcome import Outcome
@@ -51,33 +51,39 @@ def run(
     output = Output(**header.settings["output"])
     info = header.preface["info"]
     places = _places(header.settings["beside"], target)
-    for place in places.values():
-        if not Path(place).is_dir():
-            atomic.check_output(Path(place), run.replaces)
+    _check_places(target, places, run)
     categories = coco.parse_categories(header.preface, where)
     dataset = merge.dataset_of(pieces, info, categories, output)
     if run.dry_run:
         return Outcome(dataset, target, files=places, planned=len(dataset.images))
-    tensors = pieces.tensors()
-    # what needs torch is imported where there is something to do, which is seldom
-    if info["ovtool"]["command"] == "refine" and not dataset.annotations:
-        from ovtool.stages import refine
+    with lock.held(target, *places.values()):
+        _check_places(target, places, run)  # another run may have written them meanwhile
+        tensors = pieces.tensors()
+        # what needs torch is imported where there is something to do, which is seldom
+        if info["ovtool"]["command"] == "refine" and not dataset.annotations:
+            from ovtool.stages import refine
 
-        refine.finish(dataset, tensors, places, output.facts)
-    if "embeddings" in places:
-        from ovtool.stages import propose
+            refine.finish(dataset, tensors, places, output.facts)
+        if "embeddings" in places:
+            from ovtool.stages import propose
 
-        propose.finish(dataset, tensors, places, output.facts)
-    if "crops" in places:
-        from ovtool.outputs.crops import PairCrops
+            propose.finish(dataset, tensors, places, output.facts)
+        if "crops" in places:
+            from ovtool.outputs.crops import PairCrops
 
-        crops = PairCrops(Path(places["crops"]))
-        crops.finish(dataset)
-    atomic.check_output(Path(target), run.replaces)  # another run may have written it meanwhile
-    merge.write(dataset, tensors, output, target)
-    if "crops" in places:
-        crops.clean()
-    return Outcome(dataset, target, dataset.info["ovtool"]["failures"], files=places)
+            crops = PairCrops(Path(places["crops"]))
+            crops.finish(dataset)
+        merge.write(dataset, tensors, output, target)
+        if "crops" in places:
+            crops.clean()
+        return Outcome(dataset, target, dataset.info["ovtool"]["failures"], files=places)
+
+
+def _check_places(target: str, places: Mapping[str, str], run: Run) -> None:
+    """Refuses files that cannot or must not be written; folders are added to."""
+    for place in (target, *places.values()):
+        if place == target or not Path(place).is_dir():
+            atomic.check_output(Path(place), run.replaces)
 
 
 def _default_output(folders: Sequence[Path]) -> str:

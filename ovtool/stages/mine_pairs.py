@@ -154,7 +154,7 @@ def run(
     shaping = (nouns, nouns.spacy_model, matching, compute, run)
     asked = requests.of("mine-pairs", *shaping, sources=(captions_file,), items=items)
     run = requests.begin(asked, target, run, (written.target,))
-    keeps = _check_places(target, written, run)
+    _check_places(target, written, run)
     if compute.model is not None:
         resolve.spec(resolve.choose(compute.model))  # an unknown name is refused before any work
     pipeline = tagging.load(nouns.spacy_model, chunks=nouns.chunks)
@@ -168,7 +168,6 @@ def run(
         return runs.planned(items, _categories(_numbered(mentions)), target, run, place)
     miner = _miner(matching, compute, place, regions, mentions)
     batch_size = run.batch_size or BATCH_SIZE
-    written.prepare(keeps)
     outcome = runs.map_images(
         items,
         lambda part: part_output(part, miner, written, batch_size),
@@ -180,6 +179,7 @@ def run(
             description="mining",
             output=merge.Output(asked=asked.digest),
             beside=runs.places_from(target, written.places),
+            begin=lambda: written.prepare(_check_places(target, written, run)),
             finish=lambda dataset, _: written.finish(dataset),
         ),
         run,

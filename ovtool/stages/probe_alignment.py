@@ -102,30 +102,33 @@ def run(
     place = probes.plot_place(plot, run, alignment, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, alignment)
-    probe = probes.opened(data_set, source, alignment, compute)
-    views = labelled_patches.settled(probe.clip, alignment)
-    readings = _readings(probe, views, run.batch_size or BATCH_SIZE)
-    counts = _count(probe, alignment, views, readings, progress)
-    if not counts.patches.sum():
-        raise InputError(f"{probe.truth.source}: no patch shows a class that is among its words")
-    table = _table(probe, readings, counts)
-    if place is not None:
-        draw(place, table["rows"])
-    return probe_results.document(
-        "alignment",
-        {
-            "images": len(probe.truth.items),
-            "words_an_image": probe.truth.words_an_image,
-            **table,
-            "mixed": counts.left_out[MIXED],
-            "ignored": counts.left_out[IGNORED],
-        },
-        probe.clip,
-        {
-            "data_set": probe.truth.name,
-            **labelled_patches.as_data(probe.clip, alignment, views, probe.contents(alignment)),
-        },
-    )
+    with probes.plotting(place, run):
+        probe = probes.opened(data_set, source, alignment, compute)
+        views = labelled_patches.settled(probe.clip, alignment)
+        readings = _readings(probe, views, run.batch_size or BATCH_SIZE)
+        counts = _count(probe, alignment, views, readings, progress)
+        if not counts.patches.sum():
+            raise InputError(
+                f"{probe.truth.source}: no patch shows a class that is among its words"
+            )
+        table = _table(probe, readings, counts)
+        if place is not None:
+            draw(place, table["rows"])
+        return probe_results.document(
+            "alignment",
+            {
+                "images": len(probe.truth.items),
+                "words_an_image": probe.truth.words_an_image,
+                **table,
+                "mixed": counts.left_out[MIXED],
+                "ignored": counts.left_out[IGNORED],
+            },
+            probe.clip,
+            {
+                "data_set": probe.truth.name,
+                **labelled_patches.as_data(probe.clip, alignment, views, probe.contents(alignment)),
+            },
+        )
 
 
 def _readings(probe: Probe, views: DenseSettings, batch_size: int) -> list[Reading]:

@@ -66,33 +66,34 @@ def run(
     place = probes.plot_place(plot, run, classify, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, classify)
-    probe = probes.opened(data_set, source, classify, compute)
-    truth, head = probe.truth, probe.head
-    scores, labels = _scored(probe, classify, progress)
-    if not labels.any():
-        raise InputError(f"{truth.source}: no image has a label that is among its words")
-    rows = [
-        {
-            "name": name,
-            "pacl": head.fingerprint if head is not None and name == HEAD else None,
-            **_measured(own, labels, truth),
-        }
-        for name, own in scores.items()
-    ]
-    if place is not None:
-        draw(place, rows)
-    settings = layers.provenance(classify, probe.contents(classify))
-    return probe_results.document(
-        "classify",
-        {
-            "images": len(truth.items),
-            "labels_an_image": float(labels.sum()) / len(truth.items),
-            "words_an_image": truth.words_an_image,
-            "rows": rows,
-        },
-        probe.clip,
-        {"data_set": truth.name, **settings, "short_side": probe.clip.image_size},
-    )
+    with probes.plotting(place, run):
+        probe = probes.opened(data_set, source, classify, compute)
+        truth, head = probe.truth, probe.head
+        scores, labels = _scored(probe, classify, progress)
+        if not labels.any():
+            raise InputError(f"{truth.source}: no image has a label that is among its words")
+        rows = [
+            {
+                "name": name,
+                "pacl": head.fingerprint if head is not None and name == HEAD else None,
+                **_measured(own, labels, truth),
+            }
+            for name, own in scores.items()
+        ]
+        if place is not None:
+            draw(place, rows)
+        settings = layers.provenance(classify, probe.contents(classify))
+        return probe_results.document(
+            "classify",
+            {
+                "images": len(truth.items),
+                "labels_an_image": float(labels.sum()) / len(truth.items),
+                "words_an_image": truth.words_an_image,
+                "rows": rows,
+            },
+            probe.clip,
+            {"data_set": truth.name, **settings, "short_side": probe.clip.image_size},
+        )
 
 
 def _scored(

@@ -111,40 +111,41 @@ def run(
     place = probes.plot_place(plot, run, coherence, data_set, source)
     if run.dry_run:
         return probes.planned(data_set, source, coherence)
-    probe = probes.opened(data_set, source, coherence, compute)
-    from ovtool.models import towers
+    with probes.plotting(place, run):
+        probe = probes.opened(data_set, source, coherence, compute)
+        from ovtool.models import towers
 
-    blocks = coherence.blocks(towers.depth(probe.clip.model.visual))
-    views = labelled_patches.settled(probe.clip, coherence)
-    views = replace(views, stride=views.stride if coherence.stride else views.window)
-    backbone = _backbone(coherence, views.short_side)
-    patches = _patches(probe, coherence, blocks, views, backbone, progress)
-    seed = coherence.seed
-    pairs = {kind: _drawn(patches, kind, coherence.sample, seed) for kind in KINDS}
-    if all(drawn.are_alike for drawn in pairs.values()):
-        raise InputError(
-            f"{probe.truth.source}: there are no patches of two classes to tell apart; give images that "
-            "show several, or a larger --sample"
+        blocks = coherence.blocks(towers.depth(probe.clip.model.visual))
+        views = labelled_patches.settled(probe.clip, coherence)
+        views = replace(views, stride=views.stride if coherence.stride else views.window)
+        backbone = _backbone(coherence, views.short_side)
+        patches = _patches(probe, coherence, blocks, views, backbone, progress)
+        seed = coherence.seed
+        pairs = {kind: _drawn(patches, kind, coherence.sample, seed) for kind in KINDS}
+        if all(drawn.are_alike for drawn in pairs.values()):
+            raise InputError(
+                f"{probe.truth.source}: there are no patches of two classes to tell apart; give images that "
+                "show several, or a larger --sample"
+            )
+        head = probe.head
+        rows = [
+            {
+                "name": name,
+                "layer": int(name.split()[1]) if name.startswith(BLOCK) else None,
+                "pacl": head.fingerprint if head is not None and name == HEAD else None,
+                **{kind: _measured(patches, name, pairs[kind], seed) for kind in KINDS},
+            }
+            for name in patches.vectors
+        ]
+        if place is not None:
+            draw(place, rows, patches, pairs)
+        settings = labelled_patches.as_data(probe.clip, coherence, views, probe.contents(coherence))
+        return probe_results.document(
+            "coherence",
+            {"images": len(probe.truth.items), "rows": rows},
+            probe.clip,
+            {"data_set": probe.truth.name, **settings, "layers": blocks},
         )
-    head = probe.head
-    rows = [
-        {
-            "name": name,
-            "layer": int(name.split()[1]) if name.startswith(BLOCK) else None,
-            "pacl": head.fingerprint if head is not None and name == HEAD else None,
-            **{kind: _measured(patches, name, pairs[kind], seed) for kind in KINDS},
-        }
-        for name in patches.vectors
-    ]
-    if place is not None:
-        draw(place, rows, patches, pairs)
-    settings = labelled_patches.as_data(probe.clip, coherence, views, probe.contents(coherence))
-    return probe_results.document(
-        "coherence",
-        {"images": len(probe.truth.items), "rows": rows},
-        probe.clip,
-        {"data_set": probe.truth.name, **settings, "layers": blocks},
-    )
 
 
 def _patches(

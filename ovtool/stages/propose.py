@@ -109,6 +109,7 @@ def run(
             description="proposing",
             output=merge.Output(format, asked.digest, facts),
             beside=runs.places_from(target, written),
+            begin=lambda: _check_places(target, embeddings, run),
             finish=partial(finish, places=written, facts=facts),
         ),
         run,

@@ -133,12 +133,16 @@ def run(
     if training is not None and kept is not None:
         frame = _frame(kept, run, place, progress)
         maps_of = _maps_of_generator(training.trained(frame))
-    drawings.prepare()
     context = Context(clip, None, apply, _against(masks.background_score))
     work = Work(given, Refiner(maps_of, context, regions), masking, drawings)
     made_with = None if clip is None else {"name": clip.name, "fingerprint": clip.fingerprint}
 
     facts = _facts(given, settings, clip) if is_maps else {}
+
+    def begin() -> None:
+        drawings.check(items, run.overwrite or runs.goes_on(target, run))
+        drawings.prepare()
+
     job = runs.Job(
         info=runs.provenance("refine", settings, made_with),
         categories=categories,
@@ -146,6 +150,7 @@ def run(
         device=place,
         description="refining",
         beside=runs.places_from(target, drawings.places),
+        begin=begin,
         output=merge.Output("cams" if is_maps else "coco", asked.digest, facts),
         finish=partial(finish, places=drawings.places, facts=facts),
     )

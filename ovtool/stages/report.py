@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ovtool.datasets.matching import UNLABELLED, Classes
 from ovtool.errors import InputError, UsageError
-from ovtool.formats import atomic, labelled, report_page
+from ovtool.formats import atomic, labelled, lock, report_page
 from ovtool.formats.file_matching import image_stem
 from ovtool.formats.report_page import Content, Figure, Heat, Regions, Table
 from ovtool.inputs import asked as requests
@@ -89,57 +89,63 @@ def run(
     atomic.check_output(target, run.replaces)
     asked = requests.of("report", page, limit, sources=(*sources, ground_truth), folder=images)
     requests.begin(asked, target, run)
-    truth = None if ground_truth is None else str(ground_truth)
-    opened = report_files.opened(
-        sources, None if truth is None else predictions.truth_file(truth, instances=False)
-    )
-    made, failures = report_page.Figures(), []
-    comparison = _Comparison(opened.layers, truth is not None)
-    if opened.layers:
-        folder = images or (predictions.images_folder(truth) if truth else None) or Path()
-        items = labelled.images_of(opened.layers[0].labels, folder)
-        place = {word: k for k, word in enumerate(_words(opened))}
-        matched = report_files.matched(opened.layers)
-        if truth is not None and len(opened.layers) > 1:
-            matched = _with_results(matched, truth)
-        matched = matched[:limit]
-        if run.dry_run:
-            return Written(target, 0, len(matched), ())
-        with progress(len(matched), "drawing") as advance:
-            for name, own in matched:
-                try:
-                    rgb = items[name].rgb()
-                    measures = {**comparison.of(own), **opened.of_images.get(image_stem(name), {})}
-                    figure = Figure(name, rgb, _layers(opened, own, place, rgb), measures)
-                except InputError as error:
-                    failures.append({"file_name": name, "reason": str(error)})
-                else:
-                    made.add(report_page.packed(figure, page.side))
-                advance()
-        if not made:
-            raise InputError(f"not one image could be drawn; the first: {failures[0]['reason']}")
-        for line in comparison.notes():
-            _logger.warning("%s", line)
-    if run.dry_run:
-        return Written(target, 0, 0, ())
-    content = Content(
-        page.title or ", ".join(opened.made_by),
-        [layer.name for layer in opened.layers],
-        _words(opened),
-        [*comparison.tables(), *opened.tables],
-        opened.curves,
-        opened.made_by,
-        asked.digest,
-    )
-    atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
-    size = report_page.write(target, content, made)
-    if size > MAX_BYTES:
-        _logger.warning(
-            "%s has %d MB, which browsers open slowly; a smaller --side or a --limit makes it lighter",
-            target,
-            round(size / 1e6),
+    with lock.held(None if run.dry_run else target):
+        truth = None if ground_truth is None else str(ground_truth)
+        opened = report_files.opened(
+            sources, None if truth is None else predictions.truth_file(truth, instances=False)
         )
-    return Written(target, size, len(made), failures)
+        made, failures = report_page.Figures(), []
+        comparison = _Comparison(opened.layers, truth is not None)
+        if opened.layers:
+            folder = images or (predictions.images_folder(truth) if truth else None) or Path()
+            items = labelled.images_of(opened.layers[0].labels, folder)
+            place = {word: k for k, word in enumerate(_words(opened))}
+            matched = report_files.matched(opened.layers)
+            if truth is not None and len(opened.layers) > 1:
+                matched = _with_results(matched, truth)
+            matched = matched[:limit]
+            if run.dry_run:
+                return Written(target, 0, len(matched), ())
+            with progress(len(matched), "drawing") as advance:
+                for name, own in matched:
+                    try:
+                        rgb = items[name].rgb()
+                        measures = {
+                            **comparison.of(own),
+                            **opened.of_images.get(image_stem(name), {}),
+                        }
+                        figure = Figure(name, rgb, _layers(opened, own, place, rgb), measures)
+                    except InputError as error:
+                        failures.append({"file_name": name, "reason": str(error)})
+                    else:
+                        made.add(report_page.packed(figure, page.side))
+                    advance()
+            if not made:
+                raise InputError(
+                    f"not one image could be drawn; the first: {failures[0]['reason']}"
+                )
+            for line in comparison.notes():
+                _logger.warning("%s", line)
+        if run.dry_run:
+            return Written(target, 0, 0, ())
+        content = Content(
+            page.title or ", ".join(opened.made_by),
+            [layer.name for layer in opened.layers],
+            _words(opened),
+            [*comparison.tables(), *opened.tables],
+            opened.curves,
+            opened.made_by,
+            asked.digest,
+        )
+        atomic.check_output(target, run.replaces)  # another run may have written it meanwhile
+        size = report_page.write(target, content, made)
+        if size > MAX_BYTES:
+            _logger.warning(
+                "%s has %d MB, which browsers open slowly; a smaller --side or a --limit makes it lighter",
+                target,
+                round(size / 1e6),
+            )
+        return Written(target, size, len(made), failures)
 
 
 def _with_results(

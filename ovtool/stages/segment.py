@@ -91,14 +91,18 @@ def run(
         overlay_file=overlay,
         doubled=doubled_stems(items),
     )
-    files.check(items, run.overwrite or runs.goes_on(target, run))
+    files.check(items, run.overwrite or runs.goes_on(target, run), asked.files)
     if run.dry_run:
         place = devices.choose(compute.device)
         plan = runs.planned(items, ready.words.categories, target, run, place)
         return replace(plan, files=files.places)
 
     segmenter = ready.load()
-    files.prepare()
+
+    def begin() -> None:
+        files.check(items, run.overwrite or runs.goes_on(target, run), asked.files)
+        files.prepare()
+
     job = runs.Job(
         info=segmenter.info(),
         categories=ready.words.categories,
@@ -107,6 +111,7 @@ def run(
         description="segmenting",
         output=merge.Output(format, asked.digest),
         beside=runs.places_from(target, files.places),
+        begin=begin,
     )
     outcome = runs.map_images(
         items, lambda part: records.part_output(part, segmenter, files), job, run, progress

@@ -323,6 +323,21 @@ def test_pipes_in_a_folder_are_not_waited_for(desk, does, refused):
         assert "x.safetensors is a pipe or a device" in refused(command)
 
 
+def test_links_that_lead_nowhere_are_passed_over(desk, does):
+    (desk / "images/loop.png").symlink_to("loop.png")
+    (desk / "images/gone.png").symlink_to("nothing.png")
+    (desk / "images/up").symlink_to(desk / "images")
+    status, _ = does(SEGMENT)
+    assert status == 0 and len(coco.read(desk / "o.json").images) == 2
+    assert does("check images")[0] == does("info images")[0] == 0
+
+
+def test_a_closed_standard_input_is_one_line(desk, refused, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    for line in ("check -", "info -", "segment - --classes cow", "convert - --to coco -o o.json"):
+        assert "standard input is closed" in refused(line)
+
+
 def test_a_large_list_of_masks_is_not_held(desk, masks):
     from ovtool.formats import json_sections
 

@@ -98,6 +98,93 @@ def test_a_training_does_not_replace_what_another_wrote_meanwhile(desk, holder):
         run.begin(frame)
 
 
+HELD = {
+    "evaluate x.json --ground-truth x.json -o o.json": "o.json",
+    "report x.json --images images -o o.html": "o.html",
+    "check --fix x.json -o o.json": "o.json",
+    "convert x.json --to coco -o o.json": "o.json",
+    "convert x.json --to cvat -o o.xml": "o.xml",
+    "convert x.json --to label-maps -o o": "o",
+    "convert x.json --to coco-panoptic -o p.json": "p",
+    "merge p.json.parts -o o.json": "o.json",
+    "data make collage o --count 2 --size 64": "o",
+    "probe classify --coco x.json --images images --plot o.png": "o.png",
+    f"{SEGMENT} -o p.json --label-maps o": "o",
+    f"{SEGMENT} -o p.json --overlays a/o": "a/o",
+    "propose images --proposer tiny -o p.json --save-embeddings o.safetensors": "o.safetensors",
+}
+
+
+@pytest.mark.parametrize("line", HELD)
+def test_what_another_run_writes_is_not_written(desk, holder, does, refused, spoiled, line):
+    spoiled("images", "id", 1)
+    if line.startswith("merge"):
+        assert does("propose images --proposer regions -o p.json --shard 1/1")[0] == 0
+    (desk / "a").mkdir()
+    process = holder(desk / HELD[line])
+    before = {path for path in desk.rglob("*") if ".parts" not in str(path)}
+    said = refused(f"{line} --overwrite")
+    assert f"{HELD[line]} is being written by process {process.pid} on " in said
+    assert {path for path in desk.rglob("*") if ".parts" not in str(path)} == before
+    process.kill()
+    process.wait()
+    assert does(line)[0] == 0
+    assert (desk / HELD[line]).exists() and not list(desk.rglob("*.lock"))
+
+
+def test_a_refused_run_leaves_what_the_other_has_written(desk, holder, refused, spoiled, does):
+    assert does(f"{SEGMENT} -o o.json --label-maps maps")[0] == 0
+    before = (desk / "maps/classes.txt").read_bytes()
+    (desk / "c.tar.crops").mkdir()
+    (desk / "c.tar.crops/own.png").write_bytes(b"of the other")
+    table = "image,caption\n1.png,a cow eats an apple\n2.png,a cow\n"
+    (desk / "captions.csv").write_text(table)
+    holder(desk / "o.json")
+    segment = "segment images --classes apple --method patch --label-maps maps"
+    mine = "mine-pairs --captions captions.csv --images images --proposer regions --crops c.tar"
+    for line in (segment, mine):
+        assert "is being written by" in refused(f"{line} -o o.json --overwrite")
+    assert (desk / "maps/classes.txt").read_bytes() == before
+    assert (desk / "c.tar.crops/own.png").exists()
+
+
+def test_what_is_whole_is_not_removed_by_another_run_before_it_has_its_name(desk, monkeypatch):
+    rename = os.replace
+
+    def after_another(source, target):
+        atomic.check_output(Path(target), overwrite=True)  # removes what killed writers left
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", after_another)
+    atomic.write_bytes(desk / "o.png", b"whole")
+    assert (desk / "o.png").read_bytes() == b"whole"
+
+
+def test_a_file_that_another_run_removes_before_it_is_locked_is_made_again(desk, monkeypatch):
+    locked, tried = atomic.lock, []
+
+    def late(descriptor):
+        tried.append(descriptor)
+        if len(tried) == 1:
+            assert atomic.remove_stale(desk / "o.png") == 1
+        return locked(descriptor)
+
+    monkeypatch.setattr(atomic, "lock", late)
+    atomic.write_bytes(desk / "o.png", b"whole")
+    assert (desk / "o.png").read_bytes() == b"whole"
+
+
+def test_a_list_of_classes_that_is_read_is_not_replaced(desk, refused, does):
+    (desk / "maps").mkdir()
+    (desk / "maps/classes.txt").write_text("cow\n# mine\napple\n")
+    line = "segment images --method patch --classes-file maps/classes.txt --label-maps maps"
+    said = refused(f"{line} -o o.json --overwrite", status=2)
+    assert said.startswith("error: maps/classes.txt is read by this run")
+    assert (desk / "maps/classes.txt").read_text() == "cow\n# mine\napple\n"
+    (desk / "maps/classes.txt").write_text("cow\napple\n")  # what would be written there
+    assert does(f"{line} -o o.json --background none")[0] == 0
+
+
 def test_no_input_is_replaced(desk, refused):
     image = desk / "images/1.png"
     before = image.read_bytes()

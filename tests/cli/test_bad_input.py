@@ -135,6 +135,7 @@ def test_no_words_or_too_many_lists(fails, photos):
         ("tinny", "unknown model 'tinny'; did you mean tiny?"),
         ("ViT-B-16/opnai", "'ViT-B-16' has no weights called 'opnai'; choose from ViT-B-16/openai"),
         ("RN50/openai", "RN50 is not a plain vision transformer"),
+        ("hf-hub:./near", "'hf-hub:./near' names no hub repository; write hf-hub:ORG/NAME"),
         ("hf-hub:nobody", "names no hub repository; write hf-hub:ORG/NAME"),
         ("./gone.safetensors", "no model at gone.safetensors; give a folder or weights file that"),
         ("", "--model is empty; name a model, such as tiny or ViT-B-16/openai"),

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from ovtool.cli.errors import run
+from ovtool.datasets import hugging_face
+from ovtool.errors import InputError
 from ovtool.formats import labelled
 from tests.datasets import sets
 
@@ -79,6 +81,28 @@ def test_what_cannot_be_unpacked(saved, capsys):
         file.write_bytes(b"no rows")
     assert run(["data", "make", "saved", "set", "--split", "val"]) == 1
     assert "is no folder of datasets that can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [["../../out"], ["/out"], [".."], ["a/b"], [""], [5], [], 1, "x/y", ["a\x1b[31m"]],
+    ids=repr,
+)
+def test_a_split_leads_to_no_other_folder(tmp_path, monkeypatch, capsys, splits):
+    monkeypatch.chdir(tmp_path)
+    sets.text(tmp_path / "saved/dataset_dict.json", json.dumps({"splits": splits}))
+    assert run(["data", "make", "saved", "set"]) == 1
+    assert capsys.readouterr().err == (
+        "error: saved/dataset_dict.json lists no splits by plain names; save the data set again\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_broken_cells(tmp_path):
+    with pytest.raises(InputError, match="^set: row 3 "):
+        hugging_face._as_png(b"GIF89a" + bytes(20), "set: row 3")
+    assert list(hugging_face._texts({"a": 1})) == list(hugging_face._texts(7)) == []
+    assert list(hugging_face._texts(["a", None, " "])) == ["a"]
 
 
 def test_the_extra_that_was_never_installed(tmp_path, monkeypatch, capsys):
