@@ -3,7 +3,7 @@
 open_clip hands the keys of a configuration on to its towers, to timm and to transformers. Some of them name another
 repository, and some become arguments of a loader, `trust_remote_code` among them, so that a configuration could
 run code. One that comes with weights was written by whoever made them: only the keys below are handed on, and what
-names a network or a tokenizer must be the model's own or one of open_clip's. `stem`, `hidden` and `table` are ours
+names a network or a tokenizer must be the model's own or one of open_clip's. `stem`, `hidden`, `context` and `table` are ours
 (`photo`).
 """
 
@@ -38,7 +38,7 @@ _NESTED: Mapping[str, Mapping[str, Kinds]] = {
         "attentional_pool": _FLAG, "attn_pooler_queries": _WHOLE, "attn_pooler_heads": _WHOLE,
         "no_ln_pre": _FLAG, "pos_embed_type": _TEXT, "timm_model_name": _TEXT, "timm_model_pretrained": _FLAG,
         "timm_pool": _TEXT, "timm_proj": _TEXT, "timm_proj_bias": _FLAG, "timm_drop": _NUMBER,
-        "timm_drop_path": _NUMBER, "stem": _TABLE, "hidden": _WHOLE,
+        "timm_drop_path": _NUMBER, "stem": _TABLE, "hidden": _WHOLE, "context": (list,),
     },
     "text_cfg": {
         **_TOWERS, "context_length": _WHOLE, "vocab_size": _WHOLE, "heads": _WHOLE, "embed_cls": _FLAG,

@@ -10,8 +10,8 @@ Three files make a model of this kind. ``NAME.json`` is the configuration::
 
     {"model_cfg": {"embed_dim": 256,
                    "vision_cfg": {"image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 2,
-                                  "mlp_ratio": 4.0, "hidden": 512, "stem": {"widths": [16, 24, 48, 88, 120, 208, 352],
-                                  "depths": [1, 3, 3, 4, 4, 5, 1], "first": 32, "last": 1280}},
+                                  "mlp_ratio": 4.0, "hidden": 512, "context": [3], "stem": {"widths": [16, 24, 48, 88,
+                                  120, 208, 352], "depths": [1, 3, 3, 4, 4, 5, 1], "first": 32, "last": 1280}},
                    "text_cfg": {"context_length": 40, "vocab_size": 8000, "width": 128, "heads": 2, "layers": 3,
                                 "mlp_ratio": 4.0, "table": 3600}},
      "preprocess_cfg": {"mean": [0.498, 0.498, 0.498], "std": [0.502, 0.502, 0.502]}}
@@ -19,7 +19,8 @@ Three files make a model of this kind. ``NAME.json`` is the configuration::
 (127 / 255 and 128 / 255 in full). ``NAME.tokenizer.json`` is a file of the `tokenizers` library with `vocab_size` ids:
 0 pads, the two largest are ``<start>`` and ``<end>``, in this order; it puts in neither of them by itself.
 ``NAME.safetensors`` holds the tensors, in float16 (``num_batches_tracked`` int64), of width W, embedding D, text width
-T, hidden H, vocabulary V, table R, local channels C = 472 and deep channels 1280 of Lite2::
+T, hidden H, vocabulary V, table R, deep channels 1280 of Lite2, and C = 472 (1 + K), its local channels at a place and in the mean of each of the K
+squares of ``context`` (none by default)::
 
     logit_scale ()                          word_table (R, D), rows of length 1
     positional_embedding (context, T)       text_projection (T, D)
@@ -38,7 +39,7 @@ Its metadata are one key, ``ovtool``, written by `formats.tensors.save`: ``{"kin
 plurals included, in small letters, and ``rows`` the row of each in `word_table`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import avg_pool2d, gelu
 
 from ovtool.methods.pixels import IMAGENET, standardised
 from ovtool.methods.products import linear
@@ -65,30 +66,49 @@ MEAN, DEVIATION = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1], as 
 _STEM = "visual.stem."
 
 
+def with_means(local: Tensor, context: Sequence[int]) -> Tensor:
+    """A map beside its means over squares, whose sides are odd, (B, C, h, w) to (B, C (1 + K), h, w)."""
+    means = (avg_pool2d(local, side, 1, side // 2, count_include_pad=False) for side in context)
+    return torch.cat([local, *means], dim=1)
+
+
 class PatchEmbed(nn.Module):
-    """The stem's two maps as tokens: L1 z + L2 u + L4 gelu(L3 u), with u the local map, standardised.
+    """The stem's two maps as tokens: L1 z + L2 u + L4 gelu(L3 u), with u the local map beside what is around, standardised.
 
     Args:
         stem: the shape of the stem.
         width: of a token.
         hidden: the width between L3 and L4.
+        context: the sides of squares of places, odd; of each the mean of the local map stands beside the map. A square that
+            reaches over the edge is cut there.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, stem: StemShape, width: int, hidden: int) -> None:
+    def __init__(
+        self, stem: StemShape, width: int, hidden: int, context: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(stem.local))
-        self.register_buffer("deviation", torch.ones(stem.local))
+        self.context = context
+        channels = stem.local * (1 + len(context))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
         self.deep = nn.Linear(stem.last, width, bias=False)
-        self.local = nn.Linear(stem.local, width, bias=False)
-        self.hidden = nn.Linear(stem.local, hidden)
+        self.local = nn.Linear(channels, width, bias=False)
+        self.hidden = nn.Linear(channels, hidden)
         self.mixed = nn.Linear(hidden, width, bias=False)
 
     def forward(self, deep: Tensor, local: Tensor) -> Tensor:
         """Maps (B, last, h, w) and (B, local, h, w) to tokens in row order, (B, h*w, width)."""
-        z, x = (features.flatten(2).transpose(1, 2) for features in (deep, local))
+        z, x = (
+            features.flatten(2).transpose(1, 2)
+            for features in (deep, with_means(local, self.context))
+        )
+        return self.tokens(z, x)
+
+    def tokens(self, z: Tensor, x: Tensor) -> Tensor:
+        """Places (..., last) and what `with_means` says of them (..., local (1 + K)) to tokens, (..., width)."""
         u = (x - self.mean) / self.deviation
         hidden = gelu(linear(u, self.hidden.weight, self.hidden.bias))
         return (
@@ -104,7 +124,7 @@ class HybridVisionTransformer(nn.Module):
     Args:
         stem: the shape of the stem.
         shape: of the transformer; its patches are of 16 pixels.
-        hidden: see `PatchEmbed`.
+        hidden, context: see `PatchEmbed`.
         output_dim: the width of the space that images and texts share.
     """
 
@@ -112,7 +132,14 @@ class HybridVisionTransformer(nn.Module):
     attn_pool = None
     final_ln_after_pool = False
 
-    def __init__(self, stem: StemShape, shape: ImageShape, hidden: int, output_dim: int) -> None:
+    def __init__(
+        self,
+        stem: StemShape,
+        shape: ImageShape,
+        hidden: int,
+        output_dim: int,
+        context: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         side, width = shape.image_size // STRIDE, shape.width
         self.image_size = (shape.image_size, shape.image_size)
@@ -123,7 +150,7 @@ class HybridVisionTransformer(nn.Module):
         self.positional_embedding = drawn(width**-0.5, 1 + side * side, width)
         self.proj = drawn(width**-0.5, width, output_dim)
         self.stem = EfficientNetLite(stem)
-        self.patch_embed = PatchEmbed(stem, width, hidden)
+        self.patch_embed = PatchEmbed(stem, width, hidden, context)
         self.ln_pre = nn.Identity()
         self.transformer = Transformer(width, shape.layers, shape.heads, shape.mlp_ratio)
         self.ln_post = nn.LayerNorm(width)
@@ -164,7 +191,8 @@ def is_photo(config: Mapping[str, Any]) -> bool:
 def from_config(config: Mapping[str, Any]) -> Photo:
     """The network of a configuration for which `is_photo` holds, at random weights.
 
-    Raises ValueError for a configuration that is not whole or whose patches are not of 16 pixels.
+    Raises ValueError for a configuration that is not whole, whose patches are not of 16 pixels, or whose context is no list of
+    odd sides.
     """
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
     missing = {"hidden", "width", "layers", "image_size"} - vision.keys()
@@ -176,7 +204,10 @@ def from_config(config: Mapping[str, Any]) -> Photo:
         raise ValueError(f"its patches are not of {STRIDE} pixels, as those of its stem are")
     widths, depths = tuple(own["widths"]), tuple(own["depths"])
     stem = StemShape(widths, depths, own.get("first", 32), own.get("last", 1280))
-    visual = HybridVisionTransformer(stem, shape, vision["hidden"], config["embed_dim"])
+    context = tuple(vision.get("context", ()))
+    if any(side < 3 or side % 2 == 0 for side in context):
+        raise ValueError(f"its context is {list(context)}, not a list of odd sides of 3 or more")
+    visual = HybridVisionTransformer(stem, shape, vision["hidden"], config["embed_dim"], context)
     table = text.pop("table")
     return Photo(visual, config["embed_dim"], TextShape(**text), table)
 

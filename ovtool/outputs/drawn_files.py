@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class DrawnFiles:
         return {kind: str(folder) for kind, folder in self.folders.items()} | alone
 
     def check(
-        self, items: Sequence[ImageItem], overwrite: bool, files: Sequence[Path] = ()
+        self, items: Sequence[ImageItem], overwrite: bool, files: Iterable[Path] = ()
     ) -> None:
         """Refuses places that cannot or must not be written to, before any work is done.
 

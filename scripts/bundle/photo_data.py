@@ -13,6 +13,7 @@ from photo_words import Row, coco_names
 from torch import Tensor
 
 from ovtool.formats import rle
+from ovtool.models.photo import with_means
 
 NAMES = coco_names()
 VOID = 255
@@ -22,6 +23,7 @@ MANY_CLASSES_SIDE = 288  # of ImageNet's photographs
 _CELLS_OF_A_VIEW = 130
 _CELLS_OF_A_CAPTION = 64
 _CELLS_OF_A_CLASS = 40
+CONTEXT = (3, 9)  # of `photo`, see `PatchEmbed`
 _LEAST_LABELLED = 0.3  # share of a cell's pixels that have a label, for the cell to count
 
 
@@ -45,7 +47,7 @@ class Cells:
     """Places of photographs, N of them.
 
     Attributes:
-        deep, local: what the stem sees, float16 (N, 1280) and (N, 472).
+        deep, local: what the stem sees, float16 (N, 1280) and (N, 472), or (N, 472 (1 + K)) with the means of K squares.
         shares: of each of COCO's names among the labelled pixels, float32 (N, 133); 0 without labels.
         weights: how often each is drawn, float32 (N,), summing to 1.
     """
@@ -61,7 +63,7 @@ class Captioned:
     """Photographs whose captions have a name, N of them with P cells each.
 
     Attributes:
-        deep, local: what the stem sees, float16 (N, P, 1280) and (N, P, 472).
+        deep, local: what the stem sees, float16 (N, P, 1280) and (N, P, 472 (1 + K)).
         present: of COCO's names those in the captions, float32 (N, 133), summing to 1.
     """
 
@@ -123,7 +125,7 @@ def captioned_cells(
         if not present.any():
             continue
         features = photo_stem.cached(cache, path, CAPTIONED_SIDE)
-        deep, local = features.deep.flatten(0, 1), features.local.flatten(0, 1)
+        deep, local = _places(features, CONTEXT)
         rows = torch.randint(len(deep), (_CELLS_OF_A_CAPTION,), generator=generator)
         parts.append((deep[rows], local[rows], present / present.sum()))
     return Captioned(*(torch.stack(part) for part in zip(*parts, strict=True)))
@@ -140,7 +142,7 @@ def unlabelled_cells(paths: Sequence[Path], cache: Path, seed: int) -> Cells:
     parts = []
     for path in paths:
         features = photo_stem.cached(cache, path, MANY_CLASSES_SIDE)
-        deep, local = features.deep.flatten(0, 1), features.local.flatten(0, 1)
+        deep, local = _places(features, CONTEXT)
         rows = torch.randperm(len(deep), generator=generator)[:_CELLS_OF_A_CLASS]
         parts.append((deep[rows], local[rows]))
     deep, local = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -159,7 +161,15 @@ def shares(labels: Tensor, height: int, width: int) -> Tensor:
     return counts[..., :-1] / counts.sum(-1, keepdim=True)
 
 
-def view(photograph: Photograph, cache: Path, side: int, is_mirrored: bool) -> Cells:
+def _places(features: photo_stem.Features, context: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The deep map and the local one with its means, float16 (N, 1280) and (N, 472 (1 + K)), in row order."""
+    around = with_means(features.local.float().permute(2, 0, 1)[None], context)[0]
+    return features.deep.flatten(0, 1), around.flatten(1).T.half()
+
+
+def view(
+    photograph: Photograph, cache: Path, side: int, is_mirrored: bool, context: Sequence[int] = ()
+) -> Cells:
     """All cells of one view of a photograph, in row order, equal weights for those with labels."""
     features = photo_stem.cached(cache, photograph.path, side, is_mirrored)
     height, width = features.deep.shape[:2]
@@ -168,7 +178,7 @@ def view(photograph: Photograph, cache: Path, side: int, is_mirrored: bool) -> C
     known = share.sum(1)
     share = share / known.clamp(min=1e-6)[:, None]
     weights = (known > _LEAST_LABELLED).float()
-    return Cells(features.deep.flatten(0, 1), features.local.flatten(0, 1), share, weights)
+    return Cells(*_places(features, context), share, weights)
 
 
 def sampled_cells(
@@ -186,7 +196,7 @@ def sampled_cells(
     parts = []
     for photograph in photographs:
         for side, is_mirrored in views:
-            cells = view(photograph, cache, side, is_mirrored)
+            cells = view(photograph, cache, side, is_mirrored, CONTEXT)
             frequency = cells.shares.sum(0).clamp(min=1)
             weights = cells.weights * (cells.shares / frequency.sqrt()).sum(1)
             if not by_masks:

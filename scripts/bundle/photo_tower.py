@@ -16,11 +16,13 @@ from photo_words import Row
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout, normalize
 
+from ovtool.models.efficientnet import LITE2
 from ovtool.models.network import ResidualAttentionBlock
 from ovtool.models.photo import HybridVisionTransformer
 
 # of the class token's attention: times the cosine of a patch with what sets things apart
 _SHARPNESS = 20.0
+OWN = LITE2.local  # channels that are the cell's own; those of the means come after them
 _CAPTIONED = 8  # photographs in a step
 
 
@@ -32,7 +34,7 @@ class Recipe:
         steps, batch: the number of steps, and of cells in each.
         distillation: the weight of the classifier's answer at each cell, with masks and without.
         delta_dropout: how often a word with classes is its classes alone.
-        input_dropout: of what the stem sees.
+        input_dropout, context_dropout: of what the stem sees in a cell, and of the means around it.
         seed: of the order and of dropout.
         masks: the weight of what the masks say; 0 for the twin that sees none.
         captions: the weight of which names captions say.
@@ -43,6 +45,7 @@ class Recipe:
     distillation: float = 0.4
     delta_dropout: float = 0.25
     input_dropout: float = 0.2
+    context_dropout: float = 0.3
     seed: int = 0
     masks: float = 1.0
     captions: float = 0.0
@@ -118,6 +121,7 @@ def begin(tower: HybridVisionTransformer, cells: Cells, basis: Tensor) -> None:
         embed.deviation.copy_(local.std(0) + 1e-3)
         embed.deep.weight.copy_(basis / (deep @ basis.T).std())
         embed.local.weight.normal_(std=0.02)
+        embed.local.weight[:, OWN:].zero_()
         embed.mixed.weight.normal_(std=0.02)
         tower.proj.copy_(torch.eye(*tower.proj.shape))
         tower.class_embedding.zero_()
@@ -125,9 +129,8 @@ def begin(tower: HybridVisionTransformer, cells: Cells, basis: Tensor) -> None:
 
 
 def tokens_of(tower: HybridVisionTransformer, deep: Tensor, local: Tensor) -> Tensor:
-    """Tokens of cells, (N, 1280) and (N, 472) to (N, width)."""
-    tokens = tower.patch_embed(deep.T[None, :, :, None], local.T[None, :, :, None])[0]
-    return cast(Tensor, tokens)
+    """Tokens of cells, (N, 1280) and (N, 472 (1 + K)) to (N, width)."""
+    return tower.patch_embed.tokens(deep, local)
 
 
 def answer(tower: HybridVisionTransformer, tokens: Tensor) -> Tensor:
@@ -217,8 +220,9 @@ def _noisy(
     tower: HybridVisionTransformer, deep: Tensor, local: Tensor, *, recipe: Recipe
 ) -> Tensor:
     """Cells in the space of words, with dropout, (N, D)."""
-    mean = tower.patch_embed.mean
-    local = mean + dropout(local - mean, recipe.input_dropout)
+    own, around = (local - tower.patch_embed.mean).tensor_split([OWN], dim=1)
+    own, around = dropout(own, recipe.input_dropout), dropout(around, recipe.context_dropout)
+    local = tower.patch_embed.mean + torch.cat([own, around], dim=1)
     return answer(tower, dropout(tokens_of(tower, dropout(deep, 0.1), local), 0.1))
 
 

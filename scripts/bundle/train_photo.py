@@ -35,8 +35,8 @@ CONFIGURATION: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 256,
         "vision_cfg": {
-            "image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 1, "mlp_ratio": 2.0,
-            "hidden": 512,
+            "image_size": 448, "patch_size": 16, "width": 256, "head_width": 64, "layers": 1, "mlp_ratio": 0.25,
+            "hidden": 256, "context": list(photo_data.CONTEXT),
             "stem": {"widths": [16, 24, 48, 88, 120, 208, 352], "depths": [1, 3, 3, 4, 4, 5, 1]},
         },
         "text_cfg": {

@@ -28,6 +28,7 @@ CONFIG = {
         "layers": 2,
         "mlp_ratio": 2.0,
         "hidden": 12,
+        "context": [3, 5],
         "stem": {
             "widths": [4, 6, 8, 8, 10, 12, 14],
             "depths": [1, 2, 1, 1, 1, 2, 1],
@@ -111,6 +112,40 @@ def test_patches_of_the_tower_as_it_is_are_its_tokens_projected(clip, pixels):
     x = visual.transformer(torch.cat([first, tokens], 1))[:, 1:]
     expected = normalize(visual.ln_post(x) @ visual.proj, dim=-1)
     torch.testing.assert_close(clips.patch_features(clip, images).flatten(1, 2), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 7), (6, 5)])
+def test_what_is_around_a_patch_is_the_mean_of_the_places_that_are_there(clip, height, width):
+    """A token against its formula, place by place, in float64; squares are cut at the edges."""
+    embed = clip.model.visual.patch_embed
+    deep, local = torch.randn(2, 20, height, width), torch.randn(2, 24, height, width)
+    tokens = embed(deep, local)
+    weights = {name: value.double() for name, value in embed.state_dict().items()}
+    for image, row, column in np.ndindex(2, height, width):
+        parts = [local[image, :, row, column].double()]
+        for reach in (1, 2):
+            near = [
+                local[image, :, y, x].double()
+                for y in range(max(0, row - reach), min(height, row + reach + 1))
+                for x in range(max(0, column - reach), min(width, column + reach + 1))
+            ]
+            parts.append(sum(near) / len(near))
+        u = (torch.cat(parts) - weights["mean"]) / weights["deviation"]
+        hidden = weights["hidden.weight"] @ u + weights["hidden.bias"]
+        hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+        expected = weights["deep.weight"] @ deep[image, :, row, column].double()
+        expected += weights["local.weight"] @ u + weights["mixed.weight"] @ hidden
+        token = tokens[image, row * width + column].double()
+        torch.testing.assert_close(token, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("context", [[2], [3, 4], [1]])
+def test_squares_without_a_middle_are_refused(context):
+    vision = {**CONFIG["vision_cfg"], "context": context}
+    config = {**CONFIG, "vision_cfg": vision, "text_cfg": {**CONFIG["text_cfg"], "vocab_size": 60}}
+    with pytest.raises(ValueError, match=r"not a list of odd sides"):
+        photo.from_config(config)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
