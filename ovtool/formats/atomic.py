@@ -216,8 +216,14 @@ def temporaries(path: Path) -> list[Path]:
 
 def remove_stale_below(folder: Path) -> None:
     """Removes what killed writers of any file left below a folder."""
-    for left in folder.rglob(f".*.{12 * '[0-9a-f]'}.tmp"):
-        _remove_unused(left)
+    for left in folder.rglob("*.tmp"):
+        if is_temporary(left):
+            _remove_unused(left)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name as those that are written before they get theirs."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{12}\.tmp", path.name, re.S) is not None
 
 
 @contextmanager

@@ -74,8 +74,9 @@ class DrawnFiles:
             self._check_targets(folder, items, read)
         if self.drawn.label_maps is not None:
             classes = self.drawn.label_maps / CLASSES_FILE
-            if atomic.identity(classes) in read or not overwrite:
-                _check_classes(classes, self.names, overwrite)
+            is_read = atomic.identity(classes) in read
+            if is_read or not overwrite:
+                _check_classes(classes, self.names, is_read)
         if self.overlay_file is not None:
             atomic.check_output(self.overlay_file, overwrite)
             _check_no_input(self.overlay_file, read)
@@ -218,7 +219,11 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(
             f"{link} is a link, and no image is drawn through one; remove it, or choose another folder"
         )
-    filled = above == folder.absolute() and {path.name for path in folder.iterdir()}
+    filled = above == folder.absolute() and {
+        path.name
+        for path in folder.iterdir()
+        if not atomic.is_temporary(path)  # of a run that was killed before its first part
+    }
     if filled and filled != {CLASSES_FILE} and not overwrite:
         raise OutputExistsError(
             f"{folder} is not empty; choose another folder, or give --overwrite"
