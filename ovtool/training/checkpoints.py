@@ -21,6 +21,7 @@ from ovtool.training.distributed import Ranks
 # what reading a file that is no checkpoint ends in
 _BROKEN = (
     RuntimeError, pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError,
+    OSError,  # a place in the file that no file can have
 )  # fmt: skip
 
 

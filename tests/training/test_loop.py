@@ -105,7 +105,11 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path):
 
 def test_broken_checkpoint_is_one_line(tmp_path):
     checkpoint = checkpoints.beside(tmp_path / "out", "a")
-    for content in (b"", b"nonsense", b"PK\x03\x04broken"):
+    checkpoint.save({"curve": []})
+    good = checkpoint.path.read_bytes()
+    place = good.rindex(b"PK\x06\x06") + 48  # where the list of the archive begins
+    nowhere = good[:place] + b"\xff" * 8 + good[place + 8 :]
+    for content in (b"", b"nonsense", b"PK\x03\x04broken", nowhere):
         checkpoint.path.write_bytes(content)
         with pytest.raises(InputError, match="broken or no checkpoint"):
             checkpoint.load()
