@@ -35,6 +35,7 @@ def test_all_others(word, background):
 @pytest.mark.parametrize(
     ("word", "background"),
     [("alley", "road"), ("Skyscraper", "building"), ("pond", "water"), ("mother", "person")]
+    + [("boy", "person"), ("shakespeare", None)]  # the name of a person is no kind
     + [("object", None), ("entity", None), ("quux", None)],
 )
 def test_the_background_word_of_a_kind(word, background):
