@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Measures what `segment` gives by default with a CLIP on photographs, beside patches alone.
 
-    scripts/measure/photos_default.py FOLDER [--model photo] [--final]
+    scripts/measure/photos_default.py FOLDER [--model photo] [--keep FILE] [--against FILE] [--final]
 
 FOLDER is that of `photos.py`. Each photograph is segmented with its 20 words, by the default method with the settings that
 the model recommends, and by `--method patch`. Prints one JSON document: accuracy, mIoU and how much higher they are by
 default, with 95 % intervals of the bootstrap over photographs; and the share of scikit-image's `chelsea`, a close-up
 cat, that is named cat. Photographs of `train` are for trying the script, since `photo` was trained on them; `--final`
-reads `val`, on which nothing is chosen, and appends a line to `photos_default.md`.
+reads `val`, on which nothing is chosen, and appends a line to `photos_default.md`. `--keep` writes the pixels counted by
+default to a file, and `--against` reads such a file and prints how much higher accuracy and mIoU are than those.
 """
 
 import argparse
@@ -68,17 +69,14 @@ def measures(parts: NDArray[np.int64]) -> dict[str, Measure]:
 
 
 def figures(
-    model: str, names: Sequence[str], photographs: Sequence[Truth]
+    model: str, own: NDArray[np.int64], patches: NDArray[np.int64]
 ) -> dict[str, Interval | float]:
-    """All figures, those of pixels with their intervals."""
-    own, patches = (
-        measures(counts(model, method, names, photographs)) for method in (Fused(), Patch())
-    )
+    """All figures of what `counts` gives by default and by patches, those of pixels with their intervals."""
     result: dict[str, Interval | float] = {}
-    for name, measure in own.items():
-        paired = bootstrap.difference(patches[name], measure)
-        for label, wanted in ((name, measure), (f"{name}_more_than_patches", paired)):
-            result[label] = bootstrap.intervals(wanted, len(photographs), SAMPLES)[name]
+    gains = differences(patches, own)
+    for name, measure in measures(own).items():
+        result[name] = bootstrap.intervals(measure, len(own), SAMPLES)[name]
+        result[f"{name}_more_than_patches"] = gains[name]
     for method in (Fused(), Patch()):
         cat = data.chelsea()  # type: ignore[no-untyped-call]
         masks = ovtool.Segmenter(CAT, method, model=model)(cat)
@@ -86,6 +84,17 @@ def figures(
             masks["cat"].mean()
         )
     return result
+
+
+def differences(before: NDArray[np.int64], after: NDArray[np.int64]) -> dict[str, Interval]:
+    """How much higher accuracy and mIoU are after than before, on the same photographs."""
+    first, second = measures(before), measures(after)
+    return {
+        name: bootstrap.intervals(
+            bootstrap.difference(first[name], second[name]), len(after), SAMPLES
+        )[name]
+        for name in second
+    }
 
 
 def log_line(model: str, fingerprint: str, result: dict[str, Interval | float]) -> str:
@@ -102,21 +111,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="photo")
+    parser.add_argument("--keep", type=Path, help="file for what is counted by default")
+    parser.add_argument("--against", type=Path, help="file of --keep")
     parser.add_argument("--limit", type=int, help="of the photographs, for a trial of the script")
     parser.add_argument(
         "--final", action="store_true", help="the measure of record: coco/val, logged"
     )
     options = parser.parse_args()
     names, photographs = truths(options.folder, "val" if options.final else "train")
-    result = figures(options.model, names, photographs[: options.limit])
+    own, patches = (
+        counts(options.model, method, names, photographs[: options.limit])
+        for method in (Fused(), Patch())
+    )
+    result = figures(options.model, own, patches)
+    if options.keep:
+        np.save(options.keep, own)
+    shown = dict(result)
+    if options.against:
+        gains = differences(np.load(options.against), own)
+        shown |= {f"{name}_more_than_against": gain for name, gain in gains.items()}
     plain = {
         name: asdict(figure) if isinstance(figure, Interval) else figure
-        for name, figure in result.items()
+        for name, figure in shown.items()
     }
     print(json.dumps(plain, indent=1))
     if options.final and options.limit is None:
         with LOG.open("a", encoding="utf-8") as file:
-            file.write(log_line(options.model, clips.load(options.model).fingerprint, result))
+            fingerprint = clips.load(options.model).fingerprint
+            file.write(log_line(Path(options.model).stem, fingerprint, result))
 
 
 if __name__ == "__main__":
