@@ -1,6 +1,6 @@
 """The training of `photo`'s image tower and table of words on what its frozen stem sees.
 
-`train_head` learns the tokens of single cells (`PatchEmbed`, last norm, projection) and the words. A word is
+`train_head` learns the tokens of single cells (`PatchEmbed`, last norm, projection) and the words from masks. A word is
 unit(mean of its classes' rows + delta), where delta is left out now and then, so that words without masks compete
 with those that have them. It is short: twice as many steps know fewer of the rare words. `pool_things` sets the class
 token, for which a hundred photographs are too few to learn it.
@@ -35,6 +35,8 @@ class Recipe:
         distillation: the weight of the classifier's answer at each cell, with masks and without.
         delta_dropout: how often a word with classes is its classes alone.
         input_dropout, context_dropout: of what the stem sees in a cell, and of the means around it.
+        token_dropout: of what follows the stem's last convolution, and of tokens.
+        delta_rate: the learning rate of the words' deltas.
         seed: of the order and of dropout.
         masks: the weight of what the masks say; 0 for the twin that sees none.
         captions: the weight of which names captions say.
@@ -46,6 +48,8 @@ class Recipe:
     delta_dropout: float = 0.25
     input_dropout: float = 0.2
     context_dropout: float = 0.3
+    token_dropout: float = 0.1
+    delta_rate: float = 4e-3
     seed: int = 0
     masks: float = 1.0
     captions: float = 0.0
@@ -80,6 +84,7 @@ class Words(nn.Module):
         self.register_buffer("under", under.to_sparse_csr())
         self.register_buffer("under_names", under[: len(NAMES)])
         self.register_buffer("has_classes", under.sum(1) > 0)
+        self.between = {index: row.between for index, row in enumerate(rows) if row.between}
         self.register_buffer("has_masks", has_masks)
         self.delta = nn.Parameter(torch.randn(len(NAMES), len(basis)) * len(basis) ** -0.5 * 0.3)
         self.scale = nn.Parameter(torch.tensor(12.0).log())
@@ -101,7 +106,17 @@ class Words(nn.Module):
         """The embeddings of all rows, (R, D), of length 1."""
         base = normalize(self.under @ normalize(self.classes, dim=1), dim=1)
         base[: len(NAMES)] = self.names()
+        for index, rows in self.between.items():
+            base[index] = normalize(base[list(rows)].mean(0), dim=0)
         return base
+
+
+@dataclass(frozen=True)
+class Made:
+    """The image tower and its table after training."""
+
+    tower: HybridVisionTransformer
+    words: Words
 
 
 def basis_of(classifier: Tensor, dimensions: int) -> Tensor:
@@ -161,25 +176,13 @@ def train_head(
         recipe: the settings.
     """
     torch.manual_seed(recipe.seed)
-    embed = tower.patch_embed
-    head = [*embed.parameters(), *tower.ln_post.parameters(), tower.proj]
-    groups = [
-        _group(head, 1e-3, 0.1),
-        _group([words.classes], 2e-4, 0.0),
-        _group([words.delta], 4e-3, 0.01),
-        _group([words.scale], 1e-3, 0.0),
-    ]
-    parameters = [*head, *words.parameters()]
-    optimizer, mean = torch.optim.AdamW(groups, betas=(0.9, 0.98)), _Mean(parameters)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], total_steps=recipe.steps, pct_start=0.1
-    )
+    fitting = Fitting(tower, words, recipe)
     rows, bias = classifier
     has_cells = cells.shares.sum(0) > 0
     for step in range(recipe.steps):
         drawn = torch.multinomial(cells.weights, recipe.batch, replacement=True)
         deep, local = cells.deep[drawn].float(), cells.local[drawn].float()
-        features = _noisy(tower, deep, local, recipe=recipe)
+        features = noisy(tower, deep, local, recipe=recipe)
         scale = words.scale.exp()
         names = words.names(recipe.delta_dropout)[has_cells]
         named = cross_entropy(scale * features @ names.T, cells.shares[drawn][:, has_cells])
@@ -190,40 +193,70 @@ def train_head(
             drawn = torch.multinomial(others.weights, recipe.batch, replacement=True)
             deep, local = others.deep[drawn].float(), others.local[drawn].float()
             taught = (deep @ rows.T + bias).softmax(1)
-            features = _noisy(tower, deep, local, recipe=recipe)
+            features = noisy(tower, deep, local, recipe=recipe)
             loss += recipe.distillation * cross_entropy(scale * words.classes_of(features), taught)
         if captioned is not None:
             photographs = torch.randint(len(captioned.present), (_CAPTIONED,))
             deep, local = captioned.deep[photographs], captioned.local[photographs]
             flat = (part.flatten(0, 1).float() for part in (deep, local))
-            patches = _noisy(tower, *flat, recipe=recipe).unflatten(0, deep.shape[:2])
+            patches = noisy(tower, *flat, recipe=recipe).unflatten(0, deep.shape[:2])
             present = captioned.present[photographs]
             loss += recipe.captions * _captions(patches, words.names(), present, scale)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step >= recipe.steps // 2:
-            mean.add()
+        fitting.step(loss)
         if step % 50 == 0:
             print(
                 f"head {step}: {named.item():.3f} {loss.item():.3f} x{scale.item():.1f}", flush=True
             )
-    mean.take()
+    fitting.finish()
+
+
+class Fitting:
+    """The optimiser of patch embedding, last norm, projection and words, and their mean over the second half."""
+
+    def __init__(self, tower: HybridVisionTransformer, words: Words, recipe: Recipe) -> None:
+        head = [*tower.patch_embed.parameters(), *tower.ln_post.parameters(), tower.proj]
+        groups = [
+            _group(head, 1e-3, 0.1),
+            _group([words.classes], 2e-4, 0.0),
+            _group([words.delta], recipe.delta_rate, 0.01),
+            _group([words.scale], 1e-3, 0.0),
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            [group["lr"] for group in groups],
+            total_steps=recipe.steps,
+            pct_start=0.1,
+        )
+        self.mean = _Mean([*head, *words.parameters()])
+        self.left, self.last_half = recipe.steps, recipe.steps - recipe.steps // 2
+
+    def step(self, loss: Tensor) -> None:
+        """One step down a loss."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+        if self.left <= self.last_half:
+            self.mean.add()
+        self.left -= 1
+
+    def finish(self) -> None:
+        """Leaves the mean of the parameters in their place."""
+        self.mean.take()
 
 
 def _group(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
     return {"params": list(parameters), "lr": rate, "weight_decay": decay}
 
 
-def _noisy(
-    tower: HybridVisionTransformer, deep: Tensor, local: Tensor, *, recipe: Recipe
-) -> Tensor:
+def noisy(tower: HybridVisionTransformer, deep: Tensor, local: Tensor, *, recipe: Recipe) -> Tensor:
     """Cells in the space of words, with dropout, (N, D)."""
     own, around = (local - tower.patch_embed.mean).tensor_split([OWN], dim=1)
     own, around = dropout(own, recipe.input_dropout), dropout(around, recipe.context_dropout)
     local = tower.patch_embed.mean + torch.cat([own, around], dim=1)
-    return answer(tower, dropout(tokens_of(tower, dropout(deep, 0.1), local), 0.1))
+    tokens = tokens_of(tower, dropout(deep, recipe.token_dropout), local)
+    return answer(tower, dropout(tokens, recipe.token_dropout))
 
 
 def _captions(patches: Tensor, names: Tensor, present: Tensor, scale: Tensor) -> Tensor:

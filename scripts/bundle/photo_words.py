@@ -1,7 +1,8 @@
 """The table of words of `photo`: what is a row, which words name it, which ImageNet classes are under it.
 
 The 133 names of COCO's panoptic classes come first (`photo_words.tsv`: a name, the words of WordNet whose classes
-it has, its synonyms); then every noun of WordNet that has an ImageNet class among its kinds.
+it has, its synonyms); then every noun of WordNet that has an ImageNet class among its kinds; then words that are
+between others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,9 @@ from photo_wordnet import WordNet
 
 FILE = Path(__file__).with_name("photo_words.tsv")
 _MOST_CLASSES = 130  # a noun over more classes than those of dogs says too little ("entity")
+# words without a class, and the words that they are between: a saucer is a plate that comes with a cup. The class
+# that ImageNet calls plate is, in WordNet, a main course
+_BETWEEN = {"saucer": ("entree", "cup")}
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Row:
     Attributes:
         words: what names it, in small letters; no other row has them.
         classes: the ImageNet classes under it, in [0, 1000).
+        between: the rows of whose embeddings it has the mean, for a word without classes.
     """
 
     words: tuple[str, ...]
     classes: tuple[int, ...]
+    between: tuple[int, ...] = ()
 
 
 def rows(wordnet: WordNet) -> list[Row]:
@@ -37,7 +43,12 @@ def rows(wordnet: WordNet) -> list[Row]:
             own += [w for w in dict.fromkeys(_plurals(wordnet, own)) if w not in {*claimed, *own}]
             claimed.update(own)
             table.append(Row(tuple(own), classes))
-    return table
+    place = {word: index for index, row in enumerate(table) for word in row.words}
+    between = [
+        Row((word,), (), tuple(place[other] for other in others))
+        for word, others in _BETWEEN.items()
+    ]
+    return [*table, *between]
 
 
 def coco_names() -> list[str]:

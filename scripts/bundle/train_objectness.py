@@ -150,7 +150,7 @@ def _tower(
     table: Sequence[photo_words.Row],
     stem: photo_stem.Stem,
     cache: Path,
-) -> train_photo.Made:
+) -> photo_tower.Made:
     for side, is_mirrored in VIEWS:
         for _ in photo_stem.fill(stem, cache, [part.path for part in own], side, is_mirrored):
             pass
@@ -158,7 +158,8 @@ def _tower(
     for _ in photo_stem.fill(stem, cache, paths, photo_data.MANY_CLASSES_SIDE):
         pass
     others, recipe = photo_data.unlabelled_cells(paths, cache, 0), photo_tower.Recipe()
-    return train_photo.image_tower(stem, table, own, others, None, cache, recipe, VIEWS)
+    # one training says enough of words to rank by
+    return train_photo.image_tower(stem, table, own, others, None, cache, recipe, VIEWS, teachers=1)
 
 
 def example(sight: Sight, network: Objectness, photograph: Photograph) -> Example:

@@ -14,18 +14,20 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import photo_data
 import photo_stem
+import photo_student
 import photo_text
 import photo_tower
 import photo_wordnet
 import photo_words
 import torch
 from photo_data import NAMES, Captioned, Cells, Photograph
+from photo_tower import Made
 from photo_words import Row
 
 from ovtool.formats import tensors
@@ -50,14 +52,7 @@ DENSE = {"last_block": "clip", "short_side": 480}
 STUFF_FROM = 80  # COCO's things come first
 # a name with classes and fewer cells is its classes: masks would teach it those few
 ENOUGH_CELLS = 30
-
-
-@dataclass(frozen=True)
-class Made:
-    """The image tower and its table after training."""
-
-    tower: photo.HybridVisionTransformer
-    words: photo_tower.Words
+TEACHERS = 3
 
 
 def image_tower(
@@ -69,23 +64,41 @@ def image_tower(
     cache: Path,
     recipe: photo_tower.Recipe,
     views: Sequence[tuple[int, bool]] = photo_data.VIEWS,
+    teachers: int = TEACHERS,
 ) -> Made:
-    """Trains the image tower and the table on photographs whose features are cached."""
-    torch.manual_seed(recipe.seed)
-    tower = photo.from_config(shape(table)).visual
-    assert isinstance(tower, photo.HybridVisionTransformer)
-    basis = photo_tower.basis_of(stem.rows, tower.output_dim)
+    """Trains the image tower and the table on photographs whose features are cached.
+
+    With more than one teacher, several are trained from different beginnings, and what is made learns their mean.
+    """
+    basis = photo_tower.basis_of(stem.rows, CONFIGURATION["model_cfg"]["embed_dim"])
     cells = photo_data.sampled_cells(
         photographs, cache, views, recipe.seed, by_masks=recipe.masks > 0
     )
     has_masks = (cells.shares.sum(0) > ENOUGH_CELLS) & (recipe.masks > 0)
-    words = photo_tower.Words(table, stem.rows, basis, has_masks)
-    photo_tower.begin(tower, cells, basis)
-    classifier = stem.rows, stem.bias
-    photo_tower.train_head(tower, words, cells, others, captioned, classifier, recipe)
-    photo_tower.pool_things(tower, words.names().detach(), STUFF_FROM)
-    tower.stem.load_state_dict(stem.network.state_dict())
-    return Made(tower, words)
+
+    def begun(seed: int) -> Made:
+        torch.manual_seed(seed)
+        tower = photo.from_config(shape(table)).visual
+        assert isinstance(tower, photo.HybridVisionTransformer)
+        words = photo_tower.Words(table, stem.rows, basis, has_masks)
+        photo_tower.begin(tower, cells, basis)
+        return Made(tower, words)
+
+    trained = []
+    for number in range(teachers):
+        own = replace(recipe, seed=teachers * recipe.seed + number)
+        made = begun(own.seed)
+        classifier = stem.rows, stem.bias
+        photo_tower.train_head(made.tower, made.words, cells, others, captioned, classifier, own)
+        trained.append(made)
+    if teachers > 1:
+        made = begun(teachers * (recipe.seed + 1))
+        assert others is not None
+        student = replace(photo_student.RECIPE, seed=recipe.seed)
+        photo_student.distil(made.tower, made.words, trained, cells, others, student)
+    photo_tower.pool_things(made.tower, made.words.names().detach(), STUFF_FROM)
+    made.tower.stem.load_state_dict(stem.network.state_dict())
+    return made
 
 
 def whole_model(made: Made, table: Sequence[Row], tokenizer: Path, steps: int) -> photo.Photo:
@@ -197,7 +210,10 @@ def main() -> None:
     else:
         masks, captions = (0.0, 1.0) if options.without_masks else (1.0, 0.0)
         recipe = photo_tower.Recipe(seed=options.seed, masks=masks, captions=captions)
-        made = image_tower(stem, table, photographs, others, captioned, cache, recipe)
+        teachers = 1 if options.without_masks else TEACHERS
+        made = image_tower(
+            stem, table, photographs, others, captioned, cache, recipe, teachers=teachers
+        )
         torch.save({"tower": made.tower, "words": made.words}, kept)
     tokenizer = options.out / f"{options.name}.tokenizer.json"
     photo_text.make_tokenizer(table, tokenizer)
